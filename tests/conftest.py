@@ -44,7 +44,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_imagenet(data_dir: Path) -> Path:
-    """The folder with `train.parquet` and `val.parquet`: 100 classes, 64 px photos."""
+    """The folder with `train.parquet` and `validation.parquet`: 100 classes, 64 px photos."""
     folder = data_dir / "tiny-imagenet-100"
     if not folder.is_dir():
         pytest.skip(f"no tiny-imagenet-100 in {data_dir}")
