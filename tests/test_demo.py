@@ -1,0 +1,66 @@
+"""The demonstration says what its figures show, and turns photos without leaving traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples import demo
+
+
+def measured(*, turned: float, between: float) -> demo.Measured:
+    """Figures where every turned copy, and every other photo, is equally similar."""
+    photos, angles = len(demo.PHOTOS), len(demo.ANGLES)
+    similarity = np.full((photos, angles), turned, dtype=np.float32)
+    similarity[:, demo.ANGLES.index(0)] = 1
+    others = np.full((photos, photos), between, dtype=np.float32)
+    np.fill_diagonal(others, 1)
+    return demo.Measured(similarity, others)
+
+
+@pytest.mark.parametrize(
+    ("invariant", "equivariant", "opening"),
+    [
+        pytest.param((0.9, 0.5), (0.6, 0.5), "The equivariant part notices", id="falls-more"),
+        pytest.param((0.9, 0.5), (0.8, 0.0), "The equivariant part falls further, but", id="scale"),
+        pytest.param((0.8, 0.5), (0.9, 0.5), "The equivariant part does not", id="falls-less"),
+        pytest.param((0.9, 0.5), (0.9, 0.5), "The equivariant part does not", id="the-same"),
+    ],
+)
+def test_takeaway_follows_the_figures_whichever_way_they_fall(
+    invariant: tuple[float, float], equivariant: tuple[float, float], opening: str
+) -> None:
+    sentence = demo.takeaway(
+        measured(turned=invariant[0], between=invariant[1]),
+        measured(turned=equivariant[0], between=equivariant[1]),
+    )
+    assert sentence.startswith(opening)
+    assert f"{invariant[0]:.2f}" in sentence
+    assert f"{equivariant[0]:.2f}" in sentence
+
+
+def test_measure_gives_cosines_whatever_the_length_of_the_vectors() -> None:
+    random = np.random.default_rng(0)
+    shape = (len(demo.PHOTOS), len(demo.ANGLES), 7)
+    vectors = random.normal(size=shape).astype(np.float32)
+    lengths = random.uniform(0.1, 10, size=(*shape[:2], 1)).astype(np.float32)
+    plain, scaled = demo.measure(vectors), demo.measure(vectors * lengths)
+    np.testing.assert_allclose(plain.turned, scaled.turned, atol=1e-6)
+    np.testing.assert_allclose(plain.between, scaled.between, atol=1e-6)
+    np.testing.assert_allclose(plain.turned[:, demo.ANGLES.index(0)], 1, atol=1e-6)
+
+
+def test_disc_hides_where_the_corners_went(photos: dict[str, Path]) -> None:
+    """Outside the disc all copies are the same grey; inside, 90 degrees is an exact turn."""
+    from PIL import Image
+
+    photo = demo.square(np.asarray(Image.open(photos["chelsea"]).convert("RGB")))
+    copies = [np.asarray(demo.turn(photo, angle)) for angle in (0, 37, 90)]
+    corner = demo.SIDE // 8
+    for copy in copies:
+        assert (copy[:corner, :corner] == demo.GREY).all()
+    upright, tilted, quarter = (copy.astype(np.float32) for copy in copies)
+    assert np.abs(np.rot90(upright) - quarter).mean() < 1
+    assert np.abs(upright - tilted).mean() > 10
