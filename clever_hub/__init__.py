@@ -1,0 +1,66 @@
+"""CLeVER weights turn an image into an invariant and an equivariant embedding.
+
+Importing this loads nothing heavy: each name below is imported when it is first used.
+
+Example:
+    >>> import clever_hub
+    >>> model = clever_hub.from_pretrained("clever-resnet18")  # doctest: +SKIP
+    >>> model.encode(["a.jpg", "b.jpg"]).invariant.shape  # doctest: +SKIP
+    (2, 409)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clever_hub import errors
+    from clever_hub.config import ModelConfig, PreprocessingConfig
+    from clever_hub.embeddings import Embeddings
+    from clever_hub.images import load_image
+    from clever_hub.preprocess import Preprocessor
+    from clever_hub.pretrained import from_pretrained
+    from clever_hub.zoo import ModelInfo, list_models
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Embeddings",
+    "ModelConfig",
+    "ModelInfo",
+    "PreprocessingConfig",
+    "Preprocessor",
+    "__version__",
+    "errors",
+    "from_pretrained",
+    "list_models",
+    "load_image",
+]
+
+_HOMES = {
+    "Embeddings": "clever_hub.embeddings",
+    "ModelConfig": "clever_hub.config",
+    "ModelInfo": "clever_hub.zoo",
+    "PreprocessingConfig": "clever_hub.config",
+    "Preprocessor": "clever_hub.preprocess",
+    "from_pretrained": "clever_hub.pretrained",
+    "list_models": "clever_hub.zoo",
+    "load_image": "clever_hub.images",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use (PEP 562)."""
+    if name == "errors":
+        return importlib.import_module("clever_hub.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clever_hub' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return sorted(__all__)

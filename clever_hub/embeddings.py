@@ -1,0 +1,81 @@
+"""What a model gives back: the two parts of the embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Skipped(NamedTuple):
+    """An image that was left out.
+
+    Attributes:
+        position: Its place in the input, from 0.
+        source: Its path, or what it was.
+        reason: What is wrong with it.
+    """
+
+    position: int
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The embeddings of N images, in the order of the input.
+
+    Attributes:
+        invariant: float32 (N, d_i); z_IR in the paper, stays when a photo is turned or distorted.
+        equivariant: float32 (N, d_e); z_EF in the paper, moves with it.
+        skipped: The images that have no row, with ``on_error="skip"``.
+
+    Example:
+        >>> e = Embeddings(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
+        >>> len(e), e.full.shape, e[:1].invariant.shape
+        (2, (2, 4), (1, 3))
+    """
+
+    invariant: NDArray[np.float32]
+    equivariant: NDArray[np.float32]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = self.invariant.shape, self.equivariant.shape
+        if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][0]:
+            raise ValueError(f"expected shapes (N, d_i) and (N, d_e), got {shapes[0]}, {shapes[1]}")
+
+    @property
+    def full(self) -> NDArray[np.float32]:
+        """float32 (N, d_i + d_e): the whole embedding, the invariant part first."""
+        return np.concatenate([self.invariant, self.equivariant], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.invariant)
+
+    def __getitem__(self, index: int | slice | NDArray[np.generic]) -> Embeddings:
+        """The chosen rows, always with two dimensions: ``e[0].invariant`` is (1, d_i)."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return Embeddings(self.invariant[rows], self.equivariant[rows])
+
+    def __repr__(self) -> str:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return (
+            f"Embeddings(invariant={self.invariant.shape}, "
+            f"equivariant={self.equivariant.shape}{skipped})"
+        )
+
+    def normalized(self) -> Embeddings:
+        """Unit vectors, each part by itself, so that a dot product is a cosine.
+
+        Returns:
+            New embeddings; a row of zeros stays zeros.
+        """
+        return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)

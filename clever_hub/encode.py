@@ -1,0 +1,241 @@
+"""``model.encode``: images in, embeddings out, for every backend."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal, NamedTuple, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.config import ModelConfig
+from clever_hub.embeddings import Embeddings, Skipped
+from clever_hub.errors import ImageError
+from clever_hub.images import ImageSource, describe
+from clever_hub.preprocess import Preprocessor
+
+OnError: TypeAlias = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A piece of the output of ``encode_batches``.
+
+    Attributes:
+        indices: Place of each row's image in the input.
+        sources: Name of each row's image.
+        embeddings: One row per image that could be read; ``.skipped`` has the others.
+    """
+
+    indices: list[int]
+    sources: list[str]
+    embeddings: Embeddings
+
+
+class EncoderMixin:
+    """Gives ``encode`` to a backend that brings ``config``, ``preprocessor`` and ``_embed_batch``.
+
+    Attributes:
+        config: What the model is.
+        preprocessor: Turns images into the backbone's input.
+    """
+
+    config: ModelConfig
+    preprocessor: Preprocessor
+
+    def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
+        raise NotImplementedError
+
+    def encode(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        batch_size: int = 32,
+        normalize: bool = False,
+        progress: bool = False,
+        on_error: OnError = "raise",
+        num_workers: int | None = None,
+    ) -> Embeddings:
+        """Embed images.
+
+        Args:
+            images: A path, PIL image, uint8 array (height, width, 3) or the bytes of an image file;
+                or any iterable of them, such as a generator, which is read as it is needed.
+            batch_size: How many images the backbone sees at once.
+            normalize: Give unit vectors, each part by itself.
+            progress: Show a progress bar on stderr.
+            on_error: ``"raise"`` stops at the first image that cannot be read; ``"skip"`` leaves it
+                out and lists it in ``Embeddings.skipped``.
+            num_workers: Threads that decode; None chooses by the number of cores.
+
+        Returns:
+            The embeddings, in the order of the input; of one image, one row.
+
+        Raises:
+            ImageError: When an image cannot be read; names it.
+            ValueError: When an option is out of range.
+
+        Example:
+            >>> model.encode(["a.jpg", "b.jpg"]).invariant.shape  # doctest: +SKIP
+            (2, 409)
+        """
+        batches = self.encode_batches(
+            images,
+            batch_size=batch_size,
+            normalize=normalize,
+            on_error=on_error,
+            num_workers=num_workers,
+        )
+        if progress:
+            from clever_hub.progress import track
+
+            batches = track(batches, total=1 if _is_one(images) else _length(images))
+        parts = [batch.embeddings for batch in batches]
+        empty = self._split(np.empty((0, self.config.num_features), np.float32))
+        return Embeddings(
+            np.concatenate([empty.invariant, *(part.invariant for part in parts)]),
+            np.concatenate([empty.equivariant, *(part.equivariant for part in parts)]),
+            tuple(skipped for part in parts for skipped in part.skipped),
+        )
+
+    def encode_batches(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        batch_size: int = 32,
+        normalize: bool = False,
+        on_error: OnError = "raise",
+        num_workers: int | None = None,
+    ) -> Iterator[EncodedBatch]:
+        """Embed images piece by piece, for inputs whose embeddings do not fit into memory.
+
+        Threads decode the next images while the backbone computes; never more than two batches
+        ahead, so that a stream of any length takes the same memory.
+
+        Args:
+            images: As for ``encode``.
+            batch_size: As for ``encode``.
+            normalize: As for ``encode``.
+            on_error: As for ``encode``.
+            num_workers: As for ``encode``.
+
+        Yields:
+            Batches in the order of the input.
+
+        Raises:
+            ImageError: As for ``encode``.
+            ValueError: When an option is out of range.
+        """
+        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        if batch_size < 1 or workers < 1:
+            raise ValueError(
+                f"batch_size and num_workers must be at least 1, got {batch_size} and {workers}"
+            )
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        stream = cast("Iterable[ImageSource]", [images] if _is_one(images) else images)
+        return self._stream(stream, batch_size, normalize, on_error, workers)
+
+    def _stream(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int,
+        normalize: bool,
+        on_error: OnError,
+        workers: int,
+    ) -> Iterator[EncodedBatch]:
+        prepared = _prepare(self.preprocessor, images, ahead=2 * batch_size, workers=workers)
+        # Closed here rather than by the garbage collector: it ends the threads.
+        with closing(prepared):
+            for good, bad in _batched(prepared, batch_size, on_error):
+                embeddings = self._split(self._embed_images(good))
+                embeddings = embeddings.normalized() if normalize else embeddings
+                yield EncodedBatch(
+                    [image.position for image in good],
+                    [image.source for image in good],
+                    replace(embeddings, skipped=tuple(bad)),
+                )
+
+    def _embed_images(self, images: Sequence[_Prepared]) -> NDArray[np.float32]:
+        if not images:
+            return np.empty((0, self.config.num_features), np.float32)
+        return self._embed_batch(np.stack([image.pixels for image in images]))
+
+    def _split(self, embedding: NDArray[np.float32]) -> Embeddings:
+        """Cut (N, num_features) in two; copies, so that a kept part does not keep the whole."""
+        split = self.config.invariant_dim
+        return Embeddings(embedding[:, :split].copy(), embedding[:, split:].copy())
+
+
+class _Prepared(NamedTuple):
+    """An image that was read: its place, its name, float32 (3, H, W)."""
+
+    position: int
+    source: str
+    pixels: NDArray[np.float32]
+
+
+def _prepare(
+    preprocessor: Preprocessor, images: Iterable[ImageSource], ahead: int, workers: int
+) -> Generator[_Prepared | Skipped]:
+    """Read images in threads, ``ahead`` of the consumer at most; the order is kept."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="clever-hub-decode")
+    numbered = enumerate(images)
+    waiting: deque[Future[_Prepared | Skipped]] = deque()
+    try:
+        while True:
+            for index, image in islice(numbered, ahead - len(waiting)):
+                waiting.append(pool.submit(_read, preprocessor, index, image))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(preprocessor: Preprocessor, index: int, image: ImageSource) -> _Prepared | Skipped:
+    name = describe(image)
+    if not isinstance(image, (str, os.PathLike)):
+        name = f"image {index} {name}"
+    try:
+        return _Prepared(index, name, preprocessor(image))
+    except ImageError as error:
+        return Skipped(index, name, error.reason)
+
+
+def _batched(
+    prepared: Iterable[_Prepared | Skipped], batch_size: int, on_error: OnError
+) -> Iterator[tuple[list[_Prepared], list[Skipped]]]:
+    """Group what could be read; what could not goes with the batch that it came before."""
+    good: list[_Prepared] = []
+    bad: list[Skipped] = []
+    for image in prepared:
+        if isinstance(image, Skipped):
+            if on_error == "raise":
+                raise ImageError(image.source, image.reason)
+            bad.append(image)
+        else:
+            good.append(image)
+        if len(good) == batch_size:
+            yield good, bad
+            good, bad = [], []
+    if good or bad:
+        yield good, bad
+
+
+def _is_one(images: object) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
+    return isinstance(images, (str, os.PathLike, bytes, Image.Image))
+
+
+def _length(images: object) -> int | None:
+    return len(images) if isinstance(images, Sized) else None

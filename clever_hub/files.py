@@ -1,0 +1,90 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to; it becomes ``target`` when the block ends well.
+
+    The temporary file lies next to the target, because a rename is atomic only within one file
+    system. When the block raises, it is removed and the target stays as it was.
+
+    Args:
+        target: The file to be written; its folder is made when missing.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: When the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic_path(folder / "a.txt") as path:
+        ...     _ = path.write_text("whole")
+        >>> [file.name for file in folder.iterdir()]
+        ['a.txt']
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The ending is kept: some writers choose the format by it. The file is left for the writer to
+    # make, so that it gets the permissions of any new file.
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file atomically, as UTF-8 with Unix line ends.
+
+    Args:
+        target: The file to be written.
+        text: Its new content.
+
+    Returns:
+        The path written.
+    """
+    with atomic_path(target) as path:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return Path(target)
+
+
+def write_json(target: str | os.PathLike[str], content: Mapping[str, Any] | list[Any]) -> Path:
+    """Write a JSON file atomically, indented, in the order given.
+
+    Args:
+        target: The file to be written.
+        content: What to write. NaN and infinities are refused: other readers of JSON fail on them.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: When a number is not finite.
+    """
+    return write_text(target, to_json(content))
+
+
+def to_json(content: Mapping[str, Any] | list[Any]) -> str:
+    """The text that ``write_json`` writes."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _flush(path: Path) -> None:
+    """Bring the content to disk, so that the rename never outruns it when the machine dies."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

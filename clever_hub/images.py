@@ -1,0 +1,156 @@
+"""Opening images of every kind, so that each comes out as 8-bit RGB, upright."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clever_hub.errors import ImageError
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+
+# A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
+EXTENSIONS = frozenset(
+    (
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".webp",
+            ".bmp",
+            ".dib",
+            ".gif",
+            ".tif",
+            ".tiff",
+        ),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".jp2", ".j2k", ".jpx"),
+    )
+)
+# Pillow decodes an image from disk at its first use, which two threads must not do at once.
+_LAZY_DECODING = threading.Lock()
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Open an image as RGB.
+
+    Cameras' EXIF orientation is applied. Gray, palette, CMYK and transparent images become RGB as
+    Pillow converts them, which drops transparency. 16-bit grayscale is scaled down, 65535 to 255;
+    Pillow itself would cut everything above 255 off. Of an animation, the first frame is taken.
+
+    Args:
+        source: A path, the bytes of an image file, a PIL image, or a uint8 array of shape
+            (height, width), (height, width, 1), (height, width, 3) in the order red green blue, or
+            (height, width, 4) with transparency. It is left as it was.
+
+    Returns:
+        A new image of mode RGB.
+
+    Raises:
+        ImageError: When it is missing, empty, truncated, no image, so large that it may be a
+            decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` sets the limit), or an array of
+            another dtype or shape. The error names the source.
+
+    Example:
+        >>> import numpy as np
+        >>> load_image(np.zeros((4, 6, 3), dtype=np.uint8)).size
+        (6, 4)
+    """
+    name = describe(source)
+    try:
+        return _to_rgb(_open(source))
+    except ImageError:
+        raise
+    except Exception as error:
+        # What a broken file makes Pillow raise depends on where it is broken: OSError,
+        # SyntaxError, struct.error, ValueError, IndexError … all mean that it cannot be read.
+        raise ImageError(name, _reason(error)) from error
+
+
+def describe(source: object) -> str:
+    """A short name of an image for messages: its path, or what kind of thing it is.
+
+    Example:
+        >>> describe("photos/a.jpg"), describe(b"1234")
+        ('photos/a.jpg', '<4 bytes>')
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    if isinstance(source, Image.Image):
+        filename = getattr(source, "filename", "")
+        return str(filename) if filename else f"<PIL image {source.mode} {source.size}>"
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, np.ndarray):
+        return f"<array {source.dtype} {source.shape}>"
+    return f"<{type(source).__name__}>"
+
+
+def _open(source: object) -> Image.Image:
+    if isinstance(source, (str, os.PathLike)):
+        # Read whole: nothing stays open, and the file is not decoded from under a writer.
+        return _open(Path(source).read_bytes())
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(describe(source), "the file is empty")
+        return ImageOps.exif_transpose(Image.open(io.BytesIO(source), formats=FORMATS))
+    if isinstance(source, Image.Image):
+        with _LAZY_DECODING:
+            return ImageOps.exif_transpose(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    raise ImageError(
+        describe(source),
+        "expected a path, bytes, a PIL image or a uint8 array (height, width, 3)",
+    )
+
+
+def _from_array(array: NDArray[np.generic]) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
+        raise ImageError(describe(array), f"expected uint8 of shape (height, width, 3){hint}")
+    if array.size == 0:
+        raise ImageError(describe(array), "the image has no pixels")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating point pixels have no agreed range; save it as 8 or 16 bit")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _to_8_bit(image)
+    if "transparency" in image.info and image.mode == "P":
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65_535:
+        raise ValueError(f"expected 16-bit values, 0 to 65535, got {low} to {high}")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded, 65535 → 255
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "expected an image file, got a folder"
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"too large, it may be a decompression bomb: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"cannot be read: {str(error) or type(error).__name__}"

@@ -1,0 +1,98 @@
+"""From an image to the backbone's input, with Pillow and numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.config import PreprocessingConfig
+from clever_hub.errors import ImageError
+from clever_hub.images import ImageSource, describe, load_image
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# A photo one pixel high and a hundred thousand wide is a small file and a huge resized image.
+_MAX_RESIZED_PIXELS = 50_000_000
+
+
+class Preprocessor:
+    """Resizes, crops and normalises images, the same for every backend.
+
+    Equal, bit for bit, to torchvision's ``Resize(resize_size)``, ``CenterCrop(crop_size)``,
+    ``ToTensor`` and ``Normalize(mean, std)`` on PIL images.
+
+    Attributes:
+        config: Sizes, interpolation, mean and standard deviation.
+
+    Example:
+        >>> import numpy as np
+        >>> preprocess = Preprocessor(PreprocessingConfig(resize_size=64, crop_size=64))
+        >>> preprocess(np.zeros((100, 200, 3), dtype=np.uint8)).shape
+        (3, 64, 64)
+    """
+
+    def __init__(self, config: PreprocessingConfig) -> None:
+        self.config = config
+        self._mean = np.asarray(config.mean, dtype=np.float32)[:, None, None]
+        self._std = np.asarray(config.std, dtype=np.float32)[:, None, None]
+
+    def __call__(self, image: ImageSource) -> NDArray[np.float32]:
+        """Prepare one image.
+
+        Args:
+            image: Anything that ``load_image`` takes.
+
+        Returns:
+            float32 (3, crop_size, crop_size), channels red green blue, normalised.
+
+        Raises:
+            ImageError: When it cannot be read, or is too long and thin to be resized.
+        """
+        resized = self._resize(load_image(image), describe(image))
+        pixels = np.asarray(self._crop(resized), dtype=np.float32)  # (H, W, 3)
+        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, H, W)
+        pixels /= np.float32(255)
+        pixels -= self._mean
+        pixels /= self._std
+        return pixels
+
+    def batch(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """Prepare several images.
+
+        Args:
+            images: Anything that ``load_image`` takes, several of them.
+
+        Returns:
+            float32 (N, 3, crop_size, crop_size); N may be 0.
+
+        Raises:
+            ImageError: When one cannot be read.
+        """
+        size = self.config.crop_size
+        prepared = [self(image) for image in images]
+        return np.stack(prepared) if prepared else np.empty((0, 3, size, size), np.float32)
+
+    def _resize(self, image: Image.Image, name: str) -> Image.Image:
+        """Bring the shortest side to ``resize_size``; rounds down, as torchvision does."""
+        short, long = sorted(image.size)
+        size = self.config.resize_size
+        longer = int(size * long / short)
+        if size * longer > _MAX_RESIZED_PIXELS:
+            raise ImageError(name, f"too long and thin to resize: {image.width}×{image.height}")
+        target = (size, longer) if image.width <= image.height else (longer, size)
+        if target == image.size:
+            return image
+        return image.resize(target, _RESAMPLING[self.config.interpolation])
+
+    def _crop(self, image: Image.Image) -> Image.Image:
+        side = self.config.crop_size
+        # Python rounds halves to the even number, and so does torchvision's CenterCrop.
+        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+        return image.crop((left, top, left + side, top + side))

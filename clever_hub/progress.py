@@ -1,0 +1,55 @@
+"""The progress bar of ``encode`` and of the command line: images per second and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from clever_hub.encode import EncodedBatch
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """The speed over the last half minute, once it is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} images/s")
+
+
+def track(batches: Iterable[EncodedBatch], total: int | None) -> Iterator[EncodedBatch]:
+    """Show a progress bar on stderr while batches go through.
+
+    Args:
+        batches: What ``encode_batches`` yields.
+        total: How many images there are; None when it is not known.
+
+    Yields:
+        The batches, as they are.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("embedding"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _ImagesPerSecond(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("embedding", total=total)
+        for batch in batches:
+            progress.advance(task, len(batch.embeddings) + len(batch.embeddings.skipped))
+            yield batch

@@ -1,0 +1,333 @@
+"""The torch backend: a timm backbone whose embedding is split in two. The only user of timm."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import timm
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.encode import EncoderMixin
+from clever_hub.errors import ConfigError, DeviceError, ModelFormatError, suggest
+from clever_hub.files import atomic_path, to_json
+from clever_hub.preprocess import Preprocessor
+from clever_hub.resolve import Source
+from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
+
+MAX_PARAMETERS = 4_000_000_000
+_MODE_LOCK = threading.Lock()
+
+
+class CleverOutput(NamedTuple):
+    """The two parts of a batch of embeddings; gradients flow through both.
+
+    Attributes:
+        invariant: float (batch, invariant_dim); z_IR in the paper.
+        equivariant: float (batch, equivariant_dim); z_EF in the paper.
+    """
+
+    invariant: Float[Tensor, "batch invariant"]
+    equivariant: Float[Tensor, "batch equivariant"]
+
+    @property
+    def full(self) -> Float[Tensor, "batch dim"]:
+        """The whole embedding, the invariant part first."""
+        return torch.cat(self, dim=1)
+
+
+class CleverModel(EncoderMixin, nn.Module):
+    """A backbone whose embedding has an invariant and an equivariant part.
+
+    The split is that of CLeVER (Song et al., https://arxiv.org/abs/2406.00262, section 3.2): the
+    first ``invariant_dim`` entries and the rest.
+
+    Attributes:
+        config: What the model is.
+        source: Where its weights came from; None for a model built from a config alone.
+        preprocessor: Turns images into ``pixel_values``.
+        backbone: The timm model, without a classifier.
+
+    Example:
+        >>> import torch
+        >>> from clever_hub import ModelConfig
+        >>> from clever_hub.config import PreprocessingConfig
+        >>> config = ModelConfig(
+        ...     name="clever-resnet18", architecture="resnet18", num_features=512,
+        ...     invariant_dim=409, preprocessing=PreprocessingConfig(64, 64))
+        >>> out = CleverModel(config)(torch.zeros(2, 3, 64, 64))
+        >>> out.invariant.shape, out.equivariant.shape
+        (torch.Size([2, 409]), torch.Size([2, 103]))
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the backbone with random weights.
+
+        Args:
+            config: What to build.
+
+        Raises:
+            ModelFormatError: When timm cannot build it, it is absurdly large, or its embedding
+                has another length than the config says.
+        """
+        super().__init__()
+        expected_shapes(config)
+        self.config = config
+        self.source: Source | None = None
+        self.preprocessor = Preprocessor(config.preprocessing)
+        self.backbone = _build_backbone(config)
+        self._evaluators = 0
+        self._modes: dict[nn.Module, bool] = {}
+
+    def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> CleverOutput:
+        """Embed a batch of prepared images, differentiably.
+
+        Args:
+            pixel_values: Images as ``preprocessor`` makes them: RGB, normalised.
+
+        Returns:
+            The raw (not normalised) embeddings.
+        """
+        embedding = self.backbone(pixel_values)  # (batch, num_features)
+        split = self.config.invariant_dim
+        return CleverOutput(embedding[:, :split], embedding[:, split:])
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> CleverModel:
+        """Load a model folder: config.json and model.safetensors, strictly.
+
+        Args:
+            folder: The model folder.
+            device: Such as ``"cuda:1"``; None is the CPU.
+            dtype: What to compute in, such as ``"bfloat16"``; None is float32, whatever is stored.
+
+        Returns:
+            The model, in eval mode.
+
+        Raises:
+            ModelFormatError: When the config or the weights are wrong; names every tensor that is
+                missing, unexpected, of the wrong shape or not finite.
+            DeviceError: When the device is not there.
+
+        Example:
+            >>> model = CleverModel.from_folder("runs/mine/model")  # doctest: +SKIP
+        """
+        target = _device(device), _dtype(dtype)
+        config = ModelConfig.load(folder)
+        with Weights(Path(folder) / WEIGHTS_NAME) as weights:
+            weights.check(expected_shapes(config))
+            model = cls(config)
+            _copy_weights(model.backbone, weights)
+            model.source = Source("folder", config.name, Path(folder), None, weights.sha256())
+        return model.to(*target).eval()
+
+    def save_pretrained(self, folder: str | Path, half_matrices: bool = False) -> Path:
+        """Write a model folder that ``from_pretrained`` reads.
+
+        Args:
+            folder: The folder, made when missing; other files in it are left alone.
+            half_matrices: Store tensors of two and more dimensions as float16: half the size.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelFormatError: When a tensor is not finite, or float16 cannot hold it.
+        """
+        return write_model_folder(folder, self.config, self.backbone.state_dict(), half_matrices)
+
+    def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
+        parameter = next(self.backbone.parameters())
+        inputs = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
+        with self._evaluating(), torch.inference_mode():
+            embedding: Tensor = self.backbone(inputs)
+            result: NDArray[np.float32] = embedding.float().cpu().numpy()
+        return result
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode for a while; then each submodule's own mode: some may have been frozen."""
+        # Threads may embed at the same time: the first remembers the modes, the last restores them.
+        with _MODE_LOCK:
+            if self._evaluators == 0:
+                self._modes = {module: module.training for module in self.modules()}
+                self.eval()
+            self._evaluators += 1
+        try:
+            yield
+        finally:
+            with _MODE_LOCK:
+                self._evaluators -= 1
+                if self._evaluators == 0:
+                    for module, training in self._modes.items():
+                        module.training = training
+                    self._modes = {}
+
+
+def load(
+    folder: Path,
+    source: Source,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    **options: Any,
+) -> CleverModel:
+    """What ``clever_hub.from_pretrained(backend="torch")`` calls; see there."""
+    if options:
+        raise ConfigError(f"the torch backend has no option {sorted(options)}; leave it out")
+    model = CleverModel.from_folder(folder, device=device, dtype=dtype)
+    assert model.source is not None
+    model.source = source._replace(weights_sha256=model.source.weights_sha256)
+    return model
+
+
+def write_model_folder(
+    folder: str | Path,
+    config: ModelConfig,
+    state_dict: Mapping[str, Tensor],
+    half_matrices: bool = False,
+) -> Path:
+    """Write config.json and model.safetensors, so that no reader ever sees half of either.
+
+    Both are written in full under temporary names, then renamed one by one.
+
+    Args:
+        folder: The model folder, made when missing; other files in it are left alone.
+        config: What the model is.
+        state_dict: The backbone's state dict, under timm's own names, on any device.
+        half_matrices: Store tensors of two and more dimensions as float16. Those of one dimension
+            (biases, norms) stay float32: they are small, and range matters there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelFormatError: When the tensors do not fit the config, are not finite, or float16 cannot
+            hold one. Nothing is written then.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    check_shapes(config.name, shapes, expected_shapes(config))
+    stored = {name: _stored(name, value, half_matrices) for name, value in state_dict.items()}
+    folder = Path(folder)
+    # The block ends inside out: the weights are renamed first, and a new folder never has a config
+    # that promises weights which are not there yet.
+    with atomic_path(folder / CONFIG_NAME) as text, atomic_path(folder / WEIGHTS_NAME) as weights:
+        text.write_text(to_json(config.to_dict()), encoding="utf-8")
+        # safetensors' own save_file makes a file that nobody else may read.
+        weights.write_bytes(save(stored, metadata={"format": "pt"}))
+    return folder
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that the config's backbone has, without allocating any.
+
+    Args:
+        config: What would be built.
+
+    Returns:
+        Shapes under timm's own names, batch norm's counters included.
+
+    Raises:
+        ModelFormatError: When timm cannot build it, it is absurdly large, or its embedding has
+            another length than the config says.
+    """
+    with torch.device("meta"):
+        backbone = _build_backbone(config)
+    tensors = (*backbone.parameters(), *backbone.buffers())
+    if (count := sum(tensor.numel() for tensor in tensors)) > MAX_PARAMETERS:
+        raise ModelFormatError(
+            f"{config.architecture} with {config.model_args}: expected at most {MAX_PARAMETERS:,} "
+            f"parameters, got {count:,}"
+        )
+    # timm's num_features is before a head's own hidden layer, which MobileNetV3 and others keep.
+    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    if width != config.num_features:
+        raise ModelFormatError(
+            f"num_features: {config.architecture} with {config.model_args} gives {width}, "
+            f"config.json says {config.num_features}"
+        )
+    return {name: tuple(tensor.shape) for name, tensor in backbone.state_dict().items()}
+
+
+def _build_backbone(config: ModelConfig) -> nn.Module:
+    if not timm.is_model(config.architecture):
+        hint = suggest(config.architecture, timm.list_models(f"{config.architecture[:3]}*"))
+        raise ModelFormatError(
+            f"architecture: timm {timm.__version__} has no model {config.architecture!r}. "
+            f"{hint[:300]}"
+        )
+    try:
+        backbone = timm.create_model(
+            config.architecture, pretrained=False, num_classes=0, **config.model_args
+        )
+    except Exception as error:  # timm raises whatever its arguments lead to
+        raise ModelFormatError(
+            f"model_args: timm cannot build {config.architecture} with {config.model_args}: {error}"
+        ) from error
+    assert isinstance(backbone, nn.Module)
+    return backbone
+
+
+def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
+    tensors = {name: torch.from_numpy(array) for name, array in weights.tensors().items()}
+    if bad := [name for name, tensor in tensors.items() if not _finite(tensor)]:
+        raise ModelFormatError(f"{weights.path}: not finite: {', '.join(sorted(bad)[:20])}")
+    backbone.load_state_dict(tensors, strict=True)
+
+
+def _stored(name: str, tensor: Tensor, half_matrices: bool) -> Tensor:
+    """The tensor as it goes into the file: on the CPU, contiguous, no memory shared."""
+    if tensor.is_floating_point():
+        half = half_matrices and tensor.ndim >= 2
+        tensor = tensor.detach().to("cpu", torch.float16 if half else torch.float32)
+        if not _finite(tensor):
+            raise ModelFormatError(
+                f"{name}: expected finite numbers{' that float16 can hold' if half else ''}"
+            )
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device, checked to be there: never a silent fall back to the CPU."""
+    try:
+        wanted = torch.device("cpu" if device is None else device)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"device: expected 'cpu', 'cuda', 'cuda:1', 'mps' …, got {device!r}"
+        ) from error
+    try:
+        torch.empty(1, device=wanted)
+    except Exception as error:  # which one depends on the device and on torch's build
+        raise DeviceError(
+            f"device {str(wanted)!r} was asked for and cannot be used here "
+            f"({str(error).splitlines()[0]}). Leave device out for the CPU"
+        ) from error
+    return wanted
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    found: Any = torch.float32 if dtype is None else dtype
+    if isinstance(dtype, str):
+        found = getattr(torch, dtype.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelFormatError(f"dtype: expected 'float32', 'bfloat16' or 'float16', got {dtype!r}")
+    return found

@@ -1,0 +1,105 @@
+"""The models that ship in the package."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.errors import ModelFormatError
+from clever_hub.weights import WEIGHTS_NAME
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+def model_names() -> list[str]:
+    """The names of the shipped models, sorted."""
+    return sorted(path.parent.name for path in ZOO.glob(f"*/{CONFIG_NAME}"))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A shipped model, at a glance.
+
+    Attributes:
+        name: What ``from_pretrained`` takes.
+        backbone: The backbone's name in timm.
+        invariant_dim: Length of the invariant part.
+        equivariant_dim: Length of the equivariant part.
+        image_size: Side of the input, in pixels.
+        data: What it was pre-trained on.
+        figures: What was measured, as evaluation.json has it; empty when nothing was.
+        license: SPDX identifier of the licence of the weights.
+        size_bytes: Size of the weights file.
+    """
+
+    name: str
+    backbone: str
+    invariant_dim: int
+    equivariant_dim: int
+    image_size: int
+    data: str
+    figures: dict[str, Any]
+    license: str
+    size_bytes: int
+
+
+def list_models() -> list[ModelInfo]:
+    """The models that ship in the package; nothing is loaded, nothing asked of the network.
+
+    Returns:
+        One entry for each, by name.
+
+    Raises:
+        ModelFormatError: When a shipped folder is damaged.
+
+    Example:
+        >>> [model.name for model in list_models()]  # doctest: +SKIP
+        ['clever-resnet18']
+    """
+    return [model_info(ZOO / name) for name in model_names()]
+
+
+def model_info(folder: Path) -> ModelInfo:
+    """Describe a model folder without loading its weights.
+
+    Args:
+        folder: The model folder.
+
+    Returns:
+        What its config.json and, when it is there, its evaluation.json say.
+
+    Raises:
+        ModelFormatError: When one of them is damaged, or the weights are missing.
+    """
+    config = ModelConfig.load(folder)
+    try:
+        size = (folder / WEIGHTS_NAME).stat().st_size
+    except OSError as error:
+        raise ModelFormatError(f"{folder}: {WEIGHTS_NAME} is missing") from error
+    return ModelInfo(
+        name=config.name,
+        backbone=config.architecture,
+        invariant_dim=config.invariant_dim,
+        equivariant_dim=config.equivariant_dim,
+        image_size=config.preprocessing.crop_size,
+        data=str(config.provenance.get("data", "")),
+        figures=_figures(folder),
+        license=config.license,
+        size_bytes=size,
+    )
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    path = folder / "evaluation.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}  # nothing was measured yet, as in a run that is still training
+    except (OSError, ValueError) as error:
+        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(figures, dict):
+        raise ModelFormatError(f"{path}: expected an object, got {type(figures).__name__}")
+    return figures
