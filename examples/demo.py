@@ -149,11 +149,11 @@ def takeaway(invariant: Measured, equivariant: Measured) -> str:
 
 def print_tables(console: Console, measured: dict[str, Measured]) -> None:
     """Print the similarities between photos, and of each photo with its copy at 90 degrees."""
+    names = list(PHOTOS.values())
     table = Table(title="Cosine similarity between different photos: invariant / equivariant part")
-    table.add_column("")
-    for name in PHOTOS.values():
-        table.add_column(name, justify="right")
-    for row, name in enumerate(PHOTOS.values()):
+    for heading in ("", *names[:-1]):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for row, name in list(enumerate(names))[1:]:
         pairs = [[f"{m.between[row, col]:.2f}" for m in measured.values()] for col in range(row)]
         table.add_row(name, *(" / ".join(pair) for pair in pairs))
     console.print(table)
@@ -163,7 +163,7 @@ def print_tables(console: Console, measured: dict[str, Measured]) -> None:
     for part in PARTS:
         table.add_column(part, justify="right", style=COLOURS[part])
     column = ANGLES.index(QUARTER)
-    for row, name in enumerate(PHOTOS.values()):
+    for row, name in enumerate(names):
         table.add_row(name, *(f"{m.turned[row, column]:.2f}" for m in measured.values()))
     table.add_section()
     means = (f"{m.turned[:, column].mean():.2f}" for m in measured.values())
