@@ -49,6 +49,10 @@ EXAMPLE = "chelsea"  # the photo that is shown turned
 # Of the curves, in fractions of the figure's width, and their range of angles: the turned copies
 # stand above their angle.
 LEFT, WIDTH, LIMITS = 0.085, 0.885, (-202.5, 202.5)
+INTRODUCTION = (
+    "A CLeVER embedding has two parts: the invariant part should stay the same when a photo is "
+    "turned, the equivariant part should change with the turn."
+)
 
 Vectors = NDArray[np.float32]
 
@@ -132,8 +136,8 @@ def measure(vectors: Vectors) -> Measured:
 def takeaway(invariant: Measured, equivariant: Measured) -> str:
     """Say in one sentence what the figures show, whichever way they fall."""
     figures = (
-        f"turned, a photo keeps a similarity of {invariant.kept:.2f} to itself in the invariant "
-        f"part and of {equivariant.kept:.2f} in the equivariant part"
+        f"over all turns, a photo keeps a similarity of {invariant.kept:.2f} to itself in the "
+        f"invariant part and of {equivariant.kept:.2f} in the equivariant part"
     )
     farther = equivariant.kept < invariant.kept
     farther_relative = equivariant.lost > invariant.lost
@@ -222,24 +226,25 @@ def draw(out: Path, squares: list[Image.Image], measured: dict[str, Measured], m
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"font.size": 11, "axes.edgecolor": FAINT, "text.color": INK}):
-        figure = plt.figure(figsize=(10.5, 11.5), dpi=120, facecolor="white")
+        figure = plt.figure(figsize=(10.5, 12), dpi=120, facecolor="white")
         say = functools.partial(figure.text, LEFT, ha="left", va="top")
-        say(0.978, "Turn a photo: which part of its embedding notices?", fontsize=19, weight="bold")
+        say(0.981, "Turn a photo: which part of its embedding notices?", fontsize=19, weight="bold")
+        say(0.948, textwrap.fill(INTRODUCTION, 96), fontsize=12, color=FAINT, linespacing=1.35)
         sentence = takeaway(measured["invariant"], measured["equivariant"])
-        say(0.942, textwrap.fill(sentence, 92), fontsize=12.5, linespacing=1.35)
+        say(0.904, textwrap.fill(sentence, 92), fontsize=12.5, linespacing=1.35)
 
-        say(0.868, f"The {len(PHOTOS)} photos, seen through a disc", weight="bold")
+        say(0.834, f"The {len(PHOTOS)} photos, seen through a disc", weight="bold")
         for name, image, x in zip(
             PHOTOS.values(), squares, np.linspace(-144, 144, len(PHOTOS)), strict=True
         ):
-            draw_disc(_axes_at(figure, x, bottom=0.702, side=0.128), turn(image, 0), name)
+            draw_disc(_axes_at(figure, x, bottom=0.674, side=0.122), turn(image, 0), name)
 
-        say(0.676, f"One of them, turned: the {PHOTOS[EXAMPLE]}", weight="bold")
+        say(0.648, f"One of them, turned: the {PHOTOS[EXAMPLE]}", weight="bold")
         for angle in SHOWN:
-            axes = _axes_at(figure, angle, bottom=0.574, side=0.083)
+            axes = _axes_at(figure, angle, bottom=0.550, side=0.079)
             draw_disc(axes, turn(squares[list(PHOTOS).index(EXAMPLE)], angle), "")
 
-        draw_curves(figure.add_axes((LEFT, 0.196, WIDTH, 0.366)), measured)
+        draw_curves(figure.add_axes((LEFT, 0.186, WIDTH, 0.352)), measured)
         say(0.075, textwrap.fill(_caption(model), 128), fontsize=9.5, color=FAINT, linespacing=1.4)
         with atomic_path(out) as path:
             figure.savefig(path)

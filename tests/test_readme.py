@@ -1,0 +1,72 @@
+"""The README is true: its snippets run and print what they say, its commands exist."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clever_hub
+
+PAGES = ("README.md", "CONTRIBUTING.md", "training/README.md", "export/README.md")
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def expected_output(code: str) -> list[str]:
+    """The comments behind `print(...)`, which state what it prints."""
+    return re.findall(r"^print\(.*\)  # (.+)$", code, re.MULTILINE)
+
+
+def test_readme_snippets_run_and_print_what_they_say(
+    repository: Path, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All python blocks run in order, as one program, in a folder with the photos they name."""
+    if "clever-resnet18" not in {model.name for model in clever_hub.list_models()}:
+        pytest.skip("clever-resnet18 is not in clever_hub/zoo yet")
+    for name in ("chelsea", "coffee"):
+        shutil.copy(photos[name], tmp_path / f"{name}.jpg")
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall((repository / "README.md").read_text(encoding="utf-8"))
+    assert blocks
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), namespace)
+    expected = expected_output("".join(blocks))
+    assert expected
+    assert printed.getvalue().splitlines() == expected
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_on_a_page_exists(repository: Path, page: str) -> None:
+    """A newcomer copies `make …` and `clever-hub …` lines: each must name something real."""
+    text = (repository / page).read_text(encoding="utf-8")
+    code = "\n".join(SHELL.findall(text))
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    verbs = {entry.name for entry in entry_points(group="clever_hub.commands")}
+    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets
+    assert set(re.findall(r"^clever-hub ([a-z]+)", code, re.MULTILINE)) <= verbs
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_on_a_page_leads_somewhere(repository: Path, page: str) -> None:
+    text = (repository / page).read_text(encoding="utf-8")
+    links = [link for link in LINK.findall(text) if "://" not in link and not link.startswith("#")]
+    folder = (repository / page).parent
+    assert [link for link in links if not (folder / link.split("#")[0]).exists()] == []
+
+
+def test_readme_lists_every_shipped_model(repository: Path) -> None:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(clever-[^`]+)` \|", text, re.MULTILINE))
+    assert listed == {model.name for model in clever_hub.list_models()}
