@@ -1,0 +1,133 @@
+"""The command ``clever-hub``: finds its verbs through entry points and runs one.
+
+Each entry point of the group ``clever_hub.commands`` names a function, ``module:function [extra]``.
+Its module imports light things only, so that ``--help`` is quick and every verb is listed in every
+install; the extra is named when what the verb needs is missing.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+import clever_hub
+from clever_hub.cli.console import fail
+from clever_hub.errors import CleverError, missing_extra
+
+GROUP = "clever_hub.commands"
+# The order in which one meets them; verbs that are not named here follow by name.
+_ORDER = (
+    *("list", "info", "embed", "compare"),
+    *("pretrain", "evaluate", "finetune", "views", "plot", "report", "attention"),
+    *("export", "verify", "publish"),
+)
+_PANELS = {"clever_training": "Train and measure", "clever_export": "Package and publish"}
+
+
+def verbs() -> dict[str, EntryPoint]:
+    """Every verb that is installed, in the order of the help."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    return {name: found[name] for name in sorted(found, key=lambda n: (rank.get(n, 99), n))}
+
+
+class VerbGroup(TyperGroup):
+    """Loads a verb when it is run or described, and turns errors into one clean message."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self._entries = verbs()
+        # The names are wanted, for suggestions, before the commands are.
+        self.commands = cast("Any", dict.fromkeys(self._entries))
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """The verbs, in the order of the help."""
+        return list(self._entries)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Load one verb; None when there is none of this name."""
+        if cmd_name in self._entries and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _command(self._entries[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb. Our own errors end it with one message and exit code 1, no traceback."""
+        try:
+            return super().invoke(ctx)
+        except CleverError as error:
+            fail(str(error))
+        except ModuleNotFoundError as error:
+            entry = self._entries.get(ctx.invoked_subcommand)
+            if entry is None or not entry.extras or _is_ours(error.name):
+                raise
+            fail(str(missing_extra(error.name or "a module", entry.extras[0])))
+
+
+def _command(entry: EntryPoint) -> Any:
+    """Turn the function that an entry point names into a command."""
+    holder = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    panel = _PANELS.get(entry.module.partition(".")[0], "Use a model")
+    try:
+        function = entry.load()
+    except ImportError as error:
+        function = _refusal(entry, error)
+    holder.command(name=entry.name, rich_help_panel=panel)(function)
+    return typer.main.get_command(holder)
+
+
+def _refusal(entry: EntryPoint, error: ImportError) -> Any:
+    """A verb that cannot be imported is listed all the same; running it says what is missing."""
+    if not entry.extras or _is_ours(error.name):
+        raise error
+    missing = missing_extra(error.name or entry.module, entry.extras[0])
+
+    def run(_: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+        raise missing
+
+    run.__doc__ = str(missing)
+    return run
+
+
+def _is_ours(module: str | None) -> bool:
+    """A module of this distribution is never missing for want of an extra."""
+    return (module or "").partition(".")[0] in {"clever_hub", *_PANELS}
+
+
+app = typer.Typer(
+    cls=VerbGroup,
+    name="clever-hub",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clever-hub {clever_hub.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """CLeVER models: images in, an invariant and an equivariant embedding out.
+
+    Begin with `clever-hub list`, then `clever-hub embed MODEL photos/ -o photos.parquet`. Each
+    command explains itself: `clever-hub embed --help`.
+    """
+
+
+def main() -> None:
+    """The entry point of the command ``clever-hub``."""
+    app()

@@ -1,0 +1,124 @@
+"""``clever-hub embed``: image files to a parquet file, as a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from clever_hub.cli.console import fail, report_skipped
+from clever_hub.cli.options import Backend, Device, Model
+from clever_hub.errors import DataError, require
+from clever_hub.images import EXTENSIONS
+from clever_hub.pretrained import from_pretrained
+
+if TYPE_CHECKING:
+    from clever_hub.embeddings import Skipped
+
+
+class _OnError(StrEnum):
+    raise_ = "raise"
+    skip = "skip"
+
+
+def run(
+    model: Model,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATHS...", help="Image files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The parquet file to write.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 32,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Write unit vectors.")] = False,
+    on_error: Annotated[
+        _OnError,
+        typer.Option(help="Exit code when an image cannot be read: raise is 1, skip is 0."),
+    ] = _OnError.raise_,
+    backend: Backend = "torch",
+    device: Device = None,
+) -> None:
+    """Embed image files into a parquet file.
+
+    Folders are searched for images, with all their subfolders. The file has a row for each image,
+    in the columns path, invariant and equivariant (lists of float32 of a fixed length); the model's
+    name and the hash of its weights are in the metadata. Images that cannot be read are left out
+    and listed at the end.
+
+    Examples:
+    - `clever-hub embed clever-resnet18 photos/ -o photos.parquet`
+    - `clever-hub embed clever-resnet18 a.jpg b.png -o two.parquet --normalize`
+
+    Read it in Python: `pandas.read_parquet("photos.parquet")`
+    """
+    if out.is_dir():
+        raise DataError(f"--output: expected the name of a parquet file, got the folder {out}")
+    files = list(find_images(paths))
+    loaded = from_pretrained(model, backend=backend, device=device)
+    require("pyarrow.parquet", backend)
+    from clever_hub.cli.parquet import EmbeddingsWriter
+    from clever_hub.progress import track
+
+    batches = loaded.encode_batches(
+        files, batch_size=batch_size, normalize=normalize, on_error="skip"
+    )
+    skipped: list[Skipped] = []
+    with EmbeddingsWriter(out, loaded.config, loaded.source, normalize) as writer:
+        for batch in track(batches, total=len(files)):
+            writer.write(batch)
+            skipped += batch.embeddings.skipped
+        if not writer.rows:
+            raise DataError(_none_readable(skipped))
+    report_skipped(skipped)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"{writer.rows} of {len(files)} images embedded → {out}", markup=False
+    )
+    if skipped and on_error is _OnError.raise_:
+        fail(f"{len(skipped)} of {len(files)} images could not be read. Allow it: --on-error skip")
+
+
+def find_images(paths: list[Path]) -> Iterator[Path]:
+    """The image files among paths and in folders, each once.
+
+    Args:
+        paths: Files, taken whatever their ending, and folders, searched with their subfolders for
+            the endings of ``clever_hub.images.EXTENSIONS``. Hidden files in folders are left out:
+            macOS writes "._a.jpg" files that are no images.
+
+    Yields:
+        The files; those of a folder sorted by name.
+
+    Raises:
+        DataError: When a path does not exist, or a folder has no images.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        found = _walk(path) if path.is_dir() else [path]
+        if not found:
+            endings = ", ".join(sorted(EXTENSIONS))
+            raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
+        yield from (file for file in found if file not in seen)
+        seen.update(found)
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(root, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+        ]
+    return found
+
+
+def _none_readable(skipped: list[Skipped]) -> str:
+    shown = "".join(f"\n  {image.source}: {image.reason}" for image in skipped[:10])
+    more = f"\n  … {len(skipped)} in all" if len(skipped) > 10 else ""
+    return f"none of the images could be read, nothing was written{shown}{more}"

@@ -1,0 +1,73 @@
+"""``clever-hub info``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from clever_hub.cli.console import megabytes, output
+from clever_hub.cli.options import Model
+from clever_hub.config import ModelConfig
+from clever_hub.resolve import resolve
+from clever_hub.weights import WEIGHTS_NAME, Weights
+from clever_hub.zoo import ModelInfo, model_info
+
+
+def run(
+    model: Model,
+) -> None:
+    """Show what a model is, how it was trained and what was measured.
+
+    Nothing is loaded but its headers, so this also works without torch.
+
+    Example: `clever-hub info clever-resnet18`
+    """
+    folder, _ = resolve(model)
+    info = model_info(folder)
+    config = ModelConfig.load(folder)
+    with Weights(folder / WEIGHTS_NAME) as weights:
+        sha256 = weights.sha256()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in _rows(info, config):
+        table.add_row(escape(key), escape(value))
+    table.add_row("folder", escape(str(folder)))
+    table.add_row("weights sha256", sha256)
+    output().print(table)
+
+
+def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
+    yield "name", info.name
+    yield "backbone", f"{info.backbone} {config.model_args or ''}".rstrip()
+    yield (
+        "embedding",
+        (
+            f"{config.num_features} = {info.invariant_dim} invariant + {info.equivariant_dim} "
+            "equivariant"
+        ),
+    )
+    preprocessing = config.preprocessing
+    yield (
+        "images",
+        (
+            f"shortest side to {preprocessing.resize_size} px ({preprocessing.interpolation}), "
+            f"centre crop {preprocessing.crop_size} px"
+        ),
+    )
+    yield "weights", f"{megabytes(info.size_bytes)}, {info.license}"
+    yield from _flat("data terms", config.data_terms)
+    yield from _flat("trained", config.provenance)
+    yield from _flat("measured", info.figures)
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """One row for each value, nested objects named by their path; what is empty is left out."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _flat(f"{key} · {name}", entry)
+    elif value not in (None, "", []):
+        yield key, f"{value:.4g}" if isinstance(value, float) else str(value)

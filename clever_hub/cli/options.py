@@ -1,0 +1,19 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from clever_hub.pretrained import backend_names
+
+Model: TypeAlias = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name from `clever-hub list`, or a model folder.")
+]
+Backend: TypeAlias = Annotated[
+    str, typer.Option(help=f"What computes: {', '.join(backend_names())}.")
+]
+Device: TypeAlias = Annotated[
+    str | None, typer.Option(help="Such as cuda or cuda:1. The default is the CPU.")
+]

@@ -1,0 +1,132 @@
+"""Embeddings to a parquet file, piece by piece."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+import clever_hub
+from clever_hub.config import ModelConfig
+from clever_hub.encode import EncodedBatch
+from clever_hub.errors import CleverError
+from clever_hub.files import atomic_path
+from clever_hub.resolve import Source
+
+ROWS_PER_GROUP = 4096
+
+
+class EmbeddingsWriter:
+    """Writes batches to a parquet file that appears whole, or not at all.
+
+    Columns: ``path`` (string), ``invariant`` and ``equivariant`` (lists of float32, of fixed
+    length). The schema's metadata says ``clever_hub.model``, ``clever_hub.weights_sha256``,
+    ``clever_hub.version`` and ``clever_hub.normalized``.
+
+    Attributes:
+        rows: How many rows were written.
+
+    Example:
+        >>> with EmbeddingsWriter("e.parquet", model.config, model.source) as w:  # doctest: +SKIP
+        ...     for batch in model.encode_batches(paths):
+        ...         w.write(batch)
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        config: ModelConfig,
+        source: Source | None,
+        normalized: bool = False,
+    ) -> None:
+        self.target = Path(target)
+        self.rows = 0
+        self._waiting: list[pa.RecordBatch] = []
+        self._schema = _schema(config, source, normalized)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        try:
+            path = self._stack.enter_context(atomic_path(self.target))
+            self._writer = self._stack.enter_context(pq.ParquetWriter(path, self._schema))
+            self._stack.push(self._finish)
+        except OSError as error:
+            self._stack.close()
+            raise self._cannot_write(error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, traceback)
+        except OSError as problem:
+            raise self._cannot_write(problem) from problem
+
+    def write(self, batch: EncodedBatch) -> None:
+        """Add a batch's rows.
+
+        Raises:
+            CleverError: When the disk is full, or the file cannot be written.
+        """
+        embeddings = batch.embeddings
+        columns = [
+            pa.array([_utf8(source) for source in batch.sources], pa.string()),
+            _vectors(embeddings.invariant),
+            _vectors(embeddings.equivariant),
+        ]
+        self._waiting.append(pa.record_batch(columns, schema=self._schema))
+        self.rows += len(batch.sources)
+        if sum(len(waiting) for waiting in self._waiting) >= ROWS_PER_GROUP:
+            self._flush()
+
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what is waiting as one row group: a group per batch would be slow to read."""
+        try:
+            if self._waiting:
+                self._writer.write_table(pa.Table.from_batches(self._waiting))
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._waiting = []
+
+    def _cannot_write(self, error: OSError) -> CleverError:
+        return CleverError(f"{self.target}: cannot be written: {error.strerror or error}")
+
+
+def _schema(config: ModelConfig, source: Source | None, normalized: bool) -> pa.Schema:
+    metadata: dict[str | bytes, str | bytes] = {
+        "clever_hub.model": config.name,
+        "clever_hub.weights_sha256": (source.weights_sha256 if source else None) or "",
+        "clever_hub.version": clever_hub.__version__,
+        "clever_hub.normalized": str(normalized).lower(),
+    }
+    fields = [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("invariant", pa.list_(pa.float32(), config.invariant_dim)),
+        pa.field("equivariant", pa.list_(pa.float32(), config.equivariant_dim)),
+    ]
+    return pa.schema(fields, metadata=metadata)
+
+
+def _vectors(rows: NDArray[np.float32]) -> pa.Array[Any]:
+    flat = pa.array(np.ascontiguousarray(rows).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+
+
+def _utf8(path: str) -> str:
+    """Names on Linux are bytes; one that is not UTF-8 must not end the work of hours."""
+    return os.fsencode(path).decode("utf-8", "replace")
