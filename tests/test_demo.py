@@ -64,3 +64,36 @@ def test_disc_hides_where_the_corners_went(photos: dict[str, Path]) -> None:
     upright, tilted, quarter = (copy.astype(np.float32) for copy in copies)
     assert np.abs(np.rot90(upright) - quarter).mean() < 1
     assert np.abs(upright - tilted).mean() > 10
+
+
+def test_demo_runs_whole_on_a_model_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From photos to tables and a picture, with random weights: shapes and file are real."""
+    from PIL import Image
+
+    from clever_hub import ModelConfig, PreprocessingConfig
+    from clever_hub.torch_model import CleverModel
+
+    config = ModelConfig(
+        name="clever-resnet10t",
+        architecture="resnet10t",
+        num_features=512,
+        invariant_dim=409,
+        preprocessing=PreprocessingConfig(32, 32),
+    )
+    CleverModel(config).save_pretrained(tmp_path / "model")
+    out = tmp_path / "demo.png"
+    arguments = ["demo.py", "--model", str(tmp_path / "model"), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    demo.main()
+
+    printed = capsys.readouterr().out
+    rows = len(demo.PHOTOS) * len(demo.ANGLES)
+    assert f"({rows}, 409)" in printed
+    assert f"({rows}, 103)" in printed
+    assert all(name in printed for name in demo.PHOTOS.values())
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[0] > 1000
+    assert pixels.std() > 20, "the picture is empty"
