@@ -11,9 +11,10 @@ import argparse
 import functools
 import itertools
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import skimage.data
@@ -188,8 +189,25 @@ def draw_disc(axes: Axes, image: Image.Image, label: str) -> None:
     axes.set_title(label, fontsize=11, color=FAINT, pad=4)
 
 
-def draw_curves(axes: Axes, measured: dict[str, Measured]) -> None:
-    """Draw each part's similarity against the angle, and its reference between photos."""
+def trained_turns(provenance: Mapping[str, Any]) -> float:
+    """The largest turn in the views that a model was trained on, in degrees; 0 when unknown."""
+    views = provenance.get("recipe", {}).get("views", {})
+    return float(views.get("rotation", 0)) if views.get("strategy") == "caug" else 0.0
+
+
+def draw_curves(axes: Axes, measured: dict[str, Measured], trained: float) -> None:
+    """Draw each part's similarity against the angle, and its reference between photos.
+
+    Args:
+        axes: Where to draw.
+        measured: The figures, by part.
+        trained: The largest turn seen in training, in degrees; 0 draws no mark.
+    """
+    label = "rotation of the photo (degrees, counter-clockwise)"
+    if trained:
+        axes.axvspan(-trained, trained, color="#f4f4f0", lw=0, zorder=-1)
+        label += f"; shaded: turns met in training, ±{trained:.0f}°"
+    axes.set_xlabel(label)
     for part, figures in measured.items():
         colour = COLOURS[part]
         low, high = figures.turned.min(axis=0), figures.turned.max(axis=0)
@@ -203,7 +221,6 @@ def draw_curves(axes: Axes, measured: dict[str, Measured]) -> None:
     # At least half of the range from 0 to 1, so that small differences look small.
     axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.03)
     axes.set_xticks(SHOWN, [f"{angle}°".replace("-", "−") for angle in SHOWN])
-    axes.set_xlabel("rotation of the photo (degrees, counter-clockwise)")
     axes.set_ylabel("cosine similarity (1 = same embedding)")
     axes.grid(axis="y", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
@@ -211,7 +228,13 @@ def draw_curves(axes: Axes, measured: dict[str, Measured]) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.125), ncols=2, frameon=False)
 
 
-def draw(out: Path, squares: list[Image.Image], measured: dict[str, Measured], model: str) -> None:
+def draw(
+    out: Path,
+    squares: list[Image.Image],
+    measured: dict[str, Measured],
+    model: str,
+    trained: float = 0.0,
+) -> None:
     """Write the picture: the photos, one of them turned, and the two curves.
 
     Args:
@@ -219,6 +242,7 @@ def draw(out: Path, squares: list[Image.Image], measured: dict[str, Measured], m
         squares: The upright photos, in the order of `PHOTOS`.
         measured: The figures, by part.
         model: The model's name, for the caption.
+        trained: The largest turn seen in training, in degrees; 0 when unknown.
     """
     import matplotlib as mpl
 
@@ -244,7 +268,7 @@ def draw(out: Path, squares: list[Image.Image], measured: dict[str, Measured], m
             axes = _axes_at(figure, angle, bottom=0.550, side=0.079)
             draw_disc(axes, turn(squares[list(PHOTOS).index(EXAMPLE)], angle), "")
 
-        draw_curves(figure.add_axes((LEFT, 0.186, WIDTH, 0.352)), measured)
+        draw_curves(figure.add_axes((LEFT, 0.186, WIDTH, 0.352)), measured, trained)
         say(0.075, textwrap.fill(_caption(model), 128), fontsize=9.5, color=FAINT, linespacing=1.4)
         with atomic_path(out) as path:
             figure.savefig(path)
@@ -289,7 +313,8 @@ def main() -> None:
         part = getattr(embeddings, name)
         console.print(f"  embeddings.{name:<12} {part.dtype} {part.shape}")
     print_tables(console, measured)
-    draw(arguments.out, squares, measured, arguments.model)
+    trained = trained_turns(model.config.provenance)
+    draw(arguments.out, squares, measured, model.config.name, trained)
     console.print(takeaway(measured["invariant"], measured["equivariant"]), style="bold")
     console.print(f"Picture: {arguments.out}")
 
