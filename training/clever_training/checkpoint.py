@@ -1,0 +1,115 @@
+"""The resumable state of a run: one safetensors file, its counters as JSON in the header.
+
+One file is renamed into place as a whole, so there is always one complete state, whenever the
+process dies or the disk runs full. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clever_hub.errors import TrainingError
+from clever_hub.files import atomic_path
+
+STATE_NAME = "state.safetensors"
+_VERSION = 1
+
+
+def save_state(
+    path: Path, module: nn.Module, optimizer: Optimizer, counters: dict[str, Any]
+) -> None:
+    """Write a state atomically.
+
+    Args:
+        path: The file.
+        module: Everything that is trained, with its teacher and its buffers.
+        optimizer: Its optimiser.
+        counters: Plain JSON: step, seconds …
+
+    Raises:
+        TrainingError: When it cannot be written; the previous state is kept.
+    """
+    tensors = {f"module.{key}": value for key, value in module.state_dict().items()}
+    plain: dict[str, Any] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                plain[f"{index}.{key}"] = value
+    content = {"version": _VERSION, "counters": counters, "optimizer": plain}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(
+                {key: value.detach().contiguous().cpu() for key, value in tensors.items()},
+                temporary,
+                metadata={"clever_state": json.dumps(content)},
+            )
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            f"{path}: the state could not be written ({error}). The previous state is whole; "
+            "make room and run the same command again"
+        ) from error
+
+
+def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Read a state back, strictly.
+
+    Args:
+        path: The file.
+        module: Built from the same recipe; its parameters and buffers are overwritten.
+        optimizer: Over the same parameters; its state is overwritten.
+
+    Returns:
+        The counters.
+
+    Raises:
+        TrainingError: When the file is not a state, or belongs to another model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})["clever_state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- no dict
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise TrainingError(
+            f"{path}: not a state of a run ({error}). Remove it to begin anew"
+        ) from error
+    weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: the state is of another model: {error}") from error
+    _load_optimizer(optimizer, tensors, content["optimizer"])
+    counters: dict[str, Any] = content["counters"]
+    return counters
+
+
+def _load_optimizer(
+    optimizer: Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    states: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            states.setdefault(int(index), {})[name] = value
+    for key, value in plain.items():
+        index, name = key.split(".")
+        states.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    _match_layout(optimizer)
+
+
+def _match_layout(optimizer: Optimizer) -> None:
+    """Give moments the memory format of their parameters again, as they had before saving."""
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)

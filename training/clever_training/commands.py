@@ -1,0 +1,67 @@
+"""The ``pretrain`` command; heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_HELP = """\
+[bold]clever-hub pretrain clever-resnet18-tiny --data photos/[/bold]
+
+Pre-trains a backbone with CLeVER. RECIPE is a YAML file or the name of a shipped recipe; DATA a
+folder of images, a parquet file, a folder of parquet files, or a data set on the Hub. Labels are
+not used.
+
+Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
+OUT/model loads with clever_hub.from_pretrained, and OUT/metrics.jsonl has the curves.
+"""
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    data: Annotated[str, typer.Option(help="Photos: folder, parquet, or Hub data set.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder. [default: ~/.cache/clever-hub/runs/<recipe's name>]"),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Image column, where a table has several.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Replace a key, such as --set run.epochs=3; repeatable."),
+    ] = None,
+) -> None:
+    """Pre-train a backbone with CLeVER."""
+    from clever_hub.errors import require
+
+    require("accelerate", "train")
+    require("datasets", "train")
+    from clever_training.pretrain import pretrain as run
+    from clever_training.recipe import read_recipe
+
+    settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
+    folder = out or Path.home() / ".cache" / "clever-hub" / "runs" / settings.name
+    try:
+        model = run(settings, data, folder, image_column=image_column)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped; the same command goes on from {folder}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"Model: {model}")
+
+
+pretrain.__doc__ = _HELP
+
+
+def _override(item: str) -> tuple[str, Any]:
+    """``run.epochs=3`` as a dotted key and a value read as YAML."""
+    import yaml
+
+    from clever_hub.errors import ConfigError
+
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r}: expected KEY=VALUE, such as run.epochs=3")
+    return key, yaml.safe_load(value)

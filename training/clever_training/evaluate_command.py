@@ -1,0 +1,101 @@
+"""``clever-hub evaluate``: measure models. Light: what is heavy is imported when it runs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from clever_hub.errors import ConfigError
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Model names or folders; also timm:NAME, random:MODEL, pixels, pixels:SIDE."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one with both."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json.")],
+    protocols: Annotated[
+        str | None, typer.Option(help="Which, separated by commas; all when left out.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds; the profile says when left out.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="quick (10,000 training photos) or full (all photos).")
+    ] = "quick",
+    baselines: Annotated[
+        bool, typer.Option(help="Also measure random weights and raw pixels.")
+    ] = True,
+    last_blocks: Annotated[
+        int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
+    ] = 1,
+    device: Annotated[str | None, typer.Option(help="Such as cuda; the CPU when left out.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
+    ] = None,
+) -> None:
+    """Measure models on labelled photos: write evaluation.json, print tables."""
+    from clever_training.evaluation.data import load_splits
+    from clever_training.evaluation.features import FeatureStore, cache_folder
+    from clever_training.evaluation.models import load_extractor
+    from clever_training.evaluation.protocols import PROFILES, chosen
+    from clever_training.evaluation.results import write
+    from clever_training.evaluation.run import Evaluation
+    from clever_training.evaluation.tables import progress_report, tables
+
+    if profile not in PROFILES:
+        raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
+    names = chosen(protocols)
+    count = seeds or PROFILES[profile].seeds
+    extractors = [load_extractor(m, device=device, last_blocks=last_blocks) for m in models]
+    splits = load_splits(data)
+    for model, extractor in zip(models, extractors, strict=True):
+        options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
+        options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
+        folder = out if len(models) == 1 else out / model_folder(extractor.name)
+        with progress_report(Console(stderr=True)) as report:
+            store = FeatureStore(cache or cache_folder(), report)
+            evaluation = Evaluation(
+                splits,
+                PROFILES[profile],
+                names,
+                range(count),
+                store,
+                command_line("evaluate", model, options, baselines=baselines),
+            )
+            content = evaluation.run(extractor, baselines)
+        path = write(folder, content)
+        for table in tables(content):
+            Console().print(table)
+        Console(stderr=True).print(f"Wrote {path}", highlight=False)
+
+
+def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:
+    """The command that repeats a measurement; options that are None are left out.
+
+    Example:
+        >>> command_line("evaluate", "clever-resnet18", {"seeds": 3}, baselines=True)
+        'clever-hub evaluate clever-resnet18 --seeds 3'
+    """
+    words = ["clever-hub", verb, model]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words if baselines else [*words, "--no-baselines"])
+
+
+def model_folder(name: str) -> str:
+    """A model's name as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)

@@ -1,0 +1,65 @@
+"""VICReg's invariance term (Bardes et al., ICLR 2022, https://arxiv.org/abs/2105.04906)."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def vicreg_loss(
+    views: Float[Tensor, "views batch dim"],
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+    eps: float = 1e-4,
+) -> Float[Tensor, ""]:
+    """Variance, invariance and covariance (equations 1 to 6 of the paper).
+
+    With two views this is the paper's loss to the letter. With more, the invariance term is the
+    mean over all pairs; the variance and covariance terms are the mean over the views, times two
+    for the covariance, as the paper adds that of both branches.
+
+    Args:
+        views: Expanded embeddings of each view, float32.
+        invariance_weight: λ of the paper.
+        variance_weight: μ of the paper.
+        covariance_weight: ν of the paper.
+        eps: Added to the variance before the root.
+
+    Returns:
+        A scalar, 0 or more.
+
+    Raises:
+        ValueError: With fewer than two views, or fewer than two photos: there is no variance then.
+
+    Example:
+        >>> views = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
+        >>> vicreg_loss(views, invariance_weight=0.0, covariance_weight=0.0) < 5
+        tensor(True)
+    """
+    if views.shape[0] < 2 or views.shape[1] < 2:
+        raise ValueError(
+            f"VICReg needs at least 2 views of 2 photos, got {views.shape[0]} of {views.shape[1]}"
+        )
+    pairs = [F.mse_loss(views[a], views[b]) for a, b in combinations(range(len(views)), 2)]
+    invariance = torch.stack(pairs).mean()
+    centred = views - views.mean(dim=1, keepdim=True)
+    deviation = torch.sqrt(centred.var(dim=1) + eps)  # (views, dim)
+    variance = F.relu(1 - deviation).mean()
+    covariance = torch.stack([_off_diagonal(view) for view in centred]).mean() * 2
+    return (
+        invariance_weight * invariance
+        + variance_weight * variance
+        + covariance_weight * covariance
+    )
+
+
+def _off_diagonal(centred: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """Sum of the squared covariances of different dimensions, over the dimension."""
+    batch, dim = centred.shape
+    covariance = centred.T @ centred / (batch - 1)  # (dim, dim)
+    return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / dim

@@ -1,0 +1,102 @@
+"""The heads between an embedding and a loss; only training knows them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class DinoHead(nn.Module):
+    """DINO's projection head (Caron et al., https://arxiv.org/abs/2104.14294, appendix C).
+
+    MLP in → hidden → hidden → bottleneck with GELU, L2 normalisation, then a linear layer without
+    bias whose rows are weight-normalised with a gain frozen at 1. Parameter names are those of the
+    published code, so that its states load.
+
+    Args:
+        in_dim: Length of the part of the embedding that comes in.
+        out_dim: K, the number of prototypes.
+        hidden_dim: Width of the two hidden layers.
+        bottleneck_dim: Length of the normalised vector.
+        batch_norm: BatchNorm after the hidden layers, as DINO does for ResNets.
+
+    Example:
+        >>> DinoHead(409, 4096)(torch.zeros(2, 409)).shape
+        torch.Size([2, 4096])
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int = 65536,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in (in_dim, hidden_dim):
+            layers.append(nn.Linear(width, hidden_dim))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(hidden_dim))
+            layers.append(nn.GELU())
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden_dim, bottleneck_dim))
+        for module in self.mlp.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.last_layer = WeightNormLinear(bottleneck_dim, out_dim)
+
+    def forward(self, features: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
+        """Logits over the prototypes."""
+        normalised = F.normalize(self.mlp(features), dim=-1)
+        logits: Tensor = self.last_layer(normalised)
+        return logits
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer without bias, its rows v scaled to length g; g frozen at 1.
+
+    Args:
+        in_dim: Length of the input.
+        out_dim: Number of rows.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(out_dim, 1), requires_grad=False)
+        self.weight_v = nn.Parameter(torch.empty(out_dim, in_dim))
+        nn.init.kaiming_uniform_(self.weight_v, a=5**0.5)  # nn.Linear's own
+
+    def forward(self, features: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
+        """The product with the normalised rows."""
+        rows = self.weight_v / self.weight_v.norm(dim=1, keepdim=True)
+        return F.linear(features, self.weight_g * rows)
+
+
+class Expander(nn.Sequential):
+    """VICReg's expander: Linear, BatchNorm, ReLU, twice, then Linear without bias.
+
+    Args:
+        in_dim: Length of the part of the embedding that comes in.
+        out_dim: Length of the expanded vector; also the width of the hidden layers unless given.
+        hidden_dim: Width of the hidden layers.
+
+    Example:
+        >>> Expander(409, 1024)(torch.zeros(2, 409)).shape
+        torch.Size([2, 1024])
+    """
+
+    def __init__(self, in_dim: int, out_dim: int = 8192, hidden_dim: int | None = None) -> None:
+        width = hidden_dim or out_dim
+        super().__init__(
+            nn.Linear(in_dim, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, out_dim, bias=False),
+        )

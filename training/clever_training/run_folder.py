@@ -1,0 +1,112 @@
+"""A run's folder: its recipe, metrics, state and model; used by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clever_hub.errors import TrainingError
+from clever_hub.files import write_json, write_text
+from clever_training.checkpoint import STATE_NAME
+from clever_training.recipe import Recipe
+
+# What may change between two starts of one run without making it another run.
+_FREE = ("max_steps", "save_minutes", "log_steps", "num_workers")
+
+
+class RunFolder:
+    """Paths and small files of a run.
+
+    Args:
+        path: The folder; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / STATE_NAME
+        self.model = path / "model"
+        self.metrics = path / "metrics.jsonl"
+        self.recipe = path / "recipe.json"
+        path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; the system lets go of it when the process dies, however it dies.
+
+        Raises:
+            TrainingError: When another process holds it.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.path}: another process trains in this run folder. "
+                    "Stop it, or give another --out"
+                ) from error
+            yield
+
+    def claim(self, recipe: Recipe, data: str, photos: int) -> None:
+        """Write the resolved recipe, or check that the folder is of this very run.
+
+        Args:
+            recipe: The recipe.
+            data: Where the photos come from.
+            photos: How many there are.
+
+        Raises:
+            TrainingError: When the folder holds a run of another recipe or data set; names the
+                keys that differ.
+        """
+        wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
+        if self.recipe.exists() and self.state.exists():
+            found = json.loads(self.recipe.read_text(encoding="utf-8"))
+            differing = sorted(_differences(_fixed(found), _fixed(wanted)))
+            if differing:
+                raise TrainingError(
+                    f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
+                    "Give another --out, or the settings it was begun with"
+                )
+        write_json(self.recipe, wanted)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines that a run wrote after its last saved state.
+
+        Args:
+            step: Steps that the state has behind it.
+        """
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A line that was cut off by a kill has no line end, and belongs to what is done again.
+        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        write_text(self.metrics, "".join(kept))
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def _fixed(content: dict[str, Any]) -> dict[str, Any]:
+    """The flat settings that make a run what it is; where its data lies is not among them."""
+    flat = dict(_flatten(content["recipe"]))
+    for key in _FREE:
+        flat.pop(f"run.{key}", None)
+    return {**flat, "photos": content["photos"]}
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> set[str]:
+    return {key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)}
