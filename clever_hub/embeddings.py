@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +55,9 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.invariant)
+
+    def __iter__(self) -> Iterator[Embeddings]:
+        return (self[row] for row in range(len(self)))
 
     def __getitem__(self, index: int | slice | NDArray[np.generic]) -> Embeddings:
         """The chosen rows, always with two dimensions: ``e[0].invariant`` is (1, d_i)."""

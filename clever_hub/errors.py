@@ -126,8 +126,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
         when there are none.
 
     Example:
-        >>> suggest("clever-resnet81", ["clever-resnet18", "clever-vit"])
-        "Did you mean 'clever-resnet18'?"
+        >>> suggest("resnet81", ["resnet18", "vit_tiny"])
+        "Did you mean 'resnet18'?"
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)

@@ -17,7 +17,7 @@ from clever_hub.errors import ImageError
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 # A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 EXTENSIONS = frozenset(
     (
         *(
@@ -65,15 +65,12 @@ def load_image(source: ImageSource) -> Image.Image:
         >>> load_image(np.zeros((4, 6, 3), dtype=np.uint8)).size
         (6, 4)
     """
-    name = describe(source)
     try:
         return _to_rgb(_open(source))
-    except ImageError:
-        raise
     except Exception as error:
         # What a broken file makes Pillow raise depends on where it is broken: OSError,
         # SyntaxError, struct.error, ValueError, IndexError … all mean that it cannot be read.
-        raise ImageError(name, _reason(error)) from error
+        raise ImageError(describe(source), _reason(error)) from error
 
 
 def describe(source: object) -> str:
@@ -101,30 +98,27 @@ def _open(source: object) -> Image.Image:
         return _open(Path(source).read_bytes())
     if isinstance(source, bytes):
         if not source:
-            raise ImageError(describe(source), "the file is empty")
+            raise ValueError("the file is empty")
         return ImageOps.exif_transpose(Image.open(io.BytesIO(source), formats=FORMATS))
     if isinstance(source, Image.Image):
         with _LAZY_DECODING:
             return ImageOps.exif_transpose(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    raise ImageError(
-        describe(source),
-        "expected a path, bytes, a PIL image or a uint8 array (height, width, 3)",
-    )
+    raise ValueError("expected a path, bytes, a PIL image or a uint8 array (height, width, 3)")
 
 
 def _from_array(array: NDArray[np.generic]) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
         hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
-        raise ImageError(describe(array), f"expected uint8 of shape (height, width, 3){hint}")
-    if array.size == 0:
-        raise ImageError(describe(array), "the image has no pixels")
+        raise ValueError(f"expected uint8 of shape (height, width, 3){hint}")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError("the image has no pixels")
     if image.mode == "F":
         raise ValueError("floating point pixels have no agreed range; save it as 8 or 16 bit")
     if image.mode == "I" or image.mode.startswith("I;16"):

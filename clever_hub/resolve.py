@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from clever_hub import zoo
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ModelNotFoundError, suggest
-from clever_hub.zoo import ZOO, model_names
 
 
 class Source(NamedTuple):
@@ -50,12 +50,15 @@ def resolve(name_or_path: str | os.PathLike[str]) -> tuple[Path, Source]:
         'zoo'
     """
     name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
-    shipped = model_names()
+    shipped = zoo.model_names()
+    if not name:
+        raise ModelNotFoundError("expected a name or a folder, got nothing")
+    # Unlike pathlib's, this leaves "~nobody" as it is.
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if (folder / CONFIG_NAME).is_file():
         return folder, Source("folder", name, folder)
     if name in shipped:
-        return ZOO / name, Source("zoo", name, ZOO / name)
+        return zoo.ZOO / name, Source("zoo", name, zoo.ZOO / name)
     # Found without its config: reading it says what is missing.
     if folder.is_dir():
         return folder, Source("folder", name, folder)

@@ -122,6 +122,7 @@ class CleverModel(EncoderMixin, nn.Module):
             ModelFormatError: When the config or the weights are wrong; names every tensor that is
                 missing, unexpected, of the wrong shape or not finite.
             DeviceError: When the device is not there.
+            ConfigError: When nothing can be computed in this dtype.
 
         Example:
             >>> model = CleverModel.from_folder("runs/mine/model")  # doctest: +SKIP
@@ -329,5 +330,5 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if isinstance(dtype, str):
         found = getattr(torch, dtype.removeprefix("torch."), None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelFormatError(f"dtype: expected 'float32', 'bfloat16' or 'float16', got {dtype!r}")
+        raise ConfigError(f"dtype: expected 'float32', 'bfloat16' or 'float16', got {dtype!r}")
     return found

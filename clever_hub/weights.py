@@ -194,7 +194,7 @@ def _entry(name: str, value: object, start: int) -> TensorEntry:
             raise ValueError(f"{shape}, {begin}, {end}")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"the header's entry for {name} is malformed") from error
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ModelFormatError(f"{name}: expected one of {', '.join(DTYPES)}, got dtype {dtype!r}")
     if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
         raise ModelFormatError(

@@ -1,0 +1,293 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import clever_hub
+from clever_hub import zoo
+from clever_hub.cli import app as app_module
+from clever_hub.cli.app import app
+from clever_hub.cli.embed import find_images
+from clever_hub.encode import EncodedBatch, EncoderMixin
+from clever_hub.errors import DataError
+from clever_hub.weights import sha256_of
+
+runner = CliRunner()
+
+
+def run(*words: object) -> Any:
+    """Run the command; the result has exit_code, stdout, stderr."""
+    return runner.invoke(app, [str(word) for word in words])
+
+
+def fails(*words: object) -> str:
+    """Run a command that must fail cleanly; what it says."""
+    result = run(*words)
+    assert result.exit_code == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    assert "Error: " in result.stderr
+    return str(result.stderr)
+
+
+# Help and verbs.
+
+
+def test_the_installed_command_runs() -> None:
+    command = [sys.executable, "-c", "from clever_hub.cli.app import main; main()", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"clever-hub {clever_hub.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["list", "info", "embed", "compare"])
+def test_every_verb_is_listed_and_teaches_by_example(verb: str) -> None:
+    assert verb in run("--help").stdout
+    text = run(verb, "--help").stdout
+    assert f"clever-hub {verb}" in text
+    assert "Example" in text
+
+
+def test_a_mistyped_verb_is_corrected() -> None:
+    result = run("embedd")
+    assert result.exit_code == 2
+    assert "Did you mean 'embed'?" in result.stderr
+
+
+@pytest.fixture
+def other_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs whose extra is not installed: one cannot be imported, one fails when it is run."""
+    (tmp_path / "early_verb.py").write_text("import no_such_module\ndef run() -> None: ...")
+    (tmp_path / "late_verb.py").write_text("def run() -> None:\n    import no_such_module")
+    (tmp_path / "buggy_verb.py").write_text("def run() -> None:\n    import clever_hub.no_such")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = {
+        name: EntryPoint(name, f"{name}_verb:run [train]", app_module.GROUP)
+        for name in ("early", "late", "buggy")
+    }
+    monkeypatch.setattr(app_module, "verbs", lambda: entries)
+
+
+def test_a_verb_whose_extra_is_missing_is_listed_and_says_which(other_verbs: None) -> None:
+    assert "early" in run("--help").stdout
+    for verb in ("early", "late"):
+        assert 'pip install "clever-hub[train]"' in fails(verb)
+    assert 'pip install "clever-hub[train]"' in fails("early", "recipe.yaml")
+
+
+def test_a_bug_is_not_taken_for_a_missing_extra(other_verbs: None) -> None:
+    assert isinstance(run("buggy").exception, ModuleNotFoundError)
+
+
+# list, info, compare.
+
+
+def test_list(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "ZOO", model_folder.parent)
+    text = run("list").stdout
+    for words in ("clever-tiny", "vit_tiny_patch16_224", "19 + 5", "32 px", "random", "apache-2.0"):
+        assert words in text
+
+
+def test_info(model_folder: Path) -> None:
+    (model_folder / "evaluation.json").write_text('{"knn": {"upright": {"full": 0.15432}}}')
+    text = run("info", model_folder).stdout
+    for words in (
+        "24 = 19 invariant + 5 equivariant",
+        "shortest side to 36 px (bicubic), centre crop 32 px",
+        "measured · knn · upright · full",
+        "0.1543",
+        "random weights",
+        sha256_of(model_folder / "model.safetensors"),
+    ):
+        assert words in text
+
+
+def test_an_unknown_model_is_one_clean_message() -> None:
+    message = fails("info", "clever-resnet-of-nobody")
+    assert "neither a folder nor a model" in message
+    assert message.count("\n") == 1
+
+
+def test_compare_shows_the_cosine_of_each_part(model_folder: Path, photos: dict[str, Path]) -> None:
+    a, b = photos["chelsea"], photos["coffee"]
+    text = run("compare", model_folder, a, b).stdout
+    unit = clever_hub.from_pretrained(model_folder).encode([a, b], normalize=True)
+    for part in (unit.invariant, unit.equivariant):
+        assert f"{part[0] @ part[1]:.4f}" in text
+    assert run("compare", model_folder, a, a).stdout.count("1.0000") == 3
+
+
+def test_compare_names_an_image_that_is_missing(
+    model_folder: Path, photos: dict[str, Path]
+) -> None:
+    assert "gone.jpg: no such file" in fails("compare", model_folder, photos["coffee"], "gone.jpg")
+
+
+# embed.
+
+
+@pytest.fixture
+def folder(photos: dict[str, Path], tmp_path: Path) -> Path:
+    """Four photos in two levels, and files that are no images."""
+    root = tmp_path / "photos"
+    (root / "deeper").mkdir(parents=True)
+    for index, (name, path) in enumerate(photos.items()):
+        Image.open(path).save(root / ("deeper" if index % 2 else "") / f"{name}.PNG")
+    (root / "notes.txt").write_text("no image by its name")
+    (root / "._coffee.jpg").write_text("what macOS leaves behind")
+    return root
+
+
+def test_embed_writes_a_row_for_each_image(
+    model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "e.parquet"
+    result = run("embed", model_folder, folder, "-o", out, "--batch-size", 3)
+    assert result.exit_code == 0
+    assert "4 of 4 images embedded" in result.stderr
+    table = pq.read_table(out)
+    paths = table["path"].to_pylist()
+    assert paths == [str(path) for path in find_images([folder])]
+    assert len(paths) == 4
+    assert str(table.schema.field("invariant").type) == "fixed_size_list<element: float>[19]"
+    assert str(table.schema.field("equivariant").type) == "fixed_size_list<element: float>[5]"
+    expected = clever_hub.from_pretrained(model_folder).encode(paths)
+    for part in ("invariant", "equivariant"):
+        rows = np.array(table[part].to_pylist(), np.float32)
+        np.testing.assert_allclose(rows, getattr(expected, part), atol=1e-5)
+    assert table.schema.metadata == {
+        b"clever_hub.model": b"clever-tiny",
+        b"clever_hub.weights_sha256": sha256_of(model_folder / "model.safetensors").encode(),
+        b"clever_hub.version": clever_hub.__version__.encode(),
+        b"clever_hub.normalized": b"false",
+    }
+
+
+def test_embed_can_write_unit_vectors(model_folder: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.parquet"
+    run("embed", model_folder, folder, "-o", out, "--normalize")
+    for part in ("invariant", "equivariant"):
+        rows = np.array(pq.read_table(out)[part].to_pylist())
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_many_batches_become_few_row_groups(
+    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clever_hub.cli.parquet.ROWS_PER_GROUP", 3)
+    run("embed", model_folder, folder, "-o", tmp_path / "e.parquet", "--batch-size", 1)
+    metadata = pq.ParquetFile(tmp_path / "e.parquet").metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 1]
+
+
+def test_bad_images_are_listed_at_the_end(model_folder: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (folder / "empty.jpg").touch()
+    out = tmp_path / "e.parquet"
+    result = run("embed", model_folder, folder, "-o", out)
+    assert result.exit_code == 1
+    end = result.stderr.splitlines()[-4:]
+    assert end[0].startswith(f"skipped {folder}/broken.jpg: ")
+    assert end[1] == f"skipped {folder}/empty.jpg: cannot be read: the file is empty"
+    assert end[2].startswith("4 of 6 images embedded")
+    assert end[3].startswith("Error: 2 of 6 images could not be read")
+    assert pq.read_table(out).num_rows == 4
+    assert run("embed", model_folder, folder, "-o", out, "--on-error", "skip").exit_code == 0
+
+
+def test_when_no_image_can_be_read_nothing_is_written(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    out = tmp_path / "out" / "e.parquet"
+    words = ("embed", model_folder, tmp_path / "empty.jpg", "-o", out, "--on-error", "skip")
+    assert "none of the images could be read" in fails(*words)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_an_interrupted_run_leaves_the_old_file(
+    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "e.parquet"
+    run("embed", model_folder, folder, "-o", out)
+    before = out.read_bytes()
+    encode = EncoderMixin.encode_batches
+
+    def interrupted(self: EncoderMixin, *args: Any, **options: Any) -> Iterator[EncodedBatch]:
+        yield next(iter(encode(self, *args, **options)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EncoderMixin, "encode_batches", interrupted)
+    assert run("embed", model_folder, folder, "-o", out, "--batch-size", 1).exit_code != 0
+    assert out.read_bytes() == before
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root / "missing", "no such file or folder"),
+        (lambda root: root, "no images in this folder"),
+    ],
+)
+def test_nothing_to_embed_is_an_error(
+    model_folder: Path, tmp_path: Path, make: Any, message: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    path = make(tmp_path / "folder")
+    assert message in fails("embed", model_folder, path, "-o", tmp_path / "e.parquet")
+
+
+def test_no_paths_is_a_usage_error(model_folder: Path) -> None:
+    result = run("embed", model_folder, "-o", "e.parquet")
+    assert result.exit_code == 2
+    assert "Missing argument" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_an_error(
+    model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    assert "got the folder" in fails("embed", model_folder, folder, "-o", tmp_path)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "e.parquet"
+    assert f"{out}: cannot be written" in fails("embed", model_folder, folder, "-o", out)
+
+
+def test_parquet_missing_says_how_to_install(
+    model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert 'pip install "clever-hub[torch]"' in fails("embed", model_folder, folder, "-o", "e.pq")
+
+
+def test_find_images_gives_each_file_once(folder: Path) -> None:
+    photo = folder / "astronaut.PNG"
+    found = list(find_images([photo, folder, folder / "notes.txt"]))
+    assert found[0] == photo
+    assert len(found) == len(set(found)) == 5, "a file that is named is taken whatever its ending"
+
+
+def test_find_images_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        list(find_images([tmp_path / "nowhere"]))
+
+
+def test_real_photos_by_the_folder(
+    model_folder: Path, imagenet_photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e.parquet"
+    assert run("embed", model_folder, imagenet_photos, "-o", out).exit_code == 0
+    rows = np.array(pq.read_table(out)["invariant"].to_pylist(), np.float32)
+    assert rows.shape == (125, 19)
+    assert np.isfinite(rows).all()
+    assert len(np.unique(rows.round(3), axis=0)) == 125

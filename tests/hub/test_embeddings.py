@@ -1,0 +1,69 @@
+"""Embeddings: two parts, one order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clever_hub.embeddings import Embeddings, Skipped
+
+
+@pytest.fixture
+def embeddings() -> Embeddings:
+    """Five rows of 3 + 2."""
+    rows = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    rows[3] = 0
+    return Embeddings(rows[:, :3], rows[:, 3:], (Skipped(5, "a.jpg", "empty"),))
+
+
+def test_full_is_the_invariant_part_then_the_equivariant(embeddings: Embeddings) -> None:
+    assert embeddings.full.shape == (5, 5)
+    np.testing.assert_array_equal(embeddings.full[:, :3], embeddings.invariant)
+    np.testing.assert_array_equal(embeddings.full[:, 3:], embeddings.equivariant)
+
+
+def test_each_part_is_normalised_by_itself(embeddings: Embeddings) -> None:
+    unit = embeddings.normalized()
+    for part, raw in (
+        (unit.invariant, embeddings.invariant),
+        (unit.equivariant, embeddings.equivariant),
+    ):
+        assert part.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(part, axis=1), [1, 1, 1, 0, 1], atol=1e-6)
+        np.testing.assert_allclose(part * np.linalg.norm(raw, axis=1)[:, None], raw, atol=1e-6)
+    assert unit.skipped == embeddings.skipped
+    np.testing.assert_allclose(unit.normalized().full, unit.full, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (0, [0]),
+        (-1, [4]),
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -2), [4, 2, 0]),
+        (np.array([2, 2]), [2, 2]),
+        (np.array([True, False, False, False, True]), [0, 4]),
+    ],
+)
+def test_rows_keep_two_dimensions(
+    embeddings: Embeddings, index: int | slice, rows: list[int]
+) -> None:
+    chosen = embeddings[index]
+    assert len(chosen) == len(rows)
+    np.testing.assert_array_equal(chosen.full, embeddings.full[rows])
+
+
+def test_iterating_ends(embeddings: Embeddings) -> None:
+    assert [len(row) for row in embeddings] == [1] * 5
+    with pytest.raises(IndexError):
+        _ = embeddings[5]
+
+
+def test_parts_must_belong_together() -> None:
+    with pytest.raises(ValueError, match=r"expected shapes \(N, d_i\) and \(N, d_e\)"):
+        Embeddings(np.zeros((2, 3), np.float32), np.zeros((3, 1), np.float32))
+
+
+def test_the_text_says_the_shapes(embeddings: Embeddings) -> None:
+    assert repr(embeddings) == "Embeddings(invariant=(5, 3), equivariant=(5, 2), 1 skipped)"
