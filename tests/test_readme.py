@@ -70,3 +70,23 @@ def test_readme_lists_every_shipped_model(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^\| `(clever-[^`]+)` \|", text, re.MULTILINE))
     assert listed == {model.name for model in clever_hub.list_models()}
+
+
+def test_the_recipe_on_the_training_page_is_valid(repository: Path) -> None:
+    import yaml
+
+    from clever_training.recipe import Recipe
+
+    text = (repository / "training" / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    content = yaml.safe_load(shown)
+    assert Recipe.parse(content).name == content["name"]
+
+
+def test_recipes_on_the_pages_ship(repository: Path) -> None:
+    from clever_training.recipe import recipe_names
+
+    pages = "".join((repository / page).read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"clever-hub pretrain (\S+)", pages)) - {"RECIPE"}
+    assert named
+    assert named <= set(recipe_names())
