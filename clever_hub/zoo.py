@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class ModelInfo:
         equivariant_dim: Length of the equivariant part.
         image_size: Side of the input, in pixels.
         data: What it was pre-trained on.
-        figures: What was measured, as evaluation.json has it; empty when nothing was.
+        figures: What was measured, protocol → condition → part → metric → mean, std, values, such
+            as ``figures["knn"]["upright"]["full"]["top1"]["mean"]``; empty when nothing was.
         license: SPDX identifier of the licence of the weights.
         size_bytes: Size of the weights file.
     """
@@ -86,20 +88,60 @@ def model_info(folder: Path) -> ModelInfo:
         equivariant_dim=config.equivariant_dim,
         image_size=config.preprocessing.crop_size,
         data=str(config.provenance.get("data", "")),
-        figures=_figures(folder),
+        figures=_entry(evaluation(folder), "figures"),
         license=config.license,
         size_bytes=size,
     )
 
 
-def _figures(folder: Path) -> dict[str, Any]:
+def evaluation(folder: Path) -> dict[str, Any]:
+    """The content of evaluation.json; ``clever_training.evaluation`` describes it.
+
+    Args:
+        folder: The model folder.
+
+    Returns:
+        The content; empty when nothing was measured yet.
+
+    Raises:
+        ModelFormatError: When the file is damaged.
+    """
     path = folder / "evaluation.json"
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}  # nothing was measured yet, as in a run that is still training
+        return {}  # as in a run that is still training
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(figures, dict):
-        raise ModelFormatError(f"{path}: expected an object, got {type(figures).__name__}")
-    return figures
+    if not isinstance(content, dict):
+        raise ModelFormatError(f"{path}: expected an object, got {type(content).__name__}")
+    return content
+
+
+def means(figures: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
+    """The mean of every figure, by its path.
+
+    Args:
+        figures: As in ``ModelInfo.figures``. What has no mean is left out.
+
+    Returns:
+        For example ``{("knn", "upright", "full", "top1"): 15.2}``.
+
+    Example:
+        >>> means({"knn": {"upright": {"full": {"top1": {"mean": 15.2, "std": None}}}}})
+        {('knn', 'upright', 'full', 'top1'): 15.2}
+    """
+    found: dict[tuple[str, ...], float] = {}
+    for name, value in figures.items():
+        if not isinstance(value, Mapping):
+            continue
+        if isinstance(value.get("mean"), (int, float)):
+            found[(name,)] = float(value["mean"])
+        else:
+            found |= {(name, *path): mean for path, mean in means(value).items()}
+    return found
+
+
+def _entry(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}

@@ -13,7 +13,7 @@ from clever_hub.cli.options import Model
 from clever_hub.config import ModelConfig
 from clever_hub.resolve import resolve
 from clever_hub.weights import WEIGHTS_NAME, Weights
-from clever_hub.zoo import ModelInfo, model_info
+from clever_hub.zoo import ModelInfo, evaluation, means, model_info
 
 
 def run(
@@ -37,7 +37,10 @@ def run(
         table.add_row(escape(key), escape(value))
     table.add_row("folder", escape(str(folder)))
     table.add_row("weights sha256", sha256)
-    output().print(table)
+    console = output()
+    console.print(table)
+    if info.figures:
+        console.print(_figures(evaluation(folder)))
 
 
 def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -60,8 +63,10 @@ def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
     )
     yield "weights", f"{megabytes(info.size_bytes)}, {info.license}"
     yield from _flat("data terms", config.data_terms)
-    yield from _flat("trained", config.provenance)
-    yield from _flat("measured", info.figures)
+    provenance = {key: value for key, value in config.provenance.items() if key != "recipe"}
+    yield from _flat("trained", provenance)
+    if "recipe" in config.provenance:
+        yield "trained · recipe", "in config.json, under provenance"
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -71,3 +76,25 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{key} · {name}", entry)
     elif value not in (None, "", []):
         yield key, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _figures(content: Mapping[str, Any]) -> Table:
+    """What was measured, next to the baselines: a figure alone says little."""
+    columns = {"this model": means(content["figures"])}
+    for name, baseline in _mapping(content.get("baselines")).items():
+        columns[name] = means(_mapping(_mapping(baseline).get("figures")))
+    table = Table(title="Measured, see evaluation.json for how", title_justify="left")
+    table.add_column("figure", no_wrap=True)
+    for name in columns:
+        table.add_column(escape(name), justify="right")
+    for path in columns["this model"]:
+        cells = (found.get(path) for found in columns.values())
+        table.add_row(
+            escape(" · ".join(path)), *("–" if cell is None else f"{cell:.4g}" for cell in cells)
+        )
+    return table
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Strangers write evaluation.json too: what is no object counts as empty."""
+    return value if isinstance(value, Mapping) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from clever_hub.cli.app import app
 from clever_hub.cli.embed import find_images
 from clever_hub.encode import EncodedBatch, EncoderMixin
 from clever_hub.errors import DataError
+from clever_hub.files import write_json
 from clever_hub.weights import sha256_of
 
 runner = CliRunner()
@@ -93,25 +95,51 @@ def test_a_bug_is_not_taken_for_a_missing_extra(other_verbs: None) -> None:
 # list, info, compare.
 
 
-def test_list(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "ZOO", model_folder.parent)
+@pytest.fixture
+def evaluated(model_folder: Path) -> Path:
+    """The model with figures, next to those of a random one."""
+
+    def figures(upright: float, rotated: float) -> dict[str, Any]:
+        return {
+            "knn": {
+                condition: {"full": {"top1": {"mean": mean, "std": None, "values": [mean]}}}
+                for condition, mean in (("upright", upright), ("rotated", rotated))
+            }
+        }
+
+    content = {"figures": figures(15.432, 12), "baselines": {"random": {"figures": figures(5, 4)}}}
+    write_json(model_folder / "evaluation.json", content)
+    return model_folder
+
+
+def test_list(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "ZOO", evaluated.parent)
     text = run("list").stdout
+    assert "15.4 / 12.0" in text
     for words in ("clever-tiny", "vit_tiny_patch16_224", "19 + 5", "32 px", "random", "apache-2.0"):
         assert words in text
 
 
-def test_info(model_folder: Path) -> None:
-    (model_folder / "evaluation.json").write_text('{"knn": {"upright": {"full": 0.15432}}}')
-    text = run("info", model_folder).stdout
+def test_a_model_without_figures_is_listed(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "ZOO", model_folder.parent)
+    assert "–" in run("list").stdout
+    assert "Measured" not in run("info", model_folder).stdout
+
+
+def test_info(evaluated: Path) -> None:
+    text = run("info", evaluated).stdout
     for words in (
         "24 = 19 invariant + 5 equivariant",
         "shortest side to 36 px (bicubic), centre crop 32 px",
-        "measured · knn · upright · full",
-        "0.1543",
+        "knn · upright · full · top1",
+        "15.43",
         "random weights",
-        sha256_of(model_folder / "model.safetensors"),
+        sha256_of(evaluated / "model.safetensors"),
     ):
         assert words in text
+    assert re.search(r"knn · rotated · full · top1\W+12\W+4\W", text), "next to the baseline"
 
 
 def test_an_unknown_model_is_one_clean_message() -> None:

@@ -30,9 +30,17 @@ def test_a_model_at_a_glance(one_model: Path) -> None:
 
 
 def test_figures_are_those_of_the_evaluation(one_model: Path) -> None:
-    figures = {"knn": {"upright": {"full": 0.15}}}
-    (one_model / "evaluation.json").write_text(json.dumps(figures))
-    assert clever_hub.list_models()[0].figures == figures
+    figures = {"knn": {"upright": {"full": {"top1": {"mean": 15.2, "std": None}}}}}
+    (one_model / "evaluation.json").write_text(json.dumps({"figures": figures, "baselines": {}}))
+    found = clever_hub.list_models()[0].figures
+    assert found == figures
+    assert zoo.means(found) == {("knn", "upright", "full", "top1"): 15.2}
+
+
+@pytest.mark.parametrize("content", [{}, {"figures": None}, {"figures": {"knn": 5}}])
+def test_an_evaluation_without_figures_has_no_means(one_model: Path, content: object) -> None:
+    (one_model / "evaluation.json").write_text(json.dumps(content))
+    assert zoo.means(clever_hub.list_models()[0].figures) == {}
 
 
 @pytest.mark.parametrize("text", ["[1]", "{"])
