@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from clever_hub.cli.console import megabytes, output
+from clever_hub.cli.console import output
 from clever_hub.zoo import ModelInfo, list_models, means
 
 
@@ -17,25 +17,28 @@ def run() -> None:
     Example: `clever-hub list`
     """
     table = Table(title="Models that ship with clever-hub", title_justify="left")
-    table.add_column("name", no_wrap=True, style="bold")
-    for header in ("backbone", "invariant + equivariant", "image size", "trained on"):
-        table.add_column(header)
-    table.add_column("k-NN top-1 %\nupright / rotated", justify="right")
-    table.add_column("weights", justify="right")
-    table.add_column("licence")
+    # Short headers, so that it fits into 80 columns; the line below explains them.
+    for header in ("name", "backbone", "parts", "px"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("trained on", overflow="fold")
+    for header in ("k-NN %", "MB", "licence"):
+        table.add_column(header, no_wrap=True)
     for model in list_models():
         table.add_row(
             model.name,
             model.backbone,
-            f"{model.invariant_dim} + {model.equivariant_dim}",
-            f"{model.image_size} px",
+            f"{model.invariant_dim}+{model.equivariant_dim}",
+            str(model.image_size),
             model.data,
             _accuracy(model),
-            megabytes(model.size_bytes),
+            f"{model.size_bytes / 1e6:.0f}",
             model.license,
         )
     output().print(table)
-    output().print("Measured figures and more: [bold]clever-hub info MODEL[/bold]")
+    output().print(
+        "parts: length of the invariant + equivariant part; px: side of the input; k-NN: top-1 "
+        "accuracy, upright / rotated. More: [bold]clever-hub info MODEL[/bold]"
+    )
 
 
 def _accuracy(model: ModelInfo) -> str:
