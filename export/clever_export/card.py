@@ -1,0 +1,274 @@
+"""The model card: generated from config.json and evaluation.json, the same bytes every time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from clever_export.card_text import CITATION, METHOD, SNIPPETS, recipe_line
+from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.errors import ModelFormatError
+from clever_hub.files import write_text
+
+EVALUATION_NAME = "evaluation.json"
+CARD_NAME = "README.md"
+PICTURE_NAME = "figures.png"
+PARTS = ("full", "invariant", "equivariant")
+_CONDITIONS = {
+    "plain": "whole photo",
+    "upright": "upright, disc mask",
+    "rotated": "rotated within ±90°, disc mask",
+}
+_BASELINES = {"random": "same backbone, random weights", "pixels": "raw pixels"}
+
+
+def write_card(folder: str | Path) -> Path:
+    """Write README.md, and figures.png where there are figures, into a model folder.
+
+    Args:
+        folder: A model folder; its evaluation.json is used where there is one.
+
+    Returns:
+        The path of README.md.
+
+    Raises:
+        ModelFormatError: When config.json or evaluation.json cannot be read, or the figures are
+            of other weights than the folder's.
+
+    Example:
+        >>> write_card("runs/mine/model")  # doctest: +SKIP
+    """
+    from clever_export.card_picture import draw_figures
+
+    folder = Path(folder)
+    evaluation = read_evaluation(folder)
+    if evaluation is not None:
+        draw_figures(evaluation, folder / PICTURE_NAME)
+    return write_text(folder / CARD_NAME, make_card(folder))
+
+
+def make_card(folder: str | Path) -> str:
+    """The text of the card, front matter included.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        Markdown. The same inputs give the same bytes.
+
+    Raises:
+        ModelFormatError: As ``write_card``.
+    """
+    folder = Path(folder)
+    config = ModelConfig.load(folder)
+    evaluation = read_evaluation(folder)
+    data = ModelCardData(
+        license=config.license,
+        library_name="clever-hub",
+        pipeline_tag="image-feature-extraction",
+        tags=_tags(folder, config),
+        datasets=config.provenance.get("dataset_ids"),
+        model_name=config.name,
+        eval_results=list(_results(config, evaluation)) or None,
+    )
+    sections = [
+        f"# {config.name}",
+        _summary(config),
+        METHOD,
+        _measured(evaluation),
+        _usage(folder, config),
+        _training(config),
+        _limits(config, evaluation),
+        f"## Citation\n\n{CITATION}",
+    ]
+    content = "\n\n".join(section.strip() for section in sections if section)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}\n"))
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The folder's evaluation.json, or None where there is none.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes.
+    """
+    path = folder / EVALUATION_NAME
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] != 1:
+            raise ValueError(f"schema_version {content['schema_version']}, expected 1")
+        content["figures"], content["model"], content["protocols"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFormatError(
+            f"{path}: not what clever-hub evaluate writes ({error!r}). Measure again with it"
+        ) from error
+    result: dict[str, Any] = content
+    return result
+
+
+def _tags(folder: Path, config: ModelConfig) -> list[str]:
+    optional = {"model.onnx": "onnx", "modeling_clever.py": "custom_code"}
+    extra = [tag for name, tag in optional.items() if (folder / name).is_file()]
+    base = ["clever", "self-supervised", "equivariance", "image-embeddings", "safetensors", "timm"]
+    return [*base, *extra, config.architecture]
+
+
+def _results(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
+    """One entry of the model index for each k-NN accuracy of the full embedding and its parts."""
+    if evaluation is None or "knn" not in evaluation["figures"]:
+        return
+    for condition, label in _CONDITIONS.items():
+        for part, metrics in evaluation["figures"]["knn"].get(condition, {}).items():
+            yield EvalResult(
+                task_type="image-feature-extraction",
+                dataset_type="image-folder",
+                dataset_name=config.provenance.get("data") or "unnamed",
+                dataset_split="validation",
+                metric_type="accuracy",
+                metric_name=f"k-NN top-1 (k 20), {part}, {label}",
+                metric_value=round(metrics["top1"]["mean"], 2),
+            )
+
+
+def _summary(config: ModelConfig) -> str:
+    provenance = config.provenance
+    facts = [
+        (
+            f"- **Backbone** {config.architecture} (timm), {config.num_features} dimensions: "
+            f"{config.invariant_dim} invariant, then {config.equivariant_dim} equivariant"
+        ),
+        f"- **Input** {config.preprocessing.crop_size} × {config.preprocessing.crop_size} pixels",
+        f"- **Method** {provenance.get('method', 'not recorded')}",
+        f"- **Data** {provenance.get('data') or 'not recorded'}. {config.data_terms}".strip(),
+    ]
+    if "epochs" in provenance:
+        hardware = provenance.get("hardware")
+        facts.append(
+            f"- **Training** {provenance['epochs']:g} epochs, {provenance.get('hours', 0):g} hours"
+            + (f" on {hardware}" if hardware else "")
+        )
+    intro = (
+        "An image backbone pre-trained without labels whose embedding has two parts: what is in "
+        "the picture, and how it is posed or distorted."
+    )
+    return intro + "\n\n" + "\n".join(facts)
+
+
+def _measured(evaluation: Mapping[str, Any] | None) -> str:
+    if evaluation is None:
+        return "## Measured\n\nNothing has been measured yet: `clever-hub evaluate` does it."
+    lines = ["## Measured", f"![The figures below as bars]({PICTURE_NAME})"]
+    if "knn" in evaluation["figures"]:
+        lines.append(_knn_table(evaluation))
+    if "invariance" in evaluation["figures"]:
+        lines.append(_invariance_table(evaluation))
+    lines.append(_commands(evaluation))
+    return "\n\n".join(lines)
+
+
+def _rows(evaluation: Mapping[str, Any], protocol: str) -> Iterator[tuple[str, str, Any]]:
+    """(who, part, conditions of that part) for the model and its baselines."""
+    named = {"this model": evaluation, **evaluation.get("baselines", {})}
+    for who, measured in named.items():
+        conditions = measured["figures"].get(protocol, {})
+        for part in PARTS:
+            of_part = {name: parts[part] for name, parts in conditions.items() if part in parts}
+            if of_part:
+                yield _BASELINES.get(who, who), part, of_part
+
+
+def _knn_table(evaluation: Mapping[str, Any]) -> str:
+    head = "| | part | " + " | ".join(_CONDITIONS.values()) + " |"
+    lines = ["k-NN top-1 in % (k 20, cosine, temperature 0.07), mean ± deviation over seeds:", ""]
+    lines += [head, "|---|---|" + "---:|" * len(_CONDITIONS)]
+    for who, part, conditions in _rows(evaluation, "knn"):
+        cells = [_figure(conditions.get(name, {}).get("top1"), 1) for name in _CONDITIONS]
+        lines.append(f"| {who} | {part} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _invariance_table(evaluation: Mapping[str, Any]) -> str:
+    lines = [
+        (
+            "Cosine similarity of a photo and its copy turned within ±90° (both through the disc "
+            "mask), minus that of different photos; after centring:"
+        ),
+        "",
+        "| | part | same photo | different photos | difference |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for who, part, conditions in _rows(evaluation, "invariance"):
+        metrics = conditions.get("rotation", {})
+        names = ("same_centred", "different_centred", "gap_centred")
+        cells = [_figure(metrics.get(name), 3) for name in names]
+        lines.append(f"| {who} | {part} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(value: Mapping[str, Any] | None, digits: int) -> str:
+    if value is None:
+        return "–"
+    spread = "" if value.get("std") is None else f" ± {value['std']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"
+
+
+def _commands(evaluation: Mapping[str, Any]) -> str:
+    """What made the figures, once per distinct command."""
+    made = {
+        f"`{entry['command']}` ({entry['data']['train']['photos']:,} training and "
+        f"{entry['data']['validation']['photos']:,} validation photos)"
+        for entry in evaluation["protocols"].values()
+    }
+    return "Made by " + "; ".join(sorted(made)) + ". All figures are in `evaluation.json`."
+
+
+def _usage(folder: Path, config: ModelConfig) -> str:
+    lines = ["## Use"]
+    for title, needs, code in SNIPPETS:
+        if (folder / needs).is_file():
+            lines.append(f"{title}\n\n```python\n{code.format(name=config.name)}\n```")
+    return "\n\n".join(lines)
+
+
+def _training(config: ModelConfig) -> str:
+    recipe = config.provenance.get("recipe")
+    if recipe is None:
+        return ""
+    return (
+        "## Training\n\n"
+        f"{recipe_line(config.provenance)}\n\n"
+        f"The resolved recipe is in `{CONFIG_NAME}` under `provenance.recipe`; saved as YAML it "
+        "trains again with `clever-hub pretrain RECIPE.yaml --data PHOTOS`."
+    )
+
+
+def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
+    size = config.preprocessing.crop_size
+    lines = [
+        "## Limits",
+        "",
+        (
+            f"- Trained on {config.provenance.get('photos', 'few')} photos of few classes at "
+            f"{size} pixels or less: a small model for study and for small tasks, no replacement "
+            "for backbones trained on millions of photos."
+        ),
+        (
+            "- CLeVER's loss does not force the equivariant part to be predictable: whether it "
+            "knows a pose is measured, not promised."
+        ),
+        "- Labels and people were not looked at; biases of the photos are in the weights.",
+    ]
+    if evaluation is None:
+        lines.append("- No figure has been measured.")
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""The card's picture: measured figures as bars, beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clever_hub.files import atomic_path
+
+_COLORS = {"full": "#4c566a", "invariant": "#2a7fb8", "equivariant": "#e07b39"}
+_WHO = {"random": "random\nweights", "pixels": "raw\npixels"}
+
+
+def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
+    """Draw k-NN accuracy and rotation similarity of each part.
+
+    Args:
+        evaluation: Content of evaluation.json.
+        path: The PNG to write. Its bytes depend on the figures and on matplotlib's version alone.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    _accuracy(left, evaluation)
+    _similarity(right, evaluation)
+    figure.suptitle(f"{evaluation['model']['name']}: what each part of the embedding knows")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _accuracy(axes: Any, evaluation: Mapping[str, Any]) -> None:
+    groups, labels = [], []
+    named = {evaluation["model"]["name"]: evaluation, **evaluation.get("baselines", {})}
+    for who, measured in named.items():
+        for condition in ("upright", "rotated"):
+            parts = measured["figures"].get("knn", {}).get(condition)
+            if parts:
+                groups.append({part: values["top1"] for part, values in parts.items()})
+                labels.append(f"{_WHO.get(who, 'this model')}\n{condition}")
+    _bars(axes, groups, labels)
+    axes.set_ylabel("k-NN top-1, %")
+    axes.set_title("Does it know what is in the photo?", fontsize=10)
+
+
+def _similarity(axes: Any, evaluation: Mapping[str, Any]) -> None:
+    groups, labels = [], []
+    named = {"this model": evaluation, **evaluation.get("baselines", {})}
+    for who, measured in named.items():
+        parts = measured["figures"].get("invariance", {}).get("rotation")
+        if parts:
+            groups.append({part: values["same_centred"] for part, values in parts.items()})
+            labels.append(_WHO.get(who, who))
+    _bars(axes, groups, labels)
+    axes.set_ylabel("cosine similarity after centring")
+    axes.set_title("How alike are a photo and its turned copy (±90°)?", fontsize=10)
+
+
+def _bars(axes: Any, groups: list[dict[str, Any]], labels: list[str]) -> None:
+    width = 0.27
+    for place, (part, color) in enumerate(_COLORS.items()):
+        shown = [(x, group[part]) for x, group in enumerate(groups) if part in group]
+        axes.bar(
+            # A baseline without parts has one bar, in the middle.
+            [x + (place - 1) * width * (len(groups[x]) > 1) for x, _ in shown],
+            [value["mean"] for _, value in shown],
+            width,
+            yerr=[value["std"] or 0.0 for _, value in shown],
+            color=color,
+            label=part,
+            error_kw={"elinewidth": 1},
+        )
+    axes.set_xticks(range(len(labels)), labels, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.2)

@@ -1,0 +1,88 @@
+"""The fixed words of the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+METHOD = """\
+## What it is
+
+CLeVER (Contrastive Learning Via Equivariant Representation) splits the embedding. A contrastive
+objective makes the **invariant** part, the first 80 %, agree over augmentations. An orthogonality
+loss pushes the **equivariant** part of two views apart, so that it can hold what the first part
+throws away, and a regularisation keeps the two heads alike.
+"""
+
+CITATION = """\
+```bibtex
+@article{song2024clever,
+  title   = {Contrastive Learning Via Equivariant Representation},
+  author  = {Song, Sifan and others},
+  journal = {arXiv preprint arXiv:2406.00262},
+  year    = {2024}
+}
+```
+"""
+
+# Title, the file that the reader needs, code. FOLDER stands for a local copy of the repository.
+SNIPPETS = (
+    (
+        'With clever-hub, `pip install "clever-hub[torch]"`:',
+        "model.safetensors",
+        """\
+import clever_hub
+
+model = clever_hub.from_pretrained("{name}")
+e = model.encode("photo.jpg")
+e.invariant, e.equivariant, e.full  # float32 arrays, one row per image""",
+    ),
+    (
+        'ONNX Runtime, without torch, `pip install "clever-hub[onnx]"`:',
+        "model.onnx",
+        """\
+import clever_hub
+
+model = clever_hub.from_pretrained("{name}", backend="onnx")
+e = model.encode("photo.jpg")""",
+    ),
+    (
+        "transformers:",
+        "modeling_clever.py",
+        """\
+from transformers import AutoImageProcessor, AutoModel
+
+processor = AutoImageProcessor.from_pretrained("FOLDER", trust_remote_code=True)
+model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True)""",
+    ),
+    (
+        "timm (`pretrained=True` is needed, or the weights stay random):",
+        "config.json",
+        """\
+import timm
+
+backbone = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)""",
+    ),
+)
+
+
+def recipe_line(provenance: Mapping[str, Any]) -> str:
+    """The recipe in a sentence.
+
+    Args:
+        provenance: The config's, with a recipe in it.
+
+    Returns:
+        Markdown.
+    """
+    recipe = provenance["recipe"]
+    views, run, optimizer = recipe["views"], recipe["run"], recipe["optimizer"]
+    sizes = sorted({views["global_size"], *(step["global_size"] for step in views["growth"])})
+    local = f" and {views['local_count']} local" if views["local_count"] else ""
+    return (
+        f"{provenance.get('method', 'method not recorded')}, views `{views['strategy']}` "
+        f"({views['global_count']} global{local}, "
+        f"{' then '.join(str(size) for size in sizes)} pixels), {optimizer['name']} at "
+        f"{optimizer['lr']:g} per 256 photos, batch {run['batch_size']}, "
+        f"{provenance['epochs']:g} of {run['epochs']} planned epochs."
+    )
