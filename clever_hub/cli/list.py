@@ -18,15 +18,14 @@ def run() -> None:
     """
     table = Table(title="Models that ship with clever-hub", title_justify="left")
     # Short headers, so that it fits into 80 columns; the line below explains them.
-    for header in ("name", "backbone", "parts", "px"):
+    for header in ("name", "parts", "px"):
         table.add_column(header, no_wrap=True)
-    table.add_column("trained on", overflow="fold")
+    table.add_column("trained on", min_width=10)
     for header in ("k-NN %", "MB", "licence"):
         table.add_column(header, no_wrap=True)
     for model in list_models():
         table.add_row(
             model.name,
-            model.backbone,
             f"{model.invariant_dim}+{model.equivariant_dim}",
             str(model.image_size),
             model.data,
