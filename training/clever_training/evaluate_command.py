@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from clever_hub.cli.console import output
 from clever_hub.errors import ConfigError
 
 
@@ -47,6 +48,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure models on labelled photos: write evaluation.json, print tables."""
+    import datasets
+
     from clever_training.evaluation.data import load_splits
     from clever_training.evaluation.features import FeatureStore, cache_folder
     from clever_training.evaluation.models import load_extractor
@@ -59,6 +62,7 @@ def evaluate(
         raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
     names = chosen(protocols)
     count = seeds or PROFILES[profile].seeds
+    datasets.disable_progress_bars()
     extractors = [load_extractor(m, device=device, last_blocks=last_blocks) for m in models]
     splits = load_splits(data)
     for model, extractor in zip(models, extractors, strict=True):
@@ -78,7 +82,7 @@ def evaluate(
             content = evaluation.run(extractor, baselines)
         path = write(folder, content)
         for table in tables(content):
-            Console().print(table)
+            output().print(table)
         Console(stderr=True).print(f"Wrote {path}", highlight=False)
 
 

@@ -1,0 +1,121 @@
+"""Labelled photos come from parquet files and image folders, and wrong data is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from clever_hub.errors import DataError
+from clever_training.evaluation.data import Splits, load_photos, load_splits, stratified_positions
+
+
+def test_a_folder_with_both_splits_and_two_files_are_the_same_data(
+    photo_folder: Path, splits: Splits
+) -> None:
+    both = load_splits(f"{photo_folder / 'train.parquet'},{photo_folder / 'validation.parquet'}")
+    assert [len(split) for split in both] == [60, 24]
+    assert [split.fingerprint for split in both] == [split.fingerprint for split in splits]
+    assert both.train.classes == ("astronaut", "chelsea", "coffee", "rocket")
+    assert both.train[3].size == (64, 64)
+
+
+def test_an_image_folder_gives_the_photos_and_labels_of_the_parquet_file(
+    tmp_path: Path, splits: Splits
+) -> None:
+    for split, photos in zip(("train", "val"), splits, strict=True):
+        for position in range(len(photos)):
+            name = photos.classes[photos.labels[position]]
+            (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            photos[position].save(tmp_path / split / name / f"{position:03}.png")
+    loaded = load_splits(str(tmp_path)).validation
+    order = np.lexsort((np.arange(24), splits.validation.labels))  # by class, then by file name
+    assert loaded.labels.tolist() == splits.validation.labels[order].tolist()
+    expected = np.asarray(splits.validation[int(order[10])])
+    np.testing.assert_array_equal(np.asarray(loaded[10]), expected)
+
+
+def test_the_fingerprint_follows_the_content_not_the_name(
+    photo_folder: Path, tmp_path: Path, splits: Splits
+) -> None:
+    shutil.copy(photo_folder / "train.parquet", tmp_path / "moved.parquet")
+    assert load_photos(str(tmp_path / "moved.parquet"), "train").fingerprint == (
+        splits.train.fingerprint
+    )
+    assert splits.train.fingerprint != splits.validation.fingerprint
+    half = splits.train.stratified(30)
+    assert half.fingerprint == splits.train.fingerprint
+    assert half.subset_id() != splits.train.subset_id()
+
+
+def test_a_stratified_subset_keeps_the_shares_and_depends_on_the_seed_alone() -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    chosen = stratified_positions(labels, 50, seed=1)
+    assert np.bincount(labels[chosen]).tolist() == [30, 15, 5]
+    assert len(set(chosen.tolist())) == 50
+    np.testing.assert_array_equal(chosen, stratified_positions(labels, 50, seed=1))
+    assert not np.array_equal(chosen, stratified_positions(labels, 50, seed=2))
+
+
+def test_a_subset_that_does_not_divide_evenly_still_has_the_size_asked_for() -> None:
+    labels = np.repeat(np.arange(7), 10)
+    assert np.bincount(labels[stratified_positions(labels, 23, seed=0)]).tolist().count(4) == 2
+
+
+def test_a_subset_of_a_subset_keeps_the_rows_of_the_whole(splits: Splits) -> None:
+    inner = splits.train.stratified(20, seed=3).stratified(8, seed=4)
+    whole = splits.train
+    for position, row in enumerate(inner.indices):
+        assert inner.labels[position] == whole.labels[row]
+        np.testing.assert_array_equal(np.asarray(inner[position]), np.asarray(whole[int(row)]))
+
+
+@pytest.mark.parametrize(
+    ("specification", "says"),
+    [
+        ("a,b,c", "expected TRAIN,VALIDATION"),
+        ("/nowhere/train.parquet,/nowhere/val.parquet", "no such file or folder"),
+    ],
+)
+def test_a_specification_that_leads_nowhere_is_refused(specification: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_splits(specification)
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "notes.txt").write_text("no photo")
+    with pytest.raises(DataError, match=r"train: expected parquet files or images"):
+        load_photos(str(tmp_path / "train"), "train")
+
+
+def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="one sub-folder per class"):
+        load_photos(str(tmp_path), "train")
+
+
+def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
+    for split, name in (("train", "cat"), ("val", "dog")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / split / name / "a.png")
+    with pytest.raises(DataError, match="the same classes"):
+        load_splits(str(tmp_path))
+
+
+def test_an_unreadable_row_is_named(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": b"no image", "path": None}], "label": [0]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "broken.parquet")
+    with pytest.raises(DataError, match=r"broken\.parquet, row 0"):
+        load_photos(str(tmp_path / "broken.parquet"), "train")[0]
+
+
+def test_data_without_labels_or_images_names_its_columns(tmp_path: Path) -> None:
+    datasets.Dataset.from_dict({"words": ["a"]}).to_parquet(tmp_path / "text.parquet")
+    with pytest.raises(DataError, match=r"column of images, got columns \['words'\]"):
+        load_photos(str(tmp_path / "text.parquet"), "train")

@@ -1,0 +1,147 @@
+"""The command writes evaluation.json, with baselines beside the model, and nothing leaks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clever_hub.errors import ConfigError, DataError
+from clever_hub.torch_model import CleverModel
+from clever_training.evaluate_command import evaluate
+from clever_training.evaluation import results
+from clever_training.evaluation.data import Splits
+from clever_training.evaluation.features import FeatureStore
+from clever_training.evaluation.models import ModelFeatures
+from clever_training.evaluation.protocols import PROFILES, Context, chosen, run_knn
+
+
+def run(out: Path, *models: str, data: Path, **options: Any) -> None:
+    evaluate(
+        list(models),
+        data=str(data),
+        out=out,
+        protocols=options.pop("protocols", "knn,invariance"),
+        seeds=options.pop("seeds", 2),
+        profile=options.pop("profile", "quick"),
+        baselines=options.pop("baselines", True),
+        cache=out.parent / "cache",
+    )
+
+
+@pytest.fixture(scope="module")
+def model_folder(tiny_model: CleverModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save_pretrained(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_the_command_writes_every_figure_and_what_made_it(
+    model_folder: Path, photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "out", str(model_folder), data=photo_folder)
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["schema_version"] == 1
+    figure = content["figures"]["knn"]["upright"]["full"]["top1"]
+    assert 0 <= figure["mean"] <= 100
+    assert figure["std"] == 0  # k-NN of upright photos has nothing random
+    assert len(figure["values"]) == 2
+    assert set(content["figures"]["knn"]) == {"plain", "upright", "rotated"}
+    assert set(content["figures"]["knn"]["rotated"]) == {"full", "invariant", "equivariant"}
+    gap = content["figures"]["invariance"]["rotation"]["equivariant"]["gap"]["mean"]
+    assert -1 < gap < 2
+    assert set(content["baselines"]) == {"random", "pixels"}
+    assert set(content["baselines"]["pixels"]["figures"]["knn"]["rotated"]) == {"full"}
+    record = content["protocols"]["knn"]
+    assert record["command"] == (
+        f"clever-hub evaluate {model_folder} --data {photo_folder} --protocols knn,invariance "
+        "--profile quick --seeds 2"
+    )
+    assert record["data"]["train"]["photos"] == 60
+    assert len(record["data"]["validation"]["fingerprint"]) == 64
+    assert record["environment"]["clever_hub"]
+    printed = capsys.readouterr().out
+    assert "clever-tiny" in printed
+    assert "pixels" in printed
+
+
+def test_the_same_command_gives_the_same_figures(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    found = []
+    for name in ("first", "second"):  # each with a cache of its own
+        run(tmp_path / name / "out", str(model_folder), data=photo_folder)
+        found.append(results.read(tmp_path / name / "out"))
+    assert found[0]["figures"] == found[1]["figures"]
+    assert found[0]["baselines"] == found[1]["baselines"]
+
+
+def test_a_second_run_keeps_what_it_does_not_measure_again(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(out, str(model_folder), data=photo_folder, protocols="knn")
+    run(out, str(model_folder), data=photo_folder, protocols="invariance", seeds=1)
+    content = results.read(out)
+    assert set(content["figures"]) == set(content["protocols"]) == {"knn", "invariance"}
+    assert set(content["baselines"]["pixels"]["figures"]) == {"knn", "invariance"}
+    assert content["protocols"]["knn"]["seeds"] == [0, 1]
+    assert content["figures"]["invariance"]["rotation"]["full"]["gap"]["std"] is None
+
+
+def test_figures_of_other_weights_are_not_mixed_in(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(out, str(model_folder), data=photo_folder, protocols="knn", baselines=False)
+    run(out, "pixels:8", data=photo_folder, protocols="invariance", baselines=False)
+    assert set(results.read(out)["figures"]) == {"invariance"}
+
+
+def test_several_models_get_a_folder_each(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    run(
+        tmp_path / "out",
+        str(model_folder),
+        "pixels",
+        data=photo_folder,
+        protocols="knn",
+        seeds=1,
+        baselines=False,
+    )
+    assert {path.parent.name for path in tmp_path.glob("out/*/evaluation.json")} == {
+        "clever-tiny",
+        "pixels",
+    }
+
+
+def test_labels_of_the_validation_photos_only_score(
+    tiny_model: CleverModel, splits: Splits, tmp_path: Path
+) -> None:
+    """Relabelling them as one class must turn Top-1 into that class's share of predictions."""
+    context = Context(
+        ModelFeatures(tiny_model, "tiny"), splits, FeatureStore(tmp_path), PROFILES["quick"], 0
+    )
+    shares = []
+    for name in range(4):
+        photos = splits.validation
+        object.__setattr__(photos := photos.subset(np.arange(24)), "labels", np.full(24, name))
+        relabelled = Splits(splits.train, photos)
+        figures = run_knn(Context(context.extractor, relabelled, context.store, context.profile, 0))
+        shares.append(figures["upright"]["full"]["top1"])
+    assert sum(shares) == pytest.approx(100)
+
+
+def test_unknown_protocols_and_profiles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'invariance'"):
+        chosen("knn,invariant")
+    with pytest.raises(ConfigError, match="quick or full"):
+        run(tmp_path, "pixels", data=tmp_path, profile="tiny")
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="expected schema_version 1, got 99"):
+        results.read(tmp_path)

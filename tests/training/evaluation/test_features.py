@@ -1,0 +1,110 @@
+"""Features are computed once, and depend on content alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clever_hub.torch_model import CleverModel
+from clever_training.evaluation import features as features_module
+from clever_training.evaluation.data import Splits
+from clever_training.evaluation.features import FeatureStore
+from clever_training.evaluation.models import ModelFeatures
+from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation, Rotate
+
+
+class Counting(ModelFeatures):
+    """Counts the photos that it embeds."""
+
+    photos = 0
+
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.photos += len(batch)
+        return super().embed(batch)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path)
+
+
+def test_plain_features_are_what_encode_gives(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore
+) -> None:
+    photos = splits.validation
+    ours = store.features(ModelFeatures(tiny_model, "tiny"), photos, PLAIN)
+    encoded = tiny_model.encode([photos[position] for position in range(len(photos))])
+    np.testing.assert_allclose(ours, encoded.full, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_question_is_answered_from_disk(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore
+) -> None:
+    first = Counting(tiny_model, "tiny")
+    computed = store.features(first, splits.validation, ROTATED, seed=1)
+    again = Counting(tiny_model, "the same under another name")
+    np.testing.assert_array_equal(
+        store.features(again, splits.validation, ROTATED, seed=1), computed
+    )
+    assert (first.photos, again.photos) == (24, 0)
+
+
+def test_another_seed_view_mask_subset_or_angle_is_another_question(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore
+) -> None:
+    extractor = Counting(tiny_model, "tiny")
+    photos = splits.validation
+    store.features(extractor, photos, ROTATED, seed=1)
+    turned = Perturbation((Rotate(5.0, 5.0),), disc=True)
+    others: list[Callable[[], object]] = [
+        lambda: store.features(extractor, photos, ROTATED, seed=2),
+        lambda: store.features(extractor, photos, ROTATED, seed=1, view=1),
+        lambda: store.features(extractor, photos, replace(ROTATED, disc=False), seed=1),
+        lambda: store.features(extractor, photos.stratified(8), ROTATED, seed=1),
+        lambda: store.features(extractor, photos, turned, seed=1),
+    ]
+    for other in others:
+        before = extractor.photos
+        other()
+        assert extractor.photos > before
+
+
+def test_what_draws_nothing_is_shared_by_all_seeds(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore
+) -> None:
+    extractor = Counting(tiny_model, "tiny")
+    for seed in range(3):
+        store.features(extractor, splits.validation, UPRIGHT, seed=seed)
+    assert extractor.photos == 24
+
+
+def test_neither_batch_size_nor_subset_changes_a_photos_features(
+    tiny_model: CleverModel,
+    splits: Splits,
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extractor = ModelFeatures(tiny_model, "tiny")
+    whole = store.features(extractor, splits.validation, ROTATED)
+    monkeypatch.setattr(features_module, "BATCH_SIZE", 5)
+    small = FeatureStore(tmp_path / "other").features(extractor, splits.validation, ROTATED)
+    np.testing.assert_allclose(small, whole, rtol=1e-4, atol=1e-5)
+    subset = splits.validation.stratified(8)
+    few = store.features(extractor, subset, ROTATED)
+    np.testing.assert_allclose(few, whole[subset.indices], rtol=1e-4, atol=1e-5)
+
+
+def test_progress_is_reported_to_the_end_and_no_temporary_file_stays(
+    tiny_model: CleverModel, splits: Splits, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    store = FeatureStore(tmp_path, report=lambda *event: seen.append(event))
+    store.features(ModelFeatures(tiny_model, "tiny"), splits.train, PLAIN, label="train")
+    assert seen[-1] == ("train", 60, 60)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]

@@ -1,0 +1,137 @@
+"""What can be measured: the split is kept, random twins are reproducible, names are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError, ModelNotFoundError
+from clever_hub.torch_model import CleverModel
+from clever_training.evaluation.models import (
+    ModelFeatures,
+    PixelFeatures,
+    load_extractor,
+    random_twin,
+)
+
+
+def test_features_are_the_models_embedding_and_parts_its_split(tiny_model: CleverModel) -> None:
+    extractor = ModelFeatures(tiny_model, "tiny")
+    images = torch.randn(3, 3, 32, 32)
+    features = extractor.embed(images.numpy())
+    with torch.inference_mode():
+        out = tiny_model(images)
+    for part in ("full", "invariant", "equivariant"):
+        np.testing.assert_allclose(
+            features[:, extractor.parts[part]], getattr(out, part), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_model_folder_and_its_copy_in_memory_have_one_identity(
+    tiny_model: CleverModel, tmp_path: Path
+) -> None:
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    loaded = load_extractor(str(folder))
+    assert loaded.identity == ModelFeatures(tiny_model, "other name").identity
+    assert loaded.describe()["weights_sha256"] is not None
+
+
+def test_a_random_twin_has_the_same_split_and_is_made_by_its_seed(tiny_model: CleverModel) -> None:
+    original = ModelFeatures(tiny_model, "tiny")
+    state = torch.random.get_rng_state()
+    twins = [random_twin(original, seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.random.get_rng_state(), state)  # the global generator is left alone
+    identities = [twin.identity for twin in twins if twin is not None]
+    assert identities[0] == identities[1]
+    assert len({*identities, original.identity}) == 3
+    assert twins[0] is not None
+    assert twins[0].parts == original.parts
+
+
+def test_a_changed_weight_changes_the_identity(tiny_config: ModelConfig) -> None:
+    model = CleverModel(tiny_config)
+    before = ModelFeatures(model, "tiny").identity
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+    assert ModelFeatures(model, "tiny").identity != before
+
+
+def test_a_model_without_an_equivariant_part_has_only_the_full_one(
+    tiny_config: ModelConfig,
+) -> None:
+    config = ModelConfig.from_dict({**tiny_config.to_dict(), "invariant_dim": 96})
+    assert list(ModelFeatures(CleverModel(config), "dino").parts) == ["full"]
+
+
+def test_a_crop_smaller_than_the_resize_is_not_cropped_twice(tiny_config: ModelConfig) -> None:
+    content = tiny_config.to_dict()
+    content["preprocessing"]["resize_size"] = 40
+    content.pop("pretrained_cfg")
+    extractor = ModelFeatures(CleverModel(ModelConfig.from_dict(content)), "tiny")
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    prepared = extractor.prepare(Image.fromarray(pixels))
+    mean, std = (np.asarray(getattr(extractor.preprocessing, key)) for key in ("mean", "std"))
+    np.testing.assert_allclose(prepared.transpose(1, 2, 0), (pixels / 255 - mean) / std, rtol=1e-4)
+
+
+def test_pixels_are_averaged_squares() -> None:
+    board = np.zeros((64, 64, 3), np.uint8)
+    board[:, ::2] = 200  # stripes one pixel wide vanish into their mean
+    extractor = PixelFeatures(PreprocessingConfig(64, 64, mean=(0.0,) * 3, std=(1.0,) * 3), 16)
+    features = extractor.embed(extractor.prepare(Image.fromarray(board))[None])
+    assert features.shape == (1, 768)
+    np.testing.assert_allclose(features, 100 / 255, rtol=1e-6)
+
+
+def test_last_blocks_end_with_the_models_own_embedding() -> None:
+    config = ModelConfig(
+        name="clever-vit",
+        architecture="test_vit",
+        model_args={"img_size": 32, "patch_size": 8},
+        num_features=64,
+        invariant_dim=51,
+        preprocessing=PreprocessingConfig(32, 32),
+    )
+    torch.manual_seed(0)
+    model = CleverModel(config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    extractor = ModelFeatures(model, "vit", last_blocks=4)
+    features = extractor.embed(images.numpy())
+    assert features.shape == (2, 256)
+    with torch.inference_mode():
+        out = model(images)
+    invariant = features[:, extractor.parts["invariant"]]
+    equivariant = features[:, extractor.parts["equivariant"]]
+    np.testing.assert_allclose(invariant[:, -51:], out.invariant, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(equivariant[:, -13:], out.equivariant, rtol=1e-4, atol=1e-5)
+    assert extractor.identity != ModelFeatures(model, "vit").identity
+
+
+def test_last_blocks_of_a_resnet_are_refused(tiny_model: CleverModel) -> None:
+    with pytest.raises(ConfigError, match="vision transformer"):
+        ModelFeatures(tiny_model, "tiny", last_blocks=4)
+
+
+def test_a_random_timm_model_needs_no_weights() -> None:
+    extractor = load_extractor("random:timm:test_resnet")
+    assert list(extractor.parts) == ["full"]
+    assert extractor.describe()["dims"] == {"full": 96}
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("pixels:big", ConfigError),
+        ("random:timm:no_such_net", ModelNotFoundError),
+        ("no-such-model", ModelNotFoundError),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused(name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        load_extractor(name)

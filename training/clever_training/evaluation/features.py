@@ -1,0 +1,153 @@
+"""Feature matrices of perturbed photos, computed once and kept on disk by content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.files import atomic_path
+from clever_hub.preprocess import Preprocessor
+from clever_training.evaluation.data import Photos
+from clever_training.evaluation.models import FeatureExtractor
+from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
+
+# Raise it when the same photo, model and parameters would give other features than before.
+EXTRACTION_VERSION = 1
+BATCH_SIZE = 128
+Report = Callable[[str, int, int], None]
+
+
+def cache_folder() -> Path:
+    """Where features are kept: ``features`` in ``CLEVER_HUB_CACHE`` or ~/.cache/clever-hub."""
+    base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
+    return Path(base) / "features"
+
+
+def _silent(_name: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Computes features, and remembers them on disk.
+
+    Attributes:
+        folder: Of the cached matrices, ``<hash>.npy``; may be deleted at any time.
+        report: Called with a label, photos done and photos in all, while features are computed.
+        workers: Threads that decode and perturb while the model computes.
+
+    Example:
+        >>> store = FeatureStore()  # doctest: +SKIP
+        >>> store.features(extractor, photos, UPRIGHT).shape  # doctest: +SKIP
+        (5000, 512)
+    """
+
+    folder: Path = field(default_factory=cache_folder)
+    report: Report = _silent
+    workers: int = min(8, os.cpu_count() or 1)
+
+    def features(
+        self,
+        extractor: FeatureExtractor,
+        photos: Photos,
+        perturbation: Perturbation = PLAIN,
+        *,
+        seed: int = 0,
+        view: int = 0,
+        label: str = "",
+    ) -> NDArray[np.float32]:
+        """The features of every photo, perturbed.
+
+        Args:
+            extractor: The model.
+            photos: The photos.
+            perturbation: Applied after the model's own resizing and cropping.
+            seed: Of the perturbation's parameters.
+            view: Which of several views of each photo.
+            label: Names the work in the progress report.
+
+        Returns:
+            float32 (N, d), in the order of the photos.
+
+        Raises:
+            DataError: When a photo cannot be read.
+        """
+        parameters = draw_all(perturbation, seed, photos.indices, view)
+        path = self.folder / f"{_key(extractor, photos, perturbation, parameters)}.npy"
+        if path.is_file():
+            cached: NDArray[np.float32] = np.load(path)
+            return cached
+        batches = self._batches(extractor, photos, perturbation, parameters)
+        parts = []
+        for batch in batches:
+            parts.append(extractor.embed(batch))
+            self.report(label, sum(map(len, parts)), len(photos))
+        features = np.concatenate(parts)
+        with atomic_path(path) as temporary:
+            np.save(temporary, features)
+        return features
+
+    def _batches(
+        self,
+        extractor: FeatureExtractor,
+        photos: Photos,
+        perturbation: Perturbation,
+        parameters: list[tuple[Parameters, ...]],
+    ) -> Iterator[NDArray[np.float32]]:
+        """Inputs (n, 3, H, W), prepared one batch ahead of the model."""
+        canvas = _canvas(extractor)
+
+        def prepare(position: int) -> NDArray[np.float32]:
+            image = canvas(photos[position])
+            return extractor.prepare(perturbation(image, parameters[position]))
+
+        starts = range(0, len(photos), BATCH_SIZE)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="clever-evaluate") as pool:
+            waiting = [pool.map(prepare, _span(starts[0], len(photos)))]
+            for start in starts:
+                ready = waiting.pop()
+                batch = np.stack(list(ready))
+                if start + BATCH_SIZE < len(photos):
+                    waiting.append(pool.map(prepare, _span(start + BATCH_SIZE, len(photos))))
+                yield batch
+
+
+def _span(start: int, end: int) -> range:
+    return range(start, min(start + BATCH_SIZE, end))
+
+
+def _canvas(extractor: FeatureExtractor) -> Callable[[Image.Image], Image.Image]:
+    """The model's own resizing and centre crop, as an image: what perturbations work on."""
+    # Mean 0 and standard deviation 1 leave the pixels in [0, 1]: back to bytes they are exact.
+    geometry = Preprocessor(
+        replace(extractor.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    )
+
+    def crop(image: Image.Image) -> Image.Image:
+        pixels = np.rint(geometry(image) * 255).astype(np.uint8)  # (3, H, W)
+        return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+    return crop
+
+
+def _key(
+    extractor: FeatureExtractor,
+    photos: Photos,
+    perturbation: Perturbation,
+    parameters: list[tuple[Parameters, ...]],
+) -> str:
+    """What the matrix depends on. Over the drawn parameters, not the seed: fixed ones share."""
+    drawn = np.asarray(parameters, dtype=object).tolist()
+    text = f"{EXTRACTION_VERSION} {extractor.identity} {photos.subset_id()} "
+    text += f"{[type(step).__name__ for step in perturbation.steps]} {perturbation.disc} {drawn}"
+    # Elastic has settings that its drawn parameters do not show.
+    text += repr([step for step in perturbation.steps if type(step).__name__ == "Elastic"])
+    return hashlib.sha256(text.encode()).hexdigest()

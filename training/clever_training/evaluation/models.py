@@ -1,0 +1,325 @@
+"""What can be measured: our models, any timm model, random initialisations, raw pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data.config import resolve_data_config
+
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError, ModelNotFoundError
+from clever_hub.preprocess import Preprocessor
+from clever_hub.pretrained import from_pretrained
+from clever_hub.torch_model import CleverModel
+
+PIXELS_SIDE = 16
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """Turns photos into feature vectors.
+
+    Attributes:
+        name: For tables.
+        preprocessing: Geometry of the input: photos are resized and cropped by it, then perturbed.
+        parts: Columns of each part: ``full``, and ``invariant`` and ``equivariant`` where there
+            are such.
+    """
+
+    name: str
+    preprocessing: PreprocessingConfig
+    parts: dict[str, slice]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 over all that the features depend on besides the photos."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What evaluation.json says about the model."""
+        ...
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """The input for one perturbed photo of the right size."""
+        ...
+
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features float32 (N, d) for a batch of inputs."""
+        ...
+
+
+class ModelFeatures:
+    """Features of a ``CleverModel``, computed in eval mode, in float32.
+
+    Attributes:
+        name: For tables.
+        model: The model.
+        preprocessing: The model's.
+        parts: Columns of ``full``, ``invariant`` and ``equivariant``; of ``full`` alone for a
+            model without an equivariant part.
+        last_blocks: Of a ViT, how many of the last blocks' CLS tokens are concatenated; 1 is the
+            model's own embedding.
+    """
+
+    def __init__(
+        self, model: CleverModel, name: str, kind: str = "model", last_blocks: int = 1
+    ) -> None:
+        self.name = name
+        self.model = model.eval()
+        self.preprocessing = model.config.preprocessing
+        self.kind = kind
+        self.last_blocks = last_blocks
+        config = model.config
+        # Photos come resized and cropped, and perturbed: only the values are left to prepare.
+        side = self.preprocessing.crop_size
+        self._normalize = Preprocessor(replace(self.preprocessing, resize_size=side))
+        self.parts = split_parts(
+            last_blocks * config.invariant_dim, last_blocks * config.num_features
+        )
+        self._digest: str | None = None
+        if last_blocks > 1 and not hasattr(model.backbone, "get_intermediate_layers"):
+            raise ConfigError(
+                f"--last-blocks {last_blocks}: needs a vision transformer, "
+                f"{name} is a {config.architecture}"
+            )
+
+    @property
+    def identity(self) -> str:
+        """Over the weights themselves, so that a renamed or copied model is the same model."""
+        if self._digest is None:
+            digest = weights_digest(self.model)
+            config = self.model.config
+            text = f"{config.architecture} {sorted(config.model_args.items())} {self.last_blocks}"
+            text += repr(self.preprocessing)
+            self._digest = hashlib.sha256(f"{digest} {text}".encode()).hexdigest()
+        return self._digest
+
+    def describe(self) -> dict[str, Any]:
+        """Name, backbone, sizes, hash of the weights and where they came from."""
+        source, config = self.model.source, self.model.config
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "architecture": config.architecture,
+            "dims": dims(self.parts),
+            "input_size": self.preprocessing.crop_size,
+            "weights_sha256": source.weights_sha256 if source else None,
+            "identity": self.identity,
+            "last_blocks": self.last_blocks,
+            "method": config.provenance.get("method"),
+        }
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """Normalise; the size is already right."""
+        return self._normalize(image)
+
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings float32 (N, d) of inputs (N, 3, H, W)."""
+        parameter = next(self.model.parameters())
+        inputs = torch.from_numpy(batch).to(parameter.device, parameter.dtype)
+        with torch.inference_mode():
+            tokens = self._class_tokens(inputs) if self.last_blocks > 1 else None
+            output = self.model(inputs).full if tokens is None else self._join(tokens)
+        result: NDArray[np.float32] = output.float().cpu().numpy()
+        return result
+
+    def _class_tokens(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The normalised CLS token (N, d) of each of the last blocks, the last one last."""
+        backbone: Any = self.model.backbone
+        layers = backbone.get_intermediate_layers(
+            inputs, n=self.last_blocks, return_prefix_tokens=True, norm=True
+        )
+        return [prefix[:, 0] for _, prefix in layers]
+
+    def _join(self, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+        """All invariant parts first, so that the parts stay contiguous."""
+        cut = self.model.config.invariant_dim
+        invariant, equivariant = [t[:, :cut] for t in tokens], [t[:, cut:] for t in tokens]
+        return torch.cat([*invariant, *equivariant], dim=1)
+
+
+class PixelFeatures:
+    """Raw pixels, shrunk: the baseline that any representation must beat.
+
+    Attributes:
+        name: For tables.
+        preprocessing: That of the models beside it, so that it sees the same crop of each photo.
+        parts: ``full`` alone.
+        side: Photos are averaged down to this many pixels a side.
+    """
+
+    def __init__(self, preprocessing: PreprocessingConfig, side: int = PIXELS_SIDE) -> None:
+        self.name = "pixels"
+        self.preprocessing = preprocessing
+        self.side = side
+        self.parts = {"full": slice(0, 3 * side * side)}
+        self._normalize = Preprocessor(replace(preprocessing, resize_size=side, crop_size=side))
+
+    @property
+    def identity(self) -> str:
+        """Over the sizes and the normalisation."""
+        return hashlib.sha256(f"pixels {self.side} {self.preprocessing}".encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Name and sizes."""
+        return {
+            "name": self.name,
+            "kind": "pixels",
+            "architecture": f"{self.side}x{self.side} pixels",
+            "dims": dims(self.parts),
+            "input_size": self.preprocessing.crop_size,
+            "weights_sha256": None,
+            "identity": self.identity,
+        }
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """Shrink by averaging and normalise: float32 (3, side, side)."""
+        return self._normalize(image.resize((self.side, self.side), Image.Resampling.BOX))
+
+    def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Flatten to (N, 3·side²)."""
+        return batch.reshape(len(batch), -1)
+
+
+def load_extractor(
+    specification: str, *, device: str | None = None, last_blocks: int = 1, seed: int = 0
+) -> FeatureExtractor:
+    """Load what the user named.
+
+    Args:
+        specification: A model's name, folder or Hub id, as ``clever_hub.from_pretrained`` takes
+            it; ``timm:NAME`` for pretrained weights of timm; ``random:X`` for X's architecture
+            with random weights; ``pixels`` or ``pixels:SIDE``, as a 64 px crop.
+        device: Where to compute; None is the CPU.
+        last_blocks: Of a ViT, how many of the last blocks' CLS tokens to concatenate.
+        seed: Of random weights.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        ModelNotFoundError: When there is no such model.
+        ConfigError: When the specification is malformed or the model is no ViT but should be.
+
+    Example:
+        >>> load_extractor("pixels:8").parts["full"]
+        slice(0, 192, None)
+    """
+    kind, _, rest = specification.partition(":")
+    if kind == "pixels":
+        if rest and not rest.isdigit():
+            raise ConfigError(f"{specification}: expected pixels:SIDE, such as pixels:16")
+        return PixelFeatures(PreprocessingConfig(64, 64), int(rest or PIXELS_SIDE))
+    if kind == "random":
+        config = _config_of(rest)
+        return ModelFeatures(
+            random_model(config, seed, device), specification, "random", last_blocks
+        )
+    if kind == "timm":
+        return ModelFeatures(_timm_model(rest, device), specification, "timm", last_blocks)
+    model = from_pretrained(specification, device=device)
+    return ModelFeatures(model, model.config.name, "model", last_blocks)
+
+
+def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | None:
+    """The same architecture and split with random weights; None for what has no weights.
+
+    Args:
+        extractor: The model.
+        seed: Of the random weights.
+
+    Returns:
+        The twin, on the same device.
+    """
+    if not isinstance(extractor, ModelFeatures):
+        return None
+    device = next(extractor.model.parameters()).device
+    model = random_model(extractor.model.config, seed, str(device))
+    return ModelFeatures(model, f"random:{extractor.name}", "random", extractor.last_blocks)
+
+
+def random_model(config: ModelConfig, seed: int, device: str | None = None) -> CleverModel:
+    """A model with freshly initialised weights; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CleverModel(config)
+    return model.to(torch.device(device or "cpu")).eval()
+
+
+def split_parts(invariant_dim: int, num_features: int) -> dict[str, slice]:
+    """The columns of each part; only ``full`` when there is nothing equivariant."""
+    parts = {"full": slice(0, num_features)}
+    if invariant_dim < num_features:
+        parts["invariant"] = slice(0, invariant_dim)
+        parts["equivariant"] = slice(invariant_dim, num_features)
+    return parts
+
+
+def dims(parts: dict[str, slice]) -> dict[str, int]:
+    """The length of each part."""
+    return {name: part.stop - part.start for name, part in parts.items()}
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over every tensor of the state dict, names and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        digest.update(f"{name} {tuple(values.shape)} {tensor.dtype} ".encode())
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _config_of(name: str) -> ModelConfig:
+    if name.startswith("timm:"):
+        return _timm_config(name.removeprefix("timm:"))
+    return from_pretrained(name).config
+
+
+def _timm_config(name: str) -> ModelConfig:
+    """A config for a timm model: its own preprocessing, and no equivariant part."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ModelNotFoundError(f"timm {timm.__version__} has no model {name!r}")
+    # Built on the meta device: only its sizes are asked for.
+    with torch.device("meta"):
+        backbone = timm.create_model(name, num_classes=0)
+    data = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
+    size = int(data["input_size"][-1])
+    # Some keep a hidden layer of their head, which is then the embedding.
+    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return ModelConfig(
+        name=name,
+        architecture=architecture,
+        num_features=width,
+        invariant_dim=width,
+        preprocessing=PreprocessingConfig(
+            resize_size=round(size / data["crop_pct"]),
+            crop_size=size,
+            interpolation=data["interpolation"],
+            mean=data["mean"],
+            std=data["std"],
+        ),
+    )
+
+
+def _timm_model(name: str, device: str | None) -> CleverModel:
+    config = _timm_config(name)
+    try:
+        backbone = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # timm passes on whatever the download raises
+        raise ModelNotFoundError(
+            f"timm:{name}: its pretrained weights cannot be had ({error}). Without a network only "
+            f"cached ones can; random:timm:{name} needs none"
+        ) from error
+    model = CleverModel(config)
+    model.backbone.load_state_dict(backbone.state_dict(), strict=True)
+    return model.to(torch.device(device or "cpu")).eval()

@@ -1,0 +1,305 @@
+"""Perturbations of photos whose parameters are pure functions of (seed, photo, view).
+
+The transformations themselves are torchvision's reference implementations. Only their parameters
+are drawn here: by a counter-based choice that no worker, batch size or subset changes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+# ImageNet's mean colour: close to zero once it is normalised.
+GREY = (124, 116, 104)
+Parameters = tuple[float, ...]
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One transformation: draws its parameters, and applies them to a square RGB image."""
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """Draw the parameters for one photo."""
+        ...
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Transform one photo; the size stays."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Rotation by an angle uniform in [low, high] degrees, counter-clockwise, bicubic."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """The angle in degrees."""
+        return (float(random.uniform(self.low, self.high)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Quarter turns are exact: no resampling gives them away."""
+        angle = parameters[0] % 360
+        if angle % 90 == 0:
+            turned: Any = np.rot90(np.asarray(image), int(angle // 90))
+            return Image.fromarray(np.ascontiguousarray(turned))
+        return _image(F.rotate(image, angle, InterpolationMode.BICUBIC, fill=list(GREY)))
+
+
+@dataclass(frozen=True)
+class QuarterTurn:
+    """Rotation by 0, 90, 180 or 270 degrees, counter-clockwise, each equally likely."""
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """The number of quarter turns, 0 to 3."""
+        return (float(random.integers(4)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Exact, pixel for pixel."""
+        return Rotate(0.0, 0.0).apply(image, (90 * parameters[0],))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Horizontal flip, half of the time."""
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """1 to flip, else 0."""
+        return (float(random.integers(2)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Flip, or leave as it is."""
+        return _image(F.hflip(image)) if parameters[0] else image
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """torchvision's ColorJitter: brightness, contrast, saturation, hue, in random order."""
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """Three factors around 1, the hue's shift around 0, and the order as a number below 24."""
+        widths = (self.brightness, self.contrast, self.saturation)
+        factors = [float(random.uniform(max(0.0, 1 - width), 1 + width)) for width in widths]
+        hue = float(random.uniform(-self.hue, self.hue))
+        return (*factors, hue, float(random.integers(24)))
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Apply the four adjustments in the drawn order."""
+        order, left = [], [0, 1, 2, 3]
+        number = int(parameters[4])
+        for size in (4, 3, 2, 1):  # the digits of the order in the factorial number system
+            number, digit = divmod(number, size)
+            order.append(left.pop(digit))
+        adjust = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+        for which in order:
+            image = _image(adjust[which](image, parameters[which]))
+        return image
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """Brightness times a factor uniform in [low, high]; 1 leaves the photo as it is."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """The factor."""
+        return (float(random.uniform(self.low, self.high)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Scale all pixels, cut off at white."""
+        return _image(F.adjust_brightness(image, parameters[0]))
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian blur with σ uniform in [low, high], in pixels of a 64 px photo.
+
+    σ grows with the image, so that a strength means the same for models of any input size.
+    """
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """σ for a 64 px image."""
+        return (float(random.uniform(self.low, self.high)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Blur with a kernel that reaches 3 σ; below a tenth of a pixel nothing is done."""
+        sigma = parameters[0] * image.width / 64
+        if sigma < 0.1:
+            return image
+        return _image(F.gaussian_blur(image, 2 * int(np.ceil(3 * sigma)) + 1, [sigma, sigma]))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop of a share of the area uniform in [low, high], resized back, bicubic.
+
+    As torchvision's RandomResizedCrop, but with a fixed aspect ratio when ``ratio`` is 1.
+    """
+
+    low: float
+    high: float
+    ratio: float = 1.0
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """Left, top, width, height as shares of the side."""
+        area = random.uniform(self.low, self.high)
+        stretch = np.exp(random.uniform(-np.log(self.ratio), np.log(self.ratio)))
+        width, height = min(1.0, np.sqrt(area * stretch)), min(1.0, np.sqrt(area / stretch))
+        left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
+        return float(left), float(top), float(width), float(height)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Cut and resize with sub-pixel borders."""
+        left, top, width, height = (share * image.width for share in parameters)
+        box = (left, top, min(left + width, image.width), min(top + height, image.height))
+        return image.resize(image.size, Image.Resampling.BICUBIC, box=box)
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """torchvision's ElasticTransform: a smooth random displacement.
+
+    As there, α = 100 moves by some 1.6 pixels whatever the image's size: at 64 px it is a stronger
+    distortion than at 224 px.
+    """
+
+    alpha: float = 100.0
+    sigma: float = 5.0
+
+    def draw(self, random: np.random.Generator) -> Parameters:
+        """The seed of the displacement field."""
+        return (float(random.integers(2**31)),)
+
+    def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
+        """Displace bilinearly."""
+        random = np.random.default_rng(int(parameters[0]))
+        height, width = image.height, image.width
+        noise = torch.from_numpy(random.uniform(-1, 1, (1, 2, height, width)).astype(np.float32))
+        # The blur mirrors at the border, which needs an image larger than half of the kernel.
+        kernel = min(int(8 * self.sigma + 1) | 1, 2 * min(height, width) - 1)
+        smooth = F.gaussian_blur(noise, [kernel, kernel], [self.sigma, self.sigma])
+        field = smooth.permute(0, 2, 3, 1) * self.alpha / torch.tensor([width, height])
+        return _image(F.elastic_transform(image, field, fill=list(GREY)))
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A chain of steps, seen through a disc or not.
+
+    Attributes:
+        steps: Applied in this order.
+        disc: Cover all but the inner disc with grey, last, so that rotated corners give nothing
+            away.
+
+    Example:
+        >>> turned = Perturbation((Rotate(-90.0, 90.0),), disc=True)
+        >>> image = Image.new("RGB", (64, 64), "white")
+        >>> turned(image, turned.parameters(seed=0, index=7)).getpixel((0, 0)) == GREY
+        True
+    """
+
+    steps: tuple[Step, ...] = ()
+    disc: bool = False
+
+    def parameters(self, seed: int, index: int, view: int = 0) -> tuple[Parameters, ...]:
+        """Draw every step's parameters: a pure function of the arguments.
+
+        Each kind of step draws from its own stream: a photo's colours are jittered alike with and
+        without a rotation after it, so that conditions are compared pairwise.
+
+        Args:
+            seed: Of the evaluation.
+            index: The photo's row in the whole data set.
+            view: Which of several views of the photo.
+
+        Returns:
+            Parameters for each step.
+        """
+        drawn = []
+        for step in self.steps:
+            stream = zlib.crc32(type(step).__name__.encode())
+            drawn.append(step.draw(np.random.default_rng([seed, index, view, stream])))
+        return tuple(drawn)
+
+    def __call__(self, image: Image.Image, parameters: tuple[Parameters, ...]) -> Image.Image:
+        """Transform a square RGB image.
+
+        Args:
+            image: RGB, square.
+            parameters: What ``parameters`` gave.
+
+        Returns:
+            A new RGB image of the same size.
+        """
+        for step, values in zip(self.steps, parameters, strict=True):
+            image = step.apply(image, values)
+        if not self.disc:
+            return image
+        return Image.composite(image, Image.new("RGB", image.size, GREY), disc_mask(image.width))
+
+    @property
+    def key(self) -> str:
+        """Names the perturbation in the cache: the same text, the same pixels."""
+        return repr(self)
+
+
+def disc_mask(size: int) -> Image.Image:
+    """The disc inside a square, one pixel away from its border.
+
+    Bicubic resampling reaches past the border at the four points where a full disc would touch it.
+
+    Args:
+        size: Side of the square in pixels.
+
+    Returns:
+        An image of mode L: 255 inside, 0 outside.
+    """
+    mask = Image.new("L", (size, size), 0)
+    ImageDraw.Draw(mask).ellipse((1, 1, size - 2, size - 2), fill=255)
+    return mask
+
+
+def draw_all(
+    perturbation: Perturbation, seed: int, indices: NDArray[np.int64], view: int = 0
+) -> list[tuple[Parameters, ...]]:
+    """The parameters of many photos.
+
+    Args:
+        perturbation: What is drawn for.
+        seed: Of the evaluation.
+        indices: Row of each photo in the whole data set.
+        view: Which of several views.
+
+    Returns:
+        One entry per photo.
+    """
+    return [perturbation.parameters(seed, int(index), view) for index in indices]
+
+
+def _image(image: Any) -> Image.Image:
+    assert isinstance(image, Image.Image)
+    return image
+
+
+PLAIN = Perturbation()
+UPRIGHT = Perturbation(disc=True)
+ROTATED = Perturbation((Rotate(-90.0, 90.0),), disc=True)

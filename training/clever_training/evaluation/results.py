@@ -1,0 +1,146 @@
+"""evaluation.json: figures of a model and of the baselines beside it, and how they were made.
+
+The schema is described in ``clever_training.evaluation``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import timm
+import torch
+
+import clever_hub
+from clever_hub.errors import DataError
+from clever_hub.files import write_json
+
+SCHEMA_VERSION = 1
+FILE_NAME = "evaluation.json"
+
+# condition → part → metric → value, of one seed.
+Figures: TypeAlias = dict[str, dict[str, dict[str, float]]]
+
+
+def summarize(runs: Sequence[Figures]) -> dict[str, Any]:
+    """Mean and standard deviation of every figure over the seeds.
+
+    Args:
+        runs: The figures of each seed, all with the same conditions, parts and metrics.
+
+    Returns:
+        condition → part → metric → ``mean``, ``std`` and ``values``; ``std`` is the sample standard
+        deviation, None for one seed.
+
+    Example:
+        >>> figures = [{"upright": {"full": {"top1": value}}} for value in (10.0, 12.0)]
+        >>> summarize(figures)["upright"]["full"]["top1"]["mean"]
+        11.0
+    """
+    return {
+        condition: {
+            part: {
+                metric: _summary([run[condition][part][metric] for run in runs])
+                for metric in metrics
+            }
+            for part, metrics in parts.items()
+        }
+        for condition, parts in runs[0].items()
+    }
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    rounded = [round(float(value), 6) for value in values]
+    return {
+        "mean": round(statistics.fmean(values), 6),
+        "std": round(statistics.stdev(values), 6) if len(values) > 1 else None,
+        "values": rounded,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """The versions that figures may depend on."""
+    return {
+        "clever_hub": clever_hub.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """Add new protocols to an earlier evaluation of the same weights.
+
+    Args:
+        old: An earlier content of evaluation.json; None when there is none.
+        new: The new content.
+
+    Returns:
+        The new content with the protocols that only the old one has, of the model and of those
+        baselines that are the same; the new content alone when the model is another one.
+    """
+    same = old is not None and old.get("schema_version") == SCHEMA_VERSION
+    if not same or old is None or old["model"]["identity"] != new["model"]["identity"]:
+        return dict(new)
+    merged = dict(new)
+    for key in ("figures", "protocols"):
+        merged[key] = {**old[key], **new[key]}
+    merged["baselines"] = dict(old["baselines"])
+    for name, baseline in new["baselines"].items():
+        before = old["baselines"].get(name)
+        known = before and before["model"]["identity"] == baseline["model"]["identity"]
+        figures = {**(before["figures"] if known else {}), **baseline["figures"]}
+        merged["baselines"][name] = {**baseline, "figures": figures}
+    return merged
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write evaluation.json, keeping what an earlier command measured of the same weights.
+
+    Args:
+        folder: Where it goes; made when missing.
+        content: What was measured now.
+
+    Returns:
+        The file.
+    """
+    path = folder / FILE_NAME
+    return write_json(path, merge(read(path) if path.is_file() else None, content))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read an evaluation.json.
+
+    Args:
+        path: The file, or the folder that has it.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DataError: When it is missing, no JSON, or of another schema version.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; make it with clever-hub evaluate") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}")
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,117 @@
+"""Measuring models and their baselines, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clever_training.evaluation import results
+from clever_training.evaluation.data import Splits
+from clever_training.evaluation.features import FeatureStore
+from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
+from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
+from clever_training.evaluation.results import Figures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to measure, and with what.
+
+    Attributes:
+        splits: The photos, whole.
+        profile: How much of them is used.
+        protocols: Names of the protocols.
+        seeds: Of perturbations, fits and random weights.
+        store: Computes and caches features.
+        command: The command line that repeats it; goes into evaluation.json.
+    """
+
+    splits: Splits
+    profile: Profile
+    protocols: Sequence[str]
+    seeds: Sequence[int]
+    store: FeatureStore = field(default_factory=FeatureStore)
+    command: str = ""
+
+    def run(self, extractor: FeatureExtractor, baselines: bool = True) -> dict[str, Any]:
+        """Measure one model.
+
+        Args:
+            extractor: The model.
+            baselines: Also measure its random twin and raw pixels.
+
+        Returns:
+            The content of evaluation.json.
+
+        Raises:
+            DataError: When a photo cannot be read.
+        """
+        splits = Splits(
+            self.splits.train.stratified(self.profile.train),
+            self.splits.validation.stratified(self.profile.validation),
+        )
+        figures, records = self._measure(lambda _: extractor, splits)
+        for record in records.values():
+            record["data"] = {"train": splits.train.describe()}
+            record["data"]["validation"] = splits.validation.describe()
+        beside = self._baselines(extractor) if baselines else {}
+        return {
+            "schema_version": results.SCHEMA_VERSION,
+            "model": extractor.describe(),
+            "figures": figures,
+            "baselines": {
+                name: {"model": make(self.seeds[0]).describe(), "figures": measured}
+                for name, make in beside.items()
+                for measured, _ in [self._measure(make, splits)]
+            },
+            "protocols": records,
+        }
+
+    def _measure(
+        self, make: Callable[[int], FeatureExtractor], splits: Splits
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The figures of every protocol, and how each was made."""
+        runs: dict[str, list[Figures]] = {name: [] for name in self.protocols}
+        seconds = dict.fromkeys(self.protocols, 0.0)
+        for seed in self.seeds:
+            extractor = make(seed)
+            label = f"{extractor.name}, seed {seed},"
+            context = Context(extractor, splits, self.store, self.profile, seed, label)
+            for name in self.protocols:
+                started = time.monotonic()
+                runs[name].append(PROTOCOLS[name].run(context))
+                seconds[name] += time.monotonic() - started
+        figures = {name: results.summarize(found) for name, found in runs.items()}
+        return figures, {name: self._record(name, seconds[name]) for name in self.protocols}
+
+    def _record(self, name: str, seconds: float) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "profile": self.profile.name,
+            "seeds": list(self.seeds),
+            "settings": PROTOCOLS[name].settings,
+            "created": results.now(),
+            "seconds": round(seconds, 1),
+            "environment": results.environment(),
+        }
+
+    def _baselines(
+        self, extractor: FeatureExtractor
+    ) -> dict[str, Callable[[int], FeatureExtractor]]:
+        """The random twin where there is one, and raw pixels; each made from a seed."""
+        found: dict[str, Callable[[int], FeatureExtractor]] = {}
+        fresh = self.profile.random_models
+        if random_twin(extractor, 0) is not None:
+            found["random"] = lambda seed: _twin(extractor, seed if fresh else self.seeds[0])
+        if not isinstance(extractor, PixelFeatures):
+            pixels = PixelFeatures(extractor.preprocessing)
+            found["pixels"] = lambda _: pixels
+        return found
+
+
+def _twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor:
+    twin = random_twin(extractor, seed)
+    assert twin is not None
+    return twin

@@ -1,0 +1,91 @@
+"""evaluation.json on a terminal, and while it is being made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from clever_training.evaluation.features import Report
+from clever_training.evaluation.protocols import PROTOCOLS
+
+
+@contextmanager
+def progress_report(console: Console) -> Iterator[Report]:
+    """Show a bar with the time left for each feature matrix that is computed.
+
+    Args:
+        console: Where to, standard error as a rule.
+
+    Yields:
+        What a ``FeatureStore`` reports to.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = progress.add_task(label, total=total)
+            progress.update(tasks[label], completed=done, visible=done < total)
+            if done == total:
+                progress.remove_task(tasks.pop(label))
+
+        yield report
+
+
+def tables(content: Mapping[str, Any]) -> Iterator[Table]:
+    """One table for each protocol: the model and its baselines side by side.
+
+    Args:
+        content: Of evaluation.json.
+
+    Yields:
+        Tables for a terminal.
+    """
+    columns = {content["model"]["name"]: content["figures"]}
+    columns |= {name: entry["figures"] for name, entry in content["baselines"].items()}
+    for name, protocol in PROTOCOLS.items():
+        if name in content["figures"]:
+            yield _table(name, columns, protocol.headline, protocol.unit)
+
+
+def _table(name: str, columns: Mapping[str, Any], metrics: tuple[str, ...], unit: str) -> Table:
+    label = f"{name}: {metrics[0]} ({unit})" if unit else name
+    table = Table(title=f"{label}, mean ± standard deviation over the seeds")
+    table.add_column("condition")
+    table.add_column("part")
+    if len(metrics) > 1:
+        table.add_column("metric")
+    for column in columns:
+        table.add_column(column, justify="right")
+    first = next(iter(columns.values()))[name]
+    for condition, parts in first.items():
+        for part in parts:
+            for metric in metrics:
+                keys = [condition, part, *([metric] if len(metrics) > 1 else [])]
+                found = [
+                    figures.get(name, {}).get(condition, {}).get(part, {}).get(metric)
+                    for figures in columns.values()
+                ]
+                digits = 1 if unit == "%" else 3
+                table.add_row(*keys, *(cell(value, digits) for value in found))
+        table.add_section()
+    return table
+
+
+def cell(figure: Mapping[str, Any] | None, digits: int) -> str:
+    """A figure as text: ``12.3 ± 0.4``; a dash when it was not measured."""
+    if figure is None:
+        return "-"
+    text = f"{figure['mean']:.{digits}f}"
+    return text if figure["std"] is None else f"{text} ± {figure['std']:.{digits}f}"
