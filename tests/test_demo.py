@@ -23,10 +23,15 @@ def measured(*, turned: float, between: float) -> demo.Measured:
 @pytest.mark.parametrize(
     ("invariant", "equivariant", "opening"),
     [
-        pytest.param((0.9, 0.5), (0.6, 0.5), "The equivariant part notices", id="falls-more"),
+        pytest.param(
+            (0.9, 0.5), (0.6, 0.5), "The equivariant part notices the turn more", id="falls-more"
+        ),
         pytest.param((0.9, 0.5), (0.8, 0.0), "The equivariant part falls further, but", id="scale"),
-        pytest.param((0.8, 0.5), (0.9, 0.5), "The equivariant part does not", id="falls-less"),
-        pytest.param((0.9, 0.5), (0.9, 0.5), "The equivariant part does not", id="the-same"),
+        pytest.param(
+            (0.8, 0.5), (0.9, 0.5), "The equivariant part notices the turn less", id="falls-less"
+        ),
+        pytest.param((0.9, 0.5), (0.9, 0.5), "Both parts", id="the-same"),
+        pytest.param((0.9, 0.5), (0.89, 0.5), "Both parts", id="as-good-as-the-same"),
     ],
 )
 def test_takeaway_follows_the_figures_whichever_way_they_fall(
