@@ -141,7 +141,7 @@ def takeaway(invariant: Measured, equivariant: Measured) -> str:
         f"over all turns, a photo keeps a similarity of {invariant.kept:.2f} to itself in the "
         f"invariant part and of {equivariant.kept:.2f} in the equivariant part"
     )
-    # Differences that the two printed digits barely show are no finding, on five photos least of all.
+    # What the two printed digits barely show is no finding, least of all on five photos.
     if abs(equivariant.kept - invariant.kept) < LEAST:
         return f"Both parts notice the turn about as much: {figures}."
     farther = equivariant.kept < invariant.kept
