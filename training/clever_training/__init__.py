@@ -1,3 +1,6 @@
-"""Pre-training with CLeVER: recipes, views, objectives and the loop (``pip install "clever-hub[train]"``)."""
+"""Pre-training with CLeVER: recipes, views, objectives, the loop, and measuring.
+
+Installed by ``pip install "clever-hub[train]"``.
+"""
 
 from __future__ import annotations

@@ -33,8 +33,10 @@ def create_backbone(
     """
     if not timm.is_model(architecture):
         hint = suggest(architecture, timm.list_models(f"{architecture[:3]}*"))
-        raise ConfigError(f"backbone.architecture: timm has no model {architecture!r}. {hint[:300]}")
-    extra = {"drop_path_rate": drop_path} if drop_path else {}
+        raise ConfigError(
+            f"backbone.architecture: timm has no model {architecture!r}. {hint[:300]}"
+        )
+    extra: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         backbone = timm.create_model(
             architecture, pretrained=False, num_classes=0, **(model_args or {}), **extra
@@ -45,6 +47,20 @@ def create_backbone(
         ) from error
     assert isinstance(backbone, nn.Module)
     return backbone
+
+
+def embedding_length(backbone: nn.Module) -> int:
+    """Length of the embedding that a timm backbone gives.
+
+    Args:
+        backbone: Built by ``create_backbone``.
+
+    Returns:
+        timm's ``head_hidden_size`` for the few that keep a hidden layer, else ``num_features``.
+    """
+    length = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    assert isinstance(length, int)
+    return length
 
 
 def invariant_length(num_features: int, split_ratio: float) -> int:

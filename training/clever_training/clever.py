@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from clever_training.equivariance import orthogonality_loss, projector_regularization
@@ -121,7 +122,7 @@ class Clever(nn.Module):
             # statistics come from its own passes and are not averaged with the student's.
             self.teacher = copy.deepcopy(self.student).requires_grad_(False)
             for module in self.teacher.modules():
-                if hasattr(module, "drop_prob"):  # timm's DropPath: only the student drops
+                if isinstance(module, DropPath):  # only the student drops
                     module.drop_prob = 0.0
 
     def forward(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def effective_rank(features: Float[Tensor, "batch dim"]) -> float:
-    """exp of the entropy of the normalised singular values, after centring.
+    """Exponential of the entropy of the normalised singular values, after centring.
 
     Source: RankMe (Garrido et al., ICML 2023, https://arxiv.org/abs/2210.02885, equation 1), on
     centred features.

@@ -7,17 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-_HELP = """\
-[bold]clever-hub pretrain clever-resnet18-tiny --data photos/[/bold]
-
-Pre-trains a backbone with CLeVER. RECIPE is a YAML file or the name of a shipped recipe; DATA a
-folder of images, a parquet file, a folder of parquet files, or a data set on the Hub. Labels are
-not used.
-
-Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
-OUT/model loads with clever_hub.from_pretrained, and OUT/metrics.jsonl has the curves.
-"""
-
 
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
@@ -34,7 +23,16 @@ def pretrain(
         typer.Option("--set", help="Replace a key, such as --set run.epochs=3; repeatable."),
     ] = None,
 ) -> None:
-    """Pre-train a backbone with CLeVER."""
+    """Pre-train a backbone with CLeVER, or go on with a run that was stopped.
+
+    RECIPE is a YAML file or the name of a shipped recipe; DATA a folder of images, a parquet file,
+    a folder of parquet files, or a data set on the Hub. Labels are not used.
+
+    Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
+    OUT/model loads with `clever_hub.from_pretrained`, and OUT/metrics.jsonl has the curves.
+
+    **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ --out runs/mine`
+    """
     from clever_hub.errors import require
 
     require("accelerate", "train")
@@ -50,9 +48,6 @@ def pretrain(
         typer.echo(f"Stopped; the same command goes on from {folder}", err=True)
         raise typer.Exit(130) from None
     typer.echo(f"Model: {model}")
-
-
-pretrain.__doc__ = _HELP
 
 
 def _override(item: str) -> tuple[str, Any]:

@@ -1,7 +1,8 @@
-"""Photos to train on: anything that Hugging Face ``datasets`` loads, read as bytes, decoded late."""
+"""Photos to train on: anything Hugging Face ``datasets`` loads, read as bytes, decoded late."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ def make_loader(views: Views, order: Order, workers: int) -> DataLoader[Any]:
     """
     return DataLoader(
         views,
-        batch_sampler=order,  # type: ignore[arg-type]  -- torch's stub wants plain integers
+        batch_sampler=order,
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
@@ -226,6 +227,10 @@ def _collate(items: Sequence[tuple[list[Image], NDArray[np.float32]]]) -> Batch:
 
 
 def _quiet_worker(_: int) -> None:
+    # Ctrl-C and a service manager's stop reach all processes; the training's own decides when to
+    # end, and workers end when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # One process, one core: the libraries' own threads would fight the training's for it.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -68,7 +68,7 @@ def projector_regularization(invariant: nn.Module, equivariant: nn.Module) -> Fl
 
     Example:
         >>> head = nn.Linear(4, 2)
-        >>> float(projector_regularization(head, head))
+        >>> projector_regularization(head, head).item()
         0.0
     """
     return (squared_norm(invariant) - squared_norm(equivariant)).abs()

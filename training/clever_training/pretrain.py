@@ -21,7 +21,7 @@ from clever_hub import __version__
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PreprocessingConfig
 from clever_hub.errors import TrainingError
 from clever_hub.torch_model import write_model_folder
-from clever_training.backbones import create_backbone, invariant_length
+from clever_training.backbones import create_backbone, embedding_length, invariant_length
 from clever_training.checkpoint import load_state, save_state
 from clever_training.clever import Clever, LossWeights
 from clever_training.collapse import effective_rank, feature_std
@@ -207,7 +207,7 @@ def build(recipe: Recipe) -> Clever:
         recipe.backbone.architecture, recipe.backbone.model_args, recipe.backbone.drop_path
     )
     method = recipe.method
-    features = int(backbone.num_features)  # type: ignore[arg-type]
+    features = embedding_length(backbone)
     return Clever(
         backbone,
         features,
@@ -253,7 +253,7 @@ def model_config(
         The config, provenance included.
     """
     backbone = create_backbone(recipe.backbone.architecture, recipe.backbone.model_args)
-    features = int(backbone.num_features)  # type: ignore[arg-type]
+    features = embedding_length(backbone)
     size = recipe.image_size
     return ModelConfig(
         name=recipe.name,
@@ -282,7 +282,7 @@ def _use_bf16(recipe: Recipe) -> bool:
     if recipe.run.precision != "auto":
         return recipe.run.precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     # Emulated bf16 is many times slower than float32.
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

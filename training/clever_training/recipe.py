@@ -252,8 +252,8 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         ConfigError: When there is no such file or recipe, it is no YAML, or a key is wrong.
 
     Example:
-        >>> read_recipe("clever-dino-resnet18-imagenet100").method.objective
-        'dino'
+        >>> read_recipe("clever-resnet18-tiny").method.objective
+        'vicreg'
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ def render_fast(image: Image, view: ViewParameters, size: int) -> Image:
         uint8 (size, size, 3). Pixels that a rotation brings in from outside the crop are black,
         as in crop-then-rotate.
     """
-    result = _warp(image, view, size)
+    result: Any = _warp(image, view, size)
     matrix = color_matrix(view, _mean_luma(result, view.brightness))
     if matrix is not None:
         result = cv2.transform(result, matrix)
@@ -107,7 +108,7 @@ def color_matrix(view: ViewParameters, mean_luma: float) -> NDArray[np.float64] 
     offset = np.full(3, (1 - view.contrast) * mean_luma)
     turn = 2 * math.pi * view.hue
     cos, sin = math.cos(turn), math.sin(turn)
-    hue = _YIQ_TO_RGB @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _RGB_TO_YIQ
+    hue = _YIQ_TO_RGB @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ _RGB_TO_YIQ
     color = hue @ (np.eye(3) * view.saturation + gray * (1 - view.saturation))
     color = gray @ color if view.grayscale else color
     return np.column_stack([color @ linear, color @ offset])
@@ -129,7 +130,7 @@ def _pixels(view: ViewParameters, width: int, height: int) -> tuple[int, int, in
 def _warp(image: Image, view: ViewParameters, size: int) -> Image:
     """Crop, resize, flip and rotate."""
     left, top, right, bottom = _pixels(view, image.shape[1], image.shape[0])
-    crop = image[top:bottom, left:right]
+    crop: Any = image[top:bottom, left:right]
     # Averaging first where the photo shrinks: a bicubic kernel alone would alias.
     shrunk = (min(crop.shape[1], size), min(crop.shape[0], size))
     if shrunk != (crop.shape[1], crop.shape[0]):

@@ -19,7 +19,7 @@ class SmallMapConv2d(nn.Conv2d):
         """The convolution."""
         if input.shape[-2:] != (2, 2):
             return super().forward(input)
-        # Output pixel (row, column) sees input pixel (r, c) under kernel entry (r−row+1, c−column+1).
+        # Output pixel (row, column) sees input pixel (r, c) under entry (r−row+1, c−column+1).
         matrix = torch.cat(
             [
                 self.weight[:, :, 1 - row : 3 - row, 1 - column : 3 - column]
@@ -30,8 +30,8 @@ class SmallMapConv2d(nn.Conv2d):
             ]
         )  # (4·out, 4·in)
         pixels = input.permute(0, 2, 3, 1).flatten(1)  # (batch, 4·in), no copy when channels_last
-        result = pixels @ matrix.T
-        result = result.unflatten(1, (2, 2, self.out_channels)).permute(0, 3, 1, 2)
+        flat = (pixels @ matrix.T).view(-1, 2, 2, self.out_channels)
+        result: Tensor = flat.permute(0, 3, 1, 2)
         return result if self.bias is None else result + self.bias[:, None, None]
 
 

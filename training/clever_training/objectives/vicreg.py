@@ -52,9 +52,7 @@ def vicreg_loss(
     variance = F.relu(1 - deviation).mean()
     covariance = torch.stack([_off_diagonal(view) for view in centred]).mean() * 2
     return (
-        invariance_weight * invariance
-        + variance_weight * variance
-        + covariance_weight * covariance
+        invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
     )
 
 
