@@ -52,12 +52,12 @@ class Branch(nn.Module):
         self.invariant_dim = invariant_dim
 
     def forward(
-        self, crops: Sequence[Float[Tensor, "views*batch 3 height width"]], batch: int
+        self, crops: Sequence[Float[Tensor, "_ 3 _ _"]], batch: int
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Project all views of a batch.
 
         Args:
-            crops: One tensor for each image size, views stacked along the first dimension, so
+            crops: One tensor (views·batch, 3, size, size) for each image size, views slowest, so
                 that each size takes one pass through the backbone.
             batch: Number of photos.
 
@@ -127,14 +127,15 @@ class Clever(nn.Module):
 
     def forward(
         self,
-        crops: Sequence[Float[Tensor, "views*batch 3 height width"]],
+        crops: Sequence[Float[Tensor, "_ 3 _ _"]],
         batch: int,
         temperature: float = 0.04,
     ) -> dict[str, Tensor]:
         """The loss terms of one batch; also moves the objective's state.
 
         Args:
-            crops: Normalised views grouped by size, the global ones first.
+            crops: Normalised views grouped by size, the global ones first: for each size one
+                tensor (views·batch, 3, size, size), views slowest.
             batch: Number of photos.
             temperature: τ_t, for objectives with a teacher.
 
@@ -162,7 +163,7 @@ class Clever(nn.Module):
                 "regularization": regularization.detach(),
             }
         self.objective.update(invariant, equivariant)
-        return {"loss": loss, **terms}
+        return {**terms, "loss": loss}
 
     def _project(
         self, crops: Sequence[Tensor], batch: int
