@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
+# A second environment without torch, to show that the onnx extra is enough.
+ONNX_VENV := .venv-onnx
+ONNX_STAMP := $(ONNX_VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix
@@ -17,7 +20,7 @@ demo: $(DEMO_STAMP) ## Embed real photos with the shipped weights, write demo.pn
 	$(BIN)/python examples/demo.py
 
 # Two workers with one torch thread each: faster on a small machine than one worker with two.
-test: $(DEV_STAMP) ## Run the test suite
+test: $(DEV_STAMP) $(ONNX_STAMP) ## Run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(DEV_STAMP) ## Lint, check formatting and types
@@ -42,3 +45,8 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(DEMO_STAMP) $@
+
+$(ONNX_STAMP): pyproject.toml | $(BIN)/python
+	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV)
+	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]'
+	@touch $@

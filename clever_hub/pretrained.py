@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from clever_hub.errors import ConfigError, ModelNotFoundError, require, suggest
 from clever_hub.resolve import resolve
@@ -11,6 +11,7 @@ from clever_hub.resolve import resolve
 if TYPE_CHECKING:
     import torch
 
+    from clever_hub.onnx_model import OnnxModel
     from clever_hub.torch_model import CleverModel
 
 
@@ -23,6 +24,7 @@ class _Backend(NamedTuple):
 
 
 _BACKENDS = {
+    "onnx": _Backend("clever_hub.onnx_model", "onnx", ("onnxruntime",)),
     "torch": _Backend(
         "clever_hub.torch_model", "torch", ("torch", "timm", "safetensors", "jaxtyping")
     ),
@@ -32,6 +34,27 @@ _BACKENDS = {
 def backend_names() -> list[str]:
     """The names that ``from_pretrained(backend=…)`` accepts."""
     return sorted(_BACKENDS)
+
+
+@overload
+def from_pretrained(
+    name_or_path: str | os.PathLike[str],
+    *,
+    backend: Literal["torch"] = "torch",
+    **options: Any,
+) -> CleverModel: ...
+
+
+@overload
+def from_pretrained(
+    name_or_path: str | os.PathLike[str], *, backend: Literal["onnx"], **options: Any
+) -> OnnxModel: ...
+
+
+@overload
+def from_pretrained(
+    name_or_path: str | os.PathLike[str], *, backend: str, **options: Any
+) -> CleverModel | OnnxModel: ...
 
 
 def from_pretrained(
@@ -45,13 +68,14 @@ def from_pretrained(
     local_files_only: bool = False,  # noqa: ARG001
     token: str | None = None,  # noqa: ARG001
     **backend_options: Any,
-) -> CleverModel:
+) -> CleverModel | OnnxModel:
     """Load a model, ready to embed images.
 
     Args:
         name_or_path: A model folder, or the name of a model that ships in the package (see
             ``list_models``). A folder comes first.
-        backend: ``"torch"``.
+        backend: ``"torch"``, or ``"onnx"``: ONNX Runtime, which needs no torch, for folders with a
+            model.onnx.
         revision: A commit or branch on the Hub; folders and shipped models have none.
         device: Such as ``"cuda"`` or ``"cuda:1"``; None is the CPU. One that is missing is an
             error, never a silent CPU.
@@ -59,11 +83,13 @@ def from_pretrained(
         cache_dir: Where downloads are kept; folders and shipped models need none.
         local_files_only: Never ask the network; folders and shipped models never do.
         token: Access token for the Hub; folders and shipped models need none.
-        **backend_options: Options of the backend; torch has none.
+        **backend_options: Options of the backend: ``providers``, ``threads`` and ``tensorrt`` of
+            onnx; torch has none.
 
     Returns:
         The model, in eval mode. ``model.encode(images)`` gives ``Embeddings``; a torch model is
-        also an ``nn.Module``, called with ``pixel_values``, differentiable.
+        also an ``nn.Module``, called with ``pixel_values``, differentiable; an onnx model is called
+        with a float32 array.
 
     Raises:
         ModelNotFoundError: When there is no such model; names the nearest.
@@ -91,5 +117,7 @@ def from_pretrained(
     for module in chosen.needs:
         require(module, chosen.extra)
     load = require(chosen.module, chosen.extra).load
-    model: CleverModel = load(folder, source, device=device, dtype=dtype, **backend_options)
+    model: CleverModel | OnnxModel = load(
+        folder, source, device=device, dtype=dtype, **backend_options
+    )
     return model

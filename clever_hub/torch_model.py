@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -218,20 +219,34 @@ def write_model_folder(
         The folder.
 
     Raises:
-        ModelFormatError: When the tensors do not fit the config, are not finite, or float16 cannot
-            hold one. Nothing is written then.
+        ModelFormatError: When the tensors do not fit the config, are not finite, float16 cannot
+            hold one, or the folder has a model.onnx of other weights. Nothing is written then.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     check_shapes(config.name, shapes, expected_shapes(config))
     stored = {name: _stored(name, value, half_matrices) for name, value in state_dict.items()}
     folder = Path(folder)
+    content = save(stored, metadata={"format": "pt"})
+    _check_graph(folder, content)
     # The block ends inside out: the weights are renamed first, and a new folder never has a config
     # that promises weights which are not there yet.
     with atomic_path(folder / CONFIG_NAME) as text, atomic_path(folder / WEIGHTS_NAME) as weights:
         text.write_text(to_json(config.to_dict()), encoding="utf-8")
         # safetensors' own save_file makes a file that nobody else may read.
-        weights.write_bytes(save(stored, metadata={"format": "pt"}))
+        weights.write_bytes(content)
     return folder
+
+
+def _check_graph(folder: Path, content: bytes) -> None:
+    """Refuse weights that the folder's model.onnx was not made for: it points into their bytes."""
+    graph = folder / "model.onnx"
+    # The graph holds the hash as text; searching for it spares a dependency on onnx.
+    digest = hashlib.sha256(content).hexdigest()
+    if graph.is_file() and digest.encode() not in graph.read_bytes():
+        raise ModelFormatError(
+            f"{graph}: belongs to other weights than those to be written beside it. Choose another "
+            "folder, or remove it and export it again"
+        )
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

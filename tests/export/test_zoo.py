@@ -37,6 +37,8 @@ def test_shipped_model_gives_the_vectors_of_the_run(
     np.testing.assert_allclose(
         after.full, before.full, rtol=0, atol=5e-3 * np.abs(before.full).max()
     )
+    graph = clever_hub.from_pretrained(shipped, backend="onnx").encode(photos.values())
+    np.testing.assert_allclose(graph.full, after.full, rtol=0, atol=1e-4)
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (trained, shipped)]
     assert sizes[1] < 0.55 * sizes[0]
     provenance = ModelConfig.load(shipped).provenance

@@ -1,0 +1,268 @@
+"""The ONNX Runtime backend: no torch, only numpy, Pillow and onnxruntime."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from clever_hub.config import ModelConfig
+from clever_hub.encode import EncoderMixin
+from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
+from clever_hub.preprocess import Preprocessor
+from clever_hub.resolve import Source
+from clever_hub.weights import WEIGHTS_NAME, Weights
+
+GRAPH_NAME = "model.onnx"
+HASH_KEY = "clever_weights_sha256"
+CONFIG_KEY = "clever_config"
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+
+Provider = str | tuple[str, dict[str, Any]]
+
+
+class OnnxOutput(NamedTuple):
+    """Embeddings of a batch.
+
+    Attributes:
+        invariant: float32 (batch, invariant_dim).
+        equivariant: float32 (batch, equivariant_dim).
+    """
+
+    invariant: NDArray[np.float32]
+    equivariant: NDArray[np.float32]
+
+    @property
+    def full(self) -> NDArray[np.float32]:
+        """The whole embedding, the invariant part first."""
+        return np.concatenate(self, axis=1)
+
+
+class OnnxModel(EncoderMixin):
+    """A model folder run by ONNX Runtime, with the ``encode`` of the torch backend.
+
+    May be shared between threads, pickled into spawned workers, and used after a fork: a session
+    belongs to one process, so another process opens its own.
+
+    Attributes:
+        config: What the model is.
+        source: Where its weights came from.
+        preprocessor: Turns images into ``pixel_values``.
+
+    Example:
+        >>> import clever_hub
+        >>> model = clever_hub.from_pretrained(
+        ...     "clever-resnet18", backend="onnx", threads=2)  # doctest: +SKIP
+        >>> model.encode("photo.jpg").full.shape  # doctest: +SKIP
+        (1, 512)
+    """
+
+    def __init__(
+        self, folder: Path, source: Source, providers: Sequence[Provider], threads: int | None
+    ) -> None:
+        """Open a model folder; ``clever_hub.from_pretrained`` is the usual door.
+
+        Args:
+            folder: The model folder, with a model.onnx.
+            source: Where it came from.
+            providers: Execution providers of ONNX Runtime, by preference.
+            threads: Threads of one run; None leaves it to ONNX Runtime.
+
+        Raises:
+            ModelFormatError: When model.onnx is missing, damaged or of other weights.
+            DeviceError: When the first provider cannot be used.
+        """
+        self.config = ModelConfig.load(folder)
+        self.preprocessor = Preprocessor(self.config.preprocessing)
+        self._folder, self._providers, self._threads = folder, list(providers), threads
+        self._lock = threading.Lock()
+        with Weights(folder / WEIGHTS_NAME) as weights:
+            digest = weights.sha256()
+        self.source = source._replace(weights_sha256=digest)
+        session = self._open()
+        found = session.get_modelmeta().custom_metadata_map.get(HASH_KEY)
+        if found != digest:
+            raise ModelFormatError(
+                f"{folder / GRAPH_NAME}: made for weights with SHA-256 {found}, {WEIGHTS_NAME} has "
+                f"{digest}. Fetch the folder again, or export it again with clever_export"
+            )
+        self._session: tuple[int, onnxruntime.InferenceSession] = (os.getpid(), session)
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> OnnxOutput:
+        """Embed a batch of prepared images.
+
+        Args:
+            pixel_values: float32 (batch, 3, size, size), as ``preprocessor`` makes them.
+
+        Returns:
+            The raw (not normalised) embeddings.
+
+        Raises:
+            ValueError: When the shape or the dtype is another.
+        """
+        size = self.config.preprocessing.crop_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"pixel_values: expected (batch, 3, {size}, {size}), got {pixel_values.shape}"
+            )
+        if pixel_values.dtype != np.float32:
+            raise ValueError(f"pixel_values: expected float32, got {pixel_values.dtype}")
+        inputs = {"pixel_values": np.ascontiguousarray(pixel_values)}
+        return OnnxOutput(*self._here().run(["invariant", "equivariant"], inputs))
+
+    def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
+        return self(pixel_values).full
+
+    def _here(self) -> onnxruntime.InferenceSession:
+        """This process's session: a forked child has none of its parent's threads."""
+        owner, session = self._session
+        if owner != os.getpid():
+            with self._lock:
+                owner, session = self._session
+                if owner != os.getpid():
+                    session = self._open()
+                    self._session = (os.getpid(), session)
+        return session
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        path = self._folder / GRAPH_NAME
+        if not path.is_file():
+            raise ModelFormatError(
+                f"{path}: no such file. This model folder has no ONNX graph; load it with "
+                'backend="torch", or add the graph with clever_export.onnx.export_onnx'
+            )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+            options.inter_op_num_threads = 1
+        # Inputs have one size and batches a largest one, so the arena stops growing after the
+        # first; patterns of memory would be kept for each batch size that comes by.
+        options.enable_mem_pattern = False
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, self._providers)
+        except Exception as error:  # onnxruntime's own classes share no base but this
+            raise ModelFormatError(
+                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"
+            ) from error
+        self._check_provider(session)
+        return session
+
+    def _check_provider(self, session: onnxruntime.InferenceSession) -> None:
+        """ONNX Runtime falls back to the CPU without an error; a user who asked must know."""
+        first = self._providers[0]
+        wanted, got = first if isinstance(first, str) else first[0], session.get_providers()
+        if wanted not in got:
+            raise DeviceError(
+                f"{wanted} was asked for and ONNX Runtime runs on {', '.join(got)}. Check the "
+                "driver and its libraries, or leave device and providers out for the CPU"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"], state["_session"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._session = (os.getpid(), self._open())
+
+
+def load(
+    folder: Path,
+    source: Source,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+    tensorrt: bool = False,
+    **options: Any,
+) -> OnnxModel:
+    """What ``clever_hub.from_pretrained(backend="onnx")`` calls.
+
+    Args:
+        folder: The model folder.
+        source: Where it came from.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None is the CPU.
+        dtype: None or ``"float32"``: the graph computes in what it was exported for.
+        providers: Execution providers of ONNX Runtime, instead of ``device``.
+        threads: Threads of one run; None leaves it to ONNX Runtime.
+        tensorrt: On CUDA, prefer TensorRT.
+        **options: None is known.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: When an option is unknown or contradicts another.
+        DeviceError: When the device is not there.
+        ModelFormatError: When the folder cannot be loaded.
+    """
+    if options:
+        raise ConfigError(
+            f"the onnx backend has no option {sorted(options)}; known: providers, tensorrt, threads"
+        )
+    if str(dtype).removeprefix("torch.") not in ("None", "float32"):
+        raise ConfigError(f"dtype: the onnx backend computes in float32, got {dtype}. Leave it out")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads: expected 1 or more, got {threads}")
+    if providers is not None and (device is not None or tensorrt):
+        raise ConfigError("give providers, or device and tensorrt, not both")
+    chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
+    _check_available(chosen)
+    return OnnxModel(folder, source, chosen, threads)
+
+
+def read_graph_config(session: onnxruntime.InferenceSession) -> ModelConfig:
+    """The config that a graph carries, for programs that have nothing but the graph.
+
+    Args:
+        session: Opened from a model.onnx of this project.
+
+    Returns:
+        Preprocessing, split and provenance.
+
+    Raises:
+        ModelFormatError: When the graph carries none.
+    """
+    text = session.get_modelmeta().custom_metadata_map.get(CONFIG_KEY)
+    if text is None:
+        raise ModelFormatError(f"the graph has no {CONFIG_KEY} in its metadata")
+    return ModelConfig.from_dict(json.loads(text))
+
+
+def _providers(device: str, tensorrt: bool) -> list[Provider]:
+    kind, _, index = device.partition(":")
+    if device in ("None", "cpu"):
+        return [_CPU]
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise DeviceError(
+            f"device: the onnx backend knows 'cpu', 'cuda' and 'cuda:1' …, got {device!r}. For "
+            "others give providers"
+        )
+    options = {"device_id": int(index or 0)}
+    first: list[Provider] = [(_TENSORRT, options)] if tensorrt else []
+    return [*first, (_CUDA, options), _CPU]
+
+
+def _check_available(providers: Sequence[Provider]) -> None:
+    available = onnxruntime.get_available_providers()
+    for provider in providers[:1]:
+        name = provider if isinstance(provider, str) else provider[0]
+        if name not in available:
+            raise DeviceError(
+                f"{name} was asked for; this onnxruntime has {', '.join(available)}. For CUDA: "
+                'pip uninstall onnxruntime, then pip install "clever-hub[onnx-gpu]"'
+            )

@@ -1,0 +1,164 @@
+"""One weights file: the graph points into it, and every reader gives the same numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+
+import clever_hub
+from clever_export.onnx import _point_into, check_graph, export_onnx
+from clever_hub.errors import ModelFormatError
+from clever_hub.onnx_model import read_graph_config
+from clever_hub.weights import Weights
+
+Exported = Callable[..., Path]
+ALL = pytest.mark.parametrize("half", [True, False], ids=["float16", "float32"])
+BOTH = pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
+
+
+@BOTH
+@ALL
+def test_torch_and_onnx_agree_on_real_photos_at_every_batch_size(
+    architecture: str, half: bool, exported: Exported, photos: dict[str, Path]
+) -> None:
+    folder = exported(architecture, half)
+    torch_model = clever_hub.from_pretrained(folder)
+    onnx_model = clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+    expected = torch_model.encode(photos.values())
+    assert np.abs(expected.full).max() > 0.01
+    for batch_size in (1, 3, 4):
+        found = onnx_model.encode(photos.values(), batch_size=batch_size)
+        np.testing.assert_allclose(found.full, expected.full, rtol=0, atol=1e-4)
+        assert found.invariant.shape == expected.invariant.shape
+
+
+@BOTH
+def test_a_bare_session_needs_nothing_but_the_folder(
+    architecture: str, exported: Exported, photos: dict[str, Path]
+) -> None:
+    folder = exported(architecture)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    config = read_graph_config(session)
+    assert config == clever_hub.ModelConfig.load(folder)
+    pixels = clever_hub.Preprocessor(config.preprocessing).batch(list(photos.values()))
+    invariant, equivariant = session.run(["invariant", "equivariant"], {"pixel_values": pixels})
+    expected = clever_hub.from_pretrained(folder).encode(photos.values())
+    np.testing.assert_allclose(invariant, expected.invariant, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(equivariant, expected.equivariant, rtol=0, atol=1e-4)
+
+
+@BOTH
+@ALL
+def test_every_weight_lies_in_the_weights_file(
+    architecture: str, half: bool, exported: Exported
+) -> None:
+    folder = exported(architecture, half)
+    check_graph(folder)
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    assert (folder / "model.onnx").stat().st_size < 100_000
+    external = [
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in graph.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    assert {place["location"] for place in external} == {"model.safetensors"}
+    with Weights(folder / "model.safetensors") as weights:
+        learned = {
+            (entry.offset, entry.size)
+            for name, entry in weights.entries.items()
+            if "num_batches_tracked" not in name
+        }
+    assert {(int(place["offset"]), int(place["length"])) for place in external} == learned
+
+
+@BOTH
+def test_timm_reads_the_folder_bit_for_bit(architecture: str, exported: Exported) -> None:
+    folder = exported(architecture)
+    backbone = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0)
+    ours = clever_hub.from_pretrained(folder).backbone.state_dict()
+    theirs = backbone.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_the_graph_says_nothing_of_the_machine_that_made_it(exported: Exported) -> None:
+    content = (exported("test_resnet") / "model.onnx").read_bytes()
+    assert b"site-packages" not in content
+    assert str(Path.home()).encode() not in content
+
+
+def test_the_same_folder_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported("test_resnet"), tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "model.onnx").read_bytes()
+    export_onnx(tmp_path)
+    assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+def test_a_graph_with_weights_of_its_own_is_refused(exported: Exported, tmp_path: Path) -> None:
+    folder = exported("test_resnet", False)
+    with Weights(folder / "model.safetensors") as weights:
+        name = next(n for n in weights.entries if n.endswith("conv1.0.weight") or "conv" in n)
+        values = np.array(weights.tensors()[name])
+        for tensor in (
+            onnx.numpy_helper.from_array(values + 1, f"backbone.{name}"),
+            onnx.numpy_helper.from_array(np.zeros((64, 64), np.float32), "made_up"),
+        ):
+            graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+            with pytest.raises(ModelFormatError, match="cannot share the weights file"):
+                _point_into(onnx.helper.make_model(graph), weights)
+
+
+class TestDamage:
+    """A moved folder works; a changed one is refused."""
+
+    @pytest.fixture
+    def folder(self, exported: Exported, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(exported("test_resnet"), tmp_path / "moved"))
+
+    def test_moved(self, folder: Path, photos: dict[str, Path]) -> None:
+        model = clever_hub.from_pretrained(folder, backend="onnx")
+        assert model.encode(photos["chelsea"]).full.shape == (1, 96)
+
+    def test_a_flipped_byte_in_the_weights(self, folder: Path) -> None:
+        path = folder / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ModelFormatError, match="made for weights with SHA-256"):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_truncated_weights(self, folder: Path) -> None:
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(ModelFormatError, match="corrupt or incomplete"):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_truncated_graph(self, folder: Path) -> None:
+        path = folder / "model.onnx"
+        path.write_bytes(path.read_bytes()[:500])
+        with pytest.raises(ModelFormatError, match=r"model\.onnx: ONNX Runtime .* cannot load it"):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_no_graph(self, folder: Path) -> None:
+        (folder / "model.onnx").unlink()
+        with pytest.raises(ModelFormatError, match='load it with backend="torch"'):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_a_graph_of_other_weights_is_not_written_beside(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        assert config["name"] == "clever-test-resnet"
+        model = clever_hub.from_pretrained(folder)
+        with torch.no_grad():
+            next(model.backbone.parameters()).add_(1)
+        with pytest.raises(ModelFormatError, match=r"model\.onnx"):
+            model.save_pretrained(folder)
+        model.save_pretrained(folder.with_name("elsewhere"))

@@ -1,0 +1,170 @@
+"""The torch-free backend: devices, threads, processes, and what bad options get."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clever_hub
+from clever_hub.errors import ConfigError, DeviceError
+from clever_hub.onnx_model import OnnxModel
+
+Exported = Callable[..., Path]
+
+
+@pytest.fixture
+def model(exported: Exported) -> OnnxModel:
+    return clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", threads=1)
+
+
+def test_neither_torch_nor_timm_is_imported(exported: Exported, photos: dict[str, Path]) -> None:
+    code = (
+        "import sys, clever_hub\n"
+        "model = clever_hub.from_pretrained(sys.argv[1], backend='onnx')\n"
+        "print(model.encode(sys.argv[2]).full.shape)\n"
+        "loaded = {'torch', 'timm', 'transformers', 'safetensors', 'onnx', 'huggingface_hub'}\n"
+        "print(sorted(loaded & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(exported("test_resnet")), str(photos["chelsea"])]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert result.stdout.split("\n")[:2] == ["(1, 96)", "[]"]
+
+
+def test_an_environment_with_only_the_onnx_extra(
+    exported: Exported, photos: dict[str, Path], repository: Path
+) -> None:
+    python = repository / ".venv-onnx" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("no .venv-onnx; `make test` makes it")
+    code = (
+        "import importlib.util, sys, clever_hub\n"
+        "assert importlib.util.find_spec('torch') is None\n"
+        "model = clever_hub.from_pretrained(sys.argv[1], backend='onnx')\n"
+        "print(model.encode(sys.argv[2]).full.tolist()[0][:3])\n"
+        "try:\n"
+        "    clever_hub.from_pretrained(sys.argv[1])\n"
+        "except clever_hub.errors.MissingExtraError as error:\n"
+        "    print(error)\n"
+    )
+    folder = exported("test_resnet")
+    command = [str(python), "-c", code, str(folder), str(photos["chelsea"])]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    vector, message = result.stdout.strip().split("\n")
+    expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full[0, :3]
+    np.testing.assert_allclose(np.array(eval(vector)), expected, atol=1e-4)
+    assert 'pip install "clever-hub[torch]"' in message
+
+
+def test_cuda_that_is_not_there_is_an_error(exported: Exported) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(DeviceError, match="CUDAExecutionProvider was asked for"):
+            clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device=device)
+    with pytest.raises(DeviceError, match="TensorrtExecutionProvider"):
+        clever_hub.from_pretrained(
+            exported("test_resnet"), backend="onnx", device="cuda", tensorrt=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads: expected 1 or more"),
+        ({"thread": 1}, "no option \\['thread'\\]"),
+        ({"dtype": "float16"}, "computes in float32, got float16"),
+        ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, "not both"),
+    ],
+)
+def test_wrong_options_are_named(
+    options: dict[str, object], message: str, exported: Exported
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", **options)
+
+
+def test_an_unknown_device_is_named(exported: Exported) -> None:
+    with pytest.raises(DeviceError, match="'tpu'"):
+        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device="tpu")
+
+
+def test_the_thread_count_is_the_sessions(exported: Exported) -> None:
+    model = clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", threads=3)
+    assert model._here().get_session_options().intra_op_num_threads == 3
+
+
+def test_a_batch_of_another_shape_or_type_is_refused(model: OnnxModel) -> None:
+    with pytest.raises(ValueError, match=r"expected \(batch, 3, 32, 32\), got \(1, 3, 40, 40\)"):
+        model(np.zeros((1, 3, 40, 40), np.float32))
+    with pytest.raises(ValueError, match="expected float32, got float64"):
+        model(np.zeros((1, 3, 32, 32)))  # type: ignore[arg-type]
+
+
+def test_threads_may_share_a_model(model: OnnxModel, photos: dict[str, Path]) -> None:
+    expected = model.encode(photos.values()).full
+    results: list[np.ndarray] = []
+
+    def work() -> None:
+        results.append(model.encode(photos.values()).full)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def test_a_pickled_model_opens_its_own_session(model: OnnxModel, photos: dict[str, Path]) -> None:
+    again = pickle.loads(pickle.dumps(model))
+    expected = model.encode(photos["coffee"]).full
+    assert np.array_equal(again.encode(photos["coffee"]).full, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_can_embed(model: OnnxModel, photos: dict[str, Path]) -> None:
+    """A session's thread pool does not survive a fork; the child opens another."""
+    pixels = model.preprocessor.batch([photos["chelsea"]])
+    expected = model(pixels).full
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(model(pixels).full))
+    child.start()
+    assert receiver.poll(60), "the child hangs"
+    assert np.array_equal(receiver.recv(), expected)
+    child.join(10)
+    assert child.exitcode == 0
+
+
+def test_memory_does_not_grow_with_the_number_of_images(
+    model: OnnxModel, photos: dict[str, Path]
+) -> None:
+    image = model.preprocessor(photos["chelsea"])
+    batches = [np.stack([image] * size) for size in (8, 3, 1, 5)]
+
+    def resident() -> int:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc on this system")
+    for batch in batches * 5:
+        model(batch)
+    before = resident()
+    for batch in batches * 100:
+        model(batch)
+    assert resident() - before < 20_000_000
