@@ -1,8 +1,9 @@
 """Bring a trained model into the package: ``python -m clever_export.zoo RUN/model``.
 
 Maintainers run it for each version of a shipped model. It copies the model folder with matrices in
-float16, says on what hardware it was trained, and adds the ONNX graph; ``clever-hub evaluate``
-measures what was copied, and this again, with ``--card``, writes the card from the figures.
+float16, says on what hardware it was trained, and adds every reader's files; ``clever-hub
+evaluate`` measures what was copied, and this again, with ``--card``, writes the card from the
+figures.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from clever_export.card import write_card
-from clever_export.onnx import export_onnx
+from clever_export.package import package
 from clever_hub import zoo
 from clever_hub.torch_model import CleverModel, write_model_folder
 
 
 def ship(model_folder: str | Path, target: str | Path | None = None, **provenance: str) -> Path:
-    """Copy a model folder into the zoo, matrices as float16, with an ONNX graph.
+    """Copy a model folder into the zoo, matrices as float16, and complete it.
 
     Args:
         model_folder: The model folder of a run.
@@ -42,8 +42,7 @@ def ship(model_folder: str | Path, target: str | Path | None = None, **provenanc
     for stale in ("evaluation.json", "figures.png", "model.onnx"):
         (folder / stale).unlink(missing_ok=True)
     write_model_folder(folder, config, model.backbone.state_dict(), half_matrices=True)
-    export_onnx(folder)
-    write_card(folder)
+    package(folder)
     return folder
 
 
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--target", default=None, help="another folder than the zoo's")
     options = parser.parse_args()
     if options.card:
-        write_card(options.model_folder)
+        package(options.model_folder)
         return
     ship(options.model_folder, options.target, hardware=options.hardware)
 

@@ -1,0 +1,168 @@
+"""transformers reads the folder, with this package and without it, and writes it back unharmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    pipeline,
+)
+
+import clever_hub
+import clever_hub.transformers
+from clever_export.package import package
+
+Exported = Callable[..., Path]
+BOTH = pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
+
+
+@pytest.fixture(scope="module")
+def packaged(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Complete folders."""
+    made: dict[str, Path] = {}
+
+    def folder(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = tmp_path_factory.mktemp("packaged") / "model"
+            shutil.copytree(exported(architecture), made[architecture])
+            package(made[architecture])
+        return made[architecture]
+
+    return folder
+
+
+@BOTH
+def test_auto_classes_give_the_same_vectors(
+    architecture: str, packaged: Exported, photos: dict[str, Path]
+) -> None:
+    folder = packaged(architecture)
+    expected = clever_hub.from_pretrained(folder).encode(photos.values())
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder)
+    assert type(model) is clever_hub.transformers.CleverModel
+    images = [clever_hub.load_image(path) for path in photos.values()]
+    inputs = processor(images, return_tensors="pt")
+    ours = clever_hub.from_pretrained(folder).preprocessor.batch(photos.values())
+    assert np.array_equal(inputs["pixel_values"].numpy(), ours)
+    with torch.no_grad():
+        output = model(**inputs)
+    np.testing.assert_allclose(output.pooler_output.numpy(), expected.full, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(output.invariant.numpy(), expected.invariant, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(output.equivariant.numpy(), expected.equivariant, rtol=0, atol=1e-5)
+
+
+def test_feature_pipeline_gives_the_whole_embedding(
+    packaged: Exported, photos: dict[str, Path]
+) -> None:
+    folder = packaged("test_resnet")
+    extract = pipeline("image-feature-extraction", model=str(folder), device="cpu")
+    image = clever_hub.load_image(photos["coffee"])
+    expected = clever_hub.from_pretrained(folder).encode(image).full
+    np.testing.assert_allclose(np.array(extract(image)), expected, rtol=0, atol=1e-5)
+
+
+@BOTH
+def test_saving_keeps_timms_names_letter_by_letter(
+    architecture: str, packaged: Exported, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    folder = packaged(architecture)
+    AutoModel.from_pretrained(folder).save_pretrained(tmp_path)
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path))
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name].float(), before[name].float()) for name in before)
+    again = AutoModel.from_pretrained(tmp_path)
+    expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full
+    pixels = torch.from_numpy(
+        clever_hub.from_pretrained(folder).preprocessor.batch([photos["chelsea"]])
+    )
+    with torch.no_grad():
+        found = again(pixels).pooler_output.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("part", "width"), [("full", 96), ("invariant", 76), ("equivariant", 20)])
+def test_a_classifier_sees_the_part_that_its_config_names(
+    part: str, width: int, packaged: Exported, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    folder = packaged("test_resnet")
+    model = AutoModelForImageClassification.from_pretrained(folder, num_labels=3, head_input=part)
+    assert model.classifier.in_features == width
+    backbone = clever_hub.from_pretrained(folder).backbone.state_dict()
+    assert all(
+        torch.equal(value, backbone[name]) for name, value in model.backbone.state_dict().items()
+    )
+    pixels = torch.from_numpy(
+        clever_hub.from_pretrained(folder).preprocessor.batch(photos.values())
+    )
+    labels = torch.tensor([0, 1, 2, 0])
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(5):
+        loss = model(pixels, labels=labels).loss
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    model.eval().save_pretrained(tmp_path)
+    names = set(load_file(tmp_path / "model.safetensors"))
+    assert names == {*backbone, "classifier.weight", "classifier.bias"}
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixels).logits, model(pixels).logits)
+
+
+def test_remote_code_does_the_same_without_this_package(
+    packaged: Exported, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = packaged("test_resnet")
+    code = (
+        "import sys\n"
+        "sys.modules['clever_hub'] = None\n"  # an import of the package would fail
+        "from PIL import Image\n"
+        "from transformers import AutoConfig, AutoImageProcessor, AutoModel\n"
+        "folder = sys.argv[1]\n"
+        "processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)\n"
+        "model = AutoModel.from_pretrained(folder, trust_remote_code=True)\n"
+        "inputs = processor(Image.open(sys.argv[2]), return_tensors='pt')\n"
+        "print(model(**inputs).pooler_output.tolist())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(photos["chelsea"])],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
+    expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full
+    found = np.array(json.loads(result.stdout.strip().split("\n")[-1]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_packaging_twice_changes_nothing(packaged: Exported) -> None:
+    folder = packaged("test_resnet")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    package(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_split_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="invariant_dim: expected 1 to 9 of 10"):
+        clever_hub.transformers.CleverConfig(num_features=10, invariant_dim=10)
+    with pytest.raises(ValueError, match="head_input: expected 'full'"):
+        clever_hub.transformers.CleverConfig(head_input="both")
