@@ -3,6 +3,7 @@
     CleverError
     ├── ModelNotFoundError   the name or folder leads to no model
     ├── ModelFormatError     the model folder is there, its config or weights are wrong
+    ├── HubError             the Hub cannot be reached or refuses, or its cache cannot be used
     ├── ImageError           an image could not be read; ``source`` names it
     ├── ConfigError          a recipe or option has a wrong key or value
     ├── DataError            a data set is wrong: no images, an unreadable row
@@ -32,6 +33,10 @@ class ModelNotFoundError(CleverError):
 
 class ModelFormatError(CleverError):
     """A model folder is there, but its config or its weights are wrong."""
+
+
+class HubError(CleverError):
+    """The Hugging Face Hub cannot be reached or refuses, or its cache cannot be used."""
 
 
 class ImageError(CleverError):

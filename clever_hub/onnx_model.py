@@ -87,7 +87,7 @@ class OnnxModel(EncoderMixin):
         self._lock = threading.Lock()
         with Weights(folder / WEIGHTS_NAME) as weights:
             digest = weights.sha256()
-        self.source = source._replace(weights_sha256=digest)
+        self.source = source.verified(digest)
         session = self._open()
         found = session.get_modelmeta().custom_metadata_map.get(HASH_KEY)
         if found != digest:

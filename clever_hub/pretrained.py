@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
-from clever_hub.errors import ConfigError, ModelNotFoundError, require, suggest
+from clever_hub.config import CONFIG_NAME
+from clever_hub.errors import ConfigError, require, suggest
 from clever_hub.resolve import resolve
+from clever_hub.weights import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     import torch
@@ -16,15 +18,28 @@ if TYPE_CHECKING:
 
 
 class _Backend(NamedTuple):
-    """A module with ``load(folder, source, *, device, dtype, **options)``, and what it imports."""
+    """A module with ``load(folder, source, *, device, dtype, **options)``.
+
+    Attributes:
+        module: The module.
+        extra: The extra that installs what it imports.
+        needs: What it imports.
+        files: The files of a model folder that it reads; only these are downloaded.
+    """
 
     module: str
     extra: str
     needs: tuple[str, ...]
+    files: tuple[str, ...] = (CONFIG_NAME, WEIGHTS_NAME)
 
 
 _BACKENDS = {
-    "onnx": _Backend("clever_hub.onnx_model", "onnx", ("onnxruntime",)),
+    "onnx": _Backend(
+        "clever_hub.onnx_model",
+        "onnx",
+        ("onnxruntime",),
+        (CONFIG_NAME, "model.onnx", WEIGHTS_NAME),
+    ),
     "torch": _Backend(
         "clever_hub.torch_model", "torch", ("torch", "timm", "safetensors", "jaxtyping")
     ),
@@ -64,25 +79,31 @@ def from_pretrained(
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,  # noqa: ARG001
-    local_files_only: bool = False,  # noqa: ARG001
-    token: str | None = None,  # noqa: ARG001
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
     **backend_options: Any,
 ) -> CleverModel | OnnxModel:
     """Load a model, ready to embed images.
 
     Args:
-        name_or_path: A model folder, or the name of a model that ships in the package (see
-            ``list_models``). A folder comes first.
+        name_or_path: A model folder, the name of a model that ships in the package (see
+            ``list_models``), or a repository on the Hugging Face Hub, ``user/name``; looked for in
+            this order. A bare name that does not ship is looked for in the organisation
+            ``clever-hub``. ``model.source`` says what was found, on the Hub with its commit.
         backend: ``"torch"``, or ``"onnx"``: ONNX Runtime, which needs no torch, for folders with a
             model.onnx.
-        revision: A commit or branch on the Hub; folders and shipped models have none.
+        revision: A branch, tag or commit on the Hub; None is main. Folders and shipped models have
+            none.
         device: Such as ``"cuda"`` or ``"cuda:1"``; None is the CPU. One that is missing is an
             error, never a silent CPU.
         dtype: What to compute in, such as ``"bfloat16"``; None is float32.
-        cache_dir: Where downloads are kept; folders and shipped models need none.
-        local_files_only: Never ask the network; folders and shipped models never do.
-        token: Access token for the Hub; folders and shipped models need none.
+        cache_dir: Where downloads are kept; None is the cache that all of Hugging Face's libraries
+            share (HF_HOME).
+        local_files_only: Load what was downloaded before and ask nobody. HF_HUB_OFFLINE=1 does the
+            same. Folders and shipped models never ask.
+        token: Access token for private and gated repositories; None takes HF_TOKEN or the one of
+            ``hf auth login``, False none.
         **backend_options: Options of the backend: ``providers``, ``threads`` and ``tensorrt`` of
             onnx; torch has none.
 
@@ -94,6 +115,7 @@ def from_pretrained(
     Raises:
         ModelNotFoundError: When there is no such model; names the nearest.
         ModelFormatError: When the model's config or weights are wrong. Nothing is half loaded.
+        HubError: When the Hub cannot be reached or refuses, or the cache cannot be used.
         DeviceError: When the device is not there.
         MissingExtraError: When the backend is not installed; says how to.
         ConfigError: When the backend or one of its options is unknown.
@@ -107,13 +129,16 @@ def from_pretrained(
     """
     if backend not in _BACKENDS:
         raise ConfigError(f"backend: unknown {backend!r}. {suggest(backend, _BACKENDS)}")
-    folder, source = resolve(name_or_path)
-    if revision is not None:
-        raise ModelNotFoundError(
-            f"{source.name}: a {'shipped model' if source.kind == 'zoo' else 'folder'} has no "
-            f"revisions, got revision={revision!r}. Leave it out"
-        )
     chosen = _BACKENDS[backend]
+    folder, source = resolve(
+        name_or_path,
+        files=chosen.files,
+        optional=(),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
     for module in chosen.needs:
         require(module, chosen.extra)
     load = require(chosen.module, chosen.extra).load

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from clever_hub import zoo
 from clever_hub.config import CONFIG_NAME
-from clever_hub.errors import ModelNotFoundError, suggest
+from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, suggest
+from clever_hub.hub import download, repository_id
+from clever_hub.pins import changed, check_pins
+from clever_hub.weights import WEIGHTS_NAME
 
 
 class Source(NamedTuple):
@@ -17,10 +20,11 @@ class Source(NamedTuple):
 
     Attributes:
         kind: ``"folder"``, ``"zoo"`` (shipped in the package) or ``"hub"``.
-        name: What the user asked for.
+        name: What the user asked for; of a model from the Hub, its repository, ``user/name``.
         path: The model folder on this machine.
         revision: The Hub's commit; None elsewhere.
-        weights_sha256: Hash of the weights file that was loaded; None before it is.
+        weights_sha256: Hash of the weights file that was loaded; before that, the hash that it must
+            have, or None where that is not known.
     """
 
     kind: Literal["folder", "zoo", "hub"]
@@ -29,20 +33,62 @@ class Source(NamedTuple):
     revision: str | None = None
     weights_sha256: str | None = None
 
+    def verified(self, weights_sha256: str) -> Source:
+        """The source of weights that were read, if they are those that were expected.
 
-def resolve(name_or_path: str | os.PathLike[str]) -> tuple[Path, Source]:
+        Args:
+            weights_sha256: The hash of what was read.
+
+        Returns:
+            The source with this hash.
+
+        Raises:
+            ModelFormatError: When another was expected: the shipped file was changed, or the copy
+                in the cache is damaged.
+        """
+        expected, path = self.weights_sha256, self.path / WEIGHTS_NAME
+        if expected not in (None, weights_sha256):
+            if self.kind == "hub":
+                raise ModelFormatError(
+                    f"{self.name}: the copy in the cache is damaged: expected SHA-256 {expected}, "
+                    f"got {weights_sha256}. Remove {path.resolve()} and load it again"
+                )
+            raise ModelFormatError(changed(path, str(expected), weights_sha256))
+        return self._replace(weights_sha256=weights_sha256)
+
+
+def resolve(
+    name_or_path: str | os.PathLike[str],
+    *,
+    files: Sequence[str] = (CONFIG_NAME, WEIGHTS_NAME),
+    optional: Sequence[str] = ("evaluation.json",),
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> tuple[Path, Source]:
     """Find the folder of a model.
 
-    A folder with a config.json comes first, then the models that ship in the package.
+    A folder with a config.json comes first, then the models that ship in the package, then the
+    Hugging Face Hub.
 
     Args:
-        name_or_path: A model folder, or the name of a shipped model.
+        name_or_path: A model folder, the name of a shipped model, or a repository on the Hub:
+            ``user/name``, or a bare name of the organisation ``clever-hub``.
+        files: What is needed of a repository on the Hub.
+        optional: What is fetched of it where it is there.
+        revision: As for ``from_pretrained``, like the rest.
+        token: Access token for the Hub.
+        cache_dir: Where downloads are kept.
+        local_files_only: Never ask the network.
 
     Returns:
         The folder, and where it came from.
 
     Raises:
         ModelNotFoundError: When there is no such model; names the nearest.
+        ModelFormatError: When a shipped model was changed, or a repository is incomplete.
+        HubError: When the Hub cannot be reached or refuses, or the cache cannot be used.
 
     Example:
         >>> folder, source = resolve("clever-resnet18")  # doctest: +SKIP
@@ -50,29 +96,53 @@ def resolve(name_or_path: str | os.PathLike[str]) -> tuple[Path, Source]:
         'zoo'
     """
     name = os.fspath(name_or_path)
-    shipped = zoo.model_names()
+    found = _on_this_machine(name)
+    if found is not None:
+        if revision is not None:
+            what = "a shipped model" if found.kind == "zoo" else "a folder"
+            raise ModelNotFoundError(
+                f"{name}: {what} has no revisions, got revision={revision!r}. Leave it out"
+            )
+        return found.path, found
+    repo_id = repository_id(name)
+    if repo_id is None or isinstance(name_or_path, os.PathLike):
+        raise ModelNotFoundError(f"{name!r}: no such folder")
+    try:
+        snapshot = download(
+            repo_id,
+            files,
+            optional=optional,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+    except CleverError as error:
+        if "/" in name:
+            raise
+        raise type(error)(_bare_name(name, error)) from error
+    return snapshot.folder, Source("hub", repo_id, *snapshot)
+
+
+def _on_this_machine(name: str) -> Source | None:
     if not name:
         raise ModelNotFoundError("expected a name or a folder, got nothing")
     # Unlike pathlib's, this leaves "~nobody" as it is.
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if (folder / CONFIG_NAME).is_file():
-        return folder, Source("folder", name, folder)
-    if name in shipped:
-        return zoo.ZOO / name, Source("zoo", name, zoo.ZOO / name)
+        return Source("folder", name, folder)
+    if name in zoo.model_names():
+        shipped = zoo.ZOO / name
+        return Source("zoo", name, shipped, None, check_pins(shipped))
     # Found without its config: reading it says what is missing.
     if folder.is_dir():
-        return folder, Source("folder", name, folder)
+        return Source("folder", name, folder)
     if folder.exists():
         raise ModelNotFoundError(f"{name}: expected a model folder, got a file")
-    raise ModelNotFoundError(f"{_what(name)}. {suggest(name, shipped)}".rstrip())
+    return None
 
 
-def _what(name: str) -> str:
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
-        return (
-            f"{name!r}: no such folder, and this version does not download from the Hugging Face "
-            f"Hub. Download it first, `hf download {name} --local-dir FOLDER`, and give the folder"
-        )
-    if os.sep in name or name.startswith((".", "~")):
-        return f"{name!r}: no such folder"
-    return f"{name!r}: neither a folder nor a model that ships in clever-hub"
+def _bare_name(name: str, error: CleverError) -> str:
+    """A bare name is more likely a misspelt one of the package than a repository."""
+    hint = suggest(name, zoo.model_names())
+    return f"{name!r}: neither a folder nor a model that ships in clever-hub. {hint} {error}"

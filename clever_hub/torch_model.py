@@ -194,7 +194,7 @@ def load(
         raise ConfigError(f"the torch backend has no option {sorted(options)}; leave it out")
     model = CleverModel.from_folder(folder, device=device, dtype=dtype)
     assert model.source is not None
-    model.source = source._replace(weights_sha256=model.source.weights_sha256)
+    model.source = source.verified(str(model.source.weights_sha256))
     return model
 
 

@@ -9,7 +9,9 @@ import pytest
 
 import clever_hub
 from clever_export.zoo import ship
+from clever_hub import zoo
 from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.pins import read_pins
 from clever_hub.torch_model import CleverModel
 
 
@@ -44,6 +46,18 @@ def test_shipped_model_gives_the_vectors_of_the_run(
     provenance = ModelConfig.load(shipped).provenance
     assert provenance == {"method": "clever-dino", "hardware": "2 CPU cores"}
     assert "on 2 CPU cores" not in (shipped / "README.md").read_text()  # no epochs, no such line
+
+
+def test_shipping_pins_what_was_shipped(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "ZOO", tmp_path)
+    ship(trained)
+    model = clever_hub.from_pretrained("clever-resnet10")
+    assert model.source is not None
+    assert model.source.kind == "zoo"
+    ship(trained, tmp_path.parent / "elsewhere" / "clever-other")
+    assert list(read_pins(tmp_path)) == ["clever-resnet10"]
 
 
 def test_figures_of_other_weights_do_not_stay(trained: Path, tmp_path: Path) -> None:

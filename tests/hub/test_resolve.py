@@ -11,6 +11,7 @@ import pytest
 import clever_hub
 from clever_hub import zoo
 from clever_hub.errors import ConfigError, ModelFormatError, ModelNotFoundError
+from clever_hub.pins import write_pins
 from clever_hub.resolve import resolve
 
 
@@ -21,6 +22,7 @@ def shipped(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("clever-tiny", "clever-tiny.rotated"):
         shutil.copytree(model_folder, root / name)
     (root / "unfinished").mkdir()
+    write_pins(root)
     monkeypatch.setattr(zoo, "ZOO", root)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -51,7 +53,9 @@ def test_a_folder_is_taken_as_text_or_path(shipped: Path, model_folder: Path) ->
         ("clever-tiny.rotate", r"Did you mean 'clever-tiny\.rotated'"),
         ("dog", r"Known: clever-tiny, clever-tiny\.rotated"),
         ("./clever-tiny", "no such folder"),
-        ("someone/clever-tiny", "hf download someone/clever-tiny --local-dir"),
+        ("someone/clever-tiny", "someone/clever-tiny: not all that is needed is in the cache"),
+        ("clever-tinny", "and the Hub is not asked"),
+        ("no/such/folder", "no such folder"),
         ("~nobody-here/model", "no such folder"),
         ("", "expected a name or a folder, got nothing"),
     ],
@@ -78,9 +82,16 @@ def test_the_source_of_a_loaded_model(shipped: Path) -> None:
     assert source.weights_sha256 is not None
 
 
-def test_a_shipped_model_has_no_revisions(shipped: Path) -> None:
+def test_folders_and_shipped_models_have_no_revisions(shipped: Path, model_folder: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="shipped model has no revisions"):
         clever_hub.from_pretrained("clever-tiny", revision="main")
+    with pytest.raises(ModelNotFoundError, match="folder has no revisions"):
+        clever_hub.from_pretrained(model_folder, revision="main")
+
+
+def test_a_path_is_never_taken_for_a_repository(shipped: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        clever_hub.from_pretrained(Path("someone/clever-tiny"))
 
 
 def test_an_unknown_backend_is_an_error(shipped: Path) -> None:
