@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 ORGANISATION = "clever-hub"
+# How often something is tried, and after how many seconds not again.
 ATTEMPTS = 4
+PATIENCE = 30.0
 # Seconds that the first answer may take; huggingface_hub has limits of its own for the rest.
 TIMEOUT = 15.0
 
@@ -150,11 +152,13 @@ class _Repository:
     def patiently(self, action: Callable[[], T]) -> T:
         from clever_hub.hub_errors import EXPECTED, is_transient, translate, waiting_time
 
+        begun = time.monotonic()
         for attempt in range(ATTEMPTS):
             try:
                 return action()
             except EXPECTED as error:
-                if attempt + 1 == ATTEMPTS or not is_transient(error):
+                last = attempt + 1 == ATTEMPTS or time.monotonic() - begun > PATIENCE
+                if last or not is_transient(error):
                     raise translate(error, self.repo_id, self.revision, self.cache_dir) from error
                 time.sleep(waiting_time(error, attempt))
         raise AssertionError("the last attempt returns or raises")

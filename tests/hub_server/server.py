@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 # Imported for their routes.
 from tests.hub_server import accounts, downloads, repositories, uploads  # noqa: F401
@@ -54,9 +54,9 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def fail(self, method: str, path: str, **what: object) -> None:
+    def fail(self, method: str, path: str, **what: Any) -> None:
         """Make requests go wrong; see ``Fault`` for what can be said."""
-        self.faults.add(Fault(method, path, **what))  # type: ignore[arg-type]
+        self.faults.add(Fault(method, path, **what))
 
     def paths(self, method: str) -> list[str]:
         """The paths that were asked for with a method, in order."""

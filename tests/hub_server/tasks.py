@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from typing import Any
 
@@ -16,6 +17,12 @@ def upload(repo_id: str, folder: str, tag: str | None = None) -> str:
     if tag:
         api.create_tag(repo_id, tag=tag)
     return str(commit.oid)
+
+
+def limit_file_size(size: int) -> None:
+    """From now on no file of this process gets larger, as with a full disk; 0 lifts it."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size or hard, hard))
 
 
 def embed(name: str, images: list[str], **options: Any) -> dict[str, Any]:
