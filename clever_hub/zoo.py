@@ -22,7 +22,7 @@ def model_names() -> list[str]:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A shipped model, at a glance.
+    """A model, at a glance.
 
     Attributes:
         name: What ``from_pretrained`` takes.
@@ -48,27 +48,41 @@ class ModelInfo:
     size_bytes: int
 
 
-def list_models() -> list[ModelInfo]:
-    """The models that ship in the package; nothing is loaded, nothing asked of the network.
+def list_models(remote: bool = False, *, token: str | bool | None = None) -> list[ModelInfo]:
+    """The models that ship in the package; no weights are read, nothing is asked of the network.
+
+    Args:
+        remote: List what the organisation ``clever-hub`` publishes on the Hugging Face Hub
+            instead.
+        token: Access token for the Hub; None takes the one that is set.
 
     Returns:
         One entry for each, by name.
 
     Raises:
         ModelFormatError: When a shipped folder is damaged.
+        HubError: When the Hub cannot be reached or refuses.
 
     Example:
         >>> [model.name for model in list_models()]  # doctest: +SKIP
         ['clever-resnet18']
     """
+    if remote:
+        from clever_hub.hub_listing import list_remote
+
+        return list_remote(token)
     return [model_info(ZOO / name) for name in model_names()]
 
 
-def model_info(folder: Path) -> ModelInfo:
+def model_info(
+    folder: Path, *, name: str | None = None, size_bytes: int | None = None
+) -> ModelInfo:
     """Describe a model folder without loading its weights.
 
     Args:
         folder: The model folder.
+        name: What ``from_pretrained`` takes; the config's name when None.
+        size_bytes: Size of the weights; None when they are in the folder.
 
     Returns:
         What its config.json and, when it is there, its evaluation.json say.
@@ -77,12 +91,8 @@ def model_info(folder: Path) -> ModelInfo:
         ModelFormatError: When one of them is damaged, or the weights are missing.
     """
     config = ModelConfig.load(folder)
-    try:
-        size = (folder / WEIGHTS_NAME).stat().st_size
-    except OSError as error:
-        raise ModelFormatError(f"{folder}: {WEIGHTS_NAME} is missing") from error
     return ModelInfo(
-        name=config.name,
+        name=name or config.name,
         backbone=config.architecture,
         invariant_dim=config.invariant_dim,
         equivariant_dim=config.equivariant_dim,
@@ -90,8 +100,15 @@ def model_info(folder: Path) -> ModelInfo:
         data=str(config.provenance.get("data", "")),
         figures=_entry(evaluation(folder), "figures"),
         license=config.license,
-        size_bytes=size,
+        size_bytes=_weights_size(folder) if size_bytes is None else size_bytes,
     )
+
+
+def _weights_size(folder: Path) -> int:
+    try:
+        return (folder / WEIGHTS_NAME).stat().st_size
+    except OSError as error:
+        raise ModelFormatError(f"{folder}: {WEIGHTS_NAME} is missing") from error
 
 
 def evaluation(folder: Path) -> dict[str, Any]:

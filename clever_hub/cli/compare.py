@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output
-from clever_hub.cli.options import Backend, Device, Model
+from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.embeddings import Embeddings
 from clever_hub.pretrained import from_pretrained
 
@@ -19,6 +19,7 @@ def run(
     b: Annotated[str, typer.Argument(metavar="B", help="Another image file.")],
     backend: Backend = "torch",
     device: Device = None,
+    revision: Revision = None,
 ) -> None:
     """Show how alike two images are, in each part of the embedding.
 
@@ -27,7 +28,7 @@ def run(
 
     Example: `clever-hub compare clever-resnet18 cat.jpg cat-turned.jpg`
     """
-    embeddings = from_pretrained(model, backend=backend, device=device).encode([a, b])
+    embeddings = from_pretrained(model, backend=backend, device=device, revision=revision).encode([a, b])
     table = Table()
     table.add_column("part", style="bold")
     table.add_column("length", justify="right")

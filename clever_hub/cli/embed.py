@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clever_hub.cli.console import fail, report_skipped
-from clever_hub.cli.options import Backend, Device, Model
+from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.errors import DataError, require
 from clever_hub.images import EXTENSIONS
 from clever_hub.pretrained import from_pretrained
@@ -40,12 +40,13 @@ def run(
     ] = _OnError.raise_,
     backend: Backend = "torch",
     device: Device = None,
+    revision: Revision = None,
 ) -> None:
     """Embed image files into a parquet file.
 
     Folders are searched for images, with all their subfolders. The file has a row for each image,
     in the columns path, invariant and equivariant (lists of float32 of a fixed length); the model's
-    name and the hash of its weights are in the metadata. Images that cannot be read are left out
+    name, where it came from and the hash of its weights are in the metadata. Images that cannot be read are left out
     and listed at the end.
 
     Examples:
@@ -57,7 +58,7 @@ def run(
     if out.is_dir():
         raise DataError(f"--output: expected the name of a parquet file, got the folder {out}")
     files = list(find_images(paths))
-    loaded = from_pretrained(model, backend=backend, device=device)
+    loaded = from_pretrained(model, backend=backend, device=device, revision=revision)
     require("pyarrow.parquet", backend)
     from clever_hub.cli.parquet import EmbeddingsWriter
     from clever_hub.progress import track

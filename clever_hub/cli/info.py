@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clever_hub.cli.console import megabytes, output
-from clever_hub.cli.options import Model
+from clever_hub.cli.options import Model, Revision
 from clever_hub.config import ModelConfig
 from clever_hub.resolve import resolve
 from clever_hub.weights import WEIGHTS_NAME, Weights
@@ -18,6 +18,7 @@ from clever_hub.zoo import ModelInfo, evaluation, means, model_info
 
 def run(
     model: Model,
+    revision: Revision = None,
 ) -> None:
     """Show what a model is, how it was trained and what was measured.
 
@@ -25,17 +26,20 @@ def run(
 
     Example: `clever-hub info clever-resnet18`
     """
-    folder, _ = resolve(model)
+    folder, source = resolve(model, revision=revision)
     info = model_info(folder)
     config = ModelConfig.load(folder)
     with Weights(folder / WEIGHTS_NAME) as weights:
         sha256 = weights.sha256()
+    source.verified(sha256)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in _rows(info, config):
         table.add_row(escape(key), escape(value))
     table.add_row("folder", escape(str(folder)))
+    if source.revision:
+        table.add_row("commit", f"{source.revision} of {escape(source.name)}")
     table.add_row("weights sha256", sha256)
     console = output()
     console.print(table)

@@ -9,7 +9,14 @@ import typer
 from clever_hub.pretrained import backend_names
 
 Model: TypeAlias = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name from `clever-hub list`, or a model folder.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name from `clever-hub list`, a model folder, or user/name on the Hugging Face Hub.",
+    ),
+]
+Revision: TypeAlias = Annotated[
+    str | None, typer.Option(help="A branch, tag or commit of a model on the Hub.")
 ]
 Backend: TypeAlias = Annotated[
     str, typer.Option(help=f"What computes: {', '.join(backend_names())}.")

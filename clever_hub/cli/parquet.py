@@ -27,8 +27,9 @@ class EmbeddingsWriter:
     """Writes batches to a parquet file that appears whole, or not at all.
 
     Columns: ``path`` (string), ``invariant`` and ``equivariant`` (lists of float32, of fixed
-    length). The schema's metadata says ``clever_hub.model``, ``clever_hub.weights_sha256``,
-    ``clever_hub.version`` and ``clever_hub.normalized``.
+    length). The schema's metadata says ``clever_hub.model``, ``clever_hub.source`` (such as
+    ``hub:user/name``), ``clever_hub.revision`` (the commit, of a model from the Hub),
+    ``clever_hub.weights_sha256``, ``clever_hub.version`` and ``clever_hub.normalized``.
 
     Attributes:
         rows: How many rows were written.
@@ -110,6 +111,8 @@ class EmbeddingsWriter:
 def _schema(config: ModelConfig, source: Source | None, normalized: bool) -> pa.Schema:
     metadata: dict[str | bytes, str | bytes] = {
         "clever_hub.model": config.name,
+        "clever_hub.source": f"{source.kind}:{source.name}" if source else "",
+        "clever_hub.revision": (source.revision if source else None) or "",
         "clever_hub.weights_sha256": (source.weights_sha256 if source else None) or "",
         "clever_hub.version": clever_hub.__version__,
         "clever_hub.normalized": str(normalized).lower(),

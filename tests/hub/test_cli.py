@@ -115,7 +115,7 @@ def evaluated(model_folder: Path) -> Path:
 def test_list(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "ZOO", evaluated.parent)
     text = run("list").stdout
-    assert "15.4 / 12.0" in text
+    assert "15.4/12.0" in text
     for words in ("clever-tiny", "19+5", "32", "random", "apache-2.0"):
         assert words in text
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,7 +153,7 @@ def test_no_network_fails_at_once_and_a_copy_still_loads(
     ids=["cut", "too short", "too long", "corrupted"],
 )
 def test_a_bad_transfer_is_repeated(
-    fault: dict[str, object],
+    fault: dict[str, Any],
     where: tuple[str, str],
     client: Client,
     server: HubServer,
@@ -184,7 +185,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(
     ids=["corrupted", "too short"],
 )
 def test_a_transfer_that_stays_bad_leaves_nothing_behind(
-    fault: dict[str, object],
+    fault: dict[str, Any],
     message: str,
     where: tuple[str, str],
     client: Client,

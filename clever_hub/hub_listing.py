@@ -1,0 +1,60 @@
+"""What the organisation publishes on the Hub, described by each repository's small files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+from clever_hub.config import CONFIG_NAME
+from clever_hub.errors import CleverError, HubError, ModelFormatError
+from clever_hub.hub import ORGANISATION, api, download, patiently
+from clever_hub.weights import WEIGHTS_NAME
+from clever_hub.zoo import ModelInfo, model_info
+
+_LOG = logging.getLogger(__name__)
+
+
+def list_remote(token: str | bool | None = None) -> list[ModelInfo]:
+    """The models that the organisation ``clever-hub`` publishes; no weights are downloaded.
+
+    Args:
+        token: Access token, for private ones; None takes the one that is set.
+
+    Returns:
+        One entry for each, by name, ``clever-hub/…``. Repositories that are no CLeVER models, and
+        those whose files this user may not have, are left out with a warning.
+
+    Raises:
+        HubError: When the Hub cannot be reached or refuses.
+    """
+    return list(_described(patiently(partial(_ids, token), ORGANISATION), token))
+
+
+def _ids(token: str | bool | None) -> list[str]:
+    return sorted(model.id for model in api(token).list_models(author=ORGANISATION))
+
+
+def _described(repo_ids: list[str], token: str | bool | None) -> Iterator[ModelInfo]:
+    for repo_id in repo_ids:
+        try:
+            yield _describe(repo_id, token)
+        except CleverError as error:
+            if not (isinstance(error, ModelFormatError) or _is_gated(error)):
+                raise
+            _LOG.warning("left out of the list: %s", error)
+
+
+def _is_gated(error: CleverError) -> bool:
+    from huggingface_hub.errors import GatedRepoError
+
+    return isinstance(error, HubError) and isinstance(error.__cause__, GatedRepoError)
+
+
+def _describe(repo_id: str, token: str | bool | None) -> ModelInfo:
+    snapshot = download(repo_id, [CONFIG_NAME], optional=["evaluation.json"], token=token)
+    ask = partial(api(token).get_paths_info, repo_id, [WEIGHTS_NAME], revision=snapshot.commit)
+    sizes = [int(getattr(file, "size", 0)) for file in patiently(ask, repo_id)]
+    if not sizes:
+        raise ModelFormatError(f"{repo_id}: the repository has no {WEIGHTS_NAME}")
+    return model_info(snapshot.folder, name=repo_id, size_bytes=sizes[0])
