@@ -28,7 +28,8 @@ def run(
 
     Example: `clever-hub compare clever-resnet18 cat.jpg cat-turned.jpg`
     """
-    embeddings = from_pretrained(model, backend=backend, device=device, revision=revision).encode([a, b])
+    loaded = from_pretrained(model, backend=backend, device=device, revision=revision)
+    embeddings = loaded.encode([a, b])
     table = Table()
     table.add_column("part", style="bold")
     table.add_column("length", justify="right")

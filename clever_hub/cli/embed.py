@@ -46,8 +46,8 @@ def run(
 
     Folders are searched for images, with all their subfolders. The file has a row for each image,
     in the columns path, invariant and equivariant (lists of float32 of a fixed length); the model's
-    name, where it came from and the hash of its weights are in the metadata. Images that cannot be read are left out
-    and listed at the end.
+    name, its source and the hash of its weights are in the metadata. Images that cannot be read are
+    left out and listed at the end.
 
     Examples:
     - `clever-hub embed clever-resnet18 photos/ -o photos.parquet`

@@ -197,6 +197,8 @@ def test_embed_writes_a_row_for_each_image(
         np.testing.assert_allclose(rows, getattr(expected, part), atol=1e-5)
     assert table.schema.metadata == {
         b"clever_hub.model": b"clever-tiny",
+        b"clever_hub.source": f"folder:{model_folder}".encode(),
+        b"clever_hub.revision": b"",
         b"clever_hub.weights_sha256": sha256_of(model_folder / "model.safetensors").encode(),
         b"clever_hub.version": clever_hub.__version__.encode(),
         b"clever_hub.normalized": b"false",
