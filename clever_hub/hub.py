@@ -88,7 +88,8 @@ def download(
     Args:
         repo_id: ``user/name``.
         files: The names of the files, of which config.json is always one.
-        optional: Files that are fetched where the repository has them.
+        optional: Files that are fetched where the repository has them. That it has not is
+            remembered for each commit.
         revision: A branch, tag or commit; None is main.
         token: Access token; None takes HF_TOKEN or the one of ``hf auth login``.
         cache_dir: Where to; None is huggingface_hub's own cache.
@@ -169,17 +170,28 @@ class _Repository:
         return {file.rfilename for file in info.siblings or ()}
 
     def cached(self, name: str, revision: str | None) -> Path | None:
+        """The file in the cache, if it is there."""
+        found = self._look_up(name, revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def known_absent(self, name: str, revision: str | None) -> bool:
+        """Whether the Hub has said that there is no such file."""
+        found = self._look_up(name, revision)
+        return found is not None and not isinstance(found, str)
+
+    def _look_up(self, name: str, revision: str | None) -> object:
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(
+        return try_to_load_from_cache(
             self.repo_id, name, cache_dir=self.cache_dir, revision=revision
         )
-        return Path(found) if isinstance(found, str) else None
 
     def fetch(self, name: str, revision: str | None, optional: bool = False) -> Path:
         """Bring a file into the cache, whole and undamaged."""
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+        if optional and self.known_absent(name, revision):
+            return Path(name)
         try:
             return self.patiently(partial(self._fetch, name, revision))
         except CleverError as error:

@@ -25,12 +25,14 @@ class _Backend(NamedTuple):
         extra: The extra that installs what it imports.
         needs: What it imports.
         files: The files of a model folder that it reads; only these are downloaded.
+        optional: Files that it reads where they are there.
     """
 
     module: str
     extra: str
     needs: tuple[str, ...]
     files: tuple[str, ...] = (CONFIG_NAME, WEIGHTS_NAME)
+    optional: tuple[str, ...] = ()
 
 
 _BACKENDS = {
@@ -38,7 +40,9 @@ _BACKENDS = {
         "clever_hub.onnx_model",
         "onnx",
         ("onnxruntime",),
-        (CONFIG_NAME, "model.onnx", WEIGHTS_NAME),
+        (CONFIG_NAME, "model.onnx"),
+        # Of a variant (float16, int8) the graph has weights of its own.
+        (WEIGHTS_NAME, "model.onnx.data"),
     ),
     "torch": _Backend(
         "clever_hub.torch_model", "torch", ("torch", "timm", "safetensors", "jaxtyping")
@@ -133,7 +137,7 @@ def from_pretrained(
     folder, source = resolve(
         name_or_path,
         files=chosen.files,
-        optional=(),
+        optional=chosen.optional,
         revision=revision,
         token=token,
         cache_dir=cache_dir,

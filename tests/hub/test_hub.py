@@ -84,6 +84,19 @@ def test_a_second_load_asks_one_question_and_moves_nothing(
     assert server.log == [], "a commit never changes"
 
 
+def test_a_file_that_a_commit_has_not_is_asked_for_once(
+    client: Client, repo: str, server: HubServer, tmp_path: Path
+) -> None:
+    options = {"optional": ["model.onnx.data", "README.md"], "cache_dir": tmp_path}
+    folder, *_ = client.call(DOWNLOAD, repo, TORCH_FILES, **options)
+    assert (Path(folder) / "README.md").is_file()
+    assert not (Path(folder) / "model.onnx.data").exists()
+    server.log.clear()
+    client.call(DOWNLOAD, repo, TORCH_FILES, **options)
+    assert [entry.method for entry in server.log] == ["HEAD"]
+    client.call(DOWNLOAD, repo, TORCH_FILES, **options, local_files_only=True)
+
+
 def test_branch_tag_and_commit(
     client: Client, repo: str, server: HubServer, tmp_path: Path
 ) -> None:
