@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -91,7 +92,7 @@ def translate(
         return _answered(error, repo_id, revision)
     if isinstance(error, HFValidationError):
         return ModelNotFoundError(f"{repo_id!r} is not the name of a repository: {error}")
-    if isinstance(error, _NetworkError):
+    if isinstance(error, (_NetworkError, OfflineModeIsEnabled)):
         return _unreachable(error, repo_id)
     if isinstance(error, (OSError, RuntimeError, DamagedFileError)):
         return _local(error, repo_id, cache_dir)
@@ -142,7 +143,10 @@ def _refused(error: HfHubHTTPError, repo_id: str) -> CleverError:
     status = _status(error)
     said = error.response.headers.get("X-Error-Message") or _first_line(error)
     if status == 401:
-        what = f"{said}. The access token is wrong or has expired: `hf auth login`, or unset it"
+        what = (
+            f"{said}. The access token is missing, wrong or has expired: `hf auth login`, or "
+            "set HF_TOKEN"
+        )
     elif status == 403:
         what = f"{said}. The access token does not allow this"
     elif status == 412:
@@ -159,6 +163,8 @@ def _refused(error: HfHubHTTPError, repo_id: str) -> CleverError:
 
 
 def _unreachable(error: BaseException, repo_id: str) -> CleverError:
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubError(f"{repo_id}: this needs the Hub, and HF_HUB_OFFLINE is set. Unset it")
     return HubError(
         f"{repo_id}: cannot reach {constants.ENDPOINT} ({_first_line(error)}). Check the network; "
         "a model that was loaded before also loads without, and a model folder always does"
@@ -185,8 +191,8 @@ def _local(error: Exception, repo_id: str, cache_dir: str | os.PathLike[str] | N
         )
     elif number is None:
         what = (
-            f"the download failed: {_first_line(error)}. Nothing was kept. Try again; "
-            "HF_HUB_DISABLE_XET=1 downloads over plain HTTP"
+            f"the transfer failed: {_first_line(error)}. Nothing half was kept. Try again; "
+            "HF_HUB_DISABLE_XET=1 takes plain HTTP"
         )
     elif number in _DISK_FULL:
         what = f"no space left in the cache {cache}. Make room, {other}"

@@ -51,11 +51,12 @@ def write_card(folder: str | Path) -> Path:
     return write_text(folder / CARD_NAME, make_card(folder))
 
 
-def make_card(folder: str | Path) -> str:
+def make_card(folder: str | Path, repo_id: str | None = None) -> str:
     """The text of the card, front matter included.
 
     Args:
         folder: A model folder.
+        repo_id: Where it is published; the snippets then load it from there.
 
     Returns:
         Markdown. The same inputs give the same bytes.
@@ -80,7 +81,7 @@ def make_card(folder: str | Path) -> str:
         _summary(config),
         METHOD,
         _measured(evaluation),
-        _usage(folder, config),
+        _usage(folder, config, repo_id),
         _training(config),
         _limits(config, evaluation),
         f"## Citation\n\n{CITATION}",
@@ -233,11 +234,16 @@ def _commands(evaluation: Mapping[str, Any]) -> str:
     return "Made by " + "; ".join(sorted(made)) + ". All figures are in `evaluation.json`."
 
 
-def _usage(folder: Path, config: ModelConfig) -> str:
+def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
+    places = {
+        "name": repo_id or config.name,
+        "where": repo_id or "FOLDER",
+        "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",
+    }
     lines = ["## Use"]
     for title, needs, code in SNIPPETS:
         if (folder / needs).is_file():
-            lines.append(f"{title}\n\n```python\n{code.format(name=config.name)}\n```")
+            lines.append(f"{title}\n\n```python\n{code.format(**places)}\n```")
     return "\n\n".join(lines)
 
 

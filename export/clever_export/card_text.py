@@ -25,7 +25,8 @@ CITATION = """\
 ```
 """
 
-# Title, the file that the reader needs, code. FOLDER stands for a local copy of the repository.
+# Title, the file that the reader needs, code. {where} is the repository on the Hub; before there is
+# one, {name} is the model's name and FOLDER stands for a copy of the folder.
 SNIPPETS = (
     (
         'With clever-hub, `pip install "clever-hub[torch]"`:',
@@ -52,8 +53,8 @@ e = model.encode("photo.jpg")""",
         """\
 from transformers import AutoImageProcessor, AutoModel
 
-processor = AutoImageProcessor.from_pretrained("FOLDER", trust_remote_code=True)
-model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True)""",
+processor = AutoImageProcessor.from_pretrained("{where}", trust_remote_code=True)
+model = AutoModel.from_pretrained("{where}", trust_remote_code=True)""",
     ),
     (
         "timm (`pretrained=True` is needed, or the weights stay random):",
@@ -61,7 +62,7 @@ model = AutoModel.from_pretrained("FOLDER", trust_remote_code=True)""",
         """\
 import timm
 
-backbone = timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)""",
+backbone = timm.create_model("{timm}", pretrained=True, num_classes=0)""",
     ),
 )
 

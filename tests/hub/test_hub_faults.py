@@ -129,7 +129,7 @@ def test_a_copy_that_is_there_loads_while_the_hub_is_down(
 def test_a_wrong_token_says_so(
     client: Client, server: HubServer, repo: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(CallFailed, match=r"HubError.*401.*token is wrong or has expired"):
+    with pytest.raises(CallFailed, match=r"HubError.*401.*token is missing, wrong or has expired"):
         client.call(DOWNLOAD, repo, NAMES, cache_dir=tmp_path, token="hf_secret123")
     assert "hf_secret123" not in client.output.read_text()
 

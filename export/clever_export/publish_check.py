@@ -1,0 +1,129 @@
+"""Is a model folder ready to be published?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+import clever_hub
+from clever_export.card import CARD_NAME, EVALUATION_NAME, PICTURE_NAME, make_card
+from clever_export.package import PROCESSOR_NAME, REMOTE_CODE
+from clever_export.verify import REPORT_NAME
+from clever_hub.config import CONFIG_NAME
+from clever_hub.errors import CleverError, ModelFormatError
+from clever_hub.weights import WEIGHTS_NAME, sha256_of
+
+GRAPH_NAME = "model.onnx"
+REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE, CARD_NAME)
+KNOWN = frozenset((*REQUIRED, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
+# The graph alone has 100 kB or less; more means weights that nobody keeps in step.
+MAX_GRAPH_BYTES = 1_000_000
+_CARD_KEYS = ("license", "library_name", "pipeline_tag", "tags")
+
+
+def check_folder(folder: str | Path) -> list[Path]:
+    """Check everything that a reader relies on.
+
+    The folder must load strictly in both backends, be verified green with these very weights, have
+    a complete card with today's figures, the remote code of this package unchanged, and no file
+    that does not belong.
+
+    Args:
+        folder: A model folder, as ``clever-hub export`` writes it.
+
+    Returns:
+        Its files, sorted by name.
+
+    Raises:
+        ModelFormatError: Lists everything that is wrong, with what to do.
+
+    Example:
+        >>> [path.name for path in check_folder("my-model")]  # doctest: +SKIP
+        ['README.md', 'config.json', …]
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelFormatError(f"{folder}: expected a model folder, found none")
+    paths = sorted(folder.iterdir())
+    problems = list(_file_problems(folder, paths))
+    if not problems:  # the rest reads the files
+        problems = [*_load_problems(folder), *_report_problems(folder), *_card_problems(folder)]
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        raise ModelFormatError(f"{folder}: not ready to be published\n{listed}")
+    return paths
+
+
+def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
+    for path in paths:
+        if path.name not in KNOWN:
+            yield f"{path.name} does not belong into a model repository. Remove it"
+        elif path.is_symlink() or not path.is_file():
+            yield f"{path.name} is no regular file. Put a copy in its place"
+        elif path.stat().st_size == 0:
+            yield f"{path.name} is empty"
+    missing = [name for name in REQUIRED if not (folder / name).exists()]
+    if missing:
+        yield f"missing: {', '.join(missing)}. `clever-hub export MODEL --out NEW` writes them"
+    graph = folder / GRAPH_NAME
+    if graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
+        yield f"{GRAPH_NAME} has {graph.stat().st_size:,} bytes: it holds weights. Export it again"
+    for name in REMOTE_CODE:
+        source = files("clever_hub") / "transformers" / name
+        path = folder / name
+        if path.is_file() and path.read_text(encoding="utf-8") != source.read_text("utf-8"):
+            yield f"{name} is not this version's. Export the folder again"
+
+
+def _load_problems(folder: Path) -> Iterator[str]:
+    for backend in ("torch", "onnx"):
+        try:
+            clever_hub.from_pretrained(folder, backend=backend)
+        except CleverError as error:
+            yield f"does not load with the {backend} backend: {error}"
+
+
+def _report_problems(folder: Path) -> Iterator[str]:
+    advice = f"Run `clever-hub verify {folder} PHOTOS`"
+    try:
+        report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+        green, digest = report["green"], report["weights_sha256"]
+    except FileNotFoundError:
+        yield f"not verified: no {REPORT_NAME}. {advice}"
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{REPORT_NAME} cannot be read ({error!r}). {advice}"
+        return
+    if green is not True:
+        yield f"{REPORT_NAME} is not green: its readers differ. Export the folder again; {advice}"
+    if digest != sha256_of(folder / WEIGHTS_NAME):
+        yield f"{REPORT_NAME} is about other weights. {advice}"
+
+
+def _card_problems(folder: Path) -> Iterator[str]:
+    advice = "`clever-hub export MODEL --out NEW` writes a complete one"
+    try:
+        card = ModelCard.load(folder / CARD_NAME)
+        expected = ModelCard(make_card(folder))
+    except (CleverError, ValueError, KeyError) as error:
+        yield f"{CARD_NAME}: {error}. {advice}"
+        return
+    found, wanted = _front_matter(card), _front_matter(expected)
+    if missing := [key for key in _CARD_KEYS if not found.get(key)]:
+        yield f"{CARD_NAME} lacks {', '.join(missing)} in its front matter. {advice}"
+    if found.get("model-index") != wanted.get("model-index"):
+        yield f"{CARD_NAME} has other figures than {EVALUATION_NAME}. {advice}"
+    headings = [line for line in expected.content.splitlines() if line.startswith("## ")]
+    if absent := [line for line in headings if line not in card.content]:
+        yield f"{CARD_NAME} lacks the sections {', '.join(absent)}. {advice}"
+
+
+def _front_matter(card: ModelCard) -> dict[str, Any]:
+    data: Any = card.data
+    content: dict[str, Any] = data.to_dict()
+    return content
