@@ -32,6 +32,8 @@ class Embeddings:
         invariant: float32 (N, d_i); z_IR in the paper, stays when a photo is turned or distorted.
         equivariant: float32 (N, d_e); z_EF in the paper, moves with it.
         skipped: The images that have no row, with ``on_error="skip"``.
+        tokens: float32 (N, rows, columns, d_i + d_e), the token of each patch, top left first,
+            where they were asked for; else None.
 
     Example:
         >>> e = Embeddings(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
@@ -42,11 +44,16 @@ class Embeddings:
     invariant: NDArray[np.float32]
     equivariant: NDArray[np.float32]
     skipped: tuple[Skipped, ...] = ()
+    tokens: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         shapes = self.invariant.shape, self.equivariant.shape
         if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][0]:
             raise ValueError(f"expected shapes (N, d_i) and (N, d_e), got {shapes[0]}, {shapes[1]}")
+        if self.tokens is not None and (self.tokens.ndim != 4 or len(self.tokens) != len(self)):
+            raise ValueError(
+                f"expected tokens of shape ({len(self)}, rows, columns, d), got {self.tokens.shape}"
+            )
 
     @property
     def full(self) -> NDArray[np.float32]:
@@ -62,24 +69,28 @@ class Embeddings:
     def __getitem__(self, index: int | slice | NDArray[np.generic]) -> Embeddings:
         """The chosen rows, always with two dimensions: ``e[0].invariant`` is (1, d_i)."""
         rows = np.atleast_1d(np.arange(len(self))[index])
-        return Embeddings(self.invariant[rows], self.equivariant[rows])
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Embeddings(self.invariant[rows], self.equivariant[rows], tokens=tokens)
 
     def __repr__(self) -> str:
+        tokens = "" if self.tokens is None else f", tokens={self.tokens.shape}"
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"Embeddings(invariant={self.invariant.shape}, "
-            f"equivariant={self.equivariant.shape}{skipped})"
+            f"equivariant={self.equivariant.shape}{tokens}{skipped})"
         )
 
     def normalized(self) -> Embeddings:
         """Unit vectors, each part by itself, so that a dot product is a cosine.
 
         Returns:
-            New embeddings; a row of zeros stays zeros.
+            New embeddings; a row of zeros stays zeros. Tokens become unit vectors as a whole: the
+            split is trained on the embedding, not on them.
         """
-        return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped)
+        tokens = None if self.tokens is None else _unit(self.tokens)
+        return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped, tokens)
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)

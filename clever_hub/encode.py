@@ -17,7 +17,7 @@ from PIL import Image
 
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, Skipped
-from clever_hub.errors import ImageError
+from clever_hub.errors import ConfigError, ImageError
 from clever_hub.images import ImageSource, describe
 from clever_hub.preprocess import Preprocessor
 
@@ -54,6 +54,19 @@ class EncoderMixin:
         """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
         raise NotImplementedError
 
+    def _token_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in an input; ConfigError where there are none to be had."""
+        raise ConfigError(
+            "tokens=True: this backend gives no patch tokens, the torch backend does. "
+            'Load the model with backend="torch"'
+        )
+
+    def _embed_tokens(
+        self, pixel_values: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embed (N, 3, H, W): (N, num_features), and (N, rows, columns, num_features) tokens."""
+        raise NotImplementedError
+
     def encode(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -63,6 +76,7 @@ class EncoderMixin:
         progress: bool = False,
         on_error: OnError = "raise",
         num_workers: int | None = None,
+        tokens: bool = False,
     ) -> Embeddings:
         """Embed images.
 
@@ -75,6 +89,9 @@ class EncoderMixin:
             on_error: ``"raise"`` stops at the first image that cannot be read; ``"skip"`` leaves it
                 out and lists it in ``Embeddings.skipped``.
             num_workers: Threads that decode; None chooses by the number of cores.
+            tokens: Of a vision transformer, with the torch backend: also give the token of each
+                patch after the final norm, for dense tasks. A photo has hundreds, 0.3 MB for a
+                ViT-S at 224 px: take ``encode_batches`` for many photos.
 
         Returns:
             The embeddings, in the order of the input; of one image, one row.
@@ -82,6 +99,7 @@ class EncoderMixin:
         Raises:
             ImageError: When an image cannot be read; names it.
             ValueError: When an option is out of range.
+            ConfigError: When tokens are asked of a backbone or a backend that has none.
 
         Example:
             >>> model.encode(["a.jpg", "b.jpg"]).invariant.shape  # doctest: +SKIP
@@ -93,17 +111,19 @@ class EncoderMixin:
             normalize=normalize,
             on_error=on_error,
             num_workers=num_workers,
+            tokens=tokens,
         )
         if progress:
             from clever_hub.progress import track
 
             batches = track(batches, total=1 if _is_one(images) else _length(images))
         parts = [batch.embeddings for batch in batches]
-        empty = self._split(np.empty((0, self.config.num_features), np.float32))
+        empty = self._embed_images([], tokens)
         return Embeddings(
             np.concatenate([empty.invariant, *(part.invariant for part in parts)]),
             np.concatenate([empty.equivariant, *(part.equivariant for part in parts)]),
             tuple(skipped for part in parts for skipped in part.skipped),
+            _join_tokens([empty, *parts]),
         )
 
     def encode_batches(
@@ -114,6 +134,7 @@ class EncoderMixin:
         normalize: bool = False,
         on_error: OnError = "raise",
         num_workers: int | None = None,
+        tokens: bool = False,
     ) -> Iterator[EncodedBatch]:
         """Embed images piece by piece, for inputs whose embeddings do not fit into memory.
 
@@ -126,6 +147,7 @@ class EncoderMixin:
             normalize: As for ``encode``.
             on_error: As for ``encode``.
             num_workers: As for ``encode``.
+            tokens: As for ``encode``.
 
         Yields:
             Batches in the order of the input.
@@ -133,6 +155,7 @@ class EncoderMixin:
         Raises:
             ImageError: As for ``encode``.
             ValueError: When an option is out of range.
+            ConfigError: As for ``encode``.
         """
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         if batch_size < 1 or workers < 1:
@@ -141,8 +164,10 @@ class EncoderMixin:
             )
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        if tokens:
+            self._token_grid()  # refused now, not at the first batch
         stream = cast("Iterable[ImageSource]", [images] if _is_one(images) else images)
-        return self._stream(stream, batch_size, normalize, on_error, workers)
+        return self._stream(stream, batch_size, normalize, on_error, workers, tokens)
 
     def _stream(
         self,
@@ -151,12 +176,13 @@ class EncoderMixin:
         normalize: bool,
         on_error: OnError,
         workers: int,
+        tokens: bool,
     ) -> Iterator[EncodedBatch]:
         prepared = _prepare(self.preprocessor, images, ahead=2 * batch_size, workers=workers)
         # Closed here rather than by the garbage collector: it ends the threads.
         with closing(prepared):
             for good, bad in _batched(prepared, batch_size, on_error):
-                embeddings = self._split(self._embed_images(good))
+                embeddings = self._embed_images(good, tokens)
                 embeddings = embeddings.normalized() if normalize else embeddings
                 yield EncodedBatch(
                     [image.position for image in good],
@@ -164,10 +190,18 @@ class EncoderMixin:
                     replace(embeddings, skipped=tuple(bad)),
                 )
 
-    def _embed_images(self, images: Sequence[_Prepared]) -> NDArray[np.float32]:
+    def _embed_images(self, images: Sequence[_Prepared], tokens: bool) -> Embeddings:
         if not images:
-            return np.empty((0, self.config.num_features), np.float32)
-        return self._embed_batch(np.stack([image.pixels for image in images]))
+            width = self.config.num_features
+            empty = self._split(np.empty((0, width), np.float32))
+            if not tokens:
+                return empty
+            return replace(empty, tokens=np.empty((0, *self._token_grid(), width), np.float32))
+        pixel_values = np.stack([image.pixels for image in images])
+        if not tokens:
+            return self._split(self._embed_batch(pixel_values))
+        embedding, patches = self._embed_tokens(pixel_values)
+        return replace(self._split(embedding), tokens=patches)
 
     def _split(self, embedding: NDArray[np.float32]) -> Embeddings:
         """Cut (N, num_features) in two; copies, so that a kept part does not keep the whole."""
@@ -235,6 +269,11 @@ def _is_one(images: object) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
     return isinstance(images, (str, os.PathLike, bytes, Image.Image))
+
+
+def _join_tokens(parts: Sequence[Embeddings]) -> NDArray[np.float32] | None:
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    return np.concatenate(tokens) if tokens else None
 
 
 def _length(images: object) -> int | None:

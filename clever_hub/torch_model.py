@@ -21,8 +21,10 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError, suggest
 from clever_hub.files import atomic_path, to_json
+from clever_hub.onnx_variant import GRAPH_NAME, VARIANT_KEY
 from clever_hub.preprocess import Preprocessor
 from clever_hub.resolve import Source
+from clever_hub.tokens import embed_tokens, token_grid
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000
@@ -130,6 +132,11 @@ class CleverModel(EncoderMixin, nn.Module):
         """
         target = _device(device), _dtype(dtype)
         config = ModelConfig.load(folder)
+        if VARIANT_KEY in config.extra:
+            raise ModelFormatError(
+                f"{folder}: an ONNX variant, whose weights no other reader has. Load it with "
+                'backend="onnx"'
+            )
         with Weights(Path(folder) / WEIGHTS_NAME) as weights:
             weights.check(expected_shapes(config))
             model = cls(config)
@@ -160,6 +167,21 @@ class CleverModel(EncoderMixin, nn.Module):
             embedding: Tensor = self.backbone(inputs)
             result: NDArray[np.float32] = embedding.float().cpu().numpy()
         return result
+
+    def _token_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches in an input; ConfigError for other than ViTs."""
+        config = self.config
+        return token_grid(self.backbone, config.architecture, config.preprocessing.crop_size)
+
+    def _embed_tokens(
+        self, pixel_values: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embed (N, 3, H, W): (N, num_features), and (N, rows, columns, num_features) tokens."""
+        parameter = next(self.backbone.parameters())
+        inputs = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
+        with self._evaluating(), torch.inference_mode():
+            found = embed_tokens(self.backbone, inputs, self._token_grid())
+            return found.embedding.float().cpu().numpy(), found.patches.float().cpu().numpy()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -239,7 +261,7 @@ def write_model_folder(
 
 def _check_graph(folder: Path, content: bytes) -> None:
     """Refuse weights that the folder's model.onnx was not made for: it points into their bytes."""
-    graph = folder / "model.onnx"
+    graph = folder / GRAPH_NAME
     # The graph holds the hash as text; searching for it spares a dependency on onnx.
     digest = hashlib.sha256(content).hexdigest()
     if graph.is_file() and digest.encode() not in graph.read_bytes():

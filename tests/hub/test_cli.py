@@ -53,7 +53,9 @@ def test_the_installed_command_runs() -> None:
     assert done.stdout == f"clever-hub {clever_hub.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["list", "info", "embed", "compare"])
+@pytest.mark.parametrize(
+    "verb", ["list", "info", "embed", "compare", "attention", "finetune", "report"]
+)
 def test_every_verb_is_listed_and_teaches_by_example(verb: str) -> None:
     assert verb in run("--help").stdout
     text = run(verb, "--help").stdout

@@ -1,0 +1,45 @@
+"""``clever-hub attention``: what a vision transformer looks at, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clever_hub.cli.options import Device, Model, Revision
+from clever_hub.errors import DataError
+from clever_hub.pretrained import from_pretrained
+
+
+def run(
+    model: Model,
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="The picture to write, a .png.")],
+    device: Device = None,
+    revision: Revision = None,
+) -> None:
+    """Draw where a vision transformer looks: the attention of its last block, over the photo.
+
+    The picture has the photo as the model sees it, the mean over the heads, and each head by
+    itself. It is the CLS token's attention, which the embedding is read from. ResNets and other
+    backbones without attention are refused.
+
+    Example: `clever-hub attention my-vit cat.jpg -o attention.png`
+    """
+    if out.suffix.lower() != ".png":
+        raise DataError(f"--output: expected a name that ends in .png, got {out}")
+    loaded = from_pretrained(model, device=device, revision=revision)
+    from clever_hub.attention_picture import attention_picture, seen
+    from clever_hub.files import atomic_path
+    from clever_hub.tokens import attention_maps
+
+    maps = attention_maps(loaded, loaded.preprocessor.batch([image]))
+    photo = seen(loaded.config.preprocessing, image)
+    picture = attention_picture(photo, maps[0], loaded.config.name)
+    with atomic_path(out) as temporary:
+        picture.save(temporary, format="PNG")
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"{maps.shape[1]} heads → {out}", markup=False
+    )
