@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,43 +11,84 @@ import typer
 from clever_hub.cli.console import fail, output
 
 
+class _Precision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder, or the name of a shipped model.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist yet.")],
+    precision: Annotated[
+        _Precision, typer.Option(help="What the graph computes in: fp16 for GPUs, int8 for CPUs.")
+    ] = _Precision.fp32,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option("--with-preprocessing", help="The graph takes uint8 pixels, NHWC, cropped."),
+    ] = False,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="The weights are inside model.onnx.")
+    ] = False,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photos to calibrate int8 with and to measure the loss on; or a folder."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most photos to use.")] = 256,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it though it is not faithful to the model.")
+    ] = False,
 ) -> None:
-    """Write a complete model folder that every reader loads.
+    """Write a complete model folder that every reader loads, or a variant for ONNX Runtime alone.
 
-    Copies the weights and adds model.onnx (a graph that points into the weights file),
-    preprocessor_config.json, remote code for transformers, and the model card.
+    Without options it copies the weights and adds model.onnx (a graph that points into the weights
+    file), preprocessor_config.json, remote code for transformers, and the model card. A variant has
+    weights of its own: another precision, normalisation in the graph, or one file.
 
-    **Example:** `clever-hub export runs/mine/model --out my-model`, then
-    `clever-hub verify my-model photos/`.
+    Examples:
+    - `clever-hub export runs/mine/model --out my-model`
+    - `clever-hub export clever-resnet18 --out small --precision int8 --images photos/`
     """
-    from clever_export.package import package
-    from clever_hub.errors import ConfigError
+    from clever_export.package import copy_model, new_folder, package
     from clever_hub.resolve import resolve
 
     folder, _ = resolve(model)
-    if out.exists():
-        raise ConfigError(f"--out: {out} is there already. Remove it, or name another folder")
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name in ("config.json", "model.safetensors", "evaluation.json"):
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, temporary / name)
-        package(temporary)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if precision is _Precision.fp32 and not with_preprocessing and not single_file:
+        with new_folder(out) as temporary:
+            package(copy_model(folder, temporary))
+    else:
+        from clever_export.variants import export_variant
+        from clever_hub.cli.embed import find_images
+
+        with new_folder(out) as temporary:
+            measured = export_variant(
+                folder,
+                temporary,
+                precision=precision.value,
+                with_preprocessing=with_preprocessing,
+                single_file=single_file,
+                images=list(find_images(images or []))[:limit],
+                force=force,
+            )
+        if measured is not None:
+            output().print(
+                f"Mean cosine to the model, centred, {measured.images} held-out photos: "
+                f"{measured.describe()}",
+                highlight=False,
+            )
     output().print(f"Wrote {out}", highlight=False)
 
 
 def verify(
-    folder: Annotated[str, typer.Argument(help="A model folder, or the name of a shipped model.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    folder: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Image files, or folders of them. Drawn pictures when left out."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most images to read.")] = 32,
+    report: Annotated[
+        Path | None, typer.Option(help="The report to write. FOLDER/verify.json when left out.")
+    ] = None,
 ) -> None:
     """Check that every installed reader gives the same vectors, from image file to vector.
 
@@ -59,26 +100,24 @@ def verify(
     """
     from rich.table import Table
 
-    from clever_export.verify import TOLERANCE
     from clever_export.verify import verify as run
     from clever_hub.cli.embed import find_images
     from clever_hub.resolve import resolve
 
     path, _ = resolve(folder)
-    agreements = run(path, list(find_images(images))[:limit])
-    table = Table(title=f"{path.name}: difference from clever_hub torch")
+    agreements = run(path, list(find_images(images or []))[:limit], report)
+    table = Table(title=f"{path.name}: difference from {agreements[0].reader}")
     for heading in ("reader", "batch", "max abs difference", "min cosine", ""):
         table.add_column(heading, justify="left" if heading in ("reader", "") else "right")
     for agreement in agreements:
-        parts = ("invariant", "equivariant")
         table.add_row(
             agreement.reader,
             str(agreement.batch_size),
-            " / ".join(f"{agreement.max_abs[part]:.1e}" for part in parts),
-            " / ".join(f"{agreement.min_cosine[part]:.6f}" for part in parts),
+            " / ".join(f"{value:.1e}" for value in agreement.max_abs.values()),
+            " / ".join(f"{value:.6f}" for value in agreement.min_cosine.values()),
             "[green]ok[/green]" if agreement.green else "[red]differs[/red]",
         )
     table.caption = "invariant / equivariant part"
     output().print(table)
     if not all(agreement.green for agreement in agreements):
-        fail(f"readers differ by more than {TOLERANCE}: this folder should not be published")
+        fail("readers differ by more than the tolerance: this folder should not be published")

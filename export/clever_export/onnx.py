@@ -4,6 +4,10 @@ ONNX stores large initialisers as external data: a file, an offset, a length. sa
 tensors out uncompressed, one after the other. So ``model.onnx`` can name the very bytes that every
 other reader loads, and there is one copy of the weights that nothing can drift from. Matrices
 stored as float16 pass through a Cast that ONNX Runtime folds once, at load.
+
+The exporter's own optimiser rewrites weights, so it stays off; what it would clean up besides is
+done here, because ONNX Runtime only fuses a convolution with its batch norm when the convolution's
+bias is a constant or absent.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
-from clever_hub.onnx_model import CONFIG_KEY, GRAPH_NAME, HASH_KEY
+from clever_hub.onnx_model import CONFIG_KEY, HASH_KEY
+from clever_hub.onnx_variant import GRAPH_NAME, PIXEL_VALUES
 from clever_hub.torch_model import CleverModel
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
@@ -68,7 +74,6 @@ def export_onnx(folder: str | Path) -> Path:
     folder = Path(folder)
     model = CleverModel.from_folder(folder)
     graph = _trace(model)
-    _strip(graph)
     with Weights(folder / WEIGHTS_NAME) as weights:
         _point_into(graph, weights)
         metadata = {HASH_KEY: weights.sha256(), CONFIG_KEY: json.dumps(model.config.to_dict())}
@@ -89,20 +94,67 @@ def _trace(model: CleverModel) -> Any:
     size = model.config.preprocessing.crop_size
     # Two images: an exporter may take a batch of one for a constant.
     example = torch.zeros(2, 3, size, size)
+    return trace(_Exported(model), example, PIXEL_VALUES, fold=_fold_all_but_weights)
+
+
+def trace(module: nn.Module, example: Tensor, input_name: str, fold: Callable[[Any], None]) -> Any:
+    """Trace a module that gives the two parts, the first dimension left open.
+
+    Args:
+        module: From a batch to ``(invariant, equivariant)``.
+        example: A batch of two.
+        input_name: What the graph calls its input.
+        fold: Simplifies the onnx_ir model in place.
+
+    Returns:
+        The onnx.ModelProto, weights inside, without notes on the machine that made it.
+    """
     with _quiet():
         program = torch.onnx.export(
-            _Exported(model).eval(),
+            module.eval(),
             (example,),
-            input_names=["pixel_values"],
+            input_names=[input_name],
             output_names=["invariant", "equivariant"],
-            dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
             verbose=False,
         )
-    assert program is not None
-    return program.model_proto
+        assert program is not None
+        fold(program.model)
+        graph = program.model_proto
+    _drop_zero_biases(graph)
+    _strip(graph)
+    return graph
+
+
+def _fold_all_but_weights(model: Any) -> None:
+    """Compute what follows from constants and shapes, and leave every weight as it is."""
+
+    def should_fold(node: Any) -> bool | None:
+        reads_weights = any(
+            value is not None and value.name.startswith(_PREFIX) for value in node.inputs
+        )
+        return False if reads_weights and node.op_type != "Shape" else None
+
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
+    optimizer.remove_unused_nodes(model)
+
+
+def _drop_zero_biases(graph: Any) -> None:
+    """Leave out the zeros that the exporter gives to convolutions without a bias."""
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Conv" and node.input[2:] else None
+        if bias is None or bias.name.startswith(_PREFIX):
+            continue
+        if not numpy_helper.to_array(bias).any():
+            del node.input[2]
+    used = {name for node in graph.graph.node for name in node.input}
+    kept = [tensor for tensor in graph.graph.initializer if tensor.name in used]
+    graph.graph.ClearField("initializer")
+    graph.graph.initializer.extend(kept)
 
 
 def _strip(graph: Any) -> None:

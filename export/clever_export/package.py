@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from clever_export.card import write_card
+from clever_export.card import EVALUATION_NAME, write_card
 from clever_export.onnx import export_onnx
 from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.errors import ConfigError
 from clever_hub.files import write_json, write_text
+from clever_hub.weights import WEIGHTS_NAME
 
 PROCESSOR_NAME = "preprocessor_config.json"
 REMOTE_CODE = ("configuration_clever.py", "modeling_clever.py", "image_processing_clever.py")
@@ -43,14 +48,8 @@ def package(folder: str | Path) -> Path:
     config = ModelConfig.load(folder)
     config = replace(config, extra={**config.extra, "auto_map": AUTO_MAP})
     write_json(folder / CONFIG_NAME, config.to_dict())
-    write_json(
-        folder / PROCESSOR_NAME,
-        {
-            "image_processor_type": "CleverImageProcessor",
-            "auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]},
-            **config.preprocessing.to_dict(),
-        },
-    )
+    # Numbers alone: config.json names the class, and CleverImageProcessor.to_dict says why only it.
+    write_json(folder / PROCESSOR_NAME, config.preprocessing.to_dict())
     for name in REMOTE_CODE:
         # Not through the package clever_hub.transformers: importing it needs transformers.
         source = files("clever_hub") / "transformers" / name
@@ -58,3 +57,44 @@ def package(folder: str | Path) -> Path:
     export_onnx(folder)
     write_card(folder)
     return folder
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it becomes ``out`` when the block ends well.
+
+    Args:
+        out: The folder to be made.
+
+    Yields:
+        An empty folder beside it.
+
+    Raises:
+        ConfigError: When ``out`` is there already: what it holds may be somebody's only copy.
+    """
+    if out.exists():
+        raise ConfigError(f"--out: {out} is there already. Remove it, or name another folder")
+    temporary = out.with_name(f".{out.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_model(source: Path, target: Path) -> Path:
+    """Copy what a model is, without what ``package`` makes of it.
+
+    Args:
+        source: A model folder.
+        target: A folder that exists.
+
+    Returns:
+        The target.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME, EVALUATION_NAME):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,21 @@ import torch
 
 import clever_hub
 from clever_export.onnx import _point_into, check_graph, export_onnx
+from clever_export.verify import verify
 from clever_hub.errors import ModelFormatError
 from clever_hub.onnx_model import read_graph_config
 from clever_hub.weights import Weights
 
 Exported = Callable[..., Path]
-ALL = pytest.mark.parametrize("half", [True, False], ids=["float16", "float32"])
 BOTH = pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
+# How weights are stored is no matter of the architecture: float32 is shown with one.
+ALL = pytest.mark.parametrize(
+    ("architecture", "half"),
+    [("test_resnet", True), ("test_vit", True), ("test_resnet", False)],
+    ids=["resnet-float16", "vit-float16", "resnet-float32"],
+)
 
 
-@BOTH
 @ALL
 def test_torch_and_onnx_agree_on_real_photos_at_every_batch_size(
     architecture: str, half: bool, exported: Exported, photos: dict[str, Path]
@@ -56,7 +62,6 @@ def test_a_bare_session_needs_nothing_but_the_folder(
     np.testing.assert_allclose(equivariant, expected.equivariant, rtol=0, atol=1e-4)
 
 
-@BOTH
 @ALL
 def test_every_weight_lies_in_the_weights_file(
     architecture: str, half: bool, exported: Exported
@@ -96,11 +101,61 @@ def test_the_graph_says_nothing_of_the_machine_that_made_it(exported: Exported) 
     assert str(Path.home()).encode() not in content
 
 
-def test_the_same_folder_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
-    shutil.copytree(exported("test_resnet"), tmp_path, dirs_exist_ok=True)
-    before = (tmp_path / "model.onnx").read_bytes()
-    export_onnx(tmp_path)
-    assert (tmp_path / "model.onnx").read_bytes() == before
+@ALL
+def test_onnx_runtime_folds_casts_and_batch_norms_into_the_convolutions(
+    architecture: str, half: bool, exported: Exported, tmp_path: Path
+) -> None:
+    """What it cannot fold at load it would compute again for each batch."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Later levels are for this machine's processor.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(exported(architecture, half) / "model.onnx", options)
+    graph = onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    left = {node.op_type for node in graph.node if constants.issuperset(node.input)}
+    assert left <= {"Constant"}
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+
+
+def test_the_hubs_cache_of_symbolic_links_serves_onnx_and_timm(
+    exported: Exported, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    """huggingface_hub keeps blobs by hash, and snapshots that link to them."""
+    folder, commit = exported("test_resnet"), "c" * 40
+    repository = tmp_path / "models--somebody--clever-test"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for number, name in enumerate(("config.json", "model.safetensors", "model.onnx")):
+        shutil.copyfile(folder / name, repository / "blobs" / str(number))
+        (snapshot / name).symlink_to(repository / "blobs" / str(number))
+    expected = clever_hub.from_pretrained(folder)
+    found = clever_hub.from_pretrained(snapshot, backend="onnx").encode(photos["coffee"])
+    np.testing.assert_allclose(
+        found.full, expected.encode(photos["coffee"]).full, rtol=0, atol=1e-4
+    )
+    backbone = timm.create_model(
+        "hf-hub:somebody/clever-test", pretrained=True, num_classes=0, cache_dir=str(tmp_path)
+    )
+    ours, theirs = expected.backbone.state_dict(), backbone.state_dict()
+    assert theirs.keys() == ours.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_model_without_an_equivariant_part(exported: Exported, tmp_path: Path) -> None:
+    """A split ratio of 1.0 is plain SimSiam or DINO: every reader takes it."""
+    model = clever_hub.from_pretrained(exported("test_resnet"))
+    model.config = replace(model.config, invariant_dim=96)
+    export_onnx(model.save_pretrained(tmp_path))
+    agreements = verify(tmp_path)
+    assert {agreement.reader for agreement in agreements} >= {"timm", "onnxruntime"}
+    assert all(agreement.green and "invariant" in agreement.max_abs for agreement in agreements)
+    output = clever_hub.from_pretrained(tmp_path, backend="onnx")(np.zeros((1, 3, 32, 32), "f"))
+    assert output.equivariant.shape == (1, 0)
 
 
 def test_a_graph_with_weights_of_its_own_is_refused(exported: Exported, tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -128,10 +128,15 @@ def test_threads_may_share_a_model(model: OnnxModel, photos: dict[str, Path]) ->
     assert all(np.array_equal(result, expected) for result in results)
 
 
-def test_a_pickled_model_opens_its_own_session(model: OnnxModel, photos: dict[str, Path]) -> None:
-    again = pickle.loads(pickle.dumps(model))
-    expected = model.encode(photos["coffee"]).full
-    assert np.array_equal(again.encode(photos["coffee"]).full, expected)
+def _embed(model: OnnxModel, path: Path) -> np.ndarray:
+    return model.encode(path, num_workers=1).full
+
+
+def test_a_spawned_worker_opens_its_own_session(model: OnnxModel, photos: dict[str, Path]) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        found = pool.submit(_embed, model, photos["coffee"]).result(timeout=120)
+    assert np.array_equal(found, _embed(model, photos["coffee"]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -14,6 +14,7 @@ from clever_export import verify as module
 from clever_export.verify import verify
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
+from clever_hub.weights import sha256_of
 
 Exported = Callable[..., Path]
 
@@ -66,9 +67,30 @@ def test_a_reader_that_differs_turns_it_red(
     assert "should not be published" in result.output
 
 
-def test_no_images_is_an_error(complete: Path) -> None:
-    with pytest.raises(DataError, match="got none"):
-        verify(complete, [])
+def test_without_photos_pictures_are_drawn_and_the_report_goes_where_it_is_wanted(
+    complete: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    result = CliRunner().invoke(app, ["verify", str(complete), "--report", str(report)])
+    assert result.exit_code == 0, result.output
+    content = json.loads(report.read_text())
+    assert (content["green"], content["images"]) == (True, 4 + 3)
+    assert content["weights_sha256"] == sha256_of(complete / "model.safetensors")
+    assert content["graph_sha256"] == sha256_of(complete / "model.onnx")
+
+
+def test_a_report_that_cannot_be_written_names_another_way(complete: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="--report"):
+        verify(complete, report=tmp_path / "file" / "report.json")
+
+
+def test_what_is_not_a_number_is_never_green() -> None:
+    for bad in ({"invariant": 0.0, "equivariant": float("nan")}, {"invariant": float("nan")}):
+        assert not module.Agreement("x", 1, bad, bad).green
+        assert not module.Agreement("x", 1, bad, bad, exact=False).green
+    fine = {"invariant": 0.0, "equivariant": 1e-4}
+    assert module.Agreement("x", 1, fine, fine).green
 
 
 def test_export_never_writes_over_a_folder(complete: Path) -> None:

@@ -1,0 +1,144 @@
+"""Variants: folders with an ONNX graph of their own weights, and no other reader.
+
+``clever-hub export`` makes them for a GPU (float16), for small processors (int8), for programs that
+have pixels and no preprocessing, and for tools that want one file. Their config.json says so under
+``variant``, with the SHA-256 of each file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ModelFormatError
+from clever_hub.weights import sha256_of
+
+VARIANT_KEY = "variant"
+GRAPH_NAME = "model.onnx"
+DATA_NAME = "model.onnx.data"
+PRECISIONS = ("fp32", "fp16", "int8")
+# What a graph takes: prepared images, or the 8-bit pixels of resized and cropped ones.
+PIXEL_VALUES, PIXELS = "pixel_values", "pixels"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a folder's graph computes in and takes.
+
+    Attributes:
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        input: ``pixel_values``, float32 (batch, 3, size, size), normalised; or ``pixels``, uint8
+            (batch, size, size, 3), red green blue.
+        files: SHA-256 of the graph and of its weights file, if it has one.
+    """
+
+    precision: str
+    input: str
+    files: Mapping[str, str]
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Self | None:
+        """What a config says; None for a model folder with model.safetensors.
+
+        Args:
+            config: The content of config.json.
+
+        Returns:
+            The variant.
+
+        Raises:
+            ModelFormatError: When the entry is malformed.
+        """
+        entry = config.extra.get(VARIANT_KEY)
+        if entry is None:
+            return None
+        try:
+            found = cls(entry["precision"], entry["input"], dict(entry.get("files", {})))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFormatError(f"{VARIANT_KEY}: malformed ({error!r}): {entry!r}") from error
+        known = found.precision in PRECISIONS and found.input in (PIXEL_VALUES, PIXELS)
+        if not known or not found.files.keys() <= {GRAPH_NAME, DATA_NAME}:
+            raise ModelFormatError(
+                f"{VARIANT_KEY}: expected a precision of {', '.join(PRECISIONS)}, an input of "
+                f"{PIXEL_VALUES} or {PIXELS}, and files {GRAPH_NAME}, {DATA_NAME}; got {entry!r}"
+            )
+        return found
+
+    def check(self, folder: Path) -> str:
+        """Compare the files with the hashes that config.json has of them.
+
+        Args:
+            folder: The variant's folder.
+
+        Returns:
+            SHA-256 of the file that holds the weights.
+
+        Raises:
+            ModelFormatError: When a file is missing or another one.
+        """
+        if GRAPH_NAME not in self.files:
+            raise ModelFormatError(f"{folder}: {VARIANT_KEY}.files does not name {GRAPH_NAME}")
+        for name, expected in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise ModelFormatError(f"{path}: no such file. Fetch the folder again")
+            if (found := sha256_of(path)) != expected:
+                raise ModelFormatError(
+                    f"{path}: config.json expects SHA-256 {expected}, got {found}. The file is "
+                    "corrupt or of another export; fetch the folder again, or export it again"
+                )
+        return self.files.get(DATA_NAME, self.files[GRAPH_NAME])
+
+    def feed(
+        self, pixel_values: NDArray[np.float32], preprocessing: PreprocessingConfig
+    ) -> dict[str, NDArray[Any]]:
+        """The inputs of a session.
+
+        Args:
+            pixel_values: float32 (batch, 3, size, size), normalised.
+            preprocessing: How they were made from pixels.
+
+        Returns:
+            Inputs by name. For ``pixels`` the normalisation is undone; that gives the very pixels
+            back, for float32 tells 256 levels apart with ease.
+
+        Example:
+            >>> config = PreprocessingConfig(2, 2)
+            >>> black = -np.asarray(config.mean, np.float32) / np.asarray(config.std, np.float32)
+            >>> images = np.broadcast_to(black[:, None, None], (1, 3, 2, 2))
+            >>> Variant("fp32", "pixels", {}).feed(images, config)["pixels"].max()
+            np.uint8(0)
+        """
+        if self.input == PIXEL_VALUES:
+            return {PIXEL_VALUES: np.ascontiguousarray(pixel_values)}
+        mean = np.asarray(preprocessing.mean, np.float32)
+        std = np.asarray(preprocessing.std, np.float32)
+        levels = (pixel_values.transpose(0, 2, 3, 1) * std + mean) * np.float32(255)  # NHWC
+        return {PIXELS: np.rint(levels).clip(0, 255).astype(np.uint8)}
+
+    def entry(self, **more: Any) -> dict[str, Any]:
+        """The entry of config.json.
+
+        Args:
+            **more: Figures and origin; for people, not read back.
+
+        Returns:
+            Ready for JSON.
+        """
+        return {
+            "precision": self.precision,
+            "input": self.input,
+            "files": dict(self.files),
+            **more,
+        }
+
+    def with_files(self, folder: Path) -> Self:
+        """The same with the hashes of a folder's files."""
+        names = [name for name in (GRAPH_NAME, DATA_NAME) if (folder / name).is_file()]
+        return replace(self, files={name: sha256_of(folder / name) for name in names})

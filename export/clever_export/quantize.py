@@ -1,0 +1,164 @@
+"""int8: static QDQ quantisation, and how faithful a variant is.
+
+Weights are signed, per output channel, and use 7 of their 8 bits: without VNNI, x86 multiplies
+8-bit numbers in pairs and adds the products into 16 bits, which saturate
+(https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I
+need to try U8U8?"). Activations are unsigned, per tensor, their range the extremes of calibration.
+
+Only what has weights is quantised, and what lies between convolutions: additions, norms, softmax
+and the products of attention stay float32. On a ViT-T of random weights that is a mean cosine of
+0.998 instead of 0.86, and faster, because nothing is converted back and forth.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+import clever_hub
+
+PARTS = ("invariant", "equivariant")
+_WITH_WEIGHTS = ("Conv", "MatMul", "Gemm")
+_QUANTIZED = (*_WITH_WEIGHTS, "MaxPool", "Relu")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near a variant's embeddings are to the model's, over held-out images.
+
+    Attributes:
+        cosine: Mean cosine of each part, both sides centred: embeddings share a large mean, and
+            uncentred cosines are near 1 whatever is lost.
+        worst: The smallest cosine of each part.
+        images: How many there were.
+    """
+
+    cosine: dict[str, float]
+    worst: dict[str, float]
+    images: int
+
+    def figures(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "mean_cosine_centred": self.cosine,
+            "min_cosine_centred": self.worst,
+            "images": self.images,
+        }
+
+    def describe(self) -> str:
+        """Both parts in half a line."""
+        return ", ".join(f"{part} {value:.4f}" for part, value in self.cosine.items())
+
+
+def fidelity(model: str | Path, variant: str | Path, images: Sequence[str | Path]) -> Fidelity:
+    """Compare a variant with the model that it was made from.
+
+    Args:
+        model: The model's folder or name; read by the torch backend.
+        variant: The variant's folder; read by ONNX Runtime.
+        images: Image files, four at least; those of calibration would flatter.
+
+    Returns:
+        Cosines of each part.
+
+    Example:
+        >>> fidelity("my-model", "my-model-int8", photos).describe()  # doctest: +SKIP
+        'invariant 0.9995, equivariant 0.9988'
+    """
+    expected = clever_hub.from_pretrained(model).encode(images)
+    found = clever_hub.from_pretrained(variant, backend="onnx").encode(images)
+    cosines = {
+        part: _centred_cosine(getattr(found, part), getattr(expected, part)) for part in PARTS
+    }
+    return Fidelity(
+        {part: float(values.mean()) for part, values in cosines.items()},
+        {part: float(values.min()) for part, values in cosines.items()},
+        len(images),
+    )
+
+
+def _centred_cosine(
+    found: NDArray[np.float32], expected: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Row by row; 0 where a row is nothing but the mean, and 1 for parts without dimensions."""
+    if not expected.shape[1]:
+        return np.ones(len(expected))
+    a = found - found.mean(axis=0, dtype=np.float64)
+    b = expected - expected.mean(axis=0, dtype=np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine: NDArray[np.float64] = (a * b).sum(axis=1) / np.maximum(norms, 1e-30)
+    return cosine
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    def __init__(self, batches: Iterable[dict[str, NDArray[Any]]]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._batches, None)
+
+
+def quantize(graph: Any, batches: Iterable[dict[str, NDArray[Any]]]) -> Any:
+    """Quantise a graph.
+
+    Args:
+        graph: An onnx.ModelProto with its weights inside, batch norms folded. It is left as it is.
+        batches: Inputs of the graph to calibrate with, one after the other.
+
+    Returns:
+        The quantised onnx.ModelProto, weights inside.
+    """
+    with tempfile.TemporaryDirectory() as temporary, _quiet():
+        source, target = Path(temporary) / "fp32.onnx", Path(temporary) / "int8.onnx"
+        onnx.save_model(graph, str(source), save_as_external_data=True, location="fp32.data")
+        quantize_static(
+            str(source),
+            str(target),
+            _Batches(batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=list(_QUANTIZED),
+            nodes_to_exclude=_without_weights(graph),
+            use_external_data_format=True,
+        )
+        return onnx.load(str(target))
+
+
+def _without_weights(graph: Any) -> list[str]:
+    """Products of two activations, as in attention."""
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type in _WITH_WEIGHTS and weights.isdisjoint(node.input)
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice to fold batch norms: they are folded."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

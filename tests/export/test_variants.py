@@ -1,0 +1,229 @@
+"""Variants: other precisions, pixels in, one file. Near to the model, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import clever_hub
+from clever_export import variants
+from clever_export.quantize import fidelity
+from clever_export.variants import export_variant
+from clever_hub import zoo
+from clever_hub.cli.app import app
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError, DataError, ModelFormatError
+from clever_hub.onnx_variant import Variant
+from clever_hub.weights import sha256_of
+
+Exported = Callable[..., Path]
+
+KINDS: dict[str, dict[str, Any]] = {
+    "pixels": {"with_preprocessing": True, "single_file": True},
+    "fp16": {"precision": "fp16"},
+    "int8": {"precision": "int8"},
+}
+
+
+@pytest.fixture(scope="session")
+def crops(photos: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Sixteen pieces of real photos."""
+    folder = tmp_path_factory.mktemp("crops")
+    paths = []
+    for name, path in photos.items():
+        photo = Image.open(path)
+        for index in range(4):
+            left, top = (index % 2) * photo.width // 2, (index // 2) * photo.height // 2
+            piece = photo.crop((left, top, left + photo.width // 2, top + photo.height // 2))
+            paths.append(folder / f"{name}-{index}.png")
+            piece.save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def variant(
+    exported: Exported, crops: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Gives the folder of a kind of variant, made once; not to be written to."""
+    made: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("variant") / kind
+            # Photos differ so little to random weights that int8 loses more than it may.
+            force = kind == "int8"
+            export_variant(
+                exported("test_resnet"), made[kind], images=crops, force=force, **KINDS[kind]
+            )
+        return made[kind]
+
+    return folder
+
+
+def _stored(folder: Path) -> set[int]:
+    """The types of all large initialisers."""
+    graph = onnx.load(folder / "model.onnx").graph
+    return {t.data_type for t in graph.initializer if np.prod(t.dims) > 500}
+
+
+def test_pixels_in_gives_the_models_own_embeddings(
+    exported: Exported, variant: Callable[[str], Path], photos: dict[str, Path]
+) -> None:
+    expected = clever_hub.from_pretrained(exported("test_resnet")).encode(photos.values())
+    found = clever_hub.from_pretrained(variant("pixels"), backend="onnx").encode(photos.values())
+    np.testing.assert_allclose(found.full, expected.full, rtol=0, atol=1e-4)
+
+
+def test_a_program_without_preprocessing_feeds_pixels_to_one_file(
+    exported: Exported, variant: Callable[[str], Path], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    assert {path.name for path in variant("pixels").iterdir()} == {"config.json", "model.onnx"}
+    alone = Path(shutil.copy(variant("pixels") / "model.onnx", tmp_path))
+    session = onnxruntime.InferenceSession(alone)
+    (taken,) = session.get_inputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("pixels", "tensor(uint8)", [32, 32, 3])
+    image = clever_hub.load_image(photos["chelsea"]).crop((0, 0, 32, 32))
+    invariant, equivariant = session.run(None, {"pixels": np.asarray(image)[None]})
+    # No resizing: the reference gets these very pixels as well.
+    size = PreprocessingConfig(32, 32)
+    model = clever_hub.from_pretrained(exported("test_resnet"), backend="onnx")
+    expected = model(clever_hub.Preprocessor(size).batch([image]))
+    np.testing.assert_allclose(invariant, expected.invariant, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(equivariant, expected.equivariant, rtol=0, atol=1e-4)
+
+
+def test_undoing_the_normalisation_gives_every_level_back() -> None:
+    config = PreprocessingConfig(16, 16)
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    prepared = clever_hub.Preprocessor(config).batch([levels])
+    assert np.array_equal(Variant("fp32", "pixels", {}).feed(prepared, config)["pixels"][0], levels)
+
+
+def test_fp16_computes_in_half_and_stays_near(
+    exported: Exported, variant: Callable[[str], Path], crops: list[Path]
+) -> None:
+    assert _stored(variant("fp16")) == {onnx.TensorProto.FLOAT16}
+    near = fidelity(exported("test_resnet"), variant("fp16"), crops)
+    assert min(near.cosine.values()) > 0.999
+    forced = ModelConfig.load(variant("int8")).extra["variant"]["fidelity"]
+    assert min(forced["mean_cosine_centred"].values()) < min(near.cosine.values())
+    found = clever_hub.from_pretrained(variant("fp16"), backend="onnx").encode(crops[0])
+    assert found.full.dtype == np.float32
+
+
+def test_int8_quantises_each_output_channel(variant: Callable[[str], Path]) -> None:
+    assert _stored(variant("int8")) == {onnx.TensorProto.INT8}
+    graph = onnx.load(variant("int8") / "model.onnx").graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    weights = [value for value in values.values() if value.dtype == np.int8 and value.ndim == 4]
+    assert weights
+    # Seven bits: pairs of products must fit into 16 bits where there is no VNNI.
+    assert max(int(np.abs(value.astype(int)).max()) for value in weights) <= 64
+    scales = [
+        values[node.input[1]]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and values.get(node.input[0], weights[0][0]).ndim == 4
+    ]
+    assert len(scales) == len(weights)
+    assert all(scale.size > 1 for scale in scales)
+
+
+def test_int8_of_a_trained_model_is_faithful_on_photos_it_was_not_calibrated_with(
+    tmp_path: Path, crops: list[Path]
+) -> None:
+    measured = export_variant(zoo.ZOO / "clever-resnet18", tmp_path, precision="int8", images=crops)
+    assert measured is not None
+    assert measured.images == 4
+    assert min(measured.cosine.values()) > 0.995
+    entry = ModelConfig.load(tmp_path).extra["variant"]
+    assert entry["fidelity"] == measured.figures()
+    assert entry["calibration_images"] == 12
+
+
+def test_an_unfaithful_variant_is_refused_with_its_figures(
+    exported: Exported, crops: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MIN_COSINE", 1.01)  # nothing is that faithful
+    command = ["export", str(exported("test_resnet")), "--out", str(tmp_path / "v")]
+    command += ["--precision", "fp16", "--images", str(crops[0].parent)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    message = " ".join(result.output.split())
+    assert "the fp16 variant is not faithful" in message
+    assert "over 4 held-out images: invariant 1.0000, equivariant 1.0000" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_made_is_refused_before_any_work(
+    exported: Exported, crops: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"expected 16 images at least .* got 15"):
+        export_variant(exported("test_resnet"), tmp_path, precision="int8", images=crops[1:])
+    with pytest.raises(ConfigError, match="expected one of fp32, fp16, int8, got 'int4'"):
+        export_variant(exported("test_resnet"), tmp_path, precision="int4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_reads_a_variant_with_both_of_its_readers(
+    variant: Callable[[str], Path], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, report = variant("int8"), tmp_path / "report.json"
+    arguments = ["verify", str(folder), *map(str, photos.values()), "--report", str(report)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    content = json.loads(report.read_text())
+    assert content["tolerance"] == {"min_cosine": 0.999}
+    assert content["weights_sha256"] == sha256_of(folder / "model.onnx.data")
+    readers = {entry["reader"] for entry in content["readers"]}
+    assert readers == {"clever_hub onnx", "onnxruntime"}
+    assert not (folder / "verify.json").exists()
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, variant: Callable[[str], Path], tmp_path: Path) -> Path:
+        return Path(shutil.copytree(variant("int8"), tmp_path / "moved"))
+
+    @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data"])
+    def test_a_flipped_byte(self, folder: Path, name: str) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+        with pytest.raises(ModelFormatError, match=f"{name}: config.json expects SHA-256"):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_a_missing_file(self, folder: Path) -> None:
+        (folder / "model.onnx.data").unlink()
+        with pytest.raises(ModelFormatError, match=r"model\.onnx\.data: no such file"):
+            clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_torch_says_which_backend_reads_it(self, folder: Path) -> None:
+        with pytest.raises(ModelFormatError, match=r'an ONNX variant.* backend="onnx"'):
+            clever_hub.from_pretrained(folder)
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            "int8",
+            {"precision": "int8"},
+            {"precision": "int4", "input": "pixels", "files": {"model.onnx": "0"}},
+            {"precision": "int8", "input": "pixels", "files": {"../model.onnx": "0"}},
+            {"precision": "int8", "input": "pixels", "files": {}},
+        ],
+    )
+    def test_a_malformed_entry(self, folder: Path, entry: object) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["variant"] = entry
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelFormatError, match="variant"):
+            clever_hub.from_pretrained(folder, backend="onnx")
