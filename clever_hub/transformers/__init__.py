@@ -35,8 +35,16 @@ AutoConfig.register("clever", CleverConfig, exist_ok=True)
 AutoModel.register(CleverConfig, CleverModel, exist_ok=True)
 AutoModelForImageClassification.register(CleverConfig, CleverForImageClassification, exist_ok=True)
 AutoImageProcessor.register(
-    CleverConfig, image_processor_classes={"pil": CleverImageProcessor}, exist_ok=True
+    CleverConfig,
+    # It is Pillow's whatever is asked for: torchvision resizes to other numbers.
+    image_processor_classes={"pil": CleverImageProcessor, "torchvision": CleverImageProcessor},
+    exist_ok=True,
 )
+# What is saved carries its code, and loads with trust_remote_code where this package is missing.
+CleverConfig.register_for_auto_class()
+CleverImageProcessor.register_for_auto_class()
+CleverModel.register_for_auto_class("AutoModel")
+CleverForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 
 __all__ = [
     "CleverConfig",

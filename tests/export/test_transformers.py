@@ -18,6 +18,8 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    Trainer,
+    TrainingArguments,
     pipeline,
 )
 
@@ -64,14 +66,23 @@ def test_auto_classes_give_the_same_vectors(
     np.testing.assert_allclose(output.equivariant.numpy(), expected.equivariant, rtol=0, atol=1e-5)
 
 
-def test_feature_pipeline_gives_the_whole_embedding(
-    packaged: Exported, photos: dict[str, Path]
+def test_feature_pipeline_gives_the_whole_embedding_and_asks_nothing(
+    packaged: Exported, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Pipelines would ask on the terminal whether remote code may run, for fifteen seconds."""
+    asked: list[str] = []
+
+    def decline(prompt: str) -> str:
+        asked.append(prompt)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", decline)
     folder = packaged("test_resnet")
     extract = pipeline("image-feature-extraction", model=str(folder), device="cpu")
     image = clever_hub.load_image(photos["coffee"])
     expected = clever_hub.from_pretrained(folder).encode(image).full
     np.testing.assert_allclose(np.array(extract(image)), expected, rtol=0, atol=1e-5)
+    assert asked == []
 
 
 @BOTH
@@ -126,10 +137,53 @@ def test_a_classifier_sees_the_part_that_its_config_names(
         torch.testing.assert_close(again(pixels).logits, model(pixels).logits)
 
 
-def test_remote_code_does_the_same_without_this_package(
-    packaged: Exported, photos: dict[str, Path], tmp_path: Path
+def test_the_trainer_fine_tunes_and_saves_what_the_other_readers_read(
+    packaged: Exported, tmp_path: Path, photos: dict[str, Path]
 ) -> None:
     folder = packaged("test_resnet")
+    model = AutoModelForImageClassification.from_pretrained(folder, num_labels=2)
+    before = clever_hub.from_pretrained(folder).backbone.state_dict()
+    prepared = clever_hub.from_pretrained(folder).preprocessor.batch(photos.values())
+    rows = [
+        {"pixel_values": torch.from_numpy(pixels), "labels": index % 2}
+        for index, pixels in enumerate(prepared)
+    ]
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "run"),
+        max_steps=3,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        dataloader_pin_memory=False,
+    )
+    result = Trainer(model=model, args=arguments, train_dataset=rows).train()
+    assert np.isfinite(result.training_loss)
+    model.save_pretrained(tmp_path / "tuned")
+    saved = load_file(tmp_path / "tuned" / "model.safetensors")
+    assert saved.keys() == {*before, "classifier.weight", "classifier.bias"}
+    moved = [name for name, value in before.items() if not torch.equal(saved[name], value)]
+    assert any(name.endswith("weight") for name in moved)
+
+
+def test_saving_beside_a_graph_of_other_weights_is_refused(packaged: Exported) -> None:
+    folder = packaged("test_resnet")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"expected a folder without model\.onnx"):
+        AutoModel.from_pretrained(folder).save_pretrained(folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["packaged", "saved by transformers"])
+def test_remote_code_does_the_same_without_this_package(
+    saved: bool, packaged: Exported, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = packaged("test_resnet")
+    if saved:
+        AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+        AutoImageProcessor.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+        folder = tmp_path / "saved"
     code = (
         "import sys\n"
         "sys.modules['clever_hub'] = None\n"  # an import of the package would fail
@@ -162,7 +216,11 @@ def test_packaging_twice_changes_nothing(packaged: Exported) -> None:
 
 
 def test_a_split_that_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="invariant_dim: expected 1 to 9 of 10"):
-        clever_hub.transformers.CleverConfig(num_features=10, invariant_dim=10)
+    with pytest.raises(ValueError, match="invariant_dim: expected 1 to 10 of 10"):
+        clever_hub.transformers.CleverConfig(num_features=10, invariant_dim=11)
+    with pytest.raises(ValueError, match="has no equivariant part"):
+        clever_hub.transformers.CleverConfig(
+            num_features=10, invariant_dim=10, head_input="equivariant"
+        )
     with pytest.raises(ValueError, match="head_input: expected 'full'"):
         clever_hub.transformers.CleverConfig(head_input="both")
