@@ -44,6 +44,7 @@ def is_transient(error: Exception) -> bool:
     Returns:
         False also where the client itself has already tried again.
     """
+    error = _unwrapped(error)
     if isinstance(error, DamagedFileError):
         return True
     if isinstance(error, HfHubHTTPError):
@@ -64,6 +65,7 @@ def waiting_time(error: Exception, attempt: int) -> float:
     Returns:
         What the Hub asks for, within reason; else 1, 2, 4 …
     """
+    error = _unwrapped(error)
     if isinstance(error, HfHubHTTPError):
         asked = error.response.headers.get("Retry-After", "")
         if asked.isdigit():
@@ -88,6 +90,7 @@ def translate(
     Returns:
         The error to raise; the same one when it is not about the Hub or the cache.
     """
+    error = _unwrapped(error)
     if isinstance(error, (EntryNotFoundError, HfHubHTTPError)):
         return _answered(error, repo_id, revision)
     if isinstance(error, HFValidationError):
@@ -97,6 +100,13 @@ def translate(
     if isinstance(error, (OSError, RuntimeError, DamagedFileError)):
         return _local(error, repo_id, cache_dir)
     return error
+
+
+def _unwrapped(error: Exception) -> Exception:
+    """What the Hub said, where the client has put "Error while uploading" around it."""
+    cause = error.__cause__
+    wrapped = type(error) is RuntimeError and isinstance(cause, (HfHubHTTPError, _NetworkError))
+    return cause if wrapped and isinstance(cause, Exception) else error
 
 
 def _answered(error: Exception, repo_id: str, revision: str | None) -> CleverError:

@@ -12,9 +12,9 @@ from huggingface_hub import ModelCard
 
 import clever_hub
 from clever_export.card import CARD_NAME, EVALUATION_NAME, PICTURE_NAME, make_card
-from clever_export.package import PROCESSOR_NAME, REMOTE_CODE
+from clever_export.package import AUTO_MAP, PROCESSOR_NAME, REMOTE_CODE
 from clever_export.verify import REPORT_NAME
-from clever_hub.config import CONFIG_NAME
+from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
@@ -73,11 +73,22 @@ def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
     graph = folder / GRAPH_NAME
     if graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
         yield f"{GRAPH_NAME} has {graph.stat().st_size:,} bytes: it holds weights. Export it again"
+    yield from _code_problems(folder)
+
+
+def _code_problems(folder: Path) -> Iterator[str]:
+    """What transformers runs, when its user allows it, must be ours and nobody else's."""
     for name in REMOTE_CODE:
         source = files("clever_hub") / "transformers" / name
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") != source.read_text("utf-8"):
             yield f"{name} is not this version's. Export the folder again"
+    try:
+        auto_map = ModelConfig.load(folder).extra.get("auto_map")
+    except ModelFormatError:
+        return  # loading says more
+    if auto_map != AUTO_MAP:
+        yield f"{CONFIG_NAME}: auto_map leads to other code. Export the folder again"
 
 
 def _load_problems(folder: Path) -> Iterator[str]:
@@ -103,6 +114,8 @@ def _report_problems(folder: Path) -> Iterator[str]:
         yield f"{REPORT_NAME} is not green: its readers differ. Export the folder again; {advice}"
     if digest != sha256_of(folder / WEIGHTS_NAME):
         yield f"{REPORT_NAME} is about other weights. {advice}"
+    if report.get("graph_sha256") not in (None, sha256_of(folder / GRAPH_NAME)):
+        yield f"{REPORT_NAME} is about another {GRAPH_NAME}. {advice}"
 
 
 def _card_problems(folder: Path) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Client:
         *,
         xet: bool = True,
         patient: bool = False,
+        python: str | Path = sys.executable,
         **environment: str,
     ) -> None:
         """Start the process.
@@ -56,6 +57,7 @@ class Client:
             token: Its HF_TOKEN.
             xet: Whether it may use Xet.
             patient: Wait as long as the client wants to between attempts, not a moment.
+            python: Its interpreter, of another environment.
             **environment: More variables.
         """
         home.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class Client:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.hub_server.worker"],
+                [str(python), "-m", "tests.hub_server.worker"],
                 env={**inherited, **variables, **environment},
                 cwd=home,
                 stdin=subprocess.PIPE,

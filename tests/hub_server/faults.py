@@ -23,6 +23,7 @@ class Fault:
         flip: Change a byte in the middle of the body.
         hold: Send half of the body, then nothing until this is set (or 20 seconds are over).
         meanwhile: Called before the request is answered as usual.
+        lost: Do what was asked, then answer with status 500 all the same.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Fault:
     flip: bool = False
     hold: threading.Event | None = None
     meanwhile: Callable[[], object] | None = None
+    lost: bool = False
 
 
 class Faults:

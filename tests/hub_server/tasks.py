@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +20,13 @@ def upload(repo_id: str, folder: str, tag: str | None = None) -> str:
     if tag:
         api.create_tag(repo_id, tag=tag)
     return str(commit.oid)
+
+
+def push(folder: str, repo_id: str, **options: Any) -> dict[str, Any]:
+    """``clever_export.push.push``; what was published."""
+    from clever_export.push import push as run
+
+    return asdict(run(folder, repo_id, **options))
 
 
 def limit_file_size(size: int) -> None:
@@ -36,6 +46,56 @@ def embed(name: str, images: list[str], **options: Any) -> dict[str, Any]:
         "source": model.source._asdict(),
         "torch": "torch" in sys.modules,
     }
+
+
+def embed_with_transformers(repo_id: str, images: list[str], revision: str) -> list[list[float]]:
+    """The vectors of transformers with the repository's own code, clever-hub not installed."""
+    block("clever_hub")
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModel
+
+    where = {"revision": revision, "trust_remote_code": True}
+    processor: Any = AutoImageProcessor
+    prepare = processor.from_pretrained(repo_id, **where)
+    model = AutoModel.from_pretrained(repo_id, **where).eval()
+    with torch.inference_mode():
+        output = model(**prepare([Image.open(path) for path in images], return_tensors="pt"))
+    vectors: list[list[float]] = output.pooler_output.tolist()
+    return vectors
+
+
+def embed_with_timm(repo_id: str, pixels: str, revision: str) -> list[list[float]]:
+    """The vectors of timm alone, for an ``.npy`` file of prepared images."""
+    block("clever_hub")
+    import numpy as np
+    import timm
+    import torch
+
+    backbone = timm.create_model(f"hf-hub:{repo_id}@{revision}", pretrained=True, num_classes=0)
+    with torch.inference_mode():
+        vectors: list[list[float]] = backbone.eval()(torch.from_numpy(np.load(pixels))).tolist()
+    return vectors
+
+
+def run_snippets(card: str, photo: str) -> list[list[float]]:
+    """Run each snippet of a model card as it stands, beside photo.jpg; the vector of each."""
+    Path("photo.jpg").symlink_to(photo)
+    found = []
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(code, names)
+        if "e" in names:
+            vectors: Any = names["e"].full
+        else:
+            vectors = names["output"].pooler_output if "output" in names else names["full"]
+        found.append(vectors[0].tolist())
+    return found
+
+
+def block(module: str) -> None:
+    """From now on this process cannot import it."""
+    sys.modules[module] = None  # type: ignore[assignment]
 
 
 def command(*arguments: str) -> int:

@@ -197,6 +197,8 @@ class Handler(BaseHTTPRequestHandler):
             refusal.answer.headers |= fault.headers
             raise refusal
         answer = self._answer(body)
+        if fault.lost:
+            raise RefusalError(500, "injected failure, after the work was done")
         if fault.flip:
             middle = len(answer.body) // 2
             flipped = bytes([answer.body[middle] ^ 1])

@@ -1,0 +1,135 @@
+"""A folder is published only when every reader can rely on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clever_export.package import package
+from clever_export.publish_check import check_folder
+from clever_hub.errors import ModelFormatError
+from clever_hub.files import write_json
+from clever_hub.weights import sha256_of
+
+Exported = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def packaged(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete folder."""
+    folder = tmp_path_factory.mktemp("packaged") / "model"
+    shutil.copytree(exported("test_resnet"), folder)
+    return package(folder)
+
+
+@pytest.fixture
+def folder(packaged: Path, tmp_path: Path) -> Path:
+    """A folder that is ready; to be spoilt."""
+    folder = tmp_path / "model"
+    shutil.copytree(packaged, folder)
+    digest = sha256_of(folder / "model.safetensors")
+    write_json(folder / "verify.json", {"green": True, "weights_sha256": digest})
+    return folder
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _flip_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _other_graph(folder: Path) -> None:
+    path = folder / "verify.json"
+    write_json(path, {**json.loads(path.read_text()), "graph_sha256": "0" * 64})
+
+
+def _link(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("/etc/hostname")
+
+
+def test_a_ready_folder_passes(folder: Path) -> None:
+    names = [path.name for path in check_folder(folder)]
+    assert names == sorted(path.name for path in folder.iterdir())
+    assert {"model.safetensors", "model.onnx", "README.md", "verify.json"} < set(names)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "notes.txt").write_text("my key"), r"notes\.txt does not belong"),
+        (lambda f: (f / ".DS_Store").write_text("x"), r"\.DS_Store does not belong"),
+        (lambda f: (f / "logs").mkdir(), "logs does not belong"),
+        (lambda f: (f / "pytorch_model.bin").write_text("x"), "does not belong"),
+        (_link, r"README\.md is no regular file"),
+        (lambda f: (f / "README.md").write_text(""), r"README\.md is empty"),
+        (lambda f: (f / "model.onnx").unlink(), r"missing: model\.onnx\. `clever-hub export"),
+        (lambda f: (f / "model.onnx").write_bytes(b"x" * 1_000_001), "it holds weights"),
+        (
+            lambda f: _edit(f / "modeling_clever.py", "import timm", "import os, timm"),
+            r"modeling_clever\.py is not this version's",
+        ),
+        (
+            lambda f: _edit(f / "config.json", '"modeling_', '"bob/x--modeling_'),
+            "auto_map leads to other code",
+        ),
+        (_flip_weights, "does not load with the onnx backend"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x"), "does not load with the torch"),
+        (lambda f: (f / "verify.json").unlink(), r"not verified: no verify\.json\. Run"),
+        (lambda f: (f / "verify.json").write_text("[]"), r"verify\.json cannot be read"),
+        (lambda f: _edit(f / "verify.json", "true", "false"), "not green: its readers differ"),
+        (
+            lambda f: write_json(f / "verify.json", {"green": True, "weights_sha256": "0" * 64}),
+            "about other weights",
+        ),
+        (_other_graph, r"is about another model\.onnx"),
+        (lambda f: _edit(f / "README.md", "license: apache-2.0\n", ""), "lacks license"),
+        (
+            lambda f: _edit(f / "README.md", "## Limits", "## Praise"),
+            "lacks the sections ## Limits",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(
+    folder: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(ModelFormatError, match=f"not ready to be published\n(.*\n)*.*{message}"):
+        check_folder(folder)
+
+
+def test_figures_that_the_card_does_not_have_are_noticed(folder: Path) -> None:
+    top1 = {"full": {"top1": {"mean": 10.0, "std": None}}}
+    content = {
+        "schema_version": 1,
+        "model": {"name": "clever-test-resnet"},
+        "figures": {"knn": {"upright": top1}},
+        "protocols": {},
+    }
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(ModelFormatError, match=r"README\.md has other figures than evaluation"):
+        check_folder(folder)
+
+
+def test_everything_is_listed_at_once(folder: Path) -> None:
+    (folder / "notes.txt").write_text("x")
+    (folder / "README.md").unlink()
+    with pytest.raises(ModelFormatError) as caught:
+        check_folder(folder)
+    assert str(caught.value).count("\n  - ") == 2
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelFormatError, match="expected a model folder"):
+        check_folder(tmp_path / "nowhere")
