@@ -1,0 +1,263 @@
+"""Fine-tuning: it learns, stops and goes on as if nothing had been, and transformers loads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    EvalPrediction,
+    TrainerCallback,
+)
+from typer.testing import CliRunner
+
+import clever_hub
+from clever_hub.cli.app import app
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError, TrainingError
+from clever_hub.torch_model import CleverModel
+from clever_training.evaluation.data import Splits, load_splits
+from clever_training.finetune.data import CroppedPhotos, PlainPhotos, semi_supervised
+from clever_training.finetune.run import build_network, finetune
+from clever_training.finetune.settings import FinetuneSettings
+from clever_training.finetune.trainer import accuracies, parameter_groups
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataset_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def splits(tiny_imagenet: Path) -> Splits:
+    """Real photos of five classes of Tiny ImageNet, 100 to fit on and 50 to measure on."""
+    whole = load_splits(str(tiny_imagenet))
+    few = []
+    for photos, count in zip(whole, (20, 10), strict=True):
+        rows = [np.flatnonzero(photos.labels == label)[:count] for label in range(5)]
+        few.append(photos.subset(np.concatenate(rows)))
+    return Splits(*few)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = ModelConfig(
+        name="clever-tiny",
+        architecture="test_resnet",
+        num_features=96,
+        invariant_dim=76,
+        preprocessing=PreprocessingConfig(SIDE, SIDE),
+        license="cc0-1.0",
+    )
+    torch.manual_seed(3)
+    return CleverModel(config).save_pretrained(tmp_path_factory.mktemp("tiny"))
+
+
+def few_epochs(**changes: Any) -> FinetuneSettings:
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 25, "lr": 0.01, "precision": "fp32"}
+    return FinetuneSettings(**(options | changes))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def tuned(model_folder: Path, splits: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "tuned"
+    return finetune(str(model_folder), splits, out, few_epochs(), command="as typed")
+
+
+def test_a_few_steps_on_real_photos_lower_the_loss(tuned: Path) -> None:
+    content = json.loads((tuned / "finetune.json").read_text())
+    losses = [entry["loss"] for entry in content["history"]]
+    assert losses[-1] < losses[0]
+    assert losses[-1] < np.log(100), "better than not knowing any of the 100 classes"
+    assert [entry["epoch"] for entry in content["history"]] == [1, 2, 3]
+    figures = content["figures"]["finetune"]["network/100%"]["full"]
+    assert figures["top1"]["mean"] == pytest.approx(content["history"][-1]["top1"])
+    assert figures["top1"]["std"] is None
+    record = content["protocols"]["finetune"]
+    assert record["command"] == "as typed"
+    assert record["data"]["train"]["photos"] == 100
+    assert record["environment"]["transformers"]
+
+
+def test_transformers_loads_the_folder_to_equal_logits(tuned: Path, splits: Splits) -> None:
+    assert not (tuned / "state").exists()
+    model = AutoModelForImageClassification.from_pretrained(tuned)
+    processor = AutoImageProcessor.from_pretrained(tuned)  # type: ignore[no-untyped-call]
+    photos = [splits.validation[position] for position in range(50)]
+    pixels = processor(photos, return_tensors="pt")["pixel_values"]
+    plain = PlainPhotos(splits.validation, PreprocessingConfig(SIDE, SIDE))
+    torch.testing.assert_close(pixels[7], plain[7]["pixel_values"], rtol=0, atol=1e-6)
+    with torch.no_grad():
+        logits = model(pixels).logits
+    labels = torch.from_numpy(splits.validation.labels)
+    content = json.loads((tuned / "finetune.json").read_text())
+    last = content["history"][-1]
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert loss == pytest.approx(last["loss"], abs=1e-4)
+    found = accuracies(EvalPrediction(logits.numpy(), labels.numpy()))
+    assert found["top1"] == pytest.approx(last["top1"])
+    assert model.config.id2label[3] == splits.train.classes[3]
+    assert model.config.license == "cc0-1.0"
+
+
+def test_the_folder_loads_by_its_own_code(tuned: Path) -> None:
+    map_ = json.loads((tuned / "config.json").read_text())["auto_map"]
+    for reference in map_.values():
+        assert (tuned / f"{reference.partition('.')[0]}.py").is_file()
+
+
+class StopAfter(TrainerCallback):
+    """Presses Ctrl-C in the middle of the second epoch."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(
+    tuned: Path, model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(model_folder), splits, out, few_epochs(), callbacks=(StopAfter(),))
+    assert not (out / "finetune.json").exists()
+    finetune(str(model_folder), splits, out, few_epochs())
+    expected, found = weights(tuned), weights(out)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not all(
+        torch.equal(expected[name], value) for name, value in weights(model_folder).items()
+    )
+
+
+def test_a_finished_run_is_not_repeated_and_another_is_refused(
+    tuned: Path, model_folder: Path, splits: Splits
+) -> None:
+    before = (tuned / "finetune.json").read_bytes()
+    finetune(str(model_folder), splits, tuned, few_epochs(workers=1))
+    assert (tuned / "finetune.json").read_bytes() == before
+    with pytest.raises(TrainingError, match="a run with other settings"):
+        finetune(str(model_folder), splits, tuned, few_epochs(seed=1))
+    with pytest.raises(TrainingError, match="expected a new folder"):
+        finetune(str(model_folder), splits, model_folder, few_epochs())
+
+
+def test_a_frozen_backbone_stays_to_the_last_bit(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    settings = few_epochs(freeze=True, head="invariant", epochs=1, share=0.1)
+    out = finetune(str(model_folder), splits, tmp_path / "out", settings)
+    found = weights(out)
+    for name, value in weights(model_folder).items():
+        assert torch.equal(found[name], value), name
+    assert found["classifier.weight"].shape == (100, 76)
+    content = json.loads((out / "finetune.json").read_text())
+    assert list(content["figures"]["finetune"]) == ["head/10%"]
+    assert list(content["figures"]["finetune"]["head/10%"]) == ["invariant"]
+    assert content["data"]["train"]["photos"] == 10
+
+
+def test_learning_rates_fall_from_the_head_to_the_stem(model_folder: Path) -> None:
+    model = clever_hub.from_pretrained(model_folder)
+    settings = FinetuneSettings(lr=1.0, layer_decay=0.5)
+    network = build_network(model, ("a", "b"), settings)
+    groups = parameter_groups(network, settings)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    named = dict(network.named_parameters())
+    assert set(rate) == {id(parameter) for parameter in named.values()}
+    by_layer = [
+        max(rate[id(p)] for name, p in named.items() if name.startswith(f"{layer}."))
+        for layer in ("classifier", "backbone.layer4", "backbone.layer2", "backbone.layer1")
+    ]
+    assert by_layer == sorted(by_layer, reverse=True)
+    assert len(set(by_layer[1:])) == 3
+    assert all(decay[id(p)] == 0 for p in named.values() if p.ndim == 1)
+    frozen = FinetuneSettings(freeze=True)
+    assert len(parameter_groups(build_network(model, ("a", "b"), frozen), frozen)) == 2
+
+
+def test_crops_follow_seed_epoch_and_photo_alone(splits: Splits) -> None:
+    def crop(seed: int, epoch: int, photos: Any = splits.train, at: int = 4) -> torch.Tensor:
+        found = CroppedPhotos(photos, PreprocessingConfig(SIDE, SIDE), 0.35, seed)
+        found.set_epoch(epoch)
+        pixels = found[at]["pixel_values"]
+        assert isinstance(pixels, torch.Tensor)
+        return pixels
+
+    first = crop(0, 0)
+    assert first.shape == (3, SIDE, SIDE)
+    assert torch.equal(first, crop(0, 0))
+    assert torch.equal(first, crop(0, 0, splits.train.subset(np.array([2, 4])), at=1))
+    for other in (crop(1, 0), crop(0, 1)):
+        assert not torch.equal(first, other)
+
+
+def test_a_share_takes_every_class(splits: Splits) -> None:
+    chosen = semi_supervised(splits.train, 0.1, seed=0)
+    assert np.bincount(chosen.labels)[:5].tolist() == [2] * 5
+    assert len(semi_supervised(splits.train, 0.001, seed=0)) == 5
+    assert semi_supervised(splits.train, 1.0, seed=0) is splits.train
+    other = semi_supervised(splits.train, 0.1, seed=1)
+    assert chosen.indices.tolist() != other.indices.tolist()
+
+
+def test_accuracies_count_ranks() -> None:
+    logits = np.array([[3, 2, 1, 0, 0, 0], [0, 1, 2, 3, 4, 5], [1, 1, 1, 1, 1, 1]], np.float32)
+    found = accuracies(EvalPrediction(logits, np.array([0, 4, 2])))
+    assert found == {"top1": pytest.approx(100 / 3), "top5": pytest.approx(200 / 3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head": "whole"}, "--head: expected one of full"),
+        ({"share": 0.0}, "--share: expected more than 0"),
+        ({"layer_decay": 1.5}, "--layer-decay: expected in"),
+        ({"precision": "fp8"}, "--precision: expected one of auto"),
+    ],
+)
+def test_wrong_settings_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FinetuneSettings(**change)
+
+
+def test_what_has_no_weights_or_no_such_part_is_refused(splits: Splits, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no weights to tune"):
+        finetune("pixels", splits, tmp_path / "a")
+    settings = few_epochs(head="equivariant")
+    with pytest.raises(ConfigError, match="no equivariant part"):
+        finetune("random:timm:test_resnet", splits, tmp_path / "b", settings)
+
+
+def test_the_command(model_folder: Path, splits: Splits, tmp_path: Path) -> None:
+    import datasets
+
+    for name, photos in zip(("train", "validation"), splits, strict=True):
+        table: datasets.Dataset = photos.table.select(photos.indices)
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    words = ["finetune", str(model_folder), "--data", str(tmp_path), "--out", str(tmp_path / "o")]
+    words += ["--epochs", "1", "--freeze", "--head", "equivariant", "--precision", "fp32"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert "head/100%, head on equivariant, 100 training photos: Top-1" in result.stderr
+    content = json.loads((tmp_path / "o" / "finetune.json").read_text())
+    assert content["protocols"]["finetune"]["command"].endswith(
+        "--head equivariant --freeze --epochs 1 --precision fp32"
+    )

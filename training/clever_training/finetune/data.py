@@ -1,0 +1,118 @@
+"""Labelled photos as transformers' Trainer takes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from clever_hub.config import PreprocessingConfig
+from clever_hub.preprocess import Preprocessor
+from clever_training.evaluation.data import Photos, stratified_positions
+from clever_training.recipe import ViewsRecipe
+from clever_training.render import render_fast
+from clever_training.views import sample
+
+
+class Example(TypedDict):
+    """One photo and its class.
+
+    Attributes:
+        pixel_values: float32 (3, size, size), normalised.
+        labels: The class.
+    """
+
+    pixel_values: Float[Tensor, "3 size size"]
+    labels: int
+
+
+class PlainPhotos(Dataset[Example]):
+    """Photos as the model sees them when it is used.
+
+    Args:
+        photos: The photos.
+        preprocessing: The model's.
+    """
+
+    def __init__(self, photos: Photos, preprocessing: PreprocessingConfig) -> None:
+        self.photos = photos
+        self._prepare = Preprocessor(preprocessing)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, position: int) -> Example:
+        pixels = torch.from_numpy(self._prepare(self.photos[position]))
+        return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
+
+
+class CroppedPhotos(Dataset[Example]):
+    """Photos cropped at random and flipped half of the time, differently in each epoch.
+
+    The crop is a pure function of (seed, epoch, row of the photo): a run that goes on after a stop
+    sees the same crops.
+
+    Args:
+        photos: The photos.
+        preprocessing: The model's.
+        crop_scale: Smallest share of the area.
+        seed: Of the crops.
+    """
+
+    def __init__(
+        self, photos: Photos, preprocessing: PreprocessingConfig, crop_scale: float, seed: int
+    ) -> None:
+        self.photos, self.seed, self.epoch = photos, seed, 0
+        self._size = preprocessing.crop_size
+        self._normalize = Preprocessor(replace(preprocessing, resize_size=self._size))
+        self._recipe = ViewsRecipe(
+            global_count=1,
+            global_scale=(crop_scale, 1.0),
+            jitter_probability=0.0,
+            grayscale=0.0,
+            blur=(0.0, 0.0, 0.0),
+            solarize=0.0,
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next photos are for."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, position: int) -> Example:
+        image = np.asarray(self.photos[position])
+        random = np.random.default_rng((self.seed, self.epoch, int(self.photos.indices[position])))
+        aspect = image.shape[1] / image.shape[0]
+        view = sample(self._recipe, 0, aspect, self._size, random)
+        cropped = Image.fromarray(render_fast(image, view, self._size))
+        pixels = torch.from_numpy(self._normalize(cropped))
+        return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
+
+
+def semi_supervised(photos: Photos, share: float, seed: int) -> Photos:
+    """A share of the labelled photos, drawn alike from every class and at least one of each.
+
+    Args:
+        photos: All of them.
+        share: In (0, 1].
+        seed: Of the choice.
+
+    Returns:
+        The chosen ones; all for a share of 1.
+    """
+    if share == 1:
+        return photos
+    count = max(round(share * len(photos)), len(np.unique(photos.labels)))
+    chosen = stratified_positions(photos.labels, count, seed)
+    missing = sorted(set(photos.labels.tolist()) - set(photos.labels[chosen].tolist()))
+    # A class so small that its share rounds to nothing gives its first photo.
+    first = [int(np.flatnonzero(photos.labels == label)[0]) for label in missing]
+    return photos.subset(np.concatenate([chosen, np.asarray(first, dtype=np.int64)]))

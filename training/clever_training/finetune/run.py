@@ -1,0 +1,262 @@
+"""The fine-tuning run: a model and labelled photos in, a folder for transformers out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError, TrainingError
+from clever_hub.files import write_json
+from clever_hub.torch_model import CleverModel
+from clever_hub.transformers import (
+    CleverConfig,
+    CleverForImageClassification,
+    CleverImageProcessor,
+)
+from clever_training.evaluation.data import Splits
+from clever_training.evaluation.models import ModelFeatures, load_extractor
+from clever_training.evaluation.results import environment, now, summarize
+from clever_training.finetune.data import CroppedPhotos, PlainPhotos, semi_supervised
+from clever_training.finetune.settings import FinetuneSettings
+from clever_training.finetune.trainer import (
+    BarCallback,
+    EpochCallback,
+    FinetuneTrainer,
+    accuracies,
+)
+
+FILE_NAME = "finetune.json"
+STATE = "state"
+# Which remote class reads what, for transformers without this package.
+_AUTO_MAP = {
+    "AutoConfig": "configuration_clever.CleverConfig",
+    "AutoModelForImageClassification": "modeling_clever.CleverForImageClassification",
+    "AutoImageProcessor": "image_processing_clever.CleverImageProcessor",
+}
+
+
+def finetune(
+    model: str,
+    splits: Splits,
+    out: str | Path,
+    settings: FinetuneSettings | None = None,
+    *,
+    command: str = "",
+    callbacks: tuple[TrainerCallback, ...] = (),
+) -> Path:
+    """Fine-tune a model on labelled photos, or go on with a run that was stopped.
+
+    Args:
+        model: A model's name, folder or Hub id; also ``timm:NAME`` and ``random:MODEL``, to compare
+            with.
+        splits: What to fit on and what to measure on. The last epoch is what counts: nothing is
+            chosen by the validation photos.
+        out: The folder: config.json, model.safetensors and preprocessor_config.json, which
+            ``AutoModelForImageClassification`` loads, and finetune.json.
+        settings: How; the defaults when left out.
+        command: The command line that repeats it, for finetune.json.
+        callbacks: Of transformers, besides the progress bar.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: When what was named has no weights to tune, or no such part.
+        TrainingError: When the folder belongs to another run, or the loss is not finite.
+
+    Example:
+        >>> finetune("clever-resnet18", splits, "tuned")  # doctest: +SKIP
+    """
+    settings, out = settings or FinetuneSettings(), Path(out)
+    extractor = load_extractor(model, seed=settings.seed)
+    if not isinstance(extractor, ModelFeatures):
+        raise ConfigError(f"{model}: expected a model, this has no weights to tune")
+    if settings.head not in extractor.parts:
+        raise ConfigError(f"--head {settings.head}: {model} has no equivariant part, take full")
+    train = semi_supervised(splits.train, settings.share, settings.seed)
+    run = {
+        "model": extractor.describe(),
+        # The number of workers changes nothing but the speed.
+        "settings": {k: v for k, v in asdict(settings).items() if k != "workers"},
+        "data": {"train": train.describe(), "validation": splits.validation.describe()},
+    }
+    if _claim(out, run):
+        return out
+    network = build_network(extractor.model, train.classes, settings)
+    started = time.monotonic()
+    trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
+    checkpoint = get_last_checkpoint(str(out / STATE))  # type: ignore[no-untyped-call]
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, BarCallback):
+                callback.close()
+    seconds = time.monotonic() - started
+    if trainer.is_world_process_zero():
+        save_network(network, extractor.model.config, out)
+        content = _content(run, trainer.state.log_history, settings, command, seconds)
+        write_json(out / FILE_NAME, content)
+        shutil.rmtree(out / STATE)
+    return out
+
+
+def build_network(
+    model: CleverModel, classes: tuple[str, ...], settings: FinetuneSettings
+) -> CleverForImageClassification:
+    """The classifier: the model's backbone and a new head.
+
+    Args:
+        model: Where the weights come from.
+        classes: Name of each class.
+        settings: Which part the head sees, whether the backbone rests, and the head's seed.
+
+    Returns:
+        The network.
+    """
+    # What timm and clever_hub read stays out: to them a head is an error, as it should be.
+    own = {"pretrained_cfg", "num_classes", "architectures", "auto_map", "model_type"}
+    content = {k: v for k, v in model.config.to_dict().items() if k not in own}
+    config = CleverConfig(
+        **content,
+        head_input=settings.head,
+        id2label=dict(enumerate(classes)),
+        label2id={name: index for index, name in enumerate(classes)},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = CleverForImageClassification(config)
+    network.backbone.load_state_dict(model.backbone.state_dict(), strict=True)
+    network.backbone.requires_grad_(not settings.freeze)
+    return network
+
+
+def save_network(network: CleverForImageClassification, config: ModelConfig, folder: Path) -> None:
+    """Write what ``AutoModelForImageClassification`` and ``AutoImageProcessor`` load.
+
+    Args:
+        network: The fine-tuned network.
+        config: Of the model it came from: how photos are prepared.
+        folder: Where to; made when missing.
+    """
+    network.save_pretrained(folder)
+    preprocessing = config.preprocessing.to_dict()
+    CleverImageProcessor(**preprocessing).save_pretrained(folder)
+    path = folder / CONFIG_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, content | {"auto_map": _AUTO_MAP})
+
+
+def _claim(out: Path, run: dict[str, Any]) -> bool:
+    """Note in the folder which run it belongs to; True when that run is done."""
+    finished, note = out / FILE_NAME, out / STATE / "run.json"
+    found = next((path for path in (finished, note) if path.is_file()), None)
+    if found is None:
+        if out.is_dir() and any(out.iterdir()):
+            raise TrainingError(f"{out}: expected a new folder or one of a stopped run")
+        write_json(note, run)
+        return False
+    known = json.loads(found.read_text(encoding="utf-8"))
+    # Through JSON, where tuples are lists.
+    wanted = json.loads(json.dumps(run))
+    if differing := [key for key in wanted if known.get(key) != wanted[key]]:
+        raise TrainingError(
+            f"{out}: belongs to a run with other {' and '.join(differing)}. Choose another --out, "
+            "or remove the folder"
+        )
+    return found == finished
+
+
+def _trainer(
+    network: CleverForImageClassification,
+    splits: Splits,
+    out: Path,
+    settings: FinetuneSettings,
+    callbacks: tuple[TrainerCallback, ...],
+) -> FinetuneTrainer:
+    preprocessing = PreprocessingConfig.from_dict(network.config.preprocessing)
+    crops = CroppedPhotos(splits.train, preprocessing, settings.crop_scale, settings.seed)
+    arguments = TrainingArguments(
+        output_dir=str(out / STATE),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_grad_norm=1.0,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_strategy="steps",
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_num_workers=settings.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
+        remove_unused_columns=False,
+    )
+    trainer = FinetuneTrainer(
+        settings,
+        model=network,
+        args=arguments,
+        train_dataset=crops,
+        eval_dataset=PlainPhotos(splits.validation, preprocessing),
+        compute_metrics=accuracies,
+        callbacks=[EpochCallback(crops), BarCallback(), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _content(
+    run: dict[str, Any],
+    log: list[dict[str, Any]],
+    settings: FinetuneSettings,
+    command: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """finetune.json: figures in the frame of evaluation.json, and the curves."""
+    history = [
+        {key.removeprefix("eval_"): entry[key] for key in keys}
+        for entry in log
+        if "eval_top1" in entry
+        for keys in [("epoch", "eval_top1", "eval_top5", "eval_loss")]
+    ]
+    last = {key: value for key, value in history[-1].items() if key != "epoch"}
+    figures = {settings.condition: {settings.head: last}}
+    return {
+        "schema_version": 1,
+        **run,
+        "figures": {"finetune": summarize([figures])},
+        "protocols": {
+            "finetune": {
+                "command": command,
+                "seeds": [settings.seed],
+                "settings": run["settings"],
+                "data": run["data"],
+                "created": now(),
+                # Of the last start of a run that was stopped.
+                "seconds": round(seconds, 1),
+                "environment": environment() | {"transformers": transformers.__version__},
+            }
+        },
+        "history": history,
+        "train_loss": [
+            {"step": entry["step"], "loss": entry["loss"]} for entry in log if "loss" in entry
+        ],
+    }

@@ -1,0 +1,183 @@
+"""transformers' Trainer with learning rates by layer, a backbone that can rest, and a bar."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from torch import nn
+from transformers import EvalPrediction, Trainer, TrainerCallback
+
+from clever_hub.errors import TrainingError
+from clever_hub.transformers import CleverForImageClassification
+from clever_hub.weights import WEIGHTS_NAME
+from clever_training.finetune.data import CroppedPhotos
+from clever_training.finetune.settings import FinetuneSettings
+
+
+class FinetuneTrainer(Trainer):
+    """Fine-tunes a ``CleverForImageClassification``.
+
+    Args:
+        settings: How.
+        **options: For ``Trainer``.
+    """
+
+    def __init__(self, settings: FinetuneSettings, **options: Any) -> None:
+        super().__init__(**options)
+        self.settings = settings
+        # Its forward takes **kwargs, from which Trainer wrongly concludes that it scales its loss.
+        self.model_accepts_loss_kwargs = False
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, the learning rate falling from the head to the first block."""
+        if self.optimizer is None:
+            network = self.accelerator.unwrap_model(self.model if model is None else model)
+            groups = parameter_groups(network, self.settings)
+            self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
+        return self.optimizer
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The cross-entropy; a frozen backbone computes in eval mode."""
+        if self.settings.freeze:
+            self.accelerator.unwrap_model(model).backbone.eval()
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        value = loss[0] if isinstance(loss, tuple) else loss
+        if not bool(torch.isfinite(value)):
+            raise TrainingError(
+                f"the loss is not finite at step {self.state.global_step + 1}. Try a smaller --lr "
+                f"than {self.settings.learning_rate:g}, or --precision fp32"
+            )
+        return loss
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Load strictly, by timm's names as they are on disk; Trainer's own finds none of them."""
+        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME)
+        state = {
+            name if name.startswith("classifier.") else f"backbone.{name}": tensor
+            for name, tensor in stored.items()
+        }
+        network = self.accelerator.unwrap_model(self.model if model is None else model)
+        network.load_state_dict(state, strict=True)
+
+
+def parameter_groups(
+    model: CleverForImageClassification, settings: FinetuneSettings
+) -> list[dict[str, Any]]:
+    """Parameters with their learning rate and weight decay.
+
+    Args:
+        model: The network; of a frozen one only the head requires gradients.
+        settings: Learning rate, decays.
+
+    Returns:
+        Groups for an optimiser: the head first, then the backbone's layers.
+    """
+    rate, head = settings.learning_rate, model.classifier
+    groups: list[dict[str, Any]] = [
+        {"params": [head.weight], "lr": rate, "weight_decay": settings.weight_decay},
+        {"params": [head.bias], "lr": rate, "weight_decay": 0.0},
+    ]
+    if settings.freeze:
+        return groups
+    backbone: Any = model.backbone
+    kept = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    layers = param_groups_layer_decay(
+        backbone,
+        weight_decay=settings.weight_decay,
+        no_weight_decay_list=kept,
+        layer_decay=settings.decay_for(backbone),
+    )
+    for layer in layers:
+        scale = layer.pop("lr_scale")
+        groups.append({**layer, "lr": rate * scale})
+    return groups
+
+
+def accuracies(prediction: EvalPrediction) -> dict[str, float]:
+    """Top-1 and Top-5 in per cent.
+
+    Args:
+        prediction: Logits (N, classes) and labels (N,).
+
+    Returns:
+        ``top1`` and ``top5``.
+    """
+    logits: NDArray[np.float32] = np.asarray(prediction.predictions)
+    labels: NDArray[np.int64] = np.asarray(prediction.label_ids)
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    # Ties count against it: constant logits know nothing.
+    better = (logits >= own).sum(axis=1) - 1
+    return {f"top{k}": float((better < k).mean() * 100) for k in (1, 5)}
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the training photos which epoch it is."""
+
+    def __init__(self, photos: CroppedPhotos) -> None:
+        self.photos = photos
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Before the photos of an epoch are prepared."""
+        self.photos.set_epoch(round(state.epoch or 0))
+
+
+class BarCallback(TrainerCallback):
+    """A bar with loss and time left on a terminal; elsewhere a line per epoch."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn("fine-tuning"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._text = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Show the bar."""
+        self._task = self._bar.add_task(
+            "", total=state.max_steps, completed=state.global_step, text=""
+        )
+        self._bar.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Count a step."""
+        self._bar.update(self._task, completed=state.global_step, text=self._text)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Show the loss; where there is no terminal, a line per evaluation."""
+        if logs and "loss" in logs:
+            self._text = f"loss {float(logs['loss']):.3f}"
+        if logs and "eval_top1" in logs and not self._terminal and state.is_world_process_zero:
+            sys.stderr.write(
+                f"epoch {state.epoch:.0f} of {args.num_train_epochs:.0f}: "
+                f"validation top-1 {logs['eval_top1']:.2f} %, {self._text or 'no loss yet'}\n"
+            )
+        del control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also after an interruption."""
+        self._bar.stop()
