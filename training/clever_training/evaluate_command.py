@@ -13,7 +13,7 @@ from clever_hub.cli.console import output
 from clever_hub.errors import ConfigError
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     models: Annotated[
         list[str],
         typer.Argument(
@@ -42,6 +42,9 @@ def evaluate(
     last_blocks: Annotated[
         int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
     ] = 1,
+    probe: Annotated[
+        str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
+    ] = "lbfgs",
     device: Annotated[str | None, typer.Option(help="Such as cuda; the CPU when left out.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
@@ -60,6 +63,8 @@ def evaluate(
 
     if profile not in PROFILES:
         raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
+    if probe not in {"lbfgs", "sgd"}:
+        raise ConfigError(f"--probe: expected lbfgs or sgd, got {probe!r}")
     names = chosen(protocols)
     count = seeds or PROFILES[profile].seeds
     datasets.disable_progress_bars()
@@ -68,6 +73,7 @@ def evaluate(
     for model, extractor in zip(models, extractors, strict=True):
         options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
         options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
+        options["probe"] = None if probe == "lbfgs" else probe
         folder = out if len(models) == 1 else out / model_folder(extractor.name)
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)
@@ -78,6 +84,7 @@ def evaluate(
                 range(count),
                 store,
                 command_line("evaluate", model, options, baselines=baselines),
+                "sgd" if probe == "sgd" else "lbfgs",
             )
             content = evaluation.run(extractor, baselines)
         path = write(folder, content)

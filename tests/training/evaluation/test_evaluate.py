@@ -12,7 +12,7 @@ import pytest
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.torch_model import CleverModel
 from clever_training.evaluate_command import evaluate
-from clever_training.evaluation import results
+from clever_training.evaluation import results, strengths
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
@@ -30,6 +30,13 @@ def run(out: Path, *models: str, data: Path, **options: Any) -> None:
         baselines=options.pop("baselines", True),
         cache=out.parent / "cache",
     )
+
+
+@pytest.fixture(autouse=True)
+def few_strengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two strengths of each transformation are enough to see that they are written."""
+    few = {name: (neutral, neutral + 0.5) for name, neutral in strengths.NEUTRAL.items()}
+    monkeypatch.setattr(strengths, "SWEEPS", {**few, "rotation": (0.0, 90.0), "crop": (1.0, 0.5)})
 
 
 @pytest.fixture(scope="module")

@@ -130,11 +130,29 @@ def test_elastic_is_torchvisions_for_the_same_noise(photo: Image.Image) -> None:
     smooth = transforms.functional.gaussian_blur(field, [41, 41], [5.0, 5.0])
     displacement = smooth.permute(0, 2, 3, 1) * 100 / 64
     expected = transforms.functional.elastic_transform(photo, displacement, fill=list(GREY))
-    ours = np.asarray(Elastic().apply(photo, (17.0,)), dtype=float)
+    ours = np.asarray(Elastic(reference=64).apply(photo, (17.0,)), dtype=float)
     difference = np.abs(ours - np.asarray(expected, dtype=float))[4:60, 4:60]
     assert difference.mean() < 1  # OpenCV rounds positions to 1/32 of a pixel
     moved = np.abs(ours - np.asarray(photo, dtype=float)).mean()
     assert moved > 5  # so that agreement is no accident
+
+
+def test_elastic_distorts_a_small_photo_like_a_large_one() -> None:
+    """By how much of its side a photo is displaced must not depend on its size."""
+    ramp = np.linspace(0, 255, 224)
+    large = Image.fromarray(np.tile(ramp[None, :, None], (224, 1, 3)).astype(np.uint8))
+    shifts = []
+    for side in (224, 64):
+        image = large.resize((side, side), Image.Resampling.BOX)
+        inner = slice(side // 8, -side // 8)
+        moved = [
+            np.asarray(Elastic().apply(image, (float(seed),)), float)[inner, inner, 0]
+            - np.asarray(image, float)[inner, inner, 0]
+            for seed in range(8)
+        ]
+        shifts.append(np.std(moved) / 255)  # the ramp's grey value is the place
+    assert shifts[0] == pytest.approx(1.6 / 224, rel=0.15)
+    assert shifts[1] == pytest.approx(shifts[0], rel=0.2)
 
 
 def test_a_crop_of_everything_and_a_brightness_of_one_change_nothing(photo: Image.Image) -> None:

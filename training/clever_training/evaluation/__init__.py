@@ -10,13 +10,15 @@ The command ``clever-hub evaluate`` writes evaluation.json. Its schema, version 
     protocols        protocol → {"command", "profile", "seeds", "settings", "data", "created",
                      "seconds", "environment"}: what made the figures of this protocol
 
+``docs/evaluation-schema.md`` lists the conditions and metrics of every protocol.
+
 For example ``figures["knn"]["upright"]["full"]["top1"]["mean"]`` is an accuracy in per cent.
 ``part`` is ``full``, ``invariant`` or ``equivariant``; raw pixels and models without an equivariant
 part have ``full`` alone. ``std`` is the sample standard deviation over the seeds, null for one
-seed; ``values`` has the figure of each seed. Accuracies (``top1``) are in per cent, all else is
-as it is. ``data`` has, for ``train`` and ``validation``, the name, the number of photos used and
-there in all, the classes, ``fingerprint`` (SHA-256 of the whole content) and ``subset`` (SHA-256
-of the fingerprint and the rows used).
+seed; ``values`` has the figure of each seed. Accuracies (``top1``, ``hit1`` …) are in per cent,
+all else is as it is. ``data`` has, for ``train`` and ``validation``, the name, the number of photos
+used and there in all, the classes, ``fingerprint`` (SHA-256 of the whole content) and ``subset``
+(SHA-256 of the fingerprint and the rows used).
 
 Another run into the same folder keeps the protocols that it does not repeat, if the weights are
 the same; new keys may be added within a schema version, none is taken away or changes its meaning.

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clever_hub.errors import DataError, ImageError
+from clever_hub.errors import DataError, ImageError, suggest
 from clever_hub.images import EXTENSIONS, load_image
+from clever_training.evaluation.presets import expand, take_apart
 
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -154,7 +155,8 @@ def load_splits(specification: str) -> Splits:
     Args:
         specification: ``TRAIN,VALIDATION``, each a parquet file, a folder of parquet files, an
             image folder (one sub-folder per class) or a Hub id, ``id:split`` to name the split; or
-            one folder or Hub id that has both splits.
+            one folder or Hub id that has both splits; or one of ``presets.PRESETS``. Where the
+            columns are not found by themselves, ``NAME?image=COLUMN&label=COLUMN``.
 
     Returns:
         Both splits.
@@ -167,9 +169,11 @@ def load_splits(specification: str) -> Splits:
         >>> len(splits.train.classes)  # doctest: +SKIP
         100
     """
-    names = [name.strip() for name in specification.split(",")]
+    names = [name.strip() for name in expand(specification).split(",")]
     if len(names) == 1:
-        names = [_with_split(names[0], ("train",)), _with_split(names[0], VALIDATION_NAMES)]
+        name, mark, columns = names[0].partition("?")
+        found = (_with_split(name, ("train",)), _with_split(name, VALIDATION_NAMES))
+        names = [split + mark + columns for split in found]
     if len(names) != 2 or not all(names):
         raise DataError(f"--data: expected TRAIN,VALIDATION or one folder, got {specification!r}")
     splits = Splits(load_photos(names[0], "train"), load_photos(names[1], "validation"))
@@ -194,6 +198,7 @@ def load_photos(name: str, split: str) -> Photos:
     Raises:
         DataError: When it is missing, or has no images or no labels.
     """
+    name, image, label = take_apart(name)
     path = Path(name).expanduser()
     try:
         table, fingerprint = _load_path(path) if path.exists() else _load_hub(name, split)
@@ -203,8 +208,8 @@ def load_photos(name: str, split: str) -> Photos:
         raise DataError(f"{name}: cannot be loaded as a data set: {error}") from error
     if len(table) == 0:
         raise DataError(f"{name}: expected photos, got an empty data set")
-    image_column = _image_column(name, table)
-    label_column = _label_column(name, table)
+    image_column = _named(name, table, image) or _image_column(name, table)
+    label_column = _named(name, table, label) or _label_column(name, table)
     labels, classes = _labels(name, table, label_column)
     table = table.cast_column(image_column, datasets.Image(decode=False))
     return Photos(name, table, image_column, labels, classes, fingerprint, np.arange(len(table)))
@@ -268,13 +273,23 @@ def _hash_files(files: Sequence[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
+def _named(name: str, table: Any, column: str | None) -> str | None:
+    """The column that the user named, when there was one and it is there."""
+    if column is not None and column not in table.column_names:
+        raise DataError(f"{name}: no column {column!r}. {suggest(column, table.column_names)}")
+    return column
+
+
 def _image_column(name: str, table: Any) -> str:
     found = [key for key, kind in table.features.items() if isinstance(kind, datasets.Image)]
     if not found:
         # Parquet written without the Hugging Face metadata: a struct of bytes and path.
         found = [key for key in ("image", "img") if key in table.column_names]
     if not found:
-        raise DataError(f"{name}: expected a column of images, got columns {table.column_names}")
+        raise DataError(
+            f"{name}: expected a column of images, got columns {table.column_names}. "
+            f"Name it: {name}?image=COLUMN"
+        )
     return str(found[0])
 
 
@@ -283,7 +298,10 @@ def _label_column(name: str, table: Any) -> str:
     found = [key for key, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)]
     found = [key for key in LABEL_NAMES if key in kinds] or found
     if not found:
-        raise DataError(f"{name}: expected a column {LABEL_NAMES}, got {table.column_names}")
+        raise DataError(
+            f"{name}: expected a column {LABEL_NAMES}, got {table.column_names}. "
+            f"Name it: {name}?label=COLUMN"
+        )
     return str(found[0])
 
 

@@ -179,12 +179,19 @@ class Crop:
 class Elastic:
     """torchvision's ElasticTransform: a smooth random displacement.
 
-    As there, α = 100 moves by some 1.6 pixels whatever the image's size: at 64 px it is a stronger
-    distortion than at 224 px.
+    torchvision's α = 100 and σ = 5 are in pixels: some 1.6 pixels of displacement whatever the
+    image's size, at 64 px three times the distortion that it is at the paper's 224 px. Here the
+    whole field scales with the photo, so that the same picture is distorted alike at any size.
+
+    Attributes:
+        alpha: Magnitude at the reference size.
+        sigma: Smoothness at the reference size.
+        reference: Side in pixels at which this is torchvision's, number by number.
     """
 
     alpha: float = 100.0
     sigma: float = 5.0
+    reference: int = 224
 
     def draw(self, random: np.random.Generator) -> Parameters:
         """The seed of the displacement field."""
@@ -195,9 +202,11 @@ class Elastic:
         random = np.random.default_rng(int(parameters[0]))
         height, width = image.height, image.width
         noise = random.uniform(-1, 1, (height, width, 2)).astype(np.float32)
-        smooth = blurred(noise, self.sigma, reach=4.0)
-        # torchvision's unit is half of the side.
-        shift = smooth * np.float32(self.alpha / 2)
+        scale = width / self.reference
+        smooth = blurred(noise, self.sigma * scale, reach=4.0)
+        # torchvision's unit is half of the side. A narrower blur leaves the noise 1/σ stronger,
+        # hence the square: displacements scale with the side.
+        shift = smooth * np.float32(self.alpha * scale**2 / 2)
         rows, columns = np.indices((height, width), dtype=np.float32)
         moved = cv2.remap(
             np.asarray(image),

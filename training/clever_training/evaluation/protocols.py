@@ -2,121 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-
 from clever_hub.errors import ConfigError, suggest
-from clever_training.evaluation import knn
-from clever_training.evaluation.data import Photos, Splits
-from clever_training.evaluation.features import FeatureStore
-from clever_training.evaluation.invariance import invariance_figures
-from clever_training.evaluation.models import FeatureExtractor
-from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation
+from clever_training.evaluation import copies, equivariance, knn, linear, robustness, spread
+from clever_training.evaluation.context import PROFILES, Context, Profile, Protocol
 from clever_training.evaluation.results import Figures
 
-
-@dataclass(frozen=True)
-class Profile:
-    """How much is measured.
-
-    Attributes:
-        name: For evaluation.json.
-        train: Photos to fit on; None for all.
-        validation: Photos to measure on; None for all.
-        seeds: How many seeds when the user does not say.
-        random_models: Whether every seed gets another random initialisation to compare with.
-            Otherwise all use one, and its features are computed once.
-    """
-
-    name: str
-    train: int | None
-    validation: int | None
-    seeds: int
-    random_models: bool
-
-
-PROFILES = {
-    "quick": Profile("quick", train=10_000, validation=2_000, seeds=3, random_models=False),
-    "full": Profile("full", train=None, validation=None, seeds=3, random_models=True),
-}
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a protocol works with.
-
-    Attributes:
-        extractor: The model.
-        splits: The photos, already cut down to the profile.
-        store: Computes and caches features.
-        profile: How much is measured.
-        seed: Of everything that is random.
-        label: Names the model in the progress report.
-    """
-
-    extractor: FeatureExtractor
-    splits: Splits
-    store: FeatureStore
-    profile: Profile
-    seed: int
-    label: str = ""
-
-    @property
-    def parts(self) -> dict[str, slice]:
-        """Columns of each part."""
-        return self.extractor.parts
-
-    def train(self, perturbation: Perturbation, label: str = "") -> NDArray[np.float32]:
-        """Features of the training photos, float32 (N, d); fixed seed, so that seeds share them."""
-        return self.of(self.splits.train, perturbation, label or "train", seed=0)
-
-    def validation(self, perturbation: Perturbation, label: str = "") -> NDArray[np.float32]:
-        """Features of the validation photos, float32 (N, d), perturbed by the seed."""
-        return self.of(self.splits.validation, perturbation, label or "validation", seed=self.seed)
-
-    def of(
-        self, photos: Photos, perturbation: Perturbation, label: str, *, seed: int, view: int = 0
-    ) -> NDArray[np.float32]:
-        """Features of some photos, float32 (N, d)."""
-        text = f"{self.label} {label}"
-        return self.store.features(
-            self.extractor, photos, perturbation, seed=seed, view=view, label=text
-        )
-
-
-class Protocol(NamedTuple):
-    """A way to measure.
-
-    Attributes:
-        run: Measures one model with one seed.
-        settings: What evaluation.json says about it.
-        headline: The metric that tables show.
-        unit: Of the headline metric.
-    """
-
-    run: Callable[[Context], Figures]
-    settings: dict[str, Any]
-    headline: tuple[str, ...]
-    unit: Literal["%", ""] = ""
-
-
-KNN_CONDITIONS = {
-    # name: (what the bank of training photos sees, what the queries see)
-    "plain": (PLAIN, PLAIN),
-    "upright": (UPRIGHT, UPRIGHT),
-    "rotated": (UPRIGHT, ROTATED),
-}
+__all__ = ["PROFILES", "PROTOCOLS", "Context", "Profile", "Protocol", "chosen", "run_knn"]
 
 
 def run_knn(context: Context) -> Figures:
     """k-NN Top-1 of each part, in per cent."""
     train, validation = context.splits
     figures: Figures = {}
-    for condition, (bank, queries) in KNN_CONDITIONS.items():
+    for condition, (bank, queries) in linear.CONDITIONS.items():
         fitted = context.train(bank, f"train {condition}")
         asked = context.validation(queries, f"validation {condition}")
         figures[condition] = {}
@@ -125,19 +23,6 @@ def run_knn(context: Context) -> Figures:
             predicted = knn.knn_predict(fitted[:, columns], train.labels, asked[:, columns], k=k)
             figures[condition][part] = {"top1": knn.top1(predicted, validation.labels)}
     return figures
-
-
-def run_invariance(context: Context) -> Figures:
-    """Cosines of photos with their rotated copies, next to those of different photos."""
-    mean = context.train(UPRIGHT).mean(axis=0)
-    originals = context.validation(UPRIGHT, "validation upright")
-    copies = context.validation(ROTATED, "validation rotated")
-    return {
-        "rotation": {
-            part: invariance_figures(originals[:, columns], copies[:, columns], mean[columns])
-            for part, columns in context.parts.items()
-        }
-    }
 
 
 PROTOCOLS = {
@@ -154,17 +39,34 @@ PROTOCOLS = {
         ("top1",),
         "%",
     ),
-    "invariance": Protocol(
-        run_invariance,
-        {
-            "rotation": "uniform in ±90°, original and copy through the disc",
-            "same": "mean cosine of a photo with its own copy",
-            "different": "mean cosine of a photo with the copy of another",
-            "gap": "same - different",
-            "centred": "after the mean of the training photos' features was taken off",
-        },
-        ("same", "different", "gap", "gap_centred"),
+    "linear": Protocol(linear.run_linear, linear.SETTINGS, ("top1",), "%"),
+    "robustness": Protocol(robustness.run_robustness, robustness.GRID_SETTINGS, ("top1",), "%"),
+    "sweeps": Protocol(
+        robustness.run_sweeps,
+        robustness.SWEEP_SETTINGS,
+        ("top1",),
+        "%",
+        robustness.SWEEPS_SHOWN,
     ),
+    "invariance": Protocol(
+        copies.run_invariance,
+        copies.INVARIANCE_SETTINGS,
+        ("same_centred", "gap", "gap_centred"),
+        shown=copies.SHOWN,
+    ),
+    "retrieval": Protocol(
+        copies.run_retrieval, copies.RETRIEVAL_SETTINGS, ("hit1",), "%", copies.SHOWN
+    ),
+    "equivariance": Protocol(
+        equivariance.run_equivariance,
+        equivariance.SETTINGS,
+        (
+            *("ridge_r2", "mlp_r2", "ridge_degrees", "mlp_degrees"),
+            *("top1", "pose_mrr", "photo_mrr"),
+        ),
+    ),
+    "collapse": Protocol(spread.run_collapse, spread.SETTINGS, ("std", "effective_rank", "dim")),
+    "semi-supervised": Protocol(linear.run_semi_supervised, linear.SEMI_SETTINGS, ("top1",), "%"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from clever_training.evaluation import results
 from clever_training.evaluation.data import Splits
@@ -26,6 +26,7 @@ class Evaluation:
         seeds: Of perturbations, fits and random weights.
         store: Computes and caches features.
         command: The command line that repeats it; goes into evaluation.json.
+        probe: How linear probes are fitted: ``lbfgs``, or ``sgd`` as published.
     """
 
     splits: Splits
@@ -34,6 +35,7 @@ class Evaluation:
     seeds: Sequence[int]
     store: FeatureStore = field(default_factory=FeatureStore)
     command: str = ""
+    probe: Literal["lbfgs", "sgd"] = "lbfgs"
 
     def run(self, extractor: FeatureExtractor, baselines: bool = True) -> dict[str, Any]:
         """Measure one model.
@@ -75,10 +77,13 @@ class Evaluation:
         """The figures of every protocol, and how each was made."""
         runs: dict[str, list[Figures]] = {name: [] for name in self.protocols}
         seconds = dict.fromkeys(self.protocols, 0.0)
+        memory: dict[Any, Any] = {}
         for seed in self.seeds:
             extractor = make(seed)
             label = f"{extractor.name}, seed {seed},"
-            context = Context(extractor, splits, self.store, self.profile, seed, label)
+            context = Context(
+                extractor, splits, self.store, self.profile, seed, label, self.probe, memory
+            )
             for name in self.protocols:
                 started = time.monotonic()
                 runs[name].append(PROTOCOLS[name].run(context))
@@ -91,11 +96,18 @@ class Evaluation:
             "command": self.command,
             "profile": self.profile.name,
             "seeds": list(self.seeds),
-            "settings": PROTOCOLS[name].settings,
+            "settings": self._settings(name),
             "created": results.now(),
             "seconds": round(seconds, 1),
             "environment": results.environment(),
         }
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Those of the protocol, with the kind of probe that was fitted where there is one."""
+        settings = dict(PROTOCOLS[name].settings)
+        if self.probe in settings:
+            settings["probe"] = self.probe
+        return settings
 
     def _baselines(
         self, extractor: FeatureExtractor

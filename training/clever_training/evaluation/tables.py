@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clever_training.evaluation.features import Report
-from clever_training.evaluation.protocols import PROTOCOLS
+from clever_training.evaluation.protocols import PROTOCOLS, Protocol
 
 
 @contextmanager
@@ -56,11 +56,13 @@ def tables(content: Mapping[str, Any]) -> Iterator[Table]:
     columns |= {name: entry["figures"] for name, entry in content["baselines"].items()}
     for name, protocol in PROTOCOLS.items():
         if name in content["figures"]:
-            yield _table(name, columns, protocol.headline, protocol.unit)
+            yield _table(name, columns, protocol)
 
 
-def _table(name: str, columns: Mapping[str, Any], metrics: tuple[str, ...], unit: str) -> Table:
+def _table(name: str, columns: Mapping[str, Any], protocol: Protocol) -> Table:
+    metrics, unit, shown = protocol.headline, protocol.unit, protocol.shown
     label = f"{name}: {metrics[0]} ({unit})" if unit else name
+    label += ", some of the conditions" if shown else ""
     table = Table(title=f"{label}, mean ± standard deviation over the seeds")
     table.add_column("condition")
     table.add_column("part")
@@ -70,8 +72,10 @@ def _table(name: str, columns: Mapping[str, Any], metrics: tuple[str, ...], unit
         table.add_column(column, justify="right")
     first = next(iter(columns.values()))[name]
     for condition, parts in first.items():
-        for part in parts:
-            for metric in metrics:
+        if shown is not None and condition not in shown:
+            continue
+        for part, measured in parts.items():
+            for metric in (metric for metric in metrics if metric in measured):
                 keys = [condition, part, *([metric] if len(metrics) > 1 else [])]
                 found = [
                     figures.get(name, {}).get(condition, {}).get(part, {}).get(metric)

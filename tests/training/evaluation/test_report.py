@@ -1,0 +1,296 @@
+"""The report: what is on the page is what the files say, and what they lack is said."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+from clever_hub.errors import DataError
+from clever_hub.files import write_json
+from clever_training.evaluation.report import tables
+from clever_training.evaluation.report.claims import noise, verdicts
+from clever_training.evaluation.report.collect import Field, Value, collect
+from clever_training.evaluation.report.document import (
+    Picture,
+    Table,
+    Text,
+    to_html,
+    to_markdown,
+)
+from clever_training.evaluation.report.figures import strengths
+from clever_training.evaluation.report.page import write_page
+from clever_training.evaluation.report.style import looks
+from tests.training.evaluation.report_example import evaluation, write_example
+
+PICTURES = (
+    "robustness.png",
+    "robustness-parts.png",
+    "invariance.png",
+    "invariance-equivariance.png",
+    "collapse.png",
+)
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_example(tmp_path_factory.mktemp("measured"))
+
+
+@pytest.fixture(scope="module")
+def field(example: Path) -> Field:
+    return collect([example])
+
+
+@pytest.fixture(scope="module")
+def page(field: Field, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    write_page(field, out)
+    return out
+
+
+# Reading.
+
+
+def test_models_come_first_and_a_shared_baseline_once(field: Field, example: Path) -> None:
+    names = [entrant.name for entrant in field.entrants]
+    assert names == ["clever-resnet18", "dino-resnet18", "random resnet18", "16x16 pixels"]
+    assert [entrant.name for entrant in field.models] == names[:2]
+    assert len(field.tuned) == 1
+    again = collect([example / "clever-resnet18", example / "dino-resnet18" / "evaluation.json"])
+    assert [entrant.name for entrant in again.entrants] == names
+
+
+def test_a_figure_is_found_by_its_keys(field: Field) -> None:
+    expected = evaluation("clever-resnet18", 0.9)["figures"]["sweeps"]["upright/crop/0.6"]["full"]
+    found = field.entrants[0].get("sweeps", "upright/crop/0.6", "full", "top1")
+    assert found is not None
+    assert found.mean == expected["top1"]["mean"]
+    assert len(found.values) == 3
+    assert field.entrants[0].get("sweeps", "upright/crop/0.61", "full", "top1") is None
+    assert field.entrants[3].get("knn", "plain", "invariant", "top1") is None
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_json(tmp_path / folder / "evaluation.json", evaluation("mine", 0.5))
+    names = [entrant.name for entrant in collect([tmp_path]).entrants]
+    assert names[:2] == ["mine (a)", "mine (b)"]
+    assert len(set(names)) == len(names)
+
+
+def test_a_folder_without_figures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found neither\. Make one with clever-hub evaluate"):
+        collect([tmp_path])
+    (tmp_path / "finetune.json").write_text("{}")
+    with pytest.raises(DataError, match="what clever-hub finetune writes"):
+        collect([tmp_path])
+
+
+def test_strengths_are_sorted_as_numbers(field: Field) -> None:
+    angles = strengths(field.entrants[0], "sweeps", "upright/rotation/")
+    assert angles == list(range(-180, 181, 15))
+
+
+# Tables.
+
+
+def cells(table: Table, model: str, part: str) -> dict[str, str]:
+    """One row by its first two words; a model's name stands on its first row only."""
+    name = ""
+    for row in table.rows:
+        name = row[0] or name
+        if (name, row[1]) == (model, part):
+            return dict(zip(table.header, row, strict=True))
+    raise AssertionError(f"no row {model}, {part}")
+
+
+def test_the_papers_table_has_its_perturbations_in_its_order(field: Field) -> None:
+    table = tables.paper_table(field, "upright")
+    assert table.header[2:] == ("original", "CJ", "CJ+Flip", "CJ+Ro", "CJ+Ro+ET")
+    row = cells(table, "dino-resnet18", "equivariant")
+    of = field.entrants[1].figures["robustness"]
+    for title, condition in (("original", "original"), ("CJ+Ro+ET", "cj+ro+et")):
+        figure = of[f"upright/{condition}"]["equivariant"]["top1"]
+        assert row[title] == f"{figure['mean']:.1f} ± {figure['std']:.1f}"
+
+
+def test_invariance_and_retrieval_share_a_table(field: Field) -> None:
+    row = cells(tables.invariance_table(field), "clever-resnet18", "invariant")
+    assert row["gap"].startswith("0.80")
+    assert row["found again, MRR"].startswith("0.80")
+
+
+def test_columns_that_nobody_has_are_left_out_and_gaps_are_dashes(field: Field) -> None:
+    assert "plain, Top-5" not in tables.accuracy_table(field, "knn").header
+    wide = tables.accuracy_table(field, "linear")
+    assert "plain, Top-5" in wide.header
+    row = cells(tables.finetune_table(field), "clever-resnet18", "whole network")
+    assert row["labels"] == "1%"
+    assert row["Top-5, %"] == "62.5"
+
+
+def test_a_figure_of_one_seed_has_no_spread() -> None:
+    assert Value(12.345, None, (12.345,)).text(1) == "12.3"
+    assert Value(12.25, 0.5, (11.75, 12.75)).text(2) == "12.25 ± 0.50"
+
+
+# Claims.
+
+
+def test_claims_that_were_planted_hold_and_within_the_noise_they_do_not(field: Field) -> None:
+    words = {v.claim.text: v.word for v in verdicts(field.entrants[0])}
+    assert len(words) == 5
+    assert set(words.values()) == {"holds"}
+    random = {v.claim.figure: v.word for v in verdicts(field.entrants[2])}
+    assert random["linear probe Top-1, %"] == "undecided"
+
+
+def test_the_reverse_is_said_when_it_is_so(tmp_path: Path) -> None:
+    content = evaluation("odd", 0.9)
+    parts = content["figures"]["invariance"]["rotation"]
+    parts["invariant"], parts["equivariant"] = parts["equivariant"], parts["invariant"]
+    write_json(tmp_path / "evaluation.json", content)
+    found = {v.claim.figure: v.word for v in verdicts(collect([tmp_path]).entrants[0])}
+    assert found["cosine gap, centred"] == "the reverse holds"
+
+
+def test_the_less_bad_of_two_useless_fits_is_not_called_better(tmp_path: Path) -> None:
+    content = evaluation("blind", 0.9)
+    parts = content["figures"]["equivariance"]["rotation"]
+    for part, mean in (("equivariant", -0.004), ("invariant_slice", -0.4)):
+        parts[part]["mlp_r2"] = {"mean": mean, "std": None, "values": [mean]}
+    write_json(tmp_path / "evaluation.json", content)
+    found = {v.claim.figure: v.word for v in verdicts(collect([tmp_path]).entrants[0])}
+    assert found["R² of the angle, MLP"] == "neither knows it"
+    assert found["R² of the angle, ridge"] == "holds"
+
+
+def test_noise_is_that_of_the_photos_or_of_the_seeds_whichever_is_more() -> None:
+    steady = Value(50.0, 0.0, (50.0, 50.0, 50.0))
+    shaky = Value(50.0, 5.0, (45.0, 50.0, 55.0))
+    assert noise(steady, steady, 10_000, percent=True) == pytest.approx(1.96 * 0.7071, rel=1e-3)
+    assert noise(steady, shaky, 10_000, percent=True) == pytest.approx(10.0)
+    assert noise(shaky, shaky, 10_000, percent=True) < 2, "seeds that move together cancel"
+    assert noise(Value(0.5, None, (0.5,)), Value(0.4, None, (0.4,)), 9, percent=False) == 0.01
+
+
+# The page.
+
+
+def test_every_picture_is_there_readable_and_not_empty(page: Path) -> None:
+    for name in PICTURES:
+        picture = Image.open(page / name).convert("RGB")
+        assert 900 <= picture.width <= 1300
+        colours = picture.getcolors(picture.width * picture.height)
+        assert colours is not None
+        assert len(colours) > 50, name
+
+
+def test_the_markdown_names_its_pictures_and_every_command(page: Path) -> None:
+    text = (page / "report.md").read_text()
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == list(PICTURES)
+    for words in ("clever-hub evaluate dino-resnet18", "finetune clever-resnet18", "**holds**"):
+        assert words in text
+    for line in re.findall(r"^\|.*\|$", text, re.MULTILINE):
+        assert line.count("|") > 3
+    assert not re.search(r"\b(nan|None)\b", text)
+
+
+class Page(HTMLParser):
+    """Every address that a page asks for, and whether its tags are balanced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_html_asks_for_nothing_from_elsewhere(page: Path) -> None:
+    text = (page / "report.html").read_text()
+    parser = Page()
+    parser.feed(text)
+    assert parser.open == []
+    assert len(parser.addresses) == len(PICTURES)
+    assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
+    assert "http" not in re.sub(r"base64,[^\"]+", "", text)
+    assert "url(" not in text
+    assert "<script" not in text
+
+
+def test_what_is_missing_is_left_out_and_said(tmp_path: Path) -> None:
+    content = evaluation("small", 0.5)
+    for figures in (content["figures"], *(b["figures"] for b in content["baselines"].values())):
+        for protocol in set(figures) - {"knn", "invariance"}:
+            del figures[protocol]
+        figures["invariance"] = {"rotation": figures["invariance"]["rotation"]}
+    content["protocols"] = {name: content["protocols"][name] for name in content["figures"]}
+    write_json(tmp_path / "in" / "evaluation.json", content)
+    markdown, _ = write_page(collect([tmp_path / "in"]), tmp_path / "out")
+    text = markdown.read_text()
+    assert list((tmp_path / "out").glob("*.png")) == []
+    assert "## Nearest neighbours" in text
+    assert "## Equivariance" not in text
+    assert "- Accuracy under perturbations: no file has `robustness`" in text
+    assert "- Collapse: no file has `collapse`" in text
+    assert "- Maps of the features: drawn with `--data` and `--models`" in text
+
+
+def test_a_fine_tuned_model_alone_makes_a_page(example: Path, tmp_path: Path) -> None:
+    markdown, _ = write_page(collect([example / "tuned"]), tmp_path)
+    assert "## Fine-tuning" in markdown.read_text()
+
+
+def test_figures_from_different_photos_are_not_silently_compared(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        content = evaluation(name, 0.5)
+        content["figures"] = {"knn": content["figures"]["knn"]}
+        content["baselines"] = {}
+        for record in content["protocols"].values():
+            record["data"] = {"validation": {"photos": 10, "subset": name}, "train": {}}
+        write_json(tmp_path / name / "evaluation.json", content)
+    markdown, _ = write_page(collect([tmp_path]), tmp_path / "out")
+    assert "come from different photos" in markdown.read_text()
+
+
+def test_text_of_strangers_cannot_become_markup(tmp_path: Path) -> None:
+    table = Table(("a", "b"), (("<script>x|y</script>", "1"),))
+    assert "<script>" not in to_html("t & t", [table, Text("<b>bold</b>")])
+    assert "t &amp; t" in to_html("t & t", [])
+    assert r"x\|y" in to_markdown([table])
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    assert '"><b' not in to_html("t", [Picture(tmp_path / "a.png", '"><b', "c")])
+
+
+def test_looks_are_the_same_everywhere_and_differ_in_shape_too(field: Field) -> None:
+    found = looks(field.entrants)
+    models = [found[entrant.name] for entrant in field.models]
+    assert len({look.color for look in found.values()}) == 4
+    assert len({look.marker for look in models}) == 2
+    assert found["random resnet18"].line != found["16x16 pixels"].line
+
+
+def test_the_command_writes_the_page(example: Path, tmp_path: Path) -> None:
+    tuned = str(example / "tuned")
+    result = CliRunner().invoke(app, ["report", tuned, "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.stderr
+    assert (tmp_path / "out" / "report.md").is_file()
+    words: list[Any] = ["report", str(example), "-o", str(tmp_path / "o"), "--data", "x"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert "t-SNE maps need both" in refused.stderr

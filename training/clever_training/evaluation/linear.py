@@ -1,0 +1,117 @@
+"""Linear probes: how much of the class a linear classifier reads off each part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_training.evaluation import probe
+from clever_training.evaluation.context import SLICE, Columns, Context
+from clever_training.evaluation.data import stratified_positions
+from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation
+from clever_training.evaluation.probe import Probe, fit_probe
+from clever_training.evaluation.results import Figures
+
+CONDITIONS = {
+    # name: (what the probe is fitted on, what it is asked)
+    "plain": (PLAIN, PLAIN),
+    "upright": (UPRIGHT, UPRIGHT),
+    "rotated": (UPRIGHT, ROTATED),
+}
+SHARES = {"1%": 0.01, "10%": 0.1}
+
+PROBE_SETTINGS: dict[str, Any] = {
+    "lbfgs": "multinomial logistic regression on standardised features",
+    "sgd": f"{probe.SGD_EPOCHS} epochs, batch {probe.SGD_BATCH}, momentum 0.9, cosine schedule",
+    "chosen": (
+        f"l2 of {list(probe.L2_GRID)}, or learning rate per 256 photos of "
+        f"{list(probe.LEARNING_RATES)}, on a fifth of the training photos"
+    ),
+}
+SETTINGS = {
+    **PROBE_SETTINGS,
+    "plain": "the whole square, upright",
+    "upright": "through the disc, upright",
+    "rotated": "through the disc, validation photos rotated uniformly in ±90°, training photos not",
+    "invariant_slice": "as many random columns of the invariant part as the equivariant one has",
+}
+SEMI_SETTINGS = {
+    **PROBE_SETTINGS,
+    "photos": "a stratified share of all training photos of the data set, another with each seed",
+    "seen": "the whole square, upright",
+}
+
+
+def run_linear(context: Context) -> Figures:
+    """Top-1 and Top-5 of a linear probe on each part, in per cent."""
+    labels = context.splits.validation.labels
+    figures: Figures = {}
+    for condition, (bank, queries) in CONDITIONS.items():
+        asked = context.validation(queries, f"validation {condition}")
+        figures[condition] = {}
+        for part, columns in context.parts_and_slice().items():
+            fitted = trained_probe(context, bank, part, columns)
+            figures[condition][part] = _figures(fitted, asked[:, columns], labels)
+    return figures
+
+
+def run_semi_supervised(context: Context) -> Figures:
+    """Top-1 and Top-5 of a linear probe that sees few labels, in per cent."""
+    train, validation = context.splits
+    features = context.train(PLAIN, "train plain")
+    asked = context.validation(PLAIN, "validation plain")
+    figures: Figures = {}
+    for condition, share in SHARES.items():
+        # Of the whole data set, so that a profile that uses fewer photos fits on equally many.
+        wanted = max(len(train.classes), round(share * len(train.table)))
+        rows = stratified_positions(train.labels, min(wanted, len(train)), context.seed)
+        figures[condition] = {}
+        for part, columns in context.parts.items():
+            fitted = fit_probe(
+                features[rows][:, columns],
+                train.labels[rows],
+                len(train.classes),
+                kind=context.probe,
+                seed=context.seed,
+                report=context.progress(f"probe {condition} {part}"),
+            )
+            found = _figures(fitted, asked[:, columns], validation.labels)
+            figures[condition][part] = {**found, "photos": float(len(rows))}
+    return figures
+
+
+def trained_probe(context: Context, bank: Perturbation, part: str, columns: Columns) -> Probe:
+    """A probe fitted on the training photos, all seeds' own where nothing random enters it.
+
+    Args:
+        context: Model, photos and seed.
+        bank: What the training photos look like; linear probes and robustness share them.
+        part: Name of the columns.
+        columns: Of the features.
+
+    Returns:
+        The probe.
+    """
+    drawn = context.seed if part == SLICE or context.probe == "sgd" else None
+
+    def fit() -> Probe:
+        train = context.splits.train
+        return fit_probe(
+            context.train(bank)[:, columns],
+            train.labels,
+            len(train.classes),
+            kind=context.probe,
+            seed=context.seed if context.probe == "sgd" else 0,
+            report=context.progress(f"probe {part}"),
+        )
+
+    return context.once(("probe", bank, part, context.probe, drawn), fit)
+
+
+def _figures(
+    fitted: Probe, features: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, float]:
+    accuracies = {f"top{k}": fitted.accuracy(features, labels, k) for k in (1, 5)}
+    return {**accuracies, **fitted.chosen}

@@ -1,0 +1,184 @@
+"""What the paper says of the parts, held against the figures of each model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from clever_training.evaluation.report.collect import Entrant, Field, Value
+from clever_training.evaluation.report.document import Table
+
+# Differences of cosines and R² below this are not worth a claim, however small the spread.
+SMALLEST = 0.01
+
+
+class Claim(NamedTuple):
+    """One figure that should be larger than another.
+
+    Attributes:
+        text: What is claimed.
+        figure: What is compared, in words.
+        protocol: Where the figure is.
+        condition: Of the protocol.
+        metric: Of the protocol.
+        larger: The part that should have more.
+        smaller: The part that should have less.
+        percent: The figure is an accuracy in per cent.
+    """
+
+    text: str
+    figure: str
+    protocol: str
+    condition: str
+    metric: str
+    larger: str
+    smaller: str
+    percent: bool = False
+
+
+CLAIMS = (
+    Claim(
+        "The invariant part stays more alike when a photo is turned than the equivariant part",
+        "cosine gap, centred",
+        *("invariance", "rotation", "gap_centred", "invariant", "equivariant"),
+    ),
+    Claim(
+        "The equivariant part knows the angle better than as many dimensions of the invariant part",
+        "R² of the angle, ridge",
+        *("equivariance", "rotation", "ridge_r2", "equivariant", "invariant_slice"),
+    ),
+    Claim(
+        "So it does when an MLP reads the angle",
+        "R² of the angle, MLP",
+        *("equivariance", "rotation", "mlp_r2", "equivariant", "invariant_slice"),
+    ),
+    Claim(
+        "The full embedding classifies better than the invariant part",
+        "linear probe Top-1, %",
+        *("linear", "plain", "top1", "full", "invariant", True),
+    ),
+    Claim(
+        "The full embedding has better nearest neighbours than the invariant part",
+        "k-NN Top-1, %",
+        *("knn", "plain", "top1", "full", "invariant", True),
+    ),
+)
+
+
+class Verdict(NamedTuple):
+    """How a claim fared with one model.
+
+    Attributes:
+        claim: The claim.
+        larger: Figure of the part that should have more.
+        smaller: Figure of the other.
+        margin: What the difference has to exceed to be more than noise.
+    """
+
+    claim: Claim
+    larger: Value
+    smaller: Value
+    margin: float
+
+    @property
+    def difference(self) -> float:
+        """How much more the part has that should have more."""
+        return self.larger.mean - self.smaller.mean
+
+    @property
+    def word(self) -> str:
+        """``holds``, ``the reverse holds``, ``undecided``; or that neither part knows anything."""
+        best = max(self.larger.mean, self.smaller.mean)
+        # An R² of 0 is no knowledge: the less bad of two useless fits is no better.
+        if self.claim.metric.endswith("_r2") and best <= SMALLEST:
+            return "neither knows it"
+        if abs(self.difference) <= self.margin:
+            return "undecided"
+        return "holds" if self.difference > 0 else "the reverse holds"
+
+
+def verdicts(entrant: Entrant) -> Iterator[Verdict]:
+    """Judge every claim whose figures a model has.
+
+    Args:
+        entrant: The model.
+
+    Yields:
+        One verdict for each claim that was measured.
+    """
+    for claim in CLAIMS:
+        where = claim.protocol, claim.condition
+        larger = entrant.get(*where, claim.larger, claim.metric)
+        smaller = entrant.get(*where, claim.smaller, claim.metric)
+        if larger and smaller:
+            margin = noise(larger, smaller, entrant.photos(claim.protocol), claim.percent)
+            yield Verdict(claim, larger, smaller, margin)
+
+
+def noise(larger: Value, smaller: Value, photos: int | None, percent: bool) -> float:
+    """What a difference has to exceed.
+
+    Args:
+        larger: One figure.
+        smaller: The other.
+        photos: How many validation photos they are over, when known.
+        percent: Whether they are accuracies.
+
+    Returns:
+        Twice the spread of the difference over the seeds, and at least: of accuracies the 95 %
+        interval that so many photos leave, as if both had been measured on photos of their own;
+        of others ``SMALLEST``.
+
+    Example:
+        >>> half = Value(50.0, None, (50.0,))
+        >>> round(noise(half, half, 5000, percent=True), 2)
+        1.96
+    """
+    pairs = list(zip(larger.values, smaller.values, strict=False))
+    spread = statistics.stdev(a - b for a, b in pairs) if len(pairs) > 1 else 0.0
+    least = SMALLEST
+    if percent:
+        shares = [value.mean / 100 for value in (larger, smaller)]
+        variance = sum(share * (1 - share) for share in shares) / (photos or 1000)
+        least = 1.96 * math.sqrt(variance) * 100
+    return max(2 * spread, least)
+
+
+def claims_table(field: Field) -> Table | None:
+    """Every claim and every model that has the figures; None when nobody has any.
+
+    Args:
+        field: Who.
+
+    Returns:
+        A row for each claim and model.
+    """
+    rows = []
+    for entrant in (e for e in field.entrants if e.kind in ("model", "random")):
+        for claim, larger, smaller, margin in verdicts(entrant):
+            verdict = Verdict(claim, larger, smaller, margin)
+            digits = 1 if claim.percent else 3
+            rows.append(
+                (
+                    claim.text,
+                    entrant.name,
+                    claim.figure,
+                    f"**{verdict.word}**",
+                    f"{larger.mean:.{digits}f}",
+                    f"{smaller.mean:.{digits}f}",
+                    f"{verdict.difference:+.{digits}f}",
+                    f"±{margin:.{digits}f}",
+                )
+            )
+    if not rows:
+        return None
+    order = [claim.text for claim in CLAIMS]
+    rows.sort(key=lambda row: order.index(row[0]))
+    shown = [
+        row if index == 0 or row[0] != rows[index - 1][0] else ("", *row[1:])
+        for index, row in enumerate(rows)
+    ]
+    words = ("claim", "model", "figure", "verdict")
+    return Table((*words, "first", "second", "difference", "noise"), tuple(shown), words=4)

@@ -1,0 +1,218 @@
+"""What evaluation.json and finetune.json files say, ready to be set side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clever_hub.errors import DataError
+from clever_training.evaluation.results import FILE_NAME, read
+
+FINETUNE_NAME = "finetune.json"
+PARTS = ("full", "invariant", "equivariant")
+
+
+class Value(NamedTuple):
+    """One figure.
+
+    Attributes:
+        mean: Over the seeds.
+        std: Sample standard deviation over the seeds; None for one seed.
+        values: Of each seed.
+    """
+
+    mean: float
+    std: float | None
+    values: tuple[float, ...]
+
+    def text(self, digits: int) -> str:
+        """As ``12.3 ± 0.4``; a spread that rounds to nothing is left out.
+
+        Example:
+            >>> Value(12.34, 0.41, (12.0, 12.7)).text(1), Value(7.0, 0.0, (7.0,)).text(1)
+            ('12.3 ± 0.4', '7.0')
+        """
+        spread = f"{self.std or 0:.{digits}f}"
+        return f"{self.mean:.{digits}f}" + (f" ± {spread}" if float(spread) else "")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model, or a baseline beside one.
+
+    Attributes:
+        name: For tables and legends; no two have the same.
+        kind: ``model``, ``timm``, ``random`` or ``pixels``.
+        model: What evaluation.json says about it.
+        figures: protocol → condition → part → metric → figure.
+        records: protocol → how its figures were made.
+        folder: Where it was read.
+    """
+
+    name: str
+    kind: str
+    model: Mapping[str, Any]
+    figures: Mapping[str, Any]
+    records: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @property
+    def is_baseline(self) -> bool:
+        """Random weights and raw pixels."""
+        return self.kind in ("random", "pixels")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which parts its embedding has."""
+        dims = self.model["dims"]
+        return tuple(part for part in PARTS if part in dims)
+
+    def get(self, protocol: str, condition: str, part: str, metric: str) -> Value | None:
+        """One figure; None when it was not measured."""
+        found = self.figures.get(protocol, {}).get(condition, {}).get(part, {}).get(metric)
+        if not isinstance(found, Mapping) or not isinstance(found.get("mean"), int | float):
+            return None
+        return Value(float(found["mean"]), found.get("std"), tuple(found.get("values") or ()))
+
+    def conditions(self, protocol: str) -> list[str]:
+        """What a protocol was measured under."""
+        return list(self.figures.get(protocol, {}))
+
+    def photos(self, protocol: str) -> int | None:
+        """How many validation photos a protocol's figures are over."""
+        found = self.records.get(protocol, {}).get("data", {}).get("validation", {}).get("photos")
+        return int(found) if found else None
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everything that is on the page.
+
+    Attributes:
+        entrants: Models first, in the order given, then baselines.
+        tuned: Contents of finetune.json files.
+    """
+
+    entrants: tuple[Entrant, ...]
+    tuned: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def models(self) -> tuple[Entrant, ...]:
+        """Without the baselines."""
+        return tuple(entrant for entrant in self.entrants if not entrant.is_baseline)
+
+    def having(self, protocol: str) -> tuple[Entrant, ...]:
+        """Who was measured by a protocol."""
+        return tuple(entrant for entrant in self.entrants if entrant.figures.get(protocol))
+
+    def data(self) -> list[Mapping[str, Any]]:
+        """The different pairs of training and validation photos."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for entrant in self.models:
+            for record in entrant.records.values():
+                data = record.get("data", {})
+                found.setdefault(json.dumps(data, sort_keys=True), data)
+        return [data for data in found.values() if data]
+
+
+def collect(folders: Sequence[str | Path]) -> Field:
+    """Read folders.
+
+    Args:
+        folders: Each with an evaluation.json, a finetune.json or both, or with sub-folders that
+            have; a file itself is taken, too.
+
+    Returns:
+        What they say. The same baseline beside several models is there once.
+
+    Raises:
+        DataError: When a folder has neither, or a file cannot be read.
+
+    Example:
+        >>> field = collect(["runs/a/evaluation", "runs/b/evaluation"])  # doctest: +SKIP
+        >>> [entrant.name for entrant in field.entrants]  # doctest: +SKIP
+        ['a', 'b', 'random resnet18', 'pixels 16x16']
+    """
+    evaluations: list[Path] = []
+    tuned: list[Path] = []
+    for folder in map(Path, folders):
+        found = _files(folder)
+        if not found:
+            raise DataError(
+                f"{folder}: expected a folder with {FILE_NAME} or {FINETUNE_NAME}, found neither. "
+                "Make one with clever-hub evaluate or clever-hub finetune"
+            )
+        evaluations += [path for path in found if path.name != FINETUNE_NAME]
+        tuned += [path for path in found if path.name == FINETUNE_NAME]
+    models, baselines = [], []
+    for path in evaluations:
+        content = read(path)
+        models.append(_entrant(content["model"], content["figures"], content["protocols"], path))
+        for baseline in content["baselines"].values():
+            records = content["protocols"]
+            baselines.append(_entrant(baseline["model"], baseline["figures"], records, path))
+    entrants = [*_named_apart(models), *_named_apart(_merged(baselines))]
+    return Field(tuple(entrants), tuple(map(_tuned, tuned)))
+
+
+def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    here = [folder / name for name in (FILE_NAME, FINETUNE_NAME) if (folder / name).is_file()]
+    if here or not folder.is_dir():
+        return here
+    below = [*folder.glob(f"*/{FILE_NAME}"), *folder.glob(f"*/{FINETUNE_NAME}")]
+    return sorted(below)
+
+
+def _entrant(
+    model: Mapping[str, Any], figures: Mapping[str, Any], records: Mapping[str, Any], path: Path
+) -> Entrant:
+    kind = str(model["kind"])
+    name = {
+        "random": f"random {model['architecture']}",
+        "pixels": str(model["architecture"]),
+    }.get(kind, str(model["name"]))
+    return Entrant(name, kind, model, figures, records, path.parent)
+
+
+def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
+    """One entrant for the same weights measured on the same photos beside several models."""
+    merged: dict[tuple[str, str], Entrant] = {}
+    for one in baselines:
+        data = {json.dumps(r.get("data"), sort_keys=True) for r in one.records.values()}
+        key = str(one.model["identity"]), str(sorted(data))
+        before = merged.get(key)
+        figures = {**(before.figures if before else {}), **one.figures}
+        records = {**(before.records if before else {}), **one.records}
+        merged[key] = Entrant(one.name, one.kind, one.model, figures, records, one.folder)
+    return list(merged.values())
+
+
+def _named_apart(entrants: list[Entrant]) -> list[Entrant]:
+    """Where two have the same name, the folder tells them apart."""
+    names = [entrant.name for entrant in entrants]
+    result, taken = [], set[str]()
+    for one in entrants:
+        name = one.name
+        if names.count(name) > 1:
+            name = f"{name} ({one.folder.name})"
+        number = 2
+        while name in taken:
+            name, number = f"{one.name} ({one.folder.name}, {number})", number + 1
+        taken.add(name)
+        result.append(Entrant(name, one.kind, one.model, one.figures, one.records, one.folder))
+    return result
+
+
+def _tuned(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or "finetune" not in content.get("figures", {}):
+        raise DataError(f"{path}: expected what clever-hub finetune writes, with its figures")
+    return content

@@ -1,0 +1,195 @@
+"""A page of headings, texts, tables and pictures, written as Markdown and as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading.
+
+    Attributes:
+        text: What it says.
+        level: 1 is the page's title.
+    """
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, in which Markdown's marks for bold, italic and code work."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list; each entry as a ``Text``."""
+
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands, kept as they are."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table. Its first columns hold words, the others figures.
+
+    Attributes:
+        header: Names of the columns.
+        rows: Cells as text, as many as the header has.
+        words: How many columns are words, set to the left.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture beside the page.
+
+    Attributes:
+        path: The PNG file, in the folder of the page.
+        alt: What it shows, for those who cannot see it.
+        caption: A sentence or two on how to read it.
+    """
+
+    path: Path
+    alt: str
+    caption: str
+
+
+Block: TypeAlias = Heading | Text | Items | Code | Table | Picture
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+       max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.8rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
+        font-size: .9rem; display: block; overflow-x: auto; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right;
+         white-space: nowrap; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; }
+th.w, td.w { text-align: left; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; color: #444; }
+pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .85rem; }
+code { background: #f4f4f4; padding: 0 .2rem; } pre code { padding: 0; }
+"""
+
+
+def to_markdown(blocks: Iterable[Block]) -> str:
+    r"""The page as Markdown; pictures are named as files beside it.
+
+    Args:
+        blocks: In order.
+
+    Returns:
+        The text, ending in a line break.
+
+    Example:
+        >>> print(to_markdown([Heading("A"), Table(("x", "y"), (("a|b", "1"),))]))
+        ## A
+        <BLANKLINE>
+        | x | y |
+        |---|---:|
+        | a\|b | 1 |
+        <BLANKLINE>
+    """
+    return "\n\n".join(_markdown(block) for block in blocks) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {text}"
+        case Text(text):
+            return text
+        case Items(entries):
+            return "\n".join(f"- {entry}" for entry in entries)
+        case Code(text):
+            return f"```\n{text}\n```"
+        case Picture(path, alt, caption):
+            return f"![{alt}]({path.name})\n\n*{caption}*"
+        case Table(header, rows, words):
+            rule = ["---" if column < words else "---:" for column in range(len(header))]
+            lines = [_row(header), f"|{'|'.join(rule)}|", *map(_row, rows)]
+            return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def to_html(title: str, blocks: Iterable[Block]) -> str:
+    """The page as one HTML file that asks for nothing else: style and pictures are inside.
+
+    Args:
+        title: Of the window.
+        blocks: In order; the files of pictures are read.
+
+    Returns:
+        The text.
+    """
+    body = "\n".join(_html(block) for block in blocks)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{html.escape(text)}</h{level}>"
+        case Text(text):
+            return f"<p>{_inline(text)}</p>"
+        case Items(entries):
+            return f"<ul>{''.join(f'<li>{_inline(entry)}</li>' for entry in entries)}</ul>"
+        case Code(text):
+            return f"<pre><code>{html.escape(text)}</code></pre>"
+        case Picture(path, alt, caption):
+            content = base64.b64encode(path.read_bytes()).decode("ascii")
+            return (
+                f'<figure><img src="data:image/png;base64,{content}" alt="{html.escape(alt)}">'
+                f"<figcaption>{_inline(caption)}</figcaption></figure>"
+            )
+        case Table(header, rows, words):
+            head = _html_row(header, "th", words)
+            lines = "\n".join(_html_row(row, "td", words) for row in rows)
+            return f"<table><thead>{head}</thead><tbody>\n{lines}\n</tbody></table>"
+
+
+def _html_row(cells: Sequence[str], tag: str, words: int) -> str:
+    opening = [
+        f'<{tag} class="w">' if column < words else f"<{tag}>" for column in range(len(cells))
+    ]
+    inner = "".join(
+        f"{start}{_inline(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True)
+    )
+    return f"<tr>{inner}</tr>"
+
+
+def _inline(text: str) -> str:
+    escaped = html.escape(text, quote=False)
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
+    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", escaped)

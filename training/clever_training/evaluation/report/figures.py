@@ -1,0 +1,240 @@
+"""The page's plots of figures in evaluation.json."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from clever_training.evaluation.report.collect import Entrant, Field
+from clever_training.evaluation.report.style import (
+    PART_LOOKS,
+    Look,
+    legend_below,
+    looks,
+    new_figure,
+    save,
+)
+
+# transformation: (label of the axis, the strength that changes nothing)
+SWEEPS = {
+    "rotation": ("rotation in degrees", 0.0),
+    "crop": ("share of the photo's area kept", 1.0),
+    "brightness": ("brightness factor", 1.0),
+    "blur": ("blur, σ in pixels at 64 px", 0.0),
+}
+_ACCURACY = "Top-1 accuracy, %"
+# A panel's title: part of the page's own words.
+_PANELS = {"rotation": "Rotation", "crop": "Crop", "brightness": "Brightness", "blur": "Blur"}
+
+
+def strengths(entrant: Entrant, protocol: str, prefix: str) -> list[float]:
+    """The strengths that were measured of a sweep, ascending.
+
+    Args:
+        entrant: Who.
+        protocol: ``sweeps`` or ``invariance``.
+        prefix: What the conditions begin with, such as ``upright/rotation/``.
+
+    Returns:
+        The numbers after the prefix.
+    """
+    found = [c.removeprefix(prefix) for c in entrant.conditions(protocol) if c.startswith(prefix)]
+    return sorted(float(text) for text in found)
+
+
+def robustness_figure(field: Field, path: Path, trained: str = "upright") -> Path | None:
+    """Probe accuracy of the full embedding against each transformation's strength.
+
+    Args:
+        field: Who.
+        path: The PNG to write.
+        trained: What the probe's training photos looked like.
+
+    Returns:
+        The file; None when nobody was measured.
+    """
+    entrants = [e for e in field.having("sweeps") if _any(e, "sweeps", f"{trained}/")]
+    if not entrants:
+        return None
+    styles = looks(field.entrants)
+    figure, axes = new_figure(2, 2, 7.4, sharey=True)
+    for axis, (name, (label, neutral)) in zip(axes.flat, SWEEPS.items(), strict=True):
+        for entrant in entrants:
+            _curve(
+                axis,
+                entrant,
+                ("sweeps", f"{trained}/{name}/", "full", "top1"),
+                styles[entrant.name],
+                entrant.name,
+            )
+        _finish_sweep(axis, name, label, neutral)
+        axis.set_title(_PANELS[name], fontsize=11)
+        axis.set_ylabel(_ACCURACY)
+        axis.set_ylim(bottom=0)
+    legend_below(figure, axes[0, 0])
+    return save(figure, path)
+
+
+def parts_figure(field: Field, path: Path) -> Path | None:
+    """Probe accuracy of each part against the angle, for probes of both kinds.
+
+    Args:
+        field: Who.
+        path: The PNG to write.
+
+    Returns:
+        The file; None when no model with parts was measured.
+    """
+    entrants = [e for e in field.having("sweeps") if len(e.parts) > 1 and not e.is_baseline]
+    trained = [t for t in ("upright", "rotated") if any(_any(e, "sweeps", t) for e in entrants)]
+    if not entrants or not trained:
+        return None
+    height = 1.0 + 3.0 * len(entrants)
+    figure, axes = new_figure(len(entrants), len(trained), height, sharey="row", sharex=True)
+    for row, entrant in zip(axes, entrants, strict=True):
+        for axis, kind in zip(row, trained, strict=True):
+            for part in entrant.parts:
+                where = ("sweeps", f"{kind}/rotation/", part, "top1")
+                _curve(axis, entrant, where, PART_LOOKS[part], part)
+            _finish_sweep(axis, "rotation", SWEEPS["rotation"][0], 0.0)
+            axis.set_title(f"{entrant.name}, probe trained on {kind} photos", fontsize=11)
+            axis.set_ylim(bottom=0)
+        row[0].set_ylabel(_ACCURACY)
+    legend_below(figure, axes[0, 0])
+    return save(figure, path)
+
+
+def invariance_figure(field: Field, path: Path) -> Path | None:
+    """How alike a photo and its copy stay, by part, against each transformation's strength.
+
+    Args:
+        field: Who.
+        path: The PNG to write.
+
+    Returns:
+        The file; None when no model's sweeps were measured.
+    """
+    entrants = [
+        e
+        for e in field.having("invariance")
+        if not e.is_baseline and any(_any(e, "invariance", f"{name}/") for name in SWEEPS)
+    ]
+    if not entrants:
+        return None
+    height = 1.2 + 2.5 * len(entrants)
+    figure, axes = new_figure(len(entrants), 4, height, sharey=True)
+    for row, entrant in zip(axes, entrants, strict=True):
+        for axis, (name, (label, neutral)) in zip(row, SWEEPS.items(), strict=True):
+            for part in entrant.parts:
+                where = ("invariance", f"{name}/", part, "gap_centred")
+                _curve(axis, entrant, where, PART_LOOKS[part], part)
+            _finish_sweep(axis, name, label, neutral)
+            axis.xaxis.label.set_fontsize(9)
+            axis.set_title(_PANELS[name], fontsize=10)
+        row[0].set_ylabel(f"{entrant.name}\ncosine, same − other photo", fontsize=9)
+    legend_below(figure, axes[0, 0])
+    return save(figure, path)
+
+
+def collapse_figure(field: Field, path: Path) -> Path | None:
+    """Effective rank of each part as a share of its dimensions.
+
+    Args:
+        field: Who.
+        path: The PNG to write.
+
+    Returns:
+        The file; None when nobody was measured.
+    """
+    entrants = field.having("collapse")
+    if not entrants:
+        return None
+    figure, axes = new_figure(1, 2, 1.2 + 0.62 * sum(len(e.parts) for e in entrants) * 0.62)
+    for axis, metric, label in (
+        (axes[0, 0], "std", "spread of the features (1: even, 0: collapsed)"),
+        (axes[0, 1], "effective_rank", "effective rank / number of dimensions"),
+    ):
+        place, ticks = 0.0, []
+        for entrant in entrants:
+            for part in entrant.parts:
+                value = _share(entrant, part, metric)
+                if value is not None:
+                    axis.barh(place, value, color=PART_LOOKS[part].color, height=0.75)
+                    axis.annotate(
+                        f" {value:.2f}", (value, place), va="center", fontsize=9, color="#333333"
+                    )
+                name = entrant.name if part == entrant.parts[0] else ""
+                ticks.append((place, f"{name}  {part}" if name else part))
+                place += 1
+            place += 0.5
+        axis.set_yticks([where for where, _ in ticks], [text for _, text in ticks], fontsize=9)
+        axis.invert_yaxis()
+        axis.set_xlim(0, max(1.05, axis.get_xlim()[1] * 1.08))
+        axis.set_xlabel(label)
+        axis.grid(visible=False, axis="y")
+    axes[0, 1].set_yticklabels([])
+    return save(figure, path)
+
+
+def _share(entrant: Entrant, part: str, metric: str) -> float | None:
+    value = entrant.get("collapse", "plain", part, metric)
+    if value is None:
+        return None
+    return value.mean / entrant.model["dims"][part] if metric == "effective_rank" else value.mean
+
+
+def _any(entrant: Entrant, protocol: str, prefix: str) -> bool:
+    return any(condition.startswith(prefix) for condition in entrant.conditions(protocol))
+
+
+def _curve(
+    axis: Axes, entrant: Entrant, where: tuple[str, str, str, str], look: Look, label: str
+) -> None:
+    """One line with a band of one standard deviation."""
+    protocol, prefix, part, metric = where
+    found = [
+        (strength, value)
+        for strength in strengths(entrant, protocol, prefix)
+        if (value := entrant.get(protocol, f"{prefix}{strength:g}", part, metric))
+    ]
+    if not found:
+        return
+    x = [strength for strength, _ in found]
+    mean = [value.mean for _, value in found]
+    spread = [value.std or 0 for _, value in found]
+    name = prefix.split("/")[-2]
+    _gap(SWEEPS[name][1], x, mean, spread)
+    axis.plot(
+        x,
+        mean,
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.line,
+        markersize=4.5,
+        linewidth=1.6,
+        label=label,
+    )
+    low = [m - s for m, s in zip(mean, spread, strict=True)]
+    high = [m + s for m, s in zip(mean, spread, strict=True)]
+    axis.fill_between(x, low, high, color=look.color, alpha=0.18, linewidth=0)
+
+
+def _gap(neutral: float, x: list[float], mean: list[float], spread: list[float]) -> None:
+    """Where the neutral strength was not measured, no line may cross it."""
+    if neutral not in x and x[0] < neutral < x[-1]:
+        place = bisect.bisect(x, neutral)
+        x.insert(place, neutral)
+        mean.insert(place, math.nan)
+        spread.insert(place, math.nan)
+
+
+def _finish_sweep(axis: Axes, name: str, label: str, neutral: float) -> None:
+    axis.axvline(neutral, color="#999999", linewidth=0.9, linestyle=(0, (2, 2)))
+    axis.set_xlabel(label)
+    if name == "rotation":
+        axis.set_xticks([-180, -90, 0, 90, 180])
+    if name == "crop" and not axis.xaxis_inverted():
+        axis.invert_xaxis()

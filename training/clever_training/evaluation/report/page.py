@@ -1,0 +1,323 @@
+"""The whole page: sections with their words, tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clever_hub.errors import DataError
+from clever_hub.files import write_text
+from clever_training.evaluation.report import figures, tables
+from clever_training.evaluation.report.claims import claims_table
+from clever_training.evaluation.report.collect import Field
+from clever_training.evaluation.report.document import (
+    Block,
+    Heading,
+    Items,
+    Picture,
+    Text,
+    to_html,
+    to_markdown,
+)
+from clever_training.evaluation.report.origin import described, how_measured
+from clever_training.evaluation.report.scatter import scatter_figure
+
+TITLE = "Models side by side"
+
+
+class Map(NamedTuple):
+    """A t-SNE picture that was drawn before.
+
+    Attributes:
+        name: Of the model.
+        path: The PNG, in the folder of the page.
+    """
+
+    name: str
+    path: Path
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Attributes:
+        title: Its heading.
+        needs: The protocols without which there is nothing to show.
+        blocks: Makes its content; empty when there is nothing to show.
+    """
+
+    title: str
+    needs: tuple[str, ...]
+    blocks: Callable[[Field, Path], list[Block]]
+
+
+def write_page(field: Field, out: Path, maps: Sequence[Map] = ()) -> tuple[Path, Path]:
+    """Write report.md, the pictures beside it, and report.html, which has them inside.
+
+    Args:
+        field: What was read.
+        out: The folder; made when missing.
+        maps: t-SNE pictures, in ``out``.
+
+    Returns:
+        report.md and report.html.
+
+    Raises:
+        DataError: When there is nothing to show.
+    """
+    if not field.entrants and not field.tuned:
+        raise DataError("expected at least one evaluation.json or finetune.json")
+    out.mkdir(parents=True, exist_ok=True)
+    blocks: list[Block] = [Heading(TITLE, 1), *_opening(field)]
+    missing: list[Section] = []
+    for section in SECTIONS:
+        content = section.blocks(field, out)
+        if content:
+            blocks += [Heading(section.title), *content]
+        else:
+            missing.append(section)
+    if maps:
+        blocks += [Heading("Maps of the features"), *_maps(maps)]
+    blocks += _left_out(missing, maps)
+    blocks += [Heading("How it was measured"), *how_measured(field)]
+    markdown = write_text(out / "report.md", to_markdown(blocks))
+    return markdown, write_text(out / "report.html", to_html(TITLE, blocks))
+
+
+def _opening(field: Field) -> Iterator[Block]:
+    if not field.entrants:
+        return
+    data = field.data()
+    if len(data) == 1:
+        yield Text(described(data[0]))
+    elif data:
+        yield Text(
+            "**The figures below come from different photos or different subsets of them; compare "
+            "a model with its own baselines, not with the others.** The last section says which."
+        )
+    yield Text(
+        "The invariant part of an embedding should stay when a photo is turned or distorted, the "
+        "equivariant part should move with it. *Random* is the same backbone with random weights, "
+        "*pixels* the photo itself, shrunk: what does not beat them has not been learned. Figures "
+        "are means over the seeds, ± their standard deviation."
+    )
+    yield tables.models_table(field)
+
+
+def _claims(field: Field, _: Path) -> list[Block]:
+    table = claims_table(field)
+    if table is None:
+        return []
+    return [
+        Text(
+            "*First* and *second* are the figures of the two parts in the order in which the claim "
+            "names them. *Noise* is what the difference has to exceed: twice its standard "
+            "deviation over the seeds, and at least the 95 % interval that this number of photos "
+            "leaves (of accuracies) or 0.01 (of others). Random weights are held against the same "
+            "claims: where one holds for them, too, it is no achievement of the training. *Neither "
+            "knows it*: both R² are 0.01 at most, no better than always answering the mean."
+        ),
+        table,
+    ]
+
+
+def _paper(field: Field, _: Path) -> list[Block]:
+    blocks: list[Block] = []
+    for trained in ("upright", "rotated"):
+        table = tables.paper_table(field, trained)
+        if table.rows:
+            blocks += [
+                Text(f"Linear probe Top-1 in per cent, **trained on {trained} photos**:"),
+                table,
+            ]
+    explained = Text(
+        "The paper's table: accuracy under perturbations that are applied to the photos that are "
+        "asked. CJ is colour jitter, Flip a horizontal flip, Ro a rotation within ±90°, ET an "
+        "elastic transform. Every photo is seen through a disc, so that corners do not give the "
+        "rotation away."
+    )
+    return [explained, *blocks] if blocks else []
+
+
+def _curves(field: Field, out: Path) -> list[Block]:
+    blocks: list[Block] = []
+    if path := figures.robustness_figure(field, out / "robustness.png"):
+        blocks.append(
+            Picture(
+                path,
+                "Top-1 accuracy against angle, crop, brightness and blur, a line per model",
+                "Accuracy of a linear probe on the full embedding, trained on upright, undistorted "
+                "photos, against the strength of one transformation. The dotted line marks the "
+                "strength that changes nothing; bands are one standard deviation over the seeds.",
+            )
+        )
+    if path := figures.parts_figure(field, out / "robustness-parts.png"):
+        blocks.append(
+            Picture(
+                path,
+                "Top-1 accuracy of each part against the rotation angle",
+                "The same against the angle for each part by itself, with a probe trained on "
+                "upright photos and one trained on rotated photos.",
+            )
+        )
+    return blocks
+
+
+def _accuracy(protocol: str, words: str) -> Callable[[Field, Path], list[Block]]:
+    def blocks(field: Field, _: Path) -> list[Block]:
+        table = tables.accuracy_table(field, protocol)
+        explained = Text(
+            f"{words} In per cent. *Plain* photos are whole and upright; *upright* ones are seen "
+            "through a disc; *rotated* ones through the same disc, turned at random within ±90°, "
+            "while the training photos stay upright."
+        )
+        return [explained, table] if table.rows else []
+
+    return blocks
+
+
+def _invariance(field: Field, out: Path) -> list[Block]:
+    table = tables.invariance_table(field)
+    blocks: list[Block] = []
+    if table.rows:
+        blocks += [
+            Text(
+                "Cosine between a photo and its copy turned within ±90°, and between different "
+                "photos, after the mean feature was taken off. Only the gap counts: in a collapsed "
+                "embedding everything is alike. *Found again*: the turned copy is used to look for "
+                "its original among all validation photos."
+            ),
+            table,
+        ]
+    if path := figures.invariance_figure(field, out / "invariance.png"):
+        blocks.append(
+            Picture(
+                path,
+                "Cosine gap of each part against the strength of each transformation",
+                "How alike a photo and its transformed copy stay, beyond what different photos "
+                "share. 1 is perfectly invariant, 0 is as different as another photo.",
+            )
+        )
+    return blocks
+
+
+def _equivariance(field: Field, _: Path) -> list[Block]:
+    first, second = tables.equivariance_table(field), tables.rotation_table(field)
+    blocks: list[Block] = []
+    if first.rows:
+        blocks += [
+            Text(
+                "R² of predicting the transformation between two views of a photo from their "
+                "features, on photos that nothing was fitted on: 1 is exact, 0 is no better than "
+                "the mean, less is worse. More dimensions know more: compare the equivariant part "
+                "with *invariant, cut*, as many columns of the invariant part, drawn at random."
+            ),
+            first,
+        ]
+    if second.rows:
+        blocks += [
+            Text(
+                "The rotation in other units: mean error of the angle (45° for always answering "
+                "0°), telling four quarter turns apart from one view (chance 25 %), and finding "
+                "the feature of the turned photo by a linear map of the upright one, among the "
+                "same photo's other angles (*pose*, chance MRR 0.245) and among other photos."
+            ),
+            second,
+        ]
+    return blocks
+
+
+def _scatter(field: Field, out: Path) -> list[Block]:
+    path = scatter_figure(field, out / "invariance-equivariance.png")
+    if path is None:
+        return []
+    caption = (
+        "Right is more invariant, up is more equivariant. A part that only stays sits at the "
+        "bottom right, one that only moves with the photo at the top left. Hollow markers are "
+        "baselines; a thin line joins the parts of one model. More dimensions know more: compare "
+        "the height of the equivariant part with *invariant, cut*, as many columns of the "
+        "invariant part (drawn above the same place). The dotted line, R² 0, is no knowledge of "
+        "the angle; what is below −0.05 stands at the bottom."
+    )
+    alt = "Invariance against equivariance of each part of each model"
+    return [Picture(path, alt, caption)]
+
+
+def _collapse(field: Field, out: Path) -> list[Block]:
+    table = tables.collapse_table(field)
+    path = figures.collapse_figure(field, out / "collapse.png")
+    if path is None or not table.rows:
+        return []
+    caption = (
+        "Spread of the normalised features over their dimensions, and how many dimensions they "
+        "really use. Both near 0 mean collapse: all photos look the same."
+    )
+    return [table, Picture(path, "Spread and effective rank of each part", caption)]
+
+
+def _few_labels(field: Field, _: Path) -> list[Block]:
+    table = tables.semi_supervised_table(field)
+    explained = Text(
+        "A linear probe on a share of the labels, drawn anew with each seed, per cent."
+    )
+    return [explained, table] if table.rows else []
+
+
+def _tuned(field: Field, _: Path) -> list[Block]:
+    table = tables.finetune_table(field)
+    explained = Text(
+        "Supervised fine-tuning; accuracy after the last epoch, none chosen by validation photos."
+    )
+    return [explained, table] if table.rows else []
+
+
+def _maps(maps: Sequence[Map]) -> Iterator[Block]:
+    for name, path in maps:
+        yield Picture(
+            path,
+            f"t-SNE of each part of {name}, by class and by rotation",
+            f"t-SNE of {name}: validation photos of a few classes, each turned three times at "
+            "random. Every point is one turned photo; the lower row colours the same maps by "
+            "angle. The numbers above the maps are from the features themselves, over each point's "
+            "ten nearest of other photos. Distances across a map mean nothing.",
+        )
+
+
+def _left_out(missing: Sequence[Section], maps: Sequence[Map]) -> list[Block]:
+    entries = [
+        f"{section.title}: no file has {' or '.join(f'`{name}`' for name in section.needs)}"
+        for section in missing
+    ]
+    if not maps:
+        entries.append("Maps of the features: drawn with `--data` and `--models`")
+    if not entries:
+        return []
+    how = (
+        "Add a protocol with `clever-hub evaluate MODEL --data … --protocols NAME --out DIR`, "
+        "fine-tuning with `clever-hub finetune`; what a folder already has is kept."
+    )
+    return [Heading("Left out"), Items(tuple(entries)), Text(how)]
+
+
+SECTIONS = (
+    Section("What holds", ("invariance", "equivariance", "linear", "knn"), _claims),
+    Section("Accuracy under perturbations", ("robustness",), _paper),
+    Section("Accuracy against the strength", ("sweeps",), _curves),
+    Section(
+        "Nearest neighbours",
+        ("knn",),
+        _accuracy("knn", "k-NN accuracy (20 neighbours, cosine, temperature 0.07)."),
+    ),
+    Section(
+        "Linear probe",
+        ("linear",),
+        _accuracy("linear", "Logistic regression on frozen features."),
+    ),
+    Section("Few labels", ("semi-supervised",), _few_labels),
+    Section("Fine-tuning", ("finetune",), _tuned),
+    Section("Invariance", ("invariance",), _invariance),
+    Section("Equivariance", ("equivariance",), _equivariance),
+    Section("Invariance against equivariance", ("invariance and equivariance",), _scatter),
+    Section("Collapse", ("collapse",), _collapse),
+)

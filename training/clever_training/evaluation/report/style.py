@@ -1,0 +1,121 @@
+"""How the plots look: colours that every kind of colour vision tells apart, and shapes besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from clever_hub.files import atomic_path
+from clever_training.evaluation.report.collect import Entrant
+
+# Okabe and Ito's palette without its yellow, too pale on white (https://jfly.uni-koeln.de/color/).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_GREYS = {"random": "#777777", "pixels": "#000000"}
+WIDTH = 9.5  # inches; the page is as wide
+DPI = 120
+
+
+class Look(NamedTuple):
+    """How a line or a group of points is drawn.
+
+    Attributes:
+        color: Of line and marker.
+        marker: Shape.
+        line: Style of the line.
+    """
+
+    color: str
+    marker: str
+    line: str = "-"
+
+
+PART_LOOKS = {
+    "full": Look("#333333", "o"),
+    "invariant": Look("#009E73", "s"),
+    "equivariant": Look("#D55E00", "^"),
+    "invariant_slice": Look("#CC79A7", "D", "--"),
+}
+# As many columns of the invariant part as the equivariant part has.
+PART_NAMES = {"invariant_slice": "invariant, cut"}
+
+
+def looks(entrants: Sequence[Entrant]) -> dict[str, Look]:
+    """A look for each entrant, by name: models in colour, baselines in grey and black.
+
+    Args:
+        entrants: In the order of the legend.
+
+    Returns:
+        The same look for the same entrant on every plot.
+    """
+    found: dict[str, Look] = {}
+    for entrant in entrants:
+        place = sum(not known.is_baseline for known in entrants[: entrants.index(entrant)])
+        if entrant.is_baseline:
+            line = "--" if entrant.kind == "random" else ":"
+            found[entrant.name] = Look(_GREYS[entrant.kind], "x", line)
+        else:
+            found[entrant.name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
+    return found
+
+
+def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
+    """A figure of the page's width.
+
+    Args:
+        rows: Of panels.
+        columns: Of panels.
+        height: Of the whole in inches.
+        **options: For ``Figure.subplots``.
+
+    Returns:
+        The figure and its axes, an array (rows, columns).
+    """
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.grid(visible=True, color="#dddddd", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def legend_below(figure: Figure, axis: Axes, columns: int = 3) -> None:
+    """One legend for all panels, under them.
+
+    Args:
+        figure: The figure.
+        axis: The panel whose labels it takes.
+        columns: Of the legend.
+    """
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(columns, len(labels)),
+            frameon=False,
+        )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG that is the same for the same content, whenever it is drawn.
+
+    Args:
+        figure: The figure.
+        path: The file.
+
+    Returns:
+        The file.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return path

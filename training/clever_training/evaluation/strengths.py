@@ -1,0 +1,108 @@
+"""The perturbations that models are asked with: the paper's grid, and sweeps over strengths."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_training.evaluation.context import Context, rows_of
+from clever_training.evaluation.data import Photos
+from clever_training.evaluation.perturbations import (
+    UPRIGHT,
+    Blur,
+    Brightness,
+    ColorJitter,
+    Crop,
+    Elastic,
+    Flip,
+    Perturbation,
+    Rotate,
+    Step,
+)
+
+_TURN = Rotate(-90.0, 90.0)
+JITTERED = Perturbation((ColorJitter(),), disc=True)
+# CLeVER's table 1, all through the disc.
+GRID = {
+    "original": UPRIGHT,
+    "cj": JITTERED,
+    "cj+flip": Perturbation((ColorJitter(), Flip()), disc=True),
+    "cj+ro": Perturbation((ColorJitter(), _TURN), disc=True),
+    "cj+ro+et": Perturbation((ColorJitter(), _TURN, Elastic()), disc=True),
+}
+ANGLES = tuple(float(angle) for angle in range(-180, 181, 15))
+SWEEPS: dict[str, tuple[float, ...]] = {
+    "rotation": ANGLES,
+    "crop": (1.0, 0.8, 0.6, 0.4, 0.2),
+    "brightness": (0.25, 0.5, 1.0, 1.5, 2.0),
+    "blur": (0.0, 0.5, 1.0, 2.0, 3.0),
+}
+NEUTRAL = {"rotation": 0.0, "crop": 1.0, "brightness": 1.0, "blur": 0.0}
+STRENGTHS = {
+    "rotation": "degrees, counter-clockwise",
+    "crop": "share of the area, at a random place",
+    "brightness": "factor",
+    "blur": "sigma in pixels of a 64 px photo",
+}
+
+
+def at_strength(transformation: str, strength: float) -> Perturbation:
+    """One transformation at one strength, seen through the disc.
+
+    Args:
+        transformation: A key of ``SWEEPS``.
+        strength: In its unit; see ``STRENGTHS``.
+
+    Returns:
+        The perturbation; the upright photo at the neutral strength.
+
+    Example:
+        >>> at_strength("rotation", -180.0) == at_strength("rotation", 180.0)
+        True
+    """
+    if strength == NEUTRAL[transformation]:
+        return UPRIGHT
+    # Half a turn is the same photo from either side: computed once.
+    value = 180.0 if transformation == "rotation" and strength == -180 else strength
+    steps: dict[str, Step] = {
+        "rotation": Rotate(value, value),
+        "crop": Crop(value, value),
+        "brightness": Brightness(value, value),
+        "blur": Blur(value, value),
+    }
+    return Perturbation((steps[transformation],), disc=True)
+
+
+def sweep_names() -> dict[str, Perturbation]:
+    """Every ``TRANSFORMATION/STRENGTH`` of the sweeps, and what it does."""
+    return {
+        f"{name}/{strength:g}": at_strength(name, strength)
+        for name, strengths in SWEEPS.items()
+        for strength in strengths
+    }
+
+
+def sweep_photos(context: Context) -> Photos:
+    """The validation photos that are seen at every strength."""
+    return context.splits.validation.stratified(context.profile.sweep)
+
+
+def sweep_features(context: Context, name: str, perturbation: Perturbation) -> NDArray[np.float32]:
+    """Features float32 (N, d) of the photos of the sweeps at one strength.
+
+    Places of crops are drawn once, not for every seed: the sweeps are most of all photos that are
+    ever computed.
+
+    Args:
+        context: Model and photos.
+        name: For the progress report.
+        perturbation: Of ``sweep_names``.
+
+    Returns:
+        In the order of ``sweep_photos``.
+    """
+    photos, validation = sweep_photos(context), context.splits.validation
+    if not perturbation.steps:
+        whole = context.validation(perturbation, "validation upright")
+        return whole[rows_of(photos, validation)]
+    return context.of(photos, perturbation, name, seed=0)
