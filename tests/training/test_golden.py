@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from clever_training.equivariance import (
-    orthogonality_loss,
-    projector_regularization,
-    squared_norm,
-)
+from clever_training.equivariance import projector_regularization, squared_norm
 from clever_training.objectives import Projections
-from clever_training.objectives.registry import Dino
+from clever_training.objectives.dino import Dino
+from clever_training.objectives.simsiam import Simsiam
 from clever_training.projectors import DinoHead
 from clever_training.recipe import Recipe
 from clever_training.schedule import settings_at
@@ -57,7 +54,7 @@ def test_losses_centres_and_gradients_of_three_steps(golden_dir: Path) -> None:
         equivariant = Projections(student_ef, views("teacher_ef"))
         temperature = _temperature(golden, int(epoch))
         contrastive = objective.invariance(invariant, temperature)
-        orthogonality = orthogonality_loss(*objective.equivariant_views(equivariant, temperature))
+        orthogonality = objective.orthogonality(equivariant, temperature)
         total = contrastive + float(golden["orthogonality_weight"]) * orthogonality
         torch.autograd.backward(total)
         objective.update(invariant, equivariant)
@@ -77,6 +74,33 @@ def test_losses_centres_and_gradients_of_three_steps(golden_dir: Path) -> None:
             assert float(difference) <= 1e-5 * scale
         torch.testing.assert_close(objective.center_ir, read("center_ir"), **exact)
         torch.testing.assert_close(objective.center_ef, read("center_ef"), **exact)
+
+
+def test_losses_of_clever_on_simsiam(golden_dir: Path) -> None:
+    golden = np.load(golden_dir / "simsiam_clever_loss.npz")
+
+    def heads_output(part: str) -> Projections:
+        """As ``SimsiamHead`` gives it: projection and prediction side by side."""
+        views = [
+            np.concatenate([golden[f"z{view}_{part}"], golden[f"p{view}_{part}"]], axis=1)
+            for view in (1, 2)
+        ]
+        return Projections(torch.from_numpy(np.stack(views)).requires_grad_())
+
+    objective = Simsiam()
+    invariant, equivariant = heads_output("ir"), heads_output("ef")
+    contrastive = objective.invariance(invariant, 0.0)
+    orthogonality = objective.orthogonality(equivariant, 0.0)
+    total = contrastive + orthogonality
+    assert contrastive.item() == pytest.approx(float(golden["loss_contrastive"]), rel=1e-5)
+    assert orthogonality.item() == pytest.approx(float(golden["loss_orthogonality"]), rel=1e-5)
+    assert total.item() == pytest.approx(float(golden["loss"]), rel=1e-5)
+    torch.autograd.backward(total)
+    for part in (invariant, equivariant):
+        assert part.student.grad is not None
+        gradient_z, gradient_p = part.student.grad.chunk(2, dim=-1)
+        assert not gradient_z.any()  # stopped
+        assert gradient_p.any()
 
 
 @pytest.fixture

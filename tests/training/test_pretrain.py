@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 import clever_hub
 from clever_hub.errors import TrainingError
+from clever_training.build import build, make_optimizer
 from clever_training.checkpoint import load_state
-from clever_training.pretrain import build, make_optimizer, pretrain
+from clever_training.pretrain import pretrain
 from clever_training.recipe import Recipe
 from clever_training.run_folder import RunFolder
 from clever_training.schedule import settings_at
@@ -150,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(
     pretrain(recipe, str(photo_folder), tmp_path, progress=False)
     before = (tmp_path / "state.safetensors").read_bytes()
     monkeypatch.setattr(
-        "clever_training.clever.orthogonality_loss", lambda *_: torch.tensor(float("nan"))
+        "clever_training.objectives.base.mean_of_pairs", lambda *_: torch.tensor(float("nan"))
     )
     with pytest.raises(TrainingError, match=r"orthogonality is nan at step 2 \(epoch 0\.33\)"):
         pretrain(tiny_recipe(), str(photo_folder), tmp_path, progress=False)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from clever_training.color import color_matrix
+from clever_training.parameters import ViewParameters
 from clever_training.recipe import ViewsRecipe
-from clever_training.render import color_matrix, render_fast, render_torchvision
-from clever_training.views import ViewParameters, ViewSizes, make_views, sample, sizes_at
+from clever_training.render import render_fast, render_torchvision
+from clever_training.views import ViewSizes, make_views, sample, sizes_at
 
 PLAIN = ViewParameters()
 

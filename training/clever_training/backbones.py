@@ -1,36 +1,50 @@
-"""Backbones to pre-train: timm's, by name."""
+"""Backbones to pre-train: timm's, by name, from random or pretrained weights."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from clever_hub.errors import ConfigError, suggest
 
 
 def create_backbone(
-    architecture: str, model_args: dict[str, Any] | None = None, drop_path: float = 0.0
+    architecture: str,
+    model_args: dict[str, Any] | None = None,
+    drop_path: float = 0.0,
+    *,
+    pretrained: bool = False,
 ) -> nn.Module:
-    """Build a timm backbone with random weights and pooled features.
+    """Build a timm backbone with pooled features.
 
     Args:
         architecture: A name in timm, such as ``"resnet18"``.
         model_args: Arguments for ``timm.create_model``, plain JSON.
         drop_path: Stochastic depth rate, for training only; no part of the shipped model.
+        pretrained: Start from timm's own weights instead of random ones.
 
     Returns:
         A module that maps (batch, 3, height, width) to (batch, num_features).
 
     Raises:
-        ConfigError: When timm does not know the name or refuses an argument.
+        ConfigError: When timm does not know the name, refuses an argument, has no weights for it
+            or cannot get them.
 
     Example:
         >>> create_backbone("resnet18").num_features
         512
     """
+    if "vmamba" in architecture.lower():
+        raise ConfigError(
+            f"backbone.architecture: {architecture!r}: VMamba is not supported yet; timm has no "
+            "such model. The paper's other backbones are resnet18, resnet50, "
+            "vit_tiny_patch16_224 and vit_small_patch16_224"
+        )
     if not timm.is_model(architecture):
         hint = suggest(architecture, timm.list_models(f"{architecture[:3]}*"))
         raise ConfigError(
@@ -39,14 +53,109 @@ def create_backbone(
     extra: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         backbone = timm.create_model(
-            architecture, pretrained=False, num_classes=0, **(model_args or {}), **extra
+            architecture, pretrained=pretrained, num_classes=0, **(model_args or {}), **extra
         )
     except Exception as error:  # timm raises whatever its arguments lead to
+        what = "load its weights for" if pretrained else "build"
         raise ConfigError(
-            f"backbone.model_args: timm cannot build {architecture} with {model_args}: {error}"
+            f"backbone.model_args: timm cannot {what} {architecture} with {model_args}: {error}"
         ) from error
     assert isinstance(backbone, nn.Module)
     return backbone
+
+
+def start_backbone(
+    architecture: str, model_args: dict[str, Any], drop_path: float, init: str
+) -> tuple[nn.Module, dict[str, str]]:
+    """A backbone with the weights that a run starts from.
+
+    Args:
+        architecture: A name in timm.
+        model_args: Arguments for ``timm.create_model``.
+        drop_path: Stochastic depth rate.
+        init: ``random``, ``timm``, or a clever model as ``clever_hub.from_pretrained`` takes it.
+
+    Returns:
+        The backbone, and where its weights are from: ``init`` and, unless they are random,
+        ``name`` and ``weights_sha256``, for the provenance.
+
+    Raises:
+        ConfigError: When the clever model is of another architecture, or does not fit.
+        ModelNotFoundError: When there is no such model.
+    """
+    if init == "random":
+        return create_backbone(architecture, model_args, drop_path), {"init": init}
+    if init == "timm":
+        backbone = create_backbone(architecture, model_args, drop_path, pretrained=True)
+        source: Any = backbone.pretrained_cfg
+        name = f"{source.get('architecture', architecture)}.{source.get('tag', '')}".rstrip(".")
+        digest = weights_sha256(backbone.state_dict())
+        return backbone, {"init": init, "name": name, "weights_sha256": digest}
+    return _from_clever_model(architecture, model_args, drop_path, init)
+
+
+def _from_clever_model(
+    architecture: str, model_args: dict[str, Any], drop_path: float, init: str
+) -> tuple[nn.Module, dict[str, str]]:
+    from clever_hub.pretrained import from_pretrained
+
+    model = from_pretrained(init)
+    config = model.config
+    if config.architecture != architecture:
+        raise ConfigError(
+            f"backbone.init: {init} is a {config.architecture}, but backbone.architecture is "
+            f"{architecture}. Set it to {config.architecture}, or start from another model"
+        )
+    backbone = create_backbone(architecture, model_args, drop_path)
+    try:
+        backbone.load_state_dict(model.backbone.state_dict(), strict=True)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"backbone.init: the weights of {init} do not fit {architecture} with backbone."
+            f"model_args {model_args}; its own are {dict(config.model_args)}: {error}"
+        ) from error
+    digest = model.source.weights_sha256 if model.source else None
+    record = {"init": init, "name": config.name}
+    return backbone, {**record, "weights_sha256": digest or weights_sha256(backbone.state_dict())}
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """A hash of all weights and their names, whatever file they came in.
+
+    Args:
+        state: Tensors by name.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> import torch
+        >>> weights_sha256({"a": torch.zeros(2)})[:8]
+        '50edc262'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def checkpoint_gradients(backbone: nn.Module, architecture: str) -> None:
+    """Let a backbone compute its activations again in the backward pass, to save memory.
+
+    Args:
+        backbone: Changed in place.
+        architecture: Its name, for errors.
+
+    Raises:
+        ConfigError: When timm cannot do so for this architecture.
+    """
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"backbone.gradient_checkpointing: timm has none for {architecture}. Leave it out"
+        ) from error
 
 
 def embedding_length(backbone: nn.Module) -> int:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from clever_training.equivariance import orthogonality_loss, projector_regularization
 from clever_training.objectives import Objective, Projections
+from clever_training.transformation import TransformationHead, transformation_loss, view_pairs
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class LossWeights:
     Attributes:
         orthogonality: λ.
         regularization: λ_reg.
+        transformation: Of predicting the relative transformation of views; not in the paper.
     """
 
     orthogonality: float = 1.0
     regularization: float = 0.001
+    transformation: float = 0.0
 
 
 class Branch(nn.Module):
@@ -36,6 +38,10 @@ class Branch(nn.Module):
         invariant: Head of the invariant part, or of the whole embedding.
         equivariant: Head of the rest; None for a baseline without a split.
         invariant_dim: Where the embedding is split.
+
+    Attributes:
+        transformation: Predicts the relative transformation of two views from their equivariant
+            parts; of the student alone, where the method has it.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Branch(nn.Module):
         self.invariant = invariant
         self.equivariant = equivariant
         self.invariant_dim = invariant_dim
+        self.transformation: TransformationHead | None = None
 
     def forward(
         self, crops: Sequence[Float[Tensor, "_ 3 _ _"]], batch: int
@@ -95,7 +102,11 @@ class Clever(nn.Module):
         num_features: d, the length of its embedding.
         invariant_dim: Length of the invariant part; equal to d for a plain objective.
         objective: The invariance term.
-        weights: λ and λ_reg.
+        weights: λ, λ_reg, and that of the term beyond the paper.
+        global_count: How many of the views are global; the teacher sees these alone.
+
+    Attributes:
+        start: Where the backbone's weights are from, as ``start_backbone`` says it.
     """
 
     def __init__(
@@ -105,8 +116,11 @@ class Clever(nn.Module):
         invariant_dim: int,
         objective: Objective,
         weights: LossWeights | None = None,
+        global_count: int = 2,
     ) -> None:
         super().__init__()
+        self.global_count = global_count
+        self.start: dict[str, str] = {"init": "random"}
         split = invariant_dim < num_features
         self.objective = objective
         self.weights = weights or LossWeights()
@@ -124,12 +138,15 @@ class Clever(nn.Module):
             for module in self.teacher.modules():
                 if isinstance(module, DropPath):  # only the student drops
                     module.drop_prob = 0.0
+        if split and self.weights.transformation:
+            self.student.transformation = TransformationHead(num_features - invariant_dim)
 
     def forward(
         self,
         crops: Sequence[Float[Tensor, "_ 3 _ _"]],
         batch: int,
         temperature: float = 0.04,
+        parameters: Float[Tensor, "_ _ _"] | None = None,
     ) -> dict[str, Tensor]:
         """The loss terms of one batch; also moves the objective's state.
 
@@ -138,19 +155,33 @@ class Clever(nn.Module):
                 tensor (views·batch, 3, size, size), views slowest.
             batch: Number of photos.
             temperature: τ_t, for objectives with a teacher.
+            parameters: What was done to each view, (batch, views, numbers), as
+                ``ViewParameters.as_array`` says it; for the transformation term alone.
 
         Returns:
             Scalars: ``loss``, ``invariance`` and, with a split, ``orthogonality`` and
             ``regularization`` (unweighted), and the embeddings of the first view, detached, as
-            ``embedding`` (batch, d), to watch for collapse.
+            ``embedding`` (batch, d), to watch for collapse. With the transformation term also
+            ``transformation`` and how well it is predicted.
         """
         invariant, equivariant, whole = self._project(crops, batch)
+        # A covariance or a softmax over 65536 prototypes in bfloat16 would be mostly rounding.
+        with torch.autocast(whole.device.type, enabled=False):
+            terms = self._terms(invariant, equivariant, temperature)
+        if self.student.transformation is not None:
+            terms |= self._transformation(terms["loss"], whole, parameters)
+        self.objective.update(invariant, equivariant)
+        return {**terms, "embedding": whole[0].detach()}
+
+    def _terms(
+        self, invariant: Projections, equivariant: Projections | None, temperature: float
+    ) -> dict[str, Tensor]:
+        """Every term, detached, and their weighted sum."""
         loss = self.objective.invariance(invariant, temperature)
-        terms = {"invariance": loss.detach(), "embedding": whole[0].detach()}
+        terms = {"invariance": loss.detach()}
         if equivariant is not None and self.student.equivariant is not None:
-            views, targets = self.objective.equivariant_views(equivariant, temperature)
-            orthogonality = orthogonality_loss(views, targets)
-            regularization = projector_regularization(
+            orthogonality = self.objective.orthogonality(equivariant, temperature)
+            regularization = self.objective.regularization(
                 self.student.invariant, self.student.equivariant
             )
             loss = (
@@ -162,8 +193,21 @@ class Clever(nn.Module):
                 "orthogonality": orthogonality.detach(),
                 "regularization": regularization.detach(),
             }
-        self.objective.update(invariant, equivariant)
         return {**terms, "loss": loss}
+
+    def _transformation(
+        self, loss: Tensor, whole: Tensor, parameters: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The loss with the transformation term, the term, and its indicators."""
+        assert self.student.transformation is not None
+        if parameters is None:
+            raise ValueError("the transformation term needs the views' parameters, got None")
+        pairs = view_pairs(len(whole), self.global_count)
+        predicted = self.student.transformation(whole[..., self.student.invariant_dim :], pairs)
+        with torch.autocast(whole.device.type, enabled=False):
+            term, indicators = transformation_loss(predicted, parameters.to(whole.device), pairs)
+        loss = loss + self.weights.transformation * term
+        return {**indicators, "transformation": term.detach(), "loss": loss}
 
     def _project(
         self, crops: Sequence[Tensor], batch: int
@@ -172,22 +216,29 @@ class Clever(nn.Module):
         teacher_ir = teacher_ef = None
         if self.teacher is not None:
             with torch.no_grad():
-                teacher_ir, teacher_ef, _ = self.teacher(crops[:1], batch)
-        equivariant = None if student_ef is None else Projections(student_ef, teacher_ef)
-        return Projections(student_ir, teacher_ir), equivariant, whole
+                # Local views of the global ones' size come in the same tensor, behind them.
+                seen = crops[0][: self.global_count * batch]
+                teacher_ir, teacher_ef, _ = self.teacher([seen], batch)
+        invariant = Projections(student_ir, teacher_ir, self.global_count)
+        if student_ef is None:
+            return invariant, None, whole
+        return invariant, Projections(student_ef, teacher_ef, self.global_count), whole
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """θ_t ← m θ_t + (1 − m) θ_s for every parameter; buffers are the teacher's own.
+
+        BatchNorm's running statistics are not averaged: the teacher takes its own, from the
+        views that it sees, with its own weights, as DINO's does.
 
         Args:
             momentum: m, in [0, 1].
         """
         if self.teacher is None:
             return
-        pairs = zip(self.teacher.parameters(), self.student.parameters(), strict=True)
-        for teacher, student in pairs:
-            teacher.lerp_(student.detach(), 1 - momentum)
+        students = dict(self.student.named_parameters())
+        for name, teacher in self.teacher.named_parameters():
+            teacher.lerp_(students[name].detach(), 1 - momentum)
 
     @property
     def shipped_backbone(self) -> nn.Module:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from clever_training.recipe import Recipe
 
 
 def pretrain(
@@ -22,6 +25,18 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", help="Replace a key, such as --set run.epochs=3; repeatable."),
     ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Labelled photos for k-NN while it runs: NEIGHBOURS,QUERIES or one set."),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Also show the metrics in tensorboard, wandb or trackio; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print recipe, sizes, speed, duration, memory; then end."),
+    ] = False,
 ) -> None:
     """Pre-train a backbone with CLeVER, or go on with a run that was stopped.
 
@@ -29,7 +44,8 @@ def pretrain(
     a folder of parquet files, or a data set on the Hub. Labels are not used.
 
     Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
-    OUT/model loads with `clever_hub.from_pretrained`, and OUT/metrics.jsonl has the curves.
+    OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
+    On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`.
 
     **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ --out runs/mine`
     """
@@ -38,16 +54,39 @@ def pretrain(
     require("accelerate", "train")
     require("datasets", "train")
     from clever_training.pretrain import pretrain as run
+    from clever_training.processes import is_first, leave
     from clever_training.recipe import read_recipe
 
     settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
+    if dry_run:
+        _foresee(settings, data, image_column)
+        return
     folder = out or Path.home() / ".cache" / "clever-hub" / "runs" / settings.name
     try:
-        model = run(settings, data, folder, image_column=image_column)
+        model = run(
+            settings,
+            data,
+            folder,
+            image_column=image_column,
+            validation=validation,
+            track=track or (),
+        )
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command goes on from {folder}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(f"Model: {model}")
+    if is_first():
+        typer.echo(f"Model: {model}")
+    leave()
+
+
+def _foresee(recipe: Recipe, data: str, image_column: str | None) -> None:
+    from clever_training.dry_run import foresee
+    from clever_training.processes import is_first, leave
+
+    foresight = foresee(recipe, data, image_column=image_column)
+    if is_first():
+        typer.echo(foresight.text())
+    leave()
 
 
 def _override(item: str) -> tuple[str, Any]:

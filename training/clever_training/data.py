@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import datasets
@@ -17,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clever_hub.errors import DataError, ImageError
-from clever_hub.images import load_image
+from clever_training.decode import EncodedPhoto, Image
 from clever_training.recipe import Recipe
-from clever_training.views import Image, ViewSizes, make_views, sizes_at
+from clever_training.views import ViewSizes, make_views, sizes_at
 
 Key = tuple[int, int, ViewSizes]  # epoch, sample index, sizes of its views
 
@@ -37,15 +38,7 @@ class Photos:
     """
 
     def __init__(self, table: datasets.Dataset, column: str | None, name: str) -> None:
-        features = table.features
-        images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
-        if column is None and len(images) == 1:
-            column = images[0]
-        if column not in features:
-            raise DataError(
-                f"{name}: expected {'one image column' if column is None else repr(column)}, "
-                f"got the columns {sorted(features)}. Name the image column with --image-column"
-            )
+        column = find_column(table.features, column, name)
         if len(table) == 0:
             raise DataError(f"{name}: holds no images")
         self.name, self.column = name, column
@@ -61,14 +54,57 @@ class Photos:
         Raises:
             DataError: Names the row that cannot be read.
         """
-        entry = self.table[index][self.column]
+        with self.naming(index):
+            return self.open(index).decode()
+
+    def open(self, index: int) -> EncodedPhoto:
+        """One photo that is not decoded yet.
+
+        Raises:
+            DataError: Names the row that cannot be read.
+        """
+        with self.naming(index):
+            entry = self.table[index][self.column] or {}
+            source = entry.get("bytes") or entry.get("path")
+            if not source:
+                raise ImageError("empty", "it holds neither the bytes of a file nor a path")
+            return EncodedPhoto(source)
+
+    @contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Turn what is wrong with a photo into a ``DataError`` that names its row."""
         try:
-            return np.asarray(load_image(entry["bytes"] or entry["path"]), dtype=np.uint8)
-        except (ImageError, TypeError) as error:
+            yield
+        except ImageError as error:
             raise DataError(
                 f"{self.name}: row {index} cannot be read as an image ({error}). "
                 "Remove or mend it; training does not skip photos silently"
             ) from error
+
+
+def find_column(features: Any, column: str | None, name: str) -> str:
+    """The image column of a table.
+
+    Args:
+        features: Its columns and their types.
+        column: Its name; found by type when None.
+        name: Names the table in errors.
+
+    Returns:
+        The name.
+
+    Raises:
+        DataError: When there is none, or more than one.
+    """
+    images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    if column is None and len(images) == 1:
+        return str(images[0])
+    if column is None or column not in features:
+        raise DataError(
+            f"{name}: expected {'one image column' if column is None else repr(column)}, "
+            f"got the columns {sorted(features)}. Name the image column with --image-column"
+        )
+    return column
 
 
 def load_photos(source: str, column: str | None = None) -> Photos:
@@ -108,7 +144,7 @@ def load_photos(source: str, column: str | None = None) -> Photos:
         else:
             table = datasets.load_dataset(source)
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataError(f"{source}: no images could be loaded: {_first_line(error)}") from error
+        raise DataError(f"{source}: no images could be loaded: {first_line(error)}") from error
     split = "train" if "train" in table else next(iter(table))
     return Photos(table[split], column, source)
 
@@ -119,13 +155,24 @@ class Batch:
 
     Attributes:
         crops: uint8 (views·batch, size, size, 3), one for each size, views slowest.
-        parameters: float32 (batch, views, 13), what was done to make each view.
+        parameters: float32 (batch, views, 14), what was done to make each view (PARAMETER_NAMES).
         size: Number of photos.
     """
 
     crops: list[Tensor]
     parameters: Tensor
     size: int
+
+
+@runtime_checkable
+class PhotoSource(Protocol):
+    """Where views come from: photos by number, or a stream."""
+
+    def open(self, index: int) -> EncodedPhoto:
+        """One photo that is not decoded yet."""
+
+    def naming(self, index: int) -> AbstractContextManager[None]:
+        """Turn what is wrong with a photo into a ``DataError`` that names it."""
 
 
 class Views(Dataset[tuple[list[Image], NDArray[np.float32]]]):
@@ -136,15 +183,17 @@ class Views(Dataset[tuple[list[Image], NDArray[np.float32]]]):
         recipe: Seed and views.
     """
 
-    def __init__(self, photos: Photos, recipe: Recipe) -> None:
+    def __init__(self, photos: PhotoSource, recipe: Recipe) -> None:
         self.photos = photos
         self.recipe = recipe
 
     def __getitem__(self, key: Key) -> tuple[list[Image], NDArray[np.float32]]:
         epoch, index, sizes = key
-        views, parameters = make_views(
-            self.photos[index], self.recipe.views, sizes, (self.recipe.run.seed, epoch, index)
-        )
+        seed = self.recipe.run.seed
+        with self.photos.naming(index):
+            views, parameters = make_views(
+                self.photos.open(index), self.recipe.views, sizes, (seed, epoch, index)
+            )
         return views, np.stack([view.as_array() for view in parameters])
 
 
@@ -192,7 +241,7 @@ class Order(Sampler[list[Key]]):
             yield [(epoch, int(index), sizes) for index in batch[self.rank :: self.world]]
 
 
-def make_loader(views: Views, order: Order, workers: int) -> DataLoader[Any]:
+def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLoader[Any]:
     """Load batches in the background.
 
     Args:
@@ -236,5 +285,6 @@ def _quiet_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
     return (str(error).splitlines() or [type(error).__name__])[0]

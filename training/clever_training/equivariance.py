@@ -1,6 +1,6 @@
 """The two terms that make an objective CLeVER: orthogonality and projector regularisation.
 
-Both are pure functions. Source: "Contrastive Learning Via Equivariant Representation" (Song et
+All are pure functions. Source: "Contrastive Learning Via Equivariant Representation" (Song et
 al., https://arxiv.org/abs/2406.00262), with the constants of its published code.
 """
 
@@ -14,6 +14,50 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def cosine_matrix(
+    students: Float[Tensor, "views batch dim"],
+    targets: Float[Tensor, "targets batch dim"],
+    eps: float = 1e-8,
+) -> Float[Tensor, "targets views"]:
+    """For every target q and view v, the batch mean of cos(target_q, view_v).
+
+    The batch mean is linear: with several processes, the mean of their matrices is the matrix of
+    the whole batch. Vectors are normalised once each, not once per pair.
+
+    Args:
+        students: Vectors of each view.
+        targets: Vectors of the first views, by another branch.
+        eps: Smallest norm, as in ``torch.nn.functional.cosine_similarity``.
+
+    Returns:
+        Entries in [−1, 1].
+
+    Example:
+        >>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]]])
+        >>> cosine_matrix(views, views)
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    batch = students.shape[1]
+    unit, unit_targets = (F.normalize(part, dim=-1, eps=eps) for part in (students, targets))
+    return unit_targets.flatten(1) @ unit.flatten(1).T / batch
+
+
+def mean_of_pairs(matrix: Float[Tensor, "targets views"]) -> Float[Tensor, ""]:
+    """The mean over the pairs of a target q and a view v ≠ q.
+
+    Target q is another look at view q: the pair q = v says nothing about the distortion between
+    views and is left out.
+
+    Args:
+        matrix: A value for every target and view.
+
+    Returns:
+        A scalar.
+    """
+    return matrix[_pairs(matrix)].mean()
+
+
 def orthogonality_loss(
     students: Float[Tensor, "views batch dim"],
     targets: Float[Tensor, "targets batch dim"],
@@ -22,15 +66,14 @@ def orthogonality_loss(
     """How far the equivariant parts of two views are from being orthogonal (L_Orth).
 
     For every pair of a target q and a view v ≠ q: the absolute value of the batch mean of
-    cos(target_q, view_v); then the mean over the pairs. Target q is another look at view q, so the
-    pair q = v says nothing about distortion and is left out.
+    cos(target_q, view_v); then the mean over the pairs.
 
     Args:
         students: What the equivariant head says of each view. For DINO softmax(s_EF / τ_s), for
             other objectives the projected vectors themselves.
         targets: The same of the first views, by the teacher or by another branch. Their gradient
             is taken as it comes: detach them where the method stops it.
-        eps: Smallest product of norms, as in ``torch.nn.functional.cosine_similarity``.
+        eps: Smallest norm of a vector.
 
     Returns:
         A scalar in [0, 1].
@@ -40,13 +83,26 @@ def orthogonality_loss(
         >>> orthogonality_loss(views, views)
         tensor(0.)
     """
-    terms = [
-        F.cosine_similarity(target, student, dim=-1, eps=eps).mean().abs()
-        for q, target in enumerate(targets)
-        for v, student in enumerate(students)
-        if v != q
-    ]
-    return torch.stack(terms).mean()
+    return mean_of_pairs(cosine_matrix(students, targets, eps).abs())
+
+
+def symmetric_orthogonality(matrix: Float[Tensor, "views views"]) -> Float[Tensor, ""]:
+    """The orthogonality term of CLeVER on SimSiam, from the cosines of every pair.
+
+    |½[cos(p1, z2) + cos(p2, z1)]|, batch means inside, for two views; with more, the mean over the
+    unordered pairs.
+
+    Args:
+        matrix: ``cosine_matrix(predictions, projections)``.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Example:
+        >>> symmetric_orthogonality(torch.tensor([[1.0, 0.5], [-0.5, 1.0]]))
+        tensor(0.)
+    """
+    return mean_of_pairs(((matrix + matrix.T) / 2).abs())
 
 
 def squared_norm(module: nn.Module) -> Float[Tensor, ""]:
@@ -72,6 +128,11 @@ def projector_regularization(invariant: nn.Module, equivariant: nn.Module) -> Fl
         0.0
     """
     return (squared_norm(invariant) - squared_norm(equivariant)).abs()
+
+
+def _pairs(matrix: Tensor) -> Tensor:
+    """True where target and view differ."""
+    return ~torch.eye(*matrix.shape, dtype=torch.bool, device=matrix.device)
 
 
 def _sum_of_squares(parameters: Iterable[Tensor]) -> Tensor:

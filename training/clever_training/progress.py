@@ -47,6 +47,7 @@ class TrainingProgress:
         self._recent: deque[tuple[float, float]] = deque(maxlen=50)
         self._batch = self._left = 0
         self._last = 0.0
+        self._figures = ""
 
     @contextmanager
     def running(self, name: str, start: int, stop: int, batch: int) -> Iterator[None]:
@@ -75,7 +76,18 @@ class TrainingProgress:
         self._last, self._left = now, self._left - 1
         text = " ".join(f"{_SHORT.get(key, key)} {value:.3f}" for key, value in terms.items())
         speed = f"{self.photos_per_second:.0f} img/s, data {self.waiting:.0%}"
-        self._bar.update(self._task, advance=1, terms=f"{text} | {speed}")
+        self._bar.update(self._task, advance=1, terms=f"{text} | {speed}{self._figures}")
+
+    def show(self, figures: dict[str, float]) -> None:
+        """Keep on-line measurements in sight until the next ones.
+
+        Args:
+            figures: By name, such as ``knn``.
+        """
+        text = " ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in figures.items())
+        self._figures = f" | {text}"
+        if self.enabled and not self.terminal:
+            sys.stderr.write(f"{text}\n")
 
     @property
     def photos_per_second(self) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -100,3 +103,79 @@ class Expander(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Linear(width, out_dim, bias=False),
         )
+
+
+class MlpHead(nn.Sequential):
+    """An MLP with BatchNorm after every layer and ReLU between them, as SimCLR's and SimSiam's.
+
+    Linear layers have no bias: BatchNorm would take it away again.
+
+    Args:
+        widths: Length of the input, of each hidden layer, and of the output.
+        affine_last: Whether the last BatchNorm has a scale and an offset.
+
+    Example:
+        >>> MlpHead([409, 2048, 128])(torch.zeros(2, 409)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(self, widths: Sequence[int], affine_last: bool = True) -> None:
+        layers: list[nn.Module] = []
+        for before, width in pairwise(widths[:-1]):
+            layers += [nn.Linear(before, width, bias=False), nn.BatchNorm1d(width)]
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(
+            *layers,
+            nn.Linear(widths[-2], widths[-1], bias=False),
+            nn.BatchNorm1d(widths[-1], affine=affine_last),
+        )
+
+
+class SimsiamHead(nn.Module):
+    """SimSiam's projector and predictor (Chen & He, https://arxiv.org/abs/2011.10566, section 3).
+
+    The projector is an MLP of three layers whose last BatchNorm is not affine, the predictor one of
+    two with a bottleneck.
+
+    Args:
+        in_dim: Length of the part of the embedding that comes in.
+        dim: Length of projections and predictions; also the width of the projector's hidden layers.
+        bottleneck_dim: Width of the predictor's hidden layer.
+
+    Example:
+        >>> SimsiamHead(409)(torch.zeros(2, 409)).shape  # projection and prediction
+        torch.Size([2, 4096])
+    """
+
+    def __init__(self, in_dim: int, dim: int = 2048, bottleneck_dim: int = 512) -> None:
+        super().__init__()
+        self.projector = MlpHead([in_dim, dim, dim, dim], affine_last=False)
+        self.predictor = nn.Sequential(
+            nn.Linear(dim, bottleneck_dim, bias=False),
+            nn.BatchNorm1d(bottleneck_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(bottleneck_dim, dim),
+        )
+
+    def forward(self, features: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch twice_dim"]:
+        """The projection z and the prediction p, side by side."""
+        projection = self.projector(features)
+        return torch.cat([projection, self.predictor(projection)], dim=-1)
+
+
+class PlainHead(nn.Sequential):
+    """An MLP with BatchNorm and ReLU after every layer but the last, which is a plain one.
+
+    Args:
+        widths: Length of the input, of each hidden layer, and of the output.
+
+    Example:
+        >>> PlainHead([409, 2048, 2048, 128])(torch.zeros(2, 409)).shape
+        torch.Size([2, 128])
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for before, width in pairwise(widths[:-1]):
+            layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))

@@ -11,8 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from clever_hub.errors import ConfigError, suggest
+from clever_training.methods import method_label, method_settings
 
 Scale = tuple[float, float]
+
+# Sections that may be a single string: the key it stands for.
+_SHORT = {"method": "name", "backbone": "architecture"}
 
 
 class Section(BaseModel):
@@ -28,23 +32,41 @@ class BackboneRecipe(Section):
         architecture: A name in timm.
         model_args: Arguments for ``timm.create_model``.
         drop_path: Stochastic depth of the student.
+        init: What to start from: ``random``, ``timm`` (its own pretrained weights), or a clever
+            model, by name or folder.
+        trainable: ``all``, or ``last-N-stages``: the rest of the backbone stays as it is.
+        gradient_checkpointing: Compute activations again in the backward pass: less memory, about
+            a third more time.
     """
 
     architecture: str = "resnet18"
     model_args: dict[str, Any] = {}
     drop_path: float = Field(0.0, ge=0.0, lt=1.0)
+    init: str = Field("random", min_length=1)
+    trainable: str = Field("all", pattern=r"^(all|last-[1-9][0-9]*-stages?)$")
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_architecture(cls, content: object) -> object:
+        return {"architecture": content} if isinstance(content, str) else content
 
 
 class MethodRecipe(Section):
     """How it is trained.
 
     Attributes:
-        objective: Name of the invariance term.
+        name: A method by name, such as ``clever-dino``; stands for the keys that
+            ``methods.method_settings`` lists. ``method: clever-dino`` says the same. Filled in
+            where the method is put together key by key.
+        objective: Name of the invariance term, or ``package.module:function``.
         objective_args: Its arguments.
         equivariance: Split the embedding and add CLeVER's terms; False is the plain objective.
         split_ratio: Share of the invariant part.
         orthogonality_weight: λ.
         regularization_weight: λ_reg.
+        transformation_weight: Of predicting the relative transformation of two views from their
+            equivariant parts; 0, the paper's method, does without.
         teacher_momentum: At the start; 1 at the end, along a cosine.
         teacher_temperature: τ_t after warm-up.
         warmup_teacher_temperature: τ_t at the start.
@@ -52,24 +74,70 @@ class MethodRecipe(Section):
         freeze_last_layer_epochs: Epochs in which the DINO heads' last layers stay as they are.
     """
 
+    name: str = ""
     objective: str = "dino"
     objective_args: dict[str, Any] = {}
     equivariance: bool = True
     split_ratio: float = Field(0.8, gt=0.0, lt=1.0)
     orthogonality_weight: float = Field(1.0, ge=0.0)
     regularization_weight: float = Field(0.001, ge=0.0)
+    transformation_weight: float = Field(0.0, ge=0.0)
     teacher_momentum: float = Field(0.996, ge=0.0, le=1.0)
     teacher_temperature: float = Field(0.04, gt=0.0)
     warmup_teacher_temperature: float = Field(0.04, gt=0.0)
     warmup_teacher_temperature_epochs: int = Field(0, ge=0)
     freeze_last_layer_epochs: int = Field(1, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_name(cls, content: object) -> object:
+        if isinstance(content, str):
+            content = {"name": content}
+        if not isinstance(content, Mapping) or not isinstance(content.get("name") or None, str):
+            return content
+        settings = method_settings(content["name"])
+        for key in ("objective", "equivariance"):
+            if content.get(key, settings[key]) != settings[key]:
+                raise ValueError(
+                    f"{content['name']} has {key} {settings[key]!r}, but {key} is also set to "
+                    f"{content[key]!r}. Leave one of them out"
+                )
+        return {**settings, **content}
+
+    @model_validator(mode="after")
+    def _has_equivariant_part(self) -> MethodRecipe:
+        if self.transformation_weight and not self.equivariance:
+            raise ValueError("transformation_weight needs equivariance: there is no part to ask")
+        return self
+
+    @model_validator(mode="after")
+    def _fill_name(self) -> MethodRecipe:
+        # The same method has the same name, however it was said.
+        if not self.name:
+            label = method_label(self.objective, self.equivariance, self.transformation_weight > 0)
+            object.__setattr__(self, "name", label)
+        return self
+
+
+# Chen and He, "Exploring Simple Siamese Representation Learning", https://arxiv.org/abs/2011.10566
+SIMSIAM_VIEWS: dict[str, Any] = {
+    "global_scale": (0.2, 1.0),
+    "jitter": (0.4, 0.4, 0.4, 0.1),
+    "blur": (0.5, 0.5, 0.5),
+    "solarize": 0.0,
+}
+
 
 class ViewsRecipe(Section):
     """The augmented views (DINO's constants unless said otherwise).
 
     Attributes:
-        strategy: ``baug``, or ``caug``, which adds a rotation within ±``rotation`` degrees.
+        flavour: ``simsiam`` stands for SimSiam's crops, jitter and blur, as far as they are not
+            set here; ``dino`` for the defaults.
+        strategy: ``baug``; ``caug``, which adds a rotation within ±``rotation`` degrees; or
+            ``caug+``, which adds an elastic distortion to that.
+        aug: An augmentation of the user's own instead of all that follows but the views' counts
+            and sizes: ``package.module:function``, see ``user_views.py``.
         backend: ``fast`` composes the geometry into one resampling; ``torchvision`` is the
             published pipeline.
         global_count: Views that the teacher sees too.
@@ -80,18 +148,27 @@ class ViewsRecipe(Section):
         local_scale: Their share of the photo's area.
         flip: Probability of a horizontal flip.
         rotation: Largest angle of ``caug``, in degrees.
+        elastic: Probability of the elastic distortion of ``caug+``.
+        elastic_alpha: Its strength, as torchvision's in a view of 224 pixels.
+        elastic_sigma: Its smoothness, in pixels of such a view.
+        corners: What a rotation brings in from outside the crop: ``black``, as in
+            crop-then-rotate, or ``context``, what the photo has there.
         jitter: Brightness, contrast, saturation and hue strength.
         jitter_probability: How often colours are jittered.
         grayscale: Probability of a grey view.
         blur: Probability for the first global, the other global and the local views.
         blur_sigma: Range of the blur's standard deviation, in pixels at size 224; scaled with
             the view's size.
+        scale_lengths: Scale blur and elastic distortion with the view's size; False takes them in
+            pixels of any view, as the published code does.
         solarize: Probability for the global views but the first.
         growth: Steps of progressive resizing: from each share of the run on, factors on
             ``global_size`` and ``local_size`` are replaced by this pair of sizes.
     """
 
-    strategy: Literal["baug", "caug"] = "baug"
+    flavour: Literal["dino", "simsiam"] = "dino"
+    strategy: Literal["baug", "caug", "caug+"] = "baug"
+    aug: str | None = None
     backend: Literal["fast", "torchvision"] = "fast"
     global_count: int = Field(2, ge=1)
     global_size: PositiveInt = 224
@@ -101,13 +178,24 @@ class ViewsRecipe(Section):
     local_scale: Scale = (0.05, 0.4)
     flip: float = Field(0.5, ge=0.0, le=1.0)
     rotation: float = Field(90.0, ge=0.0, le=180.0)
+    elastic: float = Field(0.5, ge=0.0, le=1.0)
+    elastic_alpha: float = Field(100.0, ge=0.0)
+    elastic_sigma: float = Field(5.0, gt=0.0)
+    corners: Literal["black", "context"] = "black"
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     jitter_probability: float = Field(0.8, ge=0.0, le=1.0)
     grayscale: float = Field(0.2, ge=0.0, le=1.0)
     blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    scale_lengths: bool = True
     solarize: float = Field(0.2, ge=0.0, le=1.0)
     growth: list[GrowthStep] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_flavour(cls, content: object) -> object:
+        simsiam = isinstance(content, Mapping) and content.get("flavour") == "simsiam"
+        return {**SIMSIAM_VIEWS, **content} if simsiam else content  # type: ignore[dict-item]
 
     @model_validator(mode="after")
     def _ranges(self) -> ViewsRecipe:
@@ -115,6 +203,10 @@ class ViewsRecipe(Section):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: expected 0 < low <= high <= 1, got {[low, high]}")
+        if self.corners == "context" and self.backend != "fast":
+            raise ValueError(
+                "corners: context needs backend: fast; the published corners are black"
+            )
         return self
 
 
@@ -166,6 +258,14 @@ class RunRecipe(Section):
         precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor computes it natively.
         channels_last: Memory format of the images.
         num_workers: Processes that load and augment; 0 does it in the training process.
+        accumulation: Parts in which a batch passes the backbone, one after another, for its memory;
+            loss and gradients stay those of the whole batch.
+        stream: Read the photos in order, shard by shard, as they come from disk or the Hub, instead
+            of picking each by its number.
+        stream_photos: Photos in a pass through a stream, where its files do not say.
+        stream_window: Photos of a stream that are read ahead and shuffled together.
+        knn_every_epochs: Epochs between two k-NN measurements on ``--validation``; 0 is never.
+        knn_photos: Most photos on each side of that measurement.
         save_minutes: Time between two saved states.
         log_steps: Steps between two lines of metrics.jsonl.
         max_steps: Stop here, for trials; None goes on to the end.
@@ -177,6 +277,12 @@ class RunRecipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     channels_last: bool = True
     num_workers: int = Field(1, ge=0)
+    accumulation: PositiveInt = 1
+    stream: bool = False
+    stream_photos: PositiveInt | None = None
+    stream_window: PositiveInt = 4096
+    knn_every_epochs: int = Field(0, ge=0)
+    knn_photos: int = Field(10_000, ge=2)
     save_minutes: float = Field(10.0, gt=0.0)
     log_steps: PositiveInt = 20
     max_steps: PositiveInt | None = None
@@ -241,7 +347,8 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     """Read a recipe file, or one that ships in the package.
 
     Args:
-        name_or_path: A YAML file, or the name of a shipped recipe.
+        name_or_path: A YAML file, or the name of a shipped recipe. Its key ``base`` names another
+            one to start from: mappings are merged key by key, anything else is replaced.
         overrides: Dotted paths and values that replace the file's, such as
             ``{"run.epochs": 3}``.
 
@@ -255,16 +362,7 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
         >>> read_recipe("clever-resnet18-tiny").method.objective
         'vicreg'
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = Path(str(files("clever_training") / "recipes" / f"{name_or_path}.yaml"))
-    if not path.is_file():
-        hint = suggest(str(name_or_path), recipe_names())
-        raise ConfigError(f"recipe {str(name_or_path)!r}: no such file or shipped recipe. {hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    content = _read(str(name_or_path), Path(), ())
     if overrides and isinstance(content, dict):
         for dotted, value in overrides.items():
             _set(content, dotted, value)
@@ -277,9 +375,41 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
+    """A recipe's content, laid over that of its ``base``, which is a name or a path beside it."""
+    path = folder / name
+    if path.suffix not in (".yaml", ".yml"):
+        path = Path(str(files("clever_training") / "recipes" / f"{name}.yaml"))
+    if not path.is_file():
+        hint = suggest(name, recipe_names())
+        raise ConfigError(f"recipe {name!r}: no such file or shipped recipe. {hint}")
+    path = path.resolve()
+    if path in children:
+        chain = " -> ".join(file.name for file in (*children, path))
+        raise ConfigError(f"recipe {name!r}: its bases go in a circle: {chain}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict) or "base" not in content:
+        return content
+    base = _read(str(content.pop("base")), path.parent, (*children, path))
+    return _merged(base, content)
+
+
+def _merged(base: Any, content: Any) -> Any:
+    """Mappings key by key; anything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(content, dict)):
+        return content
+    merged = {key: _merged(base[key], value) for key, value in content.items() if key in base}
+    return {**base, **content, **merged}
+
+
 def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
+        if isinstance(content.get(parent), str) and parent in _SHORT:
+            content[parent] = {_SHORT[parent]: content[parent]}
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{dotted}: {parent} is not a section of the recipe")

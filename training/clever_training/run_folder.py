@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from clever_hub.errors import TrainingError
 from clever_hub.files import write_json, write_text
@@ -15,7 +17,7 @@ from clever_training.checkpoint import STATE_NAME
 from clever_training.recipe import Recipe
 
 # What may change between two starts of one run without making it another run.
-_FREE = ("max_steps", "save_minutes", "log_steps", "num_workers")
+_FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
 
 
 class RunFolder:
@@ -41,6 +43,7 @@ class RunFolder:
             TrainingError: When another process holds it.
         """
         with (self.path / ".lock").open("w") as file:
+            _forget_in_children(file)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -48,6 +51,9 @@ class RunFolder:
                     f"{self.path}: another process trains in this run folder. "
                     "Stop it, or give another --out"
                 ) from error
+            for path in (self.path, self.model):
+                for stale in path.glob(".*.tmp*"):
+                    stale.unlink()  # what a killed process was writing
             yield
 
     def claim(self, recipe: Recipe, data: str, photos: int) -> None:
@@ -65,6 +71,10 @@ class RunFolder:
         wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
         if self.recipe.exists() and self.state.exists():
             found = json.loads(self.recipe.read_text(encoding="utf-8"))
+            # Keys that the recipe did not have when the run was begun have their defaults.
+            found["recipe"] = Recipe.parse(found["recipe"], str(self.recipe)).model_dump(
+                mode="json"
+            )
             differing = sorted(_differences(_fixed(found), _fixed(wanted)))
             if differing:
                 raise TrainingError(
@@ -87,9 +97,33 @@ class RunFolder:
         write_text(self.metrics, "".join(kept))
 
     def log(self, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Append a line to metrics.jsonl.
+
+        Raises:
+            TrainingError: When the disk is full; the last state is whole.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self.metrics}: cannot be written ({error}). The last state is whole; make room "
+                "and run the same command again"
+            ) from error
+
+
+def _forget_in_children(file: IO[str]) -> None:
+    """Close a lock's file in forked processes.
+
+    A loader outlives a killed run for some seconds, and would hold the lock with it.
+    """
+    reference = weakref.ref(file)
+
+    def forget() -> None:
+        if (held := reference()) is not None:
+            held.close()
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _fixed(content: dict[str, Any]) -> dict[str, Any]:

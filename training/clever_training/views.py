@@ -8,50 +8,22 @@ and the equivariant part can be asked what they were. Rendering is deterministic
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from clever_training.decode import EncodedPhoto, Image, shrink_for
+from clever_training.parameters import ViewParameters
+from clever_training.published import PublishedRenderer
 from clever_training.recipe import ViewsRecipe
+from clever_training.render import FastRenderer, Renderer
+from clever_training.user_views import load_augmentation
 
-Image = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ViewParameters:
-    """What was done to a photo.
-
-    Attributes:
-        box: Crop as (left, top, width, height), each a share of the photo's side.
-        flip: Mirrored left to right.
-        angle: Rotation in degrees, counter-clockwise, about the crop's centre.
-        brightness: Factor; 1 changes nothing.
-        contrast: Factor; 1 changes nothing.
-        saturation: Factor; 1 changes nothing.
-        hue: Shift as a share of a full turn; 0 changes nothing.
-        grayscale: Turned grey.
-        blur: Standard deviation in pixels of the view; 0 is none.
-        solarize: Bright pixels inverted.
-    """
-
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
-    flip: bool = False
-    angle: float = 0.0
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
-    grayscale: bool = False
-    blur: float = 0.0
-    solarize: bool = False
-
-    def as_array(self) -> NDArray[np.float32]:
-        """The parameters as a vector, in the order of the attributes: 4 + 9 numbers."""
-        values = [*self.box, self.flip, math.radians(self.angle), self.brightness, self.contrast]
-        values += [self.saturation, self.hue, self.grayscale, self.blur, self.solarize]
-        return np.asarray(values, dtype=np.float32)
+_LOWEST_RATIO = math.log(3 / 4)
+_RATIOS = math.log(4 / 3) - _LOWEST_RATIO
 
 
 @dataclass(frozen=True)
@@ -97,7 +69,7 @@ def sample(
         recipe: The distributions.
         view: Number of the view, global ones first.
         aspect: Width of the photo over its height.
-        size: Side of the view in pixels: blur is scaled with it.
+        size: Side of the view in pixels: blur and elastic distortion are scaled with it.
         rng: Where the randomness comes from.
 
     Returns:
@@ -106,29 +78,49 @@ def sample(
     is_global = view < recipe.global_count
     box = _sample_box(recipe.global_scale if is_global else recipe.local_scale, aspect, rng)
     # Every number is drawn whether it is used or not: switching one augmentation on or off leaves
-    # the others as they were.
-    chance = rng.random(6)
-    angle, sigma, *factors = rng.uniform(-1, 1, 6)
-    jitter = chance[1] < recipe.jitter_probability
-    factors = [
-        1 + strength * factor for strength, factor in zip(recipe.jitter, factors, strict=True)
-    ]
-    blur_kind = 2 if not is_global else min(view, 1)
-    low, high = recipe.blur_sigma
-    blurred = chance[3] < recipe.blur[blur_kind]
-    solarize = recipe.solarize if is_global and view > 0 else 0.0
+    # the others as they were. New numbers are drawn after all others, for the same reason.
+    chance = rng.random(6).tolist()
+    angle, sigma, *factors = rng.uniform(-1, 1, 6).tolist()
+    elastic_chance, elastic_seed, *order = rng.random(6).tolist()
+    jitter = _jitter(recipe, factors) if chance[1] < recipe.jitter_probability else {}
+    blur = _blur(recipe, view, chance[3], (sigma + 1) / 2)
+    # Lengths are given for a view of 224 pixels.
+    unit = size / 224 if recipe.scale_lengths else 1.0
+    distorted = recipe.strategy == "caug+" and elastic_chance < recipe.elastic
     return ViewParameters(
         box=box,
-        flip=bool(chance[0] < recipe.flip),
-        angle=float(angle * recipe.rotation) if recipe.strategy == "caug" else 0.0,
-        brightness=max(0.0, factors[0]) if jitter else 1.0,
-        contrast=max(0.0, factors[1]) if jitter else 1.0,
-        saturation=max(0.0, factors[2]) if jitter else 1.0,
-        hue=factors[3] - 1 if jitter else 0.0,
-        grayscale=bool(chance[2] < recipe.grayscale),
-        blur=float(low + (sigma + 1) / 2 * (high - low)) * size / 224 if blurred else 0.0,
-        solarize=bool(chance[4] < solarize),
+        flip=chance[0] < recipe.flip,
+        angle=angle * recipe.rotation if recipe.strategy != "baug" else 0.0,
+        grayscale=chance[2] < recipe.grayscale,
+        blur=blur * size / 224 if recipe.scale_lengths else blur,
+        solarize=chance[4] < (recipe.solarize if is_global and view > 0 else 0.0),
+        # Displacements go with α/σ, the noise being white: they, too, shrink once.
+        elastic_alpha=recipe.elastic_alpha * unit**2 if distorted else 0.0,
+        elastic_sigma=recipe.elastic_sigma * unit if distorted else 0.0,
+        elastic_seed=int(elastic_seed * 2**31) if distorted else 0,
+        jitter_order=tuple(sorted(range(4), key=order.__getitem__)) if jitter else (0, 1, 2, 3),
+        **jitter,
     )
+
+
+def _jitter(recipe: ViewsRecipe, factors: Sequence[float]) -> dict[str, Any]:
+    """Three factors about 1, and a shift of the hue about 0."""
+    brightness, contrast, saturation, hue = (
+        1 + strength * factor for strength, factor in zip(recipe.jitter, factors, strict=True)
+    )
+    return {
+        "brightness": max(0.0, brightness),
+        "contrast": max(0.0, contrast),
+        "saturation": max(0.0, saturation),
+        "hue": hue - 1,
+    }
+
+
+def _blur(recipe: ViewsRecipe, view: int, chance: float, share: float) -> float:
+    """The standard deviation of a view's blur in pixels of a view of 224; 0 is none."""
+    kind = 2 if view >= recipe.global_count else min(view, 1)
+    low, high = recipe.blur_sigma
+    return low + share * (high - low) if chance < recipe.blur[kind] else 0.0
 
 
 def _sample_box(
@@ -136,10 +128,11 @@ def _sample_box(
 ) -> tuple[float, float, float, float]:
     """As torchvision's RandomResizedCrop: area uniform, ratio log-uniform in 3/4 to 4/3."""
     for _ in range(10):
-        area = rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        # A Generator's uniform is this very sum, in four times as long.
+        area = scale[0] + (scale[1] - scale[0]) * rng.random()
+        ratio = math.exp(_LOWEST_RATIO + _RATIOS * rng.random())
         width, height = math.sqrt(area * ratio / aspect), math.sqrt(area / ratio * aspect)
-        left, top = rng.random(2)
+        left, top = rng.random(2).tolist()
         if width <= 1 and height <= 1:
             return left * (1 - width), top * (1 - height), width, height
     width, height = min(1.0, 4 / 3 / aspect), min(1.0, 4 / 3 * aspect)
@@ -147,28 +140,55 @@ def _sample_box(
 
 
 def make_views(
-    image: Image, recipe: ViewsRecipe, sizes: ViewSizes, key: tuple[int, int, int]
+    photo: Image | EncodedPhoto, recipe: ViewsRecipe, sizes: ViewSizes, key: tuple[int, int, int]
 ) -> tuple[list[Image], list[ViewParameters]]:
     """All views of a photo.
 
     Args:
-        image: uint8 (height, width, 3), RGB.
+        photo: uint8 (height, width, 3), RGB; or not decoded yet.
         recipe: What views.
         sizes: How large.
         key: (seed, epoch, sample index): the views are a pure function of it.
 
     Returns:
         The views, uint8 (size, size, 3), global ones first, and what was done to make each.
-    """
-    from clever_training.render import RENDERERS
 
-    render = RENDERERS[recipe.backend]
-    aspect = image.shape[1] / image.shape[0]
-    views, parameters = [], []
-    for view in range(recipe.global_count + recipe.local_count):
-        size = sizes.global_size if view < recipe.global_count else sizes.local_size
-        rng: Any = np.random.default_rng((*key, view))
-        drawn = sample(recipe, view, aspect, size, rng)
-        views.append(render(image, drawn, size))
-        parameters.append(drawn)
-    return views, parameters
+    Raises:
+        ImageError: When the photo cannot be decoded.
+        ConfigError: When an augmentation of the user's own cannot be found, or does not give views.
+    """
+    sides = [sizes.global_size] * recipe.global_count + [sizes.local_size] * recipe.local_count
+    rngs = [np.random.default_rng((*key, view)) for view in range(len(sides))]
+    if recipe.aug is not None:
+        augment = load_augmentation(recipe.aug)
+        image = photo.decode() if isinstance(photo, EncodedPhoto) else photo
+        made = [augment(image, *rest) for rest in zip(sides, rngs, count(), strict=False)]
+        return [view for view, _ in made], [drawn for _, drawn in made]
+    aspect = _size(photo)[0] / _size(photo)[1]
+    drawn = [sample(recipe, v, aspect, sides[v], rngs[v]) for v in range(len(sides))]
+    render = _renderer(photo, recipe, drawn, sides)
+    return [render(view, side) for view, side in zip(drawn, sides, strict=True)], drawn
+
+
+def _renderer(
+    photo: Image | EncodedPhoto,
+    recipe: ViewsRecipe,
+    drawn: Sequence[ViewParameters],
+    sides: Sequence[int],
+) -> Renderer:
+    """Decode a photo, as large as its views need it, for the recipe's backend."""
+    size = _size(photo)
+    if recipe.backend == "torchvision":
+        return PublishedRenderer(photo.decode() if isinstance(photo, EncodedPhoto) else photo)
+    if isinstance(photo, EncodedPhoto):
+        scale = min(
+            min(view.box[2] * size[0], view.box[3] * size[1]) / side
+            for view, side in zip(drawn, sides, strict=True)
+        )
+        photo = photo.decode(shrink_for(scale))
+    return FastRenderer(photo, size, context=recipe.corners == "context")
+
+
+def _size(photo: Image | EncodedPhoto) -> tuple[int, int]:
+    """Width and height."""
+    return photo.size if isinstance(photo, EncodedPhoto) else (photo.shape[1], photo.shape[0])

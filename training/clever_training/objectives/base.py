@@ -10,23 +10,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clever_training.equivariance import cosine_matrix, mean_of_pairs, projector_regularization
+from clever_training.objectives.gathering import average
+
 
 @dataclass(frozen=True)
 class Projections:
-    """What the heads say of one part of the embedding.
+    """What the heads say of one part of the embedding, for this process's photos.
 
     Attributes:
         student: Every view, global ones first, (views, batch, dim), float32.
         teacher: The global views by the teacher, (globals, batch, dim), float32, without gradient;
             None for objectives without a teacher.
+        global_count: How many of the views are global.
     """
 
     student: Float[Tensor, "views batch dim"]
     teacher: Float[Tensor, "globals batch dim"] | None = None
+    global_count: int = 2
 
 
 class Objective(nn.Module):
     """An invariance term, with whatever state it keeps between steps as buffers.
+
+    Every term is that of the *whole* batch, the same in each process: ``gathering`` has what it
+    takes. The gradients of the processes are averaged afterwards.
 
     Attributes:
         uses_teacher: Whether it needs an exponential moving average of the student.
@@ -47,19 +55,23 @@ class Objective(nn.Module):
             temperature: The teacher's temperature at this step; unused without a teacher.
         """
 
-    @abstractmethod
-    def equivariant_views(
-        self, projections: Projections, temperature: float
-    ) -> tuple[Float[Tensor, "views batch dim"], Float[Tensor, "targets batch dim"]]:
-        """The vectors of the equivariant part that orthogonality compares.
+    def orthogonality(
+        self,
+        projections: Projections,
+        temperature: float,  # noqa: ARG002 -- for objectives with a teacher
+    ) -> Float[Tensor, ""]:
+        """L_Orth on the equivariant part: by default between the projected vectors of all views.
 
         Args:
             projections: What the equivariant part's heads say.
             temperature: The teacher's temperature at this step.
-
-        Returns:
-            Views and targets, as ``orthogonality_loss`` takes them.
         """
+        matrix = cosine_matrix(projections.student, projections.student)
+        return mean_of_pairs(average(matrix).abs())
+
+    def regularization(self, invariant: nn.Module, equivariant: nn.Module) -> Float[Tensor, ""]:
+        """L_PReg between the student's heads of the two parts."""
+        return projector_regularization(invariant, equivariant)
 
     @torch.no_grad()
     def update(self, invariant: Projections, equivariant: Projections | None) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from clever_training.equivariance import cosine_matrix, mean_of_pairs
+from clever_training.objectives.base import Objective, Projections
+from clever_training.objectives.gathering import average
+from clever_training.projectors import DinoHead
 
 
 def dino_loss(
@@ -16,7 +23,7 @@ def dino_loss(
 
     The mean over pairs (global view q of the teacher, view v ≠ q of the student) of the batch mean
     of −Σ teacher_q · log student_v. Softmax and log-softmax come in ready, once per view, where
-    the published code recomputes them for every pair.
+    the published code recomputes them for every pair; all pairs are one matrix product.
 
     Args:
         student_log_probs: log softmax(s_IR / τ_s), global views first.
@@ -30,13 +37,10 @@ def dino_loss(
         >>> dino_loss((sure * 50).log_softmax(-1), sure) < 1e-3
         tensor(True)
     """
-    terms = [
-        -(teacher * student).sum(dim=-1).mean()
-        for q, teacher in enumerate(teacher_probs)
-        for v, student in enumerate(student_log_probs)
-        if v != q
-    ]
-    return torch.stack(terms).mean()
+    batch = student_log_probs.shape[1]
+    # Σ over photos and prototypes at once: (globals, batch·K) by (batch·K, views)
+    cross_entropy = -(teacher_probs.flatten(1) @ student_log_probs.flatten(1).T) / batch
+    return mean_of_pairs(cross_entropy)
 
 
 def sharpen(
@@ -73,3 +77,66 @@ def update_center(
         A new tensor.
     """
     return center * momentum + batch_mean.detach() * (1 - momentum)
+
+
+class Dino(Objective):
+    """DINO: the student predicts the teacher's prototypes from another view.
+
+    Args:
+        prototypes: K of both heads; 65536 as published.
+        hidden_dim: Width of the heads' hidden layers.
+        bottleneck_dim: Length of the heads' normalised vector.
+        head_batch_norm: BatchNorm in the heads, as DINO has for ResNets.
+        student_temperature: τ_s.
+        center_momentum: How much of the old centre stays at each step.
+    """
+
+    uses_teacher: ClassVar[bool] = True
+    center_ir: Tensor
+    center_ef: Tensor
+
+    def __init__(
+        self,
+        prototypes: int = 65536,
+        hidden_dim: int = 2048,
+        bottleneck_dim: int = 256,
+        head_batch_norm: bool = False,
+        student_temperature: float = 0.1,
+        center_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.head_args = (prototypes, hidden_dim, bottleneck_dim, head_batch_norm)
+        self.student_temperature = student_temperature
+        self.center_momentum = center_momentum
+        self.register_buffer("center_ir", torch.zeros(1, prototypes))
+        self.register_buffer("center_ef", torch.zeros(1, prototypes))
+
+    def make_head(self, in_dim: int) -> nn.Module:
+        """A ``DinoHead``."""
+        return DinoHead(in_dim, *self.head_args)
+
+    def invariance(self, projections: Projections, temperature: float) -> Tensor:
+        """Cross-entropy with the teacher; a mean over photos, so processes only exchange it."""
+        assert projections.teacher is not None
+        loss = dino_loss(
+            F.log_softmax(projections.student / self.student_temperature, dim=-1),
+            sharpen(projections.teacher, self.center_ir, temperature),
+        )
+        return average(loss)
+
+    def orthogonality(self, projections: Projections, temperature: float) -> Tensor:
+        """Between probabilities over the prototypes, as the paper compares them."""
+        assert projections.teacher is not None
+        matrix = cosine_matrix(
+            F.softmax(projections.student / self.student_temperature, dim=-1),
+            sharpen(projections.teacher, self.center_ef, temperature),
+        )
+        return mean_of_pairs(average(matrix).abs())
+
+    @torch.no_grad()
+    def update(self, invariant: Projections, equivariant: Projections | None) -> None:
+        """Move the centres towards the teacher's mean output over all processes."""
+        for center, part in ((self.center_ir, invariant), (self.center_ef, equivariant)):
+            if part is not None and part.teacher is not None:
+                mean = average(part.teacher.mean(dim=(0, 1)).unsqueeze(0))
+                center.copy_(update_center(center, mean, self.center_momentum))

@@ -7,7 +7,11 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from clever_training.objectives.base import Objective, Projections
+from clever_training.objectives.gathering import gather_photos
+from clever_training.projectors import Expander
 
 
 def vicreg_loss(
@@ -24,7 +28,7 @@ def vicreg_loss(
     for the covariance, as the paper adds that of both branches.
 
     Args:
-        views: Expanded embeddings of each view, float32.
+        views: Expanded embeddings of each view, of the whole batch over all processes, float32.
         invariance_weight: λ of the paper.
         variance_weight: μ of the paper.
         covariance_weight: ν of the paper.
@@ -61,3 +65,35 @@ def _off_diagonal(centred: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
     batch, dim = centred.shape
     covariance = centred.T @ centred / (batch - 1)  # (dim, dim)
     return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / dim
+
+
+class Vicreg(Objective):
+    """VICReg: views agree, dimensions vary and do not repeat each other.
+
+    Args:
+        dim: Length of the expanded vectors; 8192 in the paper.
+        hidden_dim: Width of the expander's hidden layers; ``dim`` when None.
+        invariance_weight: λ of the paper.
+        variance_weight: μ of the paper.
+        covariance_weight: ν of the paper.
+    """
+
+    def __init__(
+        self,
+        dim: int = 8192,
+        hidden_dim: int | None = None,
+        invariance_weight: float = 25.0,
+        variance_weight: float = 25.0,
+        covariance_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.dim, self.hidden_dim = dim, hidden_dim
+        self.weights = (invariance_weight, variance_weight, covariance_weight)
+
+    def make_head(self, in_dim: int) -> nn.Module:
+        """An ``Expander``."""
+        return Expander(in_dim, self.dim, self.hidden_dim)
+
+    def invariance(self, projections: Projections, temperature: float) -> Tensor:  # noqa: ARG002 -- the interface's
+        """The three terms of VICReg, over the photos of all processes."""
+        return vicreg_loss(gather_photos(projections.student), *self.weights)

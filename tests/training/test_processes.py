@@ -1,0 +1,120 @@
+"""Many processes: the same run as one, and one that ends when any of them fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from clever_training.processes import anywhere, first, gathered, together
+from clever_training.recipe import Recipe
+from tests.training.distributed_cases import train
+from tests.training.two_processes import run_in_two
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recipes(tiny_recipe: Callable[..., Recipe]) -> dict[str, Any]:
+    """Teacher, centres, BatchNorm in the heads; variances, covariances, negatives.
+
+    One step of SGD: the state then has the gradients as momentum. Later steps of so small a batch
+    blow up what rounding leaves between two orders of summation, and so do the ReLUs and the
+    maximum of an untrained ResNet, of which rounding flips a few: the backbone here is smooth.
+    ``test_two_processes`` has BatchNorm in the backbone.
+    """
+    changes = {
+        "run__max_steps": 1,
+        "run__precision": "fp32",
+        "optimizer__name": "sgd",
+        "backbone__architecture": "test_vit",
+        "backbone__model_args": {"img_size": 32, "patch_size": 8, "dynamic_img_size": True},
+    }
+    return {
+        name: tiny_recipe(name, **changes).model_dump(mode="json")
+        for name in ("dino", "vicreg", "simclr")
+    }
+
+
+@pytest.fixture(scope="module")
+def outputs(
+    recipes: dict[str, Any], photo_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """What two processes wrote, and what each said."""
+    folder = tmp_path_factory.mktemp("two")
+    arguments = {"recipes": recipes, "data": str(photo_folder), "out": str(folder)}
+    results = run_in_two("tests.training.distributed_cases:everything", arguments, folder)
+    assert [code for code, _ in results] == [0, 0], results
+    return folder, [text for _, text in results]
+
+
+@pytest.mark.parametrize("name", ["dino", "vicreg", "simclr"])
+def test_two_processes_give_losses_and_gradients_of_one_with_the_whole_batch(
+    name: str, recipes: dict[str, Any], outputs: tuple[Path, list[str]], photo_folder: Path
+) -> None:
+    folder = outputs[0]
+    train({name: recipes[name]}, str(photo_folder), str(folder / "one"))
+    one, two = (_lines(folder / count / name) for count in ("one", "two"))
+    assert len(one) == len(two) == 1, "only the first process writes"
+    for here, there in zip(one, two, strict=True):
+        for term in ("loss", "invariance", "orthogonality", "regularization", "rank_invariant"):
+            assert there[term] == pytest.approx(here[term], rel=1e-4, abs=1e-5), term
+    states = [load_file(folder / count / name / "state.safetensors") for count in ("one", "two")]
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        difference = (states[1][key].float() - value.float()).norm()
+        assert difference <= 1e-3 * value.float().norm() + 1e-5, key
+
+
+def test_what_fails_in_one_process_ends_all(outputs: tuple[Path, list[str]]) -> None:
+    said = [
+        [json.loads(line) for line in text.splitlines() if line.startswith('"')]
+        for text in outputs[1]
+    ]
+    assert len(said[0]) == len(said[1]) == 3
+    assert "holds a run with other settings: optimizer.lr" in said[0][0]
+    assert "TrainingError: process 0 stopped" in said[1][0]
+    for messages in said:
+        assert "7 photos cannot be shared evenly by 2 processes" in messages[1]
+    assert said[0][2].startswith("TrainingError: process 1 stopped")
+    assert said[1][2].startswith("DataError")
+
+
+def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(
+    outputs: tuple[Path, list[str]],
+) -> None:
+    halves = [torch.load(outputs[0] / f"{rank}.pt") for rank in range(2)]
+    torch.manual_seed(0)
+    whole = torch.randn(8, 6, 5, 5)
+    weights = torch.randn(8, 6, 5, 5)
+    whole.requires_grad_()
+    norm = nn.BatchNorm2d(6)
+    result = norm(whole)
+    (result * weights).sum().backward()
+    assert whole.grad is not None
+    both = {key: torch.cat([half[key] for half in halves]) for key in ("result", "inputs")}
+    torch.testing.assert_close(both["result"], result.detach())
+    torch.testing.assert_close(both["inputs"], whole.grad, atol=1e-4, rtol=1e-4)
+    for half in halves:
+        torch.testing.assert_close(half["mean"], norm.running_mean)
+        torch.testing.assert_close(half["variance"], norm.running_var)
+    for name, gradient in (("weight", norm.weight.grad), ("bias", norm.bias.grad)):
+        summed = halves[0][name] + halves[1][name]
+        torch.testing.assert_close(summed, gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_one_process_needs_no_group() -> None:
+    done: list[int] = []
+    first(lambda: done.append(1))
+    assert done == [1]
+    assert together(lambda: "x") == "x"
+    assert gathered(2) == [2]
+    assert anywhere(True, False) == [True, False]

@@ -1,0 +1,119 @@
+"""From a recipe to what is trained, how it is moved, and what the model says of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from clever_hub import __version__
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_training.backbones import (
+    checkpoint_gradients,
+    create_backbone,
+    embedding_length,
+    invariant_length,
+    start_backbone,
+)
+from clever_training.clever import Clever, LossWeights
+from clever_training.freezing import freeze_all_but
+from clever_training.objectives import make_objective
+from clever_training.recipe import Recipe
+
+
+def build(recipe: Recipe) -> Clever:
+    """The module that a recipe trains, with the weights that it starts from.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        Backbone, heads, objective and, where the objective has one, the teacher. Where the
+        backbone's weights are from is its ``start``.
+    """
+    settings, method = recipe.backbone, recipe.method
+    backbone, start = start_backbone(
+        settings.architecture, settings.model_args, settings.drop_path, settings.init
+    )
+    freeze_all_but(backbone, settings.trainable)
+    if settings.gradient_checkpointing:
+        checkpoint_gradients(backbone, settings.architecture)
+    features = embedding_length(backbone)
+    clever = Clever(
+        backbone,
+        features,
+        invariant_length(features, method.split_ratio) if method.equivariance else features,
+        make_objective(method.objective, method.objective_args),
+        LossWeights(
+            method.orthogonality_weight,
+            method.regularization_weight,
+            method.transformation_weight,
+        ),
+        recipe.views.global_count,
+    )
+    clever.start = start
+    return clever
+
+
+def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
+    """AdamW or SGD; no weight decay on biases and one-dimensional parameters.
+
+    Args:
+        recipe: Which optimiser.
+        student: What it moves.
+
+    Returns:
+        The optimiser, with two parameter groups: decayed and not.
+    """
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "decayed": True},
+        {"params": [p for p in parameters if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
+    ]
+    options = recipe.optimizer
+    if options.name == "sgd":
+        return SGD(groups, lr=options.lr, momentum=options.momentum)
+    return AdamW(groups, lr=options.lr, foreach=True)
+
+
+def model_config(
+    recipe: Recipe, counters: dict[str, Any], steps_per_epoch: int, photos: int
+) -> ModelConfig:
+    """The config of the model that a run has made so far.
+
+    Args:
+        recipe: The run's recipe.
+        counters: Of its state.
+        steps_per_epoch: Steps in a pass through the data.
+        photos: Number of photos.
+
+    Returns:
+        The config, provenance included.
+    """
+    backbone = create_backbone(recipe.backbone.architecture, recipe.backbone.model_args)
+    features = embedding_length(backbone)
+    size = recipe.image_size
+    return ModelConfig(
+        name=recipe.name,
+        architecture=recipe.backbone.architecture,
+        model_args=dict(recipe.backbone.model_args),
+        num_features=features,
+        invariant_dim=invariant_length(features, recipe.method.split_ratio),
+        preprocessing=PreprocessingConfig(resize_size=size, crop_size=size),
+        provenance={
+            "method": recipe.method.name,
+            "data": recipe.data_name,
+            "photos": photos,
+            "epochs": round(counters["step"] / steps_per_epoch, 3),
+            "planned_epochs": recipe.run.epochs,
+            "steps": counters["step"],
+            "hours": round(counters["seconds"] / 3600, 3),
+            "clever_hub": __version__,
+            "torch": torch.__version__,
+            **({"start": counters["start"]} if "start" in counters else {}),
+            "recipe": recipe.model_dump(mode="json"),
+        },
+        data_terms=recipe.data_terms,
+    )

@@ -1,0 +1,239 @@
+"""The curves of several runs on one sheet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from clever_hub.errors import DataError
+from clever_hub.files import atomic_path
+
+# Okabe and Ito's colours: told apart also without full colour vision.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+_SMOOTHING = 9  # lines of metrics that are averaged; what they were is drawn pale behind
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axis of the sheet.
+
+    Attributes:
+        key: Of the metrics.
+        title: What it shows.
+        note: How it is read.
+        log: Whether its axis is logarithmic.
+        floor: A value that the axis must include.
+    """
+
+    key: str
+    title: str
+    note: str = ""
+    log: bool = False
+    floor: float | None = None
+
+
+# What no run has logged is left out.
+_LOSSES = (
+    Panel("loss", "Loss", "sum of the terms; objectives differ in scale"),
+    Panel("invariance", "Invariance term", "how far views of a photo disagree"),
+    Panel("orthogonality", "Orthogonality term", "|mean cosine| of two views", floor=0.0),
+    Panel(
+        "regularization",
+        "Projector regularisation",
+        "difference of the heads' squared norms",
+        log=True,
+    ),
+    Panel("transformation", "Transformation term", "predicting what was done to a view"),
+)
+_KNN = (
+    Panel("knn", "k-NN, whole embedding", "top-1 in %, held-out photos: higher is better"),
+    Panel("knn_invariant", "k-NN, invariant part", "top-1 in %, held-out photos"),
+    Panel("knn_equivariant", "k-NN, equivariant part", "top-1 in %, held-out photos"),
+)
+_SPREAD, _RANK = "1: every direction, 0: collapsed", "dimensions in use; at most the batch"
+_COLLAPSE = (
+    Panel("std_invariant", "Spread, invariant part", _SPREAD, floor=0.0),
+    Panel("std_equivariant", "Spread, equivariant part", _SPREAD, floor=0.0),
+    Panel(
+        "rank_invariant",
+        "Effective rank, invariant part",
+        "dimensions in use; at most the batch",
+        floor=0.0,
+    ),
+    Panel(
+        "rank_equivariant",
+        "Effective rank, equivariant part",
+        "dimensions in use; at most the batch",
+        floor=0.0,
+    ),
+)
+_SCHEDULE = (Panel("lr", "Learning rate", "", floor=0.0),)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The metrics of one run.
+
+    Attributes:
+        name: Of its folder.
+        lines: Of metrics.jsonl.
+    """
+
+    name: str
+    lines: list[dict[str, Any]]
+
+    def curve(self, key: str, along: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One quantity.
+
+        Args:
+            key: Of the metrics.
+            along: ``epochs`` or ``hours``.
+
+        Returns:
+            Where along the run, and what; both empty when it was never logged.
+        """
+        having = [line for line in self.lines if isinstance(line.get(key), int | float)]
+        scale = 1 / 3600 if along == "hours" else 1.0
+        place = "seconds" if along == "hours" else "epoch"
+        return (
+            np.asarray([line[place] * scale for line in having], dtype=np.float64),
+            np.asarray([line[key] for line in having], dtype=np.float64),
+        )
+
+    def length(self, along: str) -> float:
+        """How far the run is, in ``epochs`` or ``hours``."""
+        last = self.lines[-1]
+        return float(last["seconds"] / 3600 if along == "hours" else last["epoch"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read the metrics of a run, also while it goes on.
+
+    Args:
+        folder: The run folder.
+
+    Returns:
+        The run.
+
+    Raises:
+        DataError: When there are none.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a run folder with metrics.jsonl, as pretrain writes it ({error})"
+        ) from error
+    # The last line may be half written.
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    if not lines:
+        raise DataError(f"{path}: the run has logged nothing yet")
+    return Run(folder.resolve().name, lines)
+
+
+def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
+    """Draw runs on one sheet.
+
+    Args:
+        runs: At least one.
+        out: The picture; its ending says the format.
+        along: What the curves are drawn against: ``epochs`` or ``hours`` of training.
+
+    Raises:
+        DataError: When the format is unknown or the file cannot be written.
+    """
+    rows = _rows(runs)
+    columns = max(len(row) for row in rows)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3.6 * columns, 2.7 * len(rows) + 0.7), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes, row in zip(grid, rows, strict=True):
+            for axis, panel in zip(axes, row, strict=False):
+                _draw_panel(axis, panel, runs, along)
+            for axis in axes[len(row) :]:
+                axis.set_axis_off()
+        handles = [
+            Line2D([], [], color=_color(n), label=_label(run), linewidth=2)
+            for n, run in enumerate(runs)
+        ]
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=min(3, len(runs)), frameon=False
+        )
+        try:
+            with atomic_path(out) as temporary:
+                figure.savefig(temporary, dpi=130)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{out}: the picture cannot be written: {error}") from error
+
+
+def _rows(runs: list[Run]) -> list[list[Panel]]:
+    """Panels for what at least one run has logged: losses, collapse, k-NN and schedule."""
+    groups = (_LOSSES, _COLLAPSE, (*_KNN, *_SCHEDULE))
+    logged = {key for run in runs for line in run.lines for key in line}
+    rows = [[panel for panel in group if panel.key in logged] for group in groups]
+    return [row for row in rows if row]
+
+
+def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
+    for number, run in enumerate(runs):
+        x, y = run.curve(panel.key, along)
+        if len(x) == 0:
+            continue
+        color = _color(number)
+        y = np.where(y > 0, y, np.nan) if panel.log else y  # an exact 0 has no place there
+        if len(x) < 4 * _SMOOTHING:
+            axis.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) < 30 else "", ms=3)
+        else:
+            axis.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
+            axis.plot(x, smoothed(y, _SMOOTHING), color=color, linewidth=1.8)
+    axis.set_title(panel.title, loc="left", fontweight="bold", pad=16 if panel.note else 6)
+    axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=8, color="0.4")
+    axis.set_xlabel("hours of training" if along == "hours" else "epochs")
+    # The same extent everywhere, so that panels can be read against each other.
+    axis.set_xlim(0, 1.03 * max(run.length(along) for run in runs))
+    axis.grid(color="0.92", linewidth=0.8)
+    axis.set_axisbelow(True)
+    if panel.log and any((run.curve(panel.key, along)[1] > 0).any() for run in runs):
+        axis.set_yscale("log")
+    elif panel.floor is not None:
+        low, high = axis.get_ylim()
+        axis.set_ylim(min(low, panel.floor), high + 0.05 * (high - panel.floor))
+
+
+def smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """A centred moving average, over fewer values at both ends.
+
+    Args:
+        values: The curve.
+        width: Values in a mean.
+
+    Example:
+        >>> smoothed(np.array([0.0, 3.0, 6.0]), 3).tolist()
+        [1.5, 3.0, 4.5]
+    """
+    weights = np.ones(width)
+    total = np.convolve(values, weights, mode="same")
+    count = np.convolve(np.ones_like(values), weights, mode="same")
+    return np.asarray(total / count, dtype=np.float64)
+
+
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]
+
+
+def _label(run: Run) -> str:
+    """The run's name, how far it is, and its last k-NN where there is one."""
+    text = f"{run.name}: {run.length('epochs'):.1f} epochs in {run.length('hours'):.1f} h"
+    _, knn = run.curve("knn", "epochs")
+    return f"{text}, k-NN {knn[-1]:.1f} %" if len(knn) else text

@@ -1,0 +1,76 @@
+"""Methods by name, composed from an objective and the equivariance terms, never copied.
+
+    dino, simsiam, simclr, vicreg, lejepa   the plain objective on the whole embedding
+    clever-<objective>                      the split, orthogonality, projector regularisation
+    clever-plus-<objective>                 these, and the prediction of the relative transformation
+    ddcl                                    clever-simsiam without the regularisation
+    clever-ddcl                             the paper's name of clever-simsiam
+
+An objective may also be ``package.module:function``, a user's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clever_hub.errors import suggest
+
+OBJECTIVE_NAMES = ("dino", "lejepa", "simclr", "simsiam", "vicreg")
+TRANSFORMATION_WEIGHT = 1.0
+
+_PREFIXES: dict[str, dict[str, Any]] = {
+    "clever-plus-": {"equivariance": True, "transformation_weight": TRANSFORMATION_WEIGHT},
+    "clever-": {"equivariance": True},
+    "": {"equivariance": False},
+}
+
+
+def method_names() -> list[str]:
+    """Every name that a recipe can give as ``method``, sorted."""
+    bases = [prefix + name for prefix in _PREFIXES for name in OBJECTIVE_NAMES]
+    return sorted([*bases, "ddcl", "clever-ddcl", "clever-plus-ddcl"])
+
+
+def method_settings(name: str) -> dict[str, Any]:
+    """The keys of a recipe's ``method`` that a name stands for.
+
+    Args:
+        name: One of ``method_names()``, or a prefix of theirs with ``package.module:function``.
+
+    Returns:
+        ``objective``, ``equivariance``, and the weights that the name changes.
+
+    Raises:
+        ValueError: When there is no such method; names the nearest.
+
+    Example:
+        >>> method_settings("ddcl")
+        {'equivariance': True, 'regularization_weight': 0.0, 'objective': 'simsiam'}
+    """
+    if name == "ddcl":
+        return {"equivariance": True, "regularization_weight": 0.0, "objective": "simsiam"}
+    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+    objective = name.removeprefix(prefix)
+    if prefix and objective == "ddcl":
+        objective = "simsiam"
+    if objective not in OBJECTIVE_NAMES and ":" not in objective:
+        raise ValueError(f"{name!r} is not a method. {suggest(name, method_names())}")
+    return {**_PREFIXES[prefix], "objective": objective}
+
+
+def method_label(objective: str, equivariance: bool, transformation: bool) -> str:
+    """The name of a method that was put together key by key.
+
+    Args:
+        objective: Name of the invariance term.
+        equivariance: Whether the embedding is split.
+        transformation: Whether the relative transformation is predicted.
+
+    Returns:
+        Such as ``"clever-dino"``.
+
+    Example:
+        >>> method_label("dino", True, False)
+        'clever-dino'
+    """
+    return ("clever-plus-" if transformation else "clever-" if equivariance else "") + objective

@@ -1,0 +1,107 @@
+"""What one process says, known to all: gathering that gradients flow through.
+
+The convention of every objective: each process returns the loss of the *whole* batch, and the
+gradients of the processes are averaged afterwards, as DistributedDataParallel does. A gradient
+that comes back to a process is therefore the sum of what all of them send to it. Without process
+groups every function here returns its argument.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_photos(
+    views: Float[Tensor, "views batch dim"],
+) -> Float[Tensor, "views whole_batch dim"]:
+    """The same vectors of all processes' photos, process by process; gradients flow back.
+
+    Args:
+        views: Of this process's photos; every process must bring as many.
+
+    Returns:
+        Of all photos.
+
+    Example:
+        >>> gather_photos(torch.zeros(2, 8, 4)).shape
+        torch.Size([2, 8, 4])
+    """
+    if world_size() == 1:
+        return views
+    result: Tensor = _Gather.apply(views)
+    return result
+
+
+def average(value: Tensor) -> Tensor:
+    """The mean of a tensor over the processes; gradients flow back to all of them.
+
+    Args:
+        value: Of the same shape in every process.
+
+    Returns:
+        A new tensor, the same in every process.
+
+    Example:
+        >>> average(torch.tensor(3.0))
+        tensor(3.)
+    """
+    if world_size() == 1:
+        return value
+    result: Tensor = _Sum.apply(value)
+    return result / world_size()
+
+
+def from_first_process(value: Tensor) -> Tensor:
+    """The first process's tensor, for all: random numbers that must agree. No gradient.
+
+    Args:
+        value: Of the same shape in every process; overwritten in all but the first.
+
+    Returns:
+        The same tensor.
+    """
+    if world_size() > 1:
+        dist.broadcast(value, src=0)
+    return value
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, views: Tensor) -> Tensor:
+        parts = [torch.empty_like(views) for _ in range(world_size())]
+        dist.all_gather(parts, views.contiguous())
+        ctx.batch = views.shape[1]
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)
+        return grad[:, dist.get_rank() * ctx.batch :][:, : ctx.batch]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 -- the interface's
+        total = value.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004 -- the interface's
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,118 @@
+"""Batch statistics over all processes: BatchNorm sees the whole batch, however it is shared out."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from clever_hub.errors import ConfigError
+from clever_training.objectives.gathering import average, world_size
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def normalize(norm: _BatchNorm, inputs: Tensor) -> Tensor:
+    """A training pass of BatchNorm over all processes, with the running statistics moved.
+
+    Args:
+        norm: The layer.
+        inputs: This process's share, (batch, channels, …); every process must bring as many.
+
+    Returns:
+        The normalised inputs; gradients flow to all processes.
+    """
+    dims = [0, *range(2, inputs.ndim)]
+    shape = (1, -1) + (1,) * (inputs.ndim - 2)
+    pixels = inputs.float()
+    mean = average(pixels.mean(dim=dims))  # (channels,)
+    centred = pixels - mean.view(shape)
+    # Two passes, as the mean of squares less the square of the mean would cancel.
+    variance = average(centred.pow(2).mean(dim=dims))
+    if norm.running_mean is not None and norm.running_var is not None:
+        count = pixels.numel() // pixels.shape[1] * world_size()
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        norm.running_mean.lerp_(mean.detach(), momentum)
+        norm.running_var.lerp_(variance.detach() * count / max(1, count - 1), momentum)
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    result = centred * scale.view(shape)
+    if norm.affine:
+        result = result + norm.bias.view(shape)
+    return result.to(inputs.dtype)
+
+
+class _Shared:
+    """In training, statistics of all processes; else the layer's own way."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
+        assert isinstance(self, _BatchNorm)
+        if not self.training or world_size() == 1:
+            result: Tensor = super().forward(input)  # type: ignore[misc]
+            return result
+        result = normalize(self, input)
+        if isinstance(self, BatchNormAct2d):
+            result = self.act(self.drop(result))
+        return result
+
+
+class SharedBatchNorm1d(_Shared, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` over all processes."""
+
+
+class SharedBatchNorm2d(_Shared, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` over all processes."""
+
+
+class SharedBatchNormAct2d(_Shared, BatchNormAct2d):
+    """timm's BatchNorm with activation over all processes."""
+
+
+_SHARED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SharedBatchNorm1d,
+    nn.BatchNorm2d: SharedBatchNorm2d,
+    BatchNormAct2d: SharedBatchNormAct2d,
+}
+
+
+def share_batch_norm(module: M, device: torch.device) -> M:
+    """Let every BatchNorm of a module take its statistics over all processes.
+
+    On accelerators this is torch's SyncBatchNorm (timm's for its layers with an activation), which
+    refuses CPU tensors; on the CPU the layers here do the same with differentiable sums. Names and
+    values of parameters and buffers stay as they are. With one process nothing changes.
+
+    Args:
+        module: Not wrapped yet.
+        device: Where it will run.
+
+    Returns:
+        The module, or the one that takes its place.
+
+    Raises:
+        ConfigError: On the CPU, for kinds of BatchNorm that are not known here.
+
+    Example:
+        >>> type(share_batch_norm(nn.BatchNorm1d(4), torch.device("cpu"))).__name__
+        'BatchNorm1d'
+    """
+    if world_size() == 1:
+        return module
+    if device.type != "cpu":
+        shared: M = convert_sync_batchnorm(module)
+        return shared
+    for part in module.modules():
+        if type(part) in _SHARED:
+            part.__class__ = _SHARED[type(part)]
+        elif isinstance(part, _BatchNorm) and type(part) not in _SHARED.values():
+            raise ConfigError(
+                f"{type(part).__name__}: its statistics cannot be shared by processes on the CPU. "
+                "Use one process, a GPU, or a backbone with plain BatchNorm"
+            )
+    return module
