@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,21 +10,18 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from clever_export.card_text import CITATION, METHOD, SNIPPETS, recipe_line
+from clever_export.card_tables import CONDITIONS, claims, mean, tables
+from clever_export.card_text import CITATION, METHOD, SNIPPETS, recipe_line, started_from
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
+from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 EVALUATION_NAME = "evaluation.json"
 CARD_NAME = "README.md"
 PICTURE_NAME = "figures.png"
-PARTS = ("full", "invariant", "equivariant")
-_CONDITIONS = {
-    "plain": "whole photo",
-    "upright": "upright, disc mask",
-    "rotated": "rotated within ±90°, disc mask",
-}
-_BASELINES = {"random": "same backbone, random weights", "pixels": "raw pixels"}
+# What the model index has of each: the words of its metric.
+_INDEXED = {"knn": "k-NN top-1 (k 20)", "linear": "linear probe top-1"}
 
 
 def write_card(folder: str | Path) -> Path:
@@ -100,7 +98,8 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         Its content.
 
     Raises:
-        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes.
+        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes, or
+            about other weights than the folder's.
     """
     path = folder / EVALUATION_NAME
     if not path.is_file():
@@ -110,12 +109,23 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         if content["schema_version"] != 1:
             raise ValueError(f"schema_version {content['schema_version']}, expected 1")
         content["figures"], content["model"], content["protocols"]
+        weights = content["model"].get("weights_sha256")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFormatError(
             f"{path}: not what clever-hub evaluate writes ({error!r}). Measure again with it"
         ) from error
+    if weights and (folder / WEIGHTS_NAME).is_file():
+        _check_weights(path, weights, sha256_of(folder / WEIGHTS_NAME))
     result: dict[str, Any] = content
     return result
+
+
+def _check_weights(path: Path, measured: str, found: str) -> None:
+    if measured != found:
+        raise ModelFormatError(
+            f"{path}: figures of other weights (SHA-256 {measured}, the folder's has {found}). "
+            "Remove it, or measure again with clever-hub evaluate"
+        )
 
 
 def _tags(folder: Path, config: ModelConfig) -> list[str]:
@@ -126,19 +136,19 @@ def _tags(folder: Path, config: ModelConfig) -> list[str]:
 
 
 def _results(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
-    """One entry of the model index for each k-NN accuracy of the full embedding and its parts."""
-    if evaluation is None or "knn" not in evaluation["figures"]:
-        return
-    for condition, label in _CONDITIONS.items():
-        for part, metrics in evaluation["figures"]["knn"].get(condition, {}).items():
+    """One entry of the model index for each accuracy of the full embedding and its parts."""
+    places = itertools.product(_INDEXED, CONDITIONS, ("full", "invariant", "equivariant"))
+    for protocol, condition, part in places if evaluation else ():
+        found = mean(evaluation or {}, protocol, condition, part, "top1")
+        if found is not None:
             yield EvalResult(
                 task_type="image-feature-extraction",
                 dataset_type="image-folder",
                 dataset_name=config.provenance.get("data") or "unnamed",
                 dataset_split="validation",
                 metric_type="accuracy",
-                metric_name=f"k-NN top-1 (k 20), {part}, {label}",
-                metric_value=round(metrics["top1"]["mean"], 2),
+                metric_name=f"{_INDEXED[protocol]}, {part}, {CONDITIONS[condition]}",
+                metric_value=round(found, 2),
             )
 
 
@@ -159,6 +169,8 @@ def _summary(config: ModelConfig) -> str:
             f"- **Training** {provenance['epochs']:g} epochs, {provenance.get('hours', 0):g} hours"
             + (f" on {hardware}" if hardware else "")
         )
+    if start := started_from(provenance):
+        facts.append(f"- **Started from** {start}: its training comes on top of the above")
     intro = (
         "An image backbone pre-trained without labels whose embedding has two parts: what is in "
         "the picture, and how it is posed or distorted."
@@ -169,59 +181,10 @@ def _summary(config: ModelConfig) -> str:
 def _measured(evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
         return "## Measured\n\nNothing has been measured yet: `clever-hub evaluate` does it."
-    lines = ["## Measured", f"![The figures below as bars]({PICTURE_NAME})"]
-    if "knn" in evaluation["figures"]:
-        lines.append(_knn_table(evaluation))
-    if "invariance" in evaluation["figures"]:
-        lines.append(_invariance_table(evaluation))
-    lines.append(_commands(evaluation))
-    return "\n\n".join(lines)
-
-
-def _rows(evaluation: Mapping[str, Any], protocol: str) -> Iterator[tuple[str, str, Any]]:
-    """(who, part, conditions of that part) for the model and its baselines."""
-    named = {"this model": evaluation, **evaluation.get("baselines", {})}
-    for who, measured in named.items():
-        conditions = measured["figures"].get(protocol, {})
-        for part in PARTS:
-            of_part = {name: parts[part] for name, parts in conditions.items() if part in parts}
-            if of_part:
-                yield _BASELINES.get(who, who), part, of_part
-
-
-def _knn_table(evaluation: Mapping[str, Any]) -> str:
-    head = "| | part | " + " | ".join(_CONDITIONS.values()) + " |"
-    lines = ["k-NN top-1 in % (k 20, cosine, temperature 0.07), mean ± deviation over seeds:", ""]
-    lines += [head, "|---|---|" + "---:|" * len(_CONDITIONS)]
-    for who, part, conditions in _rows(evaluation, "knn"):
-        cells = [_figure(conditions.get(name, {}).get("top1"), 1) for name in _CONDITIONS]
-        lines.append(f"| {who} | {part} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _invariance_table(evaluation: Mapping[str, Any]) -> str:
-    lines = [
-        (
-            "Cosine similarity of a photo and its copy turned within ±90° (both through the disc "
-            "mask), minus that of different photos; after centring:"
-        ),
-        "",
-        "| | part | same photo | different photos | difference |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for who, part, conditions in _rows(evaluation, "invariance"):
-        metrics = conditions.get("rotation", {})
-        names = ("same_centred", "different_centred", "gap_centred")
-        cells = [_figure(metrics.get(name), 3) for name in names]
-        lines.append(f"| {who} | {part} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _figure(value: Mapping[str, Any] | None, digits: int) -> str:
-    if value is None:
-        return "–"
-    spread = "" if value.get("std") is None else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"
+    said = "\n".join(f"- {claim}" for claim in claims(evaluation))
+    picture = f"![The figures below as bars]({PICTURE_NAME})"
+    sections = ["## Measured", said, picture, *tables(evaluation), _commands(evaluation)]
+    return "\n\n".join(section for section in sections if section)
 
 
 def _commands(evaluation: Mapping[str, Any]) -> str:
@@ -237,10 +200,13 @@ def _commands(evaluation: Mapping[str, Any]) -> str:
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
     places = {
         "name": repo_id or config.name,
+        "split": config.invariant_dim,
         "where": repo_id or "FOLDER",
         "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",
     }
     lines = ["## Use"]
+    if repo_id is None:
+        lines.append("`FOLDER` is the folder with this file.")
     for title, needs, code in SNIPPETS:
         if (folder / needs).is_file():
             lines.append(f"{title}\n\n```python\n{code.format(**places)}\n```")
@@ -260,12 +226,13 @@ def _training(config: ModelConfig) -> str:
 
 
 def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
-    size = config.preprocessing.crop_size
+    size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
+    photos = f"{photos:,}" if isinstance(photos, int) else "few"
     lines = [
         "## Limits",
         "",
         (
-            f"- Trained on {config.provenance.get('photos', 'few')} photos of few classes at "
+            f"- Trained on {photos} photos of few classes at "
             f"{size} pixels or less: a small model for study and for small tasks, no replacement "
             "for backbones trained on millions of photos."
         ),

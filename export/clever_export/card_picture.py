@@ -13,7 +13,7 @@ _WHO = {"random": "random\nweights", "pixels": "raw\npixels"}
 
 
 def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Draw k-NN accuracy and rotation similarity of each part.
+    """Draw k-NN accuracy, rotation similarity and knowledge of the angle, of each part.
 
     Args:
         evaluation: Content of evaluation.json.
@@ -21,10 +21,21 @@ def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    _accuracy(left, evaluation)
-    _similarity(right, evaluation)
+    panels = [
+        (draw, width)
+        for protocol, draw, width in (
+            ("knn", _accuracy, 3),
+            ("invariance", _similarity, 2),
+            ("equivariance", _angle, 2),
+        )
+        if protocol in evaluation["figures"] or protocol == "knn"
+    ]
+    widths = [width for _, width in panels]
+    figure = Figure(figsize=(2 * sum(widths), 4), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
+    for axes, (draw, _) in zip(all_axes, panels, strict=True):
+        draw(axes, evaluation)
+    left = all_axes[0]
     figure.suptitle(f"{evaluation['model']['name']}: what each part of the embedding knows")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     with atomic_path(path) as temporary:
@@ -46,16 +57,30 @@ def _accuracy(axes: Any, evaluation: Mapping[str, Any]) -> None:
 
 
 def _similarity(axes: Any, evaluation: Mapping[str, Any]) -> None:
+    _bars(axes, *_groups(evaluation, "invariance", "same_centred"))
+    axes.set_ylabel("cosine similarity after centring")
+    axes.set_title("How alike are a photo and its turned copy (±90°)?", fontsize=10)
+
+
+def _angle(axes: Any, evaluation: Mapping[str, Any]) -> None:
+    _bars(axes, *_groups(evaluation, "equivariance", "ridge_r2"))
+    axes.set_ylabel("R² of the angle, ridge")
+    axes.set_title("Does it know how far the photo was turned?", fontsize=10)
+
+
+def _groups(
+    evaluation: Mapping[str, Any], protocol: str, metric: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A figure under rotation, part by part, of the model and its baselines."""
     groups, labels = [], []
     named = {"this model": evaluation, **evaluation.get("baselines", {})}
     for who, measured in named.items():
-        parts = measured["figures"].get("invariance", {}).get("rotation")
-        if parts:
-            groups.append({part: values["same_centred"] for part, values in parts.items()})
+        parts = measured["figures"].get(protocol, {}).get("rotation", {})
+        found = {part: values[metric] for part, values in parts.items() if metric in values}
+        if found:
+            groups.append(found)
             labels.append(_WHO.get(who, who))
-    _bars(axes, groups, labels)
-    axes.set_ylabel("cosine similarity after centring")
-    axes.set_title("How alike are a photo and its turned copy (±90°)?", fontsize=10)
+    return groups, labels
 
 
 def _bars(axes: Any, groups: list[dict[str, Any]], labels: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,23 +49,54 @@ model = clever_hub.from_pretrained("{name}", backend="onnx")
 e = model.encode("photo.jpg")""",
     ),
     (
-        "transformers:",
+        "transformers, without clever-hub (`trust_remote_code` runs the three `.py` files here):",
         "modeling_clever.py",
         """\
+from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{where}", trust_remote_code=True)
-model = AutoModel.from_pretrained("{where}", trust_remote_code=True)""",
+model = AutoModel.from_pretrained("{where}", trust_remote_code=True)
+output = model(**processor(Image.open("photo.jpg"), return_tensors="pt"))
+output.invariant, output.equivariant, output.pooler_output  # the last is both""",
     ),
     (
         "timm (`pretrained=True` is needed, or the weights stay random):",
         "config.json",
         """\
 import timm
+from PIL import Image
 
-backbone = timm.create_model("{timm}", pretrained=True, num_classes=0)""",
+backbone = timm.create_model("{timm}", pretrained=True, num_classes=0).eval()
+settings = timm.data.resolve_model_data_config(backbone)
+prepare = timm.data.create_transform(**settings)
+full = backbone(prepare(Image.open("photo.jpg").convert("RGB"))[None])
+full[:, :{split}], full[:, {split}:]  # invariant, equivariant""",
     ),
 )
+
+
+def started_from(provenance: Mapping[str, Any]) -> str | None:
+    """What the weights were before this training, if they were not random.
+
+    Args:
+        provenance: The config's.
+
+    Returns:
+        The name of a model; of a folder its name alone, for its place is nobody else's.
+
+    Example:
+        >>> started_from({"recipe": {"backbone": {"init": "/home/me/runs/first/model"}}})
+        'first'
+    """
+    recipe = provenance.get("recipe") or {}
+    init = provenance.get("started_from") or recipe.get("backbone", {}).get("init")
+    if not init or init == "random":
+        return None
+    if init == "timm":
+        return "timm's pretrained weights"
+    parts = [part for part in re.split(r"[/\\\\]", str(init)) if part not in ("", "model")]
+    return parts[-1] if re.match(r"[/\\\\~.]|\w:", str(init)) and parts else str(init)
 
 
 def recipe_line(provenance: Mapping[str, Any]) -> str:

@@ -1,37 +1,64 @@
 """Bring a trained model into the package: ``python -m clever_export.zoo RUN/model``.
 
-Maintainers run it for each version of a shipped model. It copies the model folder with matrices in
-float16, says on what hardware it was trained, and adds every reader's files; ``clever-hub
-evaluate`` measures what was copied, and this again, with ``--card``, writes the card from the
-figures. Both pin the hash of every file; ``--pin`` alone does it after any other change.
+Maintainers run it for each version of a shipped model. In one go it copies the model folder with
+matrices in float16, says on what hardware it was trained, adds every reader's files, compares the
+readers on real photos (verify.json), writes the card and pins the hash of every file. Nothing is
+replaced before the readers agree. ``--evaluate DATA`` also measures what was shipped; where that
+was done apart, ``python -m clever_export.zoo NAME --card`` writes the card from the figures. After
+any other change of the zoo's files, ``--pin`` pins them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from clever_export.card import EVALUATION_NAME
 from clever_export.package import package
+from clever_export.publish_check import KNOWN
+from clever_export.verify import verify
 from clever_hub import zoo
+from clever_hub.cli.embed import find_images
+from clever_hub.config import CONFIG_NAME
+from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
 from clever_hub.pins import write_pins
 from clever_hub.torch_model import CleverModel, write_model_folder
+from clever_hub.weights import WEIGHTS_NAME, sha256_of
+
+# In scikit-image's wheel; public domain or CC0.
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
-def ship(model_folder: str | Path, target: str | Path | None = None, **provenance: str) -> Path:
-    """Copy a model folder into the zoo, matrices as float16, and complete it.
+def ship(
+    model_folder: str | Path,
+    target: str | Path | None = None,
+    *,
+    photos: Iterable[str | Path] = (),
+    **provenance: str,
+) -> Path:
+    """Copy a model folder into the zoo, matrices as float16, complete, verified and pinned.
 
     Args:
         model_folder: The model folder of a run.
-        target: Where to; ``clever_hub/zoo/<name>`` of this installation when None.
+        target: Where to; ``clever_hub/zoo/<name>`` of this installation when None. What is there
+            is replaced when everything has gone well.
+        photos: What the readers are compared on; those of scikit-image when there are none.
         **provenance: What the run did not know, such as ``hardware``; empty ones are left out.
 
     Returns:
-        The folder written. Files of an earlier version that describe other weights (figures,
-        picture) are removed from it; its card is written anew, without figures.
+        The folder written. Figures that were measured with these very weights, there or in
+        ``model_folder``, are kept; those of others are not.
 
     Raises:
-        ModelFormatError: When the model folder is damaged, or float16 cannot hold the weights.
+        ModelFormatError: When the model folder is damaged, float16 cannot hold the weights, or the
+            readers differ.
 
     Example:
         >>> ship("runs/clever-resnet18/model", hardware="2 CPU cores")  # doctest: +SKIP
@@ -40,41 +67,137 @@ def ship(model_folder: str | Path, target: str | Path | None = None, **provenanc
     known = {key: value for key, value in provenance.items() if value}
     config = replace(model.config, provenance={**model.config.provenance, **known})
     folder = Path(target) if target else zoo.ZOO / config.name
-    for stale in ("evaluation.json", "figures.png", "model.onnx"):
-        (folder / stale).unlink(missing_ok=True)
-    write_model_folder(folder, config, model.backbone.state_dict(), half_matrices=True)
-    package(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary) / folder.name
+        write_model_folder(staged, config, model.backbone.state_dict(), half_matrices=True)
+        _keep_figures(staged, (Path(model_folder), folder))
+        package(staged)
+        _verify(staged, list(photos) or _photos())
+        _replace(folder, staged)
     _pin(folder)
     return folder
 
 
+def write_figures(folder: str | Path) -> Path:
+    """Write the card anew after ``clever-hub evaluate``, and pin it.
+
+    Args:
+        folder: A shipped model's folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelFormatError: When the figures are of other weights.
+    """
+    folder = package(folder)
+    _pin(folder)
+    return folder
+
+
+def _keep_figures(staged: Path, places: Iterable[Path]) -> None:
+    digest = sha256_of(staged / WEIGHTS_NAME)
+    for path in (place / EVALUATION_NAME for place in places):
+        if path.is_file() and _measured(path) == digest:
+            shutil.copyfile(path, staged / EVALUATION_NAME)
+            return
+
+
+def _replace(folder: Path, staged: Path) -> None:
+    """Put the files of a model folder in the place of an earlier version's; others stay."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in KNOWN:
+            path.unlink()
+    shutil.copytree(staged, folder, dirs_exist_ok=True)
+
+
+def _measured(path: Path) -> object:
+    """The hash of the weights that an evaluation.json is about."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["model"]["weights_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _photos() -> list[Path]:
+    folder = Path(str(require("skimage.data", "demo").__file__)).parent
+    return [folder / name for name in PHOTOS]
+
+
+def _verify(folder: Path, photos: list[str | Path] | list[Path]) -> None:
+    agreements = verify(folder, photos)
+    red = [agreement for agreement in agreements if not agreement.green]
+    if red:
+        shown = "".join(f"\n  {a.reader}, batches of {a.batch_size}: {a.max_abs}" for a in red)
+        raise ModelFormatError(f"{folder.name}: not shipped, its readers differ:{shown}")
+
+
+def _evaluate(folder: Path, data: str, protocols: str | None) -> None:
+    """Measure a shipped model, by its command: this package does not import clever_training."""
+    name = folder.name if _is_shipped(folder) else str(folder)
+    code = "from clever_hub.cli.app import main; main()"
+    command = [sys.executable, "-c", code, "evaluate", name, "--data", data, "--out", str(folder)]
+    command += ["--protocols", protocols] if protocols else []
+    subprocess.run(command, check=True)  # noqa: S603 -- a list, no shell
+
+
+def _is_shipped(folder: Path) -> bool:
+    return folder.resolve().parent == zoo.ZOO.resolve()
+
+
 def _pin(folder: Path) -> None:
     """Pin what the package ships; a folder elsewhere is nobody's to trust by name."""
-    if folder.resolve().parent == zoo.ZOO.resolve():
+    if _is_shipped(folder):
         write_pins(zoo.ZOO)
 
 
-def main() -> None:
-    """The command."""
+def _folder(name: str) -> Path:
+    """A folder, or the name of a shipped model; its pins may be out of date."""
+    folder = Path(name) if (Path(name) / CONFIG_NAME).is_file() else zoo.ZOO / name
+    if not (folder / CONFIG_NAME).is_file():
+        raise ModelNotFoundError(f"{name}: neither a model folder nor a shipped model")
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "model_folder", nargs="?", help="model folder of a run, or of the zoo with --card"
-    )
-    parser.add_argument("--card", action="store_true", help="only write the card of this folder")
-    parser.add_argument("--pin", action="store_true", help="only pin the zoo's files, no folder")
+    parser.add_argument("model", nargs="?", help="model folder of a run; a name with --card")
+    parser.add_argument("--card", action="store_true", help="only write the card, and pin it")
+    parser.add_argument("--pin", action="store_true", help="only pin the zoo's files")
     parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
     parser.add_argument("--target", default=None, help="another folder than the zoo's")
-    options = parser.parse_args()
+    parser.add_argument("--photos", nargs="+", type=Path, default=[], help="files or folders")
+    parser.add_argument("--evaluate", metavar="DATA", help="measure it, as clever-hub evaluate")
+    parser.add_argument("--protocols", help="what to measure; all when left out")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command.
+
+    Args:
+        arguments: Instead of the command line's.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.pin:
         write_pins(zoo.ZOO)
         return
-    if options.model_folder is None:
+    if options.model is None:
         parser.error("give a model folder, or --pin")
-    if options.card:
-        package(options.model_folder)
-        _pin(Path(options.model_folder))
-        return
-    ship(options.model_folder, options.target, hardware=options.hardware)
+    try:
+        if options.card:
+            folder = _folder(options.model)
+        else:
+            photos = list(find_images(options.photos))
+            folder = ship(options.model, options.target, photos=photos, hardware=options.hardware)
+        if options.evaluate:
+            _evaluate(folder, options.evaluate, options.protocols)
+        if options.card or options.evaluate:
+            write_figures(folder)
+    except CleverError as error:
+        parser.exit(1, f"Error: {error}\n")
+    sys.stdout.write(f"{folder}\n")
 
 
 if __name__ == "__main__":

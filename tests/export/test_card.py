@@ -8,11 +8,24 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from clever_export.card import make_card, write_card
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_json
+
+_RECIPE = {
+    "views": {
+        "strategy": "caug",
+        "global_count": 2,
+        "global_size": 48,
+        "local_count": 0,
+        "growth": [],
+    },
+    "run": {"batch_size": 8, "epochs": 4},
+    "optimizer": {"name": "adamw", "lr": 0.01},
+}
 
 
 def _parts(full: float, split: bool = True) -> dict[str, Any]:
@@ -50,7 +63,13 @@ def folder(tmp_path: Path) -> Path:
         num_features=512,
         invariant_dim=409,
         preprocessing=PreprocessingConfig(64, 64),
-        provenance={"method": "clever-vicreg", "data": "Some Photos", "epochs": 3.5, "hours": 2},
+        provenance={
+            "method": "clever-vicreg",
+            "data": "Some Photos",
+            "epochs": 3.5,
+            "hours": 2,
+            "recipe": _RECIPE,
+        },
         data_terms="For research.",
     )
     write_json(tmp_path / "config.json", config.to_dict())
@@ -65,6 +84,9 @@ def test_front_matter_reads_back_with_the_hubs_own_parser(folder: Path) -> None:
     results = {(r.dataset_name, r.metric_name): r.metric_value for r in card.data.eval_results}
     assert results["Some Photos", "k-NN top-1 (k 20), full, whole photo"] == 17.25
     assert len(results) == 9
+    index = card.data.to_dict()["model-index"]
+    name, again = model_index_to_eval_results(index)
+    assert (name, again) == ("clever-tiny", card.data.eval_results)
 
 
 def test_figures_stand_beside_the_baselines_and_name_their_command(folder: Path) -> None:
@@ -75,7 +97,81 @@ def test_figures_stand_beside_the_baselines_and_name_their_command(folder: Path)
     assert "`clever-hub evaluate clever-tiny` (10,000 training and 5,000 validation photos)" in text
 
 
+def _add_protocols(folder: Path) -> None:
+    """What the other protocols of docs/evaluation-schema.md write."""
+    content = json.loads((folder / "evaluation.json").read_text())
+    slices = {"equivariant": 0.31, "invariant_slice": 0.24, "full": 0.35}
+    turned = {p: {"ridge_r2": {"mean": v, "std": 0.01}} for p, v in slices.items()}
+    content["figures"] |= {
+        "linear": {"plain": _parts(20)},
+        "robustness": {"upright/original": _parts(21), "rotated/cj+ro": _parts(11)},
+        "equivariance": {"rotation": turned, "quarter-turns": _parts(60)},
+        "collapse": {"plain": {"full": {"effective_rank": {"mean": 88.5, "std": None}}}},
+    }
+    content["baselines"]["pixels"]["figures"]["linear"] = {"plain": _parts(5, split=False)}
+    photos = {"train": {"photos": 10_000, "classes": 50}, "validation": {"photos": 5_000}}
+    content["protocols"]["linear"] = {"command": "clever-hub evaluate x", "data": photos}
+    write_json(folder / "evaluation.json", content)
+
+
+def test_every_protocol_has_a_table_and_no_column_that_was_not_measured(folder: Path) -> None:
+    _add_protocols(folder)
+    text = make_card(folder)
+    assert "| this model | equivariant | 22.0 ± 0.5 |\n" in text
+    assert "| raw pixels | full | 5.0 ± 0.5 |\n" in text
+    assert "| | part | as it is |\n" in text
+    assert "| | part | colours, ±90° |\n" in text
+    assert "| | part | rotation, R² | quarter turn, % |\n" in text
+    narrow = "invariant, as narrow as the equivariant"
+    assert f"| this model | {narrow} | 0.240 ± 0.010 | – |" in text
+    assert "| this model | full | 88.5 |\n" in text
+    said = "- A linear probe on the full embedding, whole photo: **20.0 %**; raw pixels 5.0 %"
+    assert f"{said}; chance 2.0 %.\n" in text
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"), [(0.24, "knows more"), (0.30, "knows no more and no less"), (0.5, "less")]
+)
+def test_the_card_says_what_the_angle_came_to(folder: Path, other: float, verdict: str) -> None:
+    _add_protocols(folder)
+    path = folder / "evaluation.json"
+    path.write_text(path.read_text().replace("0.24", str(other)))
+    said = next(line for line in make_card(folder).splitlines() if "How far a photo" in line)
+    assert f"0.310 from the equivariant part, {other:.3f} from" in said
+    assert verdict in said
+
+
+def test_figures_of_other_weights_are_refused(folder: Path) -> None:
+    content = _evaluation()
+    content["model"]["weights_sha256"] = "0" * 64
+    write_json(folder / "evaluation.json", content)
+    make_card(folder)
+    (folder / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ModelFormatError, match=r"evaluation\.json: figures of other weights"):
+        make_card(folder)
+
+
+def test_what_the_training_started_from_is_said(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    assert "Started from" not in make_card(folder)
+    content["provenance"] |= {"started_from": "clever-resnet18", "hardware": "2 CPU cores"}
+    write_json(path, content)
+    assert "**Started from** clever-resnet18" in make_card(folder)
+    assert "**Training** 3.5 epochs, 2 hours on 2 CPU cores" in make_card(folder)
+
+
+def test_nothing_that_a_reader_looks_for_is_missing(folder: Path) -> None:
+    content = ModelCard(make_card(folder), ignore_metadata_errors=False).content
+    headings = [line for line in content.splitlines() if line.startswith("## ")]
+    wanted = ["What it is", "Measured", "Use", "Training", "Limits", "Citation"]
+    assert headings == [f"## {name}" for name in wanted]
+    assert "![The figures below as bars](figures.png)" in content
+
+
 def test_same_inputs_give_the_same_bytes(folder: Path) -> None:
+    _add_protocols(folder)
+
     def written() -> list[bytes]:
         write_card(folder)
         return [(folder / name).read_bytes() for name in ("README.md", "figures.png")]

@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import clever_hub
-from clever_export.zoo import ship
+from clever_export.publish_check import check_folder
+from clever_export.zoo import main, ship
 from clever_hub import zoo
 from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ModelFormatError
+from clever_hub.files import write_json
 from clever_hub.pins import read_pins
 from clever_hub.torch_model import CleverModel
+from clever_hub.weights import sha256_of
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as a run writes it."""
     config = ModelConfig(
-        name="clever-resnet10",
-        architecture="resnet10t",
-        num_features=512,
-        invariant_dim=409,
+        name="clever-tiny",
+        architecture="test_resnet",
+        num_features=96,
+        invariant_dim=76,
         preprocessing=PreprocessingConfig(32, 32),
         provenance={"method": "clever-dino"},
     )
     return CleverModel(config).save_pretrained(tmp_path_factory.mktemp("run"))
 
 
+@pytest.fixture(scope="module")
+def shipped(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is shipped of it."""
+    return ship(trained, tmp_path_factory.mktemp("zoo") / "clever-tiny", hardware="2 CPU cores")
+
+
+@pytest.fixture
+def graph_once(shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting takes seconds, and the same weights give the same graph."""
+
+    def copied(folder: Path) -> Path:
+        return Path(shutil.copy(shipped / "model.onnx", folder))
+
+    monkeypatch.setattr("clever_export.package.export_onnx", copied)
+    monkeypatch.setattr("clever_export.verify.BATCH_SIZES", (2,))
+
+
 def test_shipped_model_gives_the_vectors_of_the_run(
-    trained: Path, tmp_path: Path, photos: dict[str, Path]
+    trained: Path, shipped: Path, photos: dict[str, Path]
 ) -> None:
-    shipped = ship(trained, tmp_path / "zoo", hardware="2 CPU cores")
     before, after = (
         clever_hub.from_pretrained(f).encode(photos.values()) for f in (trained, shipped)
     )
@@ -48,19 +70,73 @@ def test_shipped_model_gives_the_vectors_of_the_run(
     assert "on 2 CPU cores" not in (shipped / "README.md").read_text()  # no epochs, no such line
 
 
+@pytest.mark.usefixtures("graph_once")
 def test_shipping_pins_what_was_shipped(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zoo, "ZOO", tmp_path)
     ship(trained)
-    model = clever_hub.from_pretrained("clever-resnet10")
+    model = clever_hub.from_pretrained("clever-tiny")
     assert model.source is not None
     assert model.source.kind == "zoo"
     ship(trained, tmp_path.parent / "elsewhere" / "clever-other")
-    assert list(read_pins(tmp_path)) == ["clever-resnet10"]
+    assert list(read_pins(tmp_path)) == ["clever-tiny"]
 
 
-def test_figures_of_other_weights_do_not_stay(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text("{}")
+@pytest.mark.usefixtures("graph_once")
+def test_figures_stay_with_their_weights(trained: Path, tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation.json"
+    evaluation.write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
     ship(trained, tmp_path)
-    assert not (tmp_path / "evaluation.json").exists()
+    assert not evaluation.exists()
+    digest = sha256_of(tmp_path / "model.safetensors")
+    model = {"name": "clever-tiny", "weights_sha256": digest}
+    content = {"schema_version": 1, "model": model, "figures": {}, "protocols": {}}
+    write_json(evaluation, content)
+    ship(trained, tmp_path)
+    assert json.loads(evaluation.read_text()) == content
+    # A copy that was measured elsewhere brings its figures.
+    copy = ship(tmp_path, tmp_path / "elsewhere")
+    assert sha256_of(copy / "model.safetensors") == digest
+    assert (copy / "evaluation.json").is_file()
+    assert (tmp_path / "notes.txt").exists(), "what is no model file is left alone"
+
+
+@pytest.mark.usefixtures("graph_once")
+def test_nothing_is_replaced_where_readers_differ(
+    trained: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shipped, tmp_path / "clever-tiny")
+    folder = tmp_path / "clever-tiny"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("clever_export.verify.TOLERANCE", -1.0)
+    with pytest.raises(ModelFormatError, match="not shipped, its readers differ:\n  clever_hub"):
+        ship(trained, folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("graph_once")
+def test_one_command_ships_verified_and_pinned(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(zoo, "ZOO", tmp_path)
+    main([str(trained), "--hardware", "2 CPU cores"])
+    folder = tmp_path / "clever-tiny"
+    assert capsys.readouterr().out.endswith(f"{folder}\n")
+    assert json.loads((folder / "verify.json").read_text())["green"]
+    check_folder(folder)
+    (folder / "README.md").write_text("edited")
+    with pytest.raises(ModelFormatError, match="Install clever-hub again"):
+        clever_hub.from_pretrained("clever-tiny")
+    main(["clever-tiny", "--card"])
+    clever_hub.from_pretrained("clever-tiny")
+    (folder / "README.md").write_text("edited")
+    main(["--pin"])
+    clever_hub.from_pretrained("clever-tiny")
+    with pytest.raises(SystemExit, match="1"):
+        main(["clever-nothing", "--card"])
+    assert "neither a model folder nor a shipped model" in capsys.readouterr().err
