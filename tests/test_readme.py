@@ -78,9 +78,11 @@ def test_the_recipe_on_the_training_page_is_valid(repository: Path) -> None:
     from clever_training.recipe import Recipe
 
     text = (repository / "training" / "README.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    content = yaml.safe_load(shown)
+    whole, *parts = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    content = yaml.safe_load(whole)
     assert Recipe.parse(content).name == content["name"]
+    for part in parts:
+        Recipe.parse({**content, **yaml.safe_load(part)})
 
 
 def test_recipes_on_the_pages_ship(repository: Path) -> None:
