@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,18 +18,27 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Model names or folders; also timm:NAME, random:MODEL, pixels, pixels:SIDE."
+            metavar="MODEL...",
+            help="Model names or folders; also timm:NAME, random:MODEL, pixels, pixels:SIDE.",
         ),
     ],
     data: Annotated[
         str,
         typer.Option(
-            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one with both."
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; one with both; or "
+            "cub-200, flowers-102, food-101, oxford-pets."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for evaluation.json.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for evaluation.json; of several models, a sub-folder for each."),
+    ],
     protocols: Annotated[
-        str | None, typer.Option(help="Which, separated by commas; all when left out.")
+        str | None,
+        typer.Option(
+            help="Some of knn, linear, robustness, sweeps, invariance, retrieval, equivariance, "
+            "collapse, semi-supervised, separated by commas; all when left out."
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="How many seeds; the profile says when left out.")
@@ -50,7 +60,17 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
     ] = None,
 ) -> None:
-    """Measure models on labelled photos: write evaluation.json, print tables."""
+    """Measure models on labelled photos: write evaluation.json, print tables.
+
+    Each part of the embedding by each protocol, next to random weights and raw pixels. Features
+    are computed once and kept; a later run into the same folder keeps the protocols that it does
+    not repeat. What the protocols mean: docs/evaluation.md. For one page from several folders:
+    `clever-hub report`.
+
+    Examples:
+    - `clever-hub evaluate clever-resnet18 --data photos/ --out measured`
+    - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear --out m`
+    """
     import datasets
 
     from clever_training.evaluation.data import load_splits
@@ -70,11 +90,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     datasets.disable_progress_bars()
     extractors = [load_extractor(m, device=device, last_blocks=last_blocks) for m in models]
     splits = load_splits(data)
-    for model, extractor in zip(models, extractors, strict=True):
+    folders = model_folders([extractor.name for extractor in extractors])
+    for model, extractor, own in zip(models, extractors, folders, strict=True):
         options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
         options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
         options["probe"] = None if probe == "lbfgs" else probe
-        folder = out if len(models) == 1 else out / model_folder(extractor.name)
+        folder = out if len(models) == 1 else out / own
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)
             evaluation = Evaluation(
@@ -107,6 +128,24 @@ def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: b
     return shlex.join(words if baselines else [*words, "--no-baselines"])
 
 
-def model_folder(name: str) -> str:
-    """A model's name as the name of a folder."""
-    return "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+def model_folders(names: Sequence[str]) -> list[str]:
+    """Names of models as names of folders or files, each another one.
+
+    Runs of one recipe have one name: without the number the last would overwrite the others.
+
+    Args:
+        names: Of models.
+
+    Returns:
+        As many, in their order.
+
+    Example:
+        >>> model_folders(["random:a", "b", "b"])
+        ['random-a', 'b', 'b-2']
+    """
+    found: list[str] = []
+    for name in names:
+        base = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+        tries = (base, *(f"{base}-{number}" for number in range(2, len(names) + 2)))
+        found.append(next(one for one in tries if one not in found))
+    return found

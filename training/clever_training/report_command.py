@@ -62,7 +62,7 @@ def _maps(
 ) -> list[Any]:
     import datasets
 
-    from clever_training.evaluate_command import model_folder
+    from clever_training.evaluate_command import model_folders
     from clever_training.evaluation.data import load_splits
     from clever_training.evaluation.features import FeatureStore, cache_folder
     from clever_training.evaluation.models import load_extractor
@@ -73,12 +73,15 @@ def _maps(
     datasets.disable_progress_bars()
     names = [name.strip() for name in models.split(",") if name.strip()]
     extractors = [load_extractor(name, device=device) for name in names]
+    own = [extractor.name for extractor in extractors]
+    files = model_folders(own)
     photos = choose(load_splits(data).validation, points)
     maps = []
     with progress_report(Console(stderr=True)) as tell:
         store = FeatureStore(cache or cache_folder(), tell)
-        for extractor in extractors:
-            path = out / f"tsne-{model_folder(extractor.name)}.png"
-            tsne_figure(extractor.name, turned(extractor, photos, store), path)
-            maps.append(Map(extractor.name, path))
+        for extractor, file in zip(extractors, files, strict=True):
+            path = out / f"tsne-{file}.png"
+            shown = extractor.name if own.count(extractor.name) == 1 else file
+            tsne_figure(shown, turned(extractor, photos, store), path)
+            maps.append(Map(shown, path))
     return maps

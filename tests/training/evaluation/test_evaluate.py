@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from clever_training.evaluation import results, strengths
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
-from clever_training.evaluation.protocols import PROFILES, Context, chosen, run_knn
+from clever_training.evaluation.protocols import PROFILES, PROTOCOLS, Context, chosen, run_knn
 
 
 def run(out: Path, *models: str, data: Path, **options: Any) -> None:
@@ -122,6 +122,44 @@ def test_several_models_get_a_folder_each(
         "clever-tiny",
         "pixels",
     }
+
+
+def test_two_models_of_one_name_do_not_overwrite_each_other(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(out, "pixels:4", "pixels:8", data=photo_folder, protocols="knn", baselines=False)
+    sizes = [results.read(out / name)["model"]["dims"]["full"] for name in ("pixels", "pixels-2")]
+    assert sizes == [3 * 4 * 4, 3 * 8 * 8]
+
+
+def test_a_baselines_older_figures_do_not_stand_under_the_models_newer_record(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    """Measured again without baselines, the record names a profile that theirs are not from."""
+    out = tmp_path / "out"
+    run(out, str(model_folder), data=photo_folder, protocols="knn,collapse", seeds=1)
+    run(
+        out,
+        str(model_folder),
+        data=photo_folder,
+        protocols="knn",
+        seeds=1,
+        profile="full",
+        baselines=False,
+    )
+    content = results.read(out)
+    assert content["protocols"]["knn"]["profile"] == "full"
+    assert set(content["figures"]) == {"knn", "collapse"}
+    for baseline in content["baselines"].values():
+        assert set(baseline["figures"]) == {"collapse"}
+    run(out, str(model_folder), data=photo_folder, protocols="collapse", seeds=1, baselines=False)
+    assert results.read(out)["baselines"] == {}
+
+
+def test_the_help_names_every_protocol() -> None:
+    (option,) = get_type_hints(evaluate, include_extras=True)["protocols"].__metadata__
+    assert option.help.startswith(f"Some of {', '.join(PROTOCOLS)}, ")
 
 
 def test_labels_of_the_validation_photos_only_score(

@@ -21,6 +21,7 @@ from clever_training.evaluation.report.tsne import (
     tsne_figure,
     turned,
 )
+from clever_training.report_command import _maps
 
 
 def planted(count: int = 120) -> Turned:
@@ -95,3 +96,11 @@ def test_the_picture_has_a_legend_a_scale_and_a_map(parts: tuple[str, ...], tmp_
     colours = picture.getcolors(picture.width * picture.height)
     assert colours is not None
     assert len(colours) > 100
+
+
+def test_two_models_of_one_name_get_a_map_each(photo_folder: Path, tmp_path: Path) -> None:
+    maps = _maps(
+        str(photo_folder), "pixels:4,pixels:8", 60, tmp_path / "page", None, tmp_path / "cache"
+    )
+    assert [one.name for one in maps] == ["pixels", "pixels-2"]
+    assert maps[0].path.read_bytes() != maps[1].path.read_bytes()

@@ -89,7 +89,9 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
 
     Returns:
         The new content with the protocols that only the old one has, of the model and of those
-        baselines that are the same; the new content alone when the model is another one.
+        baselines that are the same; the new content alone when the model is another one. A
+        baseline's figures of a protocol go when the model's are measured again without it: the
+        record beside them would name photos and a profile that they are not from.
     """
     same = old is not None and old.get("schema_version") == SCHEMA_VERSION
     if not same or old is None or old["model"]["identity"] != new["model"]["identity"]:
@@ -97,12 +99,16 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
     merged = dict(new)
     for key in ("figures", "protocols"):
         merged[key] = {**old[key], **new[key]}
-    merged["baselines"] = dict(old["baselines"])
-    for name, baseline in new["baselines"].items():
-        before = old["baselines"].get(name)
-        known = before and before["model"]["identity"] == baseline["model"]["identity"]
-        figures = {**(before["figures"] if known else {}), **baseline["figures"]}
-        merged["baselines"][name] = {**baseline, "figures": figures}
+    merged["baselines"] = {}
+    for name in dict.fromkeys([*old["baselines"], *new["baselines"]]):
+        before, measured = old["baselines"].get(name), new["baselines"].get(name)
+        baseline = measured or before
+        figures = dict(measured["figures"]) if measured else {}
+        if before and before["model"]["identity"] == baseline["model"]["identity"]:
+            kept = {k: v for k, v in before["figures"].items() if k not in new["protocols"]}
+            figures = {**kept, **figures}
+        if figures:
+            merged["baselines"][name] = {**baseline, "figures": figures}
     return merged
 
 
