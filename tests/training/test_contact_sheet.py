@@ -35,6 +35,22 @@ def test_every_view_and_the_frame_of_its_crop_are_on_the_sheet() -> None:
     assert len(strong) == 3
 
 
+def test_the_small_print_is_explained_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sheet travels without its help: letters are spelled out on it, nothing runs over."""
+    printed: list[tuple[float, str]] = []
+    monkeypatch.setattr(
+        "PIL.ImageDraw.ImageDraw.text",
+        lambda _, place, text, __, font: printed.append((place[0] + font.getlength(text), text)),
+    )
+    photo = np.zeros((60, 80, 3), dtype=np.uint8)
+    longest = ViewParameters(angle=-88.0, elastic_alpha=100.0, elastic_sigma=5.0, hue=-0.05)
+    sheet = contact_sheet([SheetRow("a", photo, [photo[:32, :32]], [longest])], "title", 1)
+    text = " ".join(line for _, line in printed)
+    for word in ("brightness", "contrast", "saturation", "hue", "displacement", "Frames"):
+        assert word in text
+    assert max(end for end, _ in printed) < sheet.width
+
+
 def test_captions_say_what_was_done() -> None:
     everything = ViewParameters(
         box=(0.0, 0.0, 0.5, 0.5),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
+from clever_training import curves
 from clever_training.curves import read_run, smoothed
 
 
@@ -68,3 +70,21 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
 def test_smoothing_keeps_a_level_and_the_length() -> None:
     assert np.allclose(smoothed(np.full(20, 3.0), 9), 3.0)
     assert len(smoothed(np.arange(20.0), 9)) == 20
+
+
+def test_a_schedule_is_drawn_as_it_is_and_averages_are_said_to_be_averages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up that is averaged would start above 0 and bend where the schedule has a corner."""
+    sheets: list[Figure] = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, path, **_: (sheets.append(figure), path.touch())
+    )
+    run = read_run(_write(tmp_path / "run", 60))
+    curves.draw([run], tmp_path / "a.png")
+    curves.draw([read_run(_write(tmp_path / "short", 10))], tmp_path / "b.png")
+    axes = {axis.get_title(loc="left"): axis for axis in sheets[0].axes}
+    (rate,) = axes["Learning rate"].lines
+    assert np.array_equal(np.asarray(rate.get_ydata()), run.curve("lr", "epochs")[1])
+    assert len(axes["Loss"].lines) == 2
+    assert [sheet.get_supxlabel()[:12] for sheet in sheets] == ["bold: mean o", ""]

@@ -19,6 +19,13 @@ _GAP = 14
 _LINE = 13
 _LINES = 4  # of small print below a view
 _HEAD = 58
+_FOOT = 3 * _LINE
+_NARROWEST = 140  # room for the longest line of small print
+_LEGEND = (
+    "Frames on the photo are the views' crops, each in the colour of its heading.",
+    "%: the crop's share of the photo. Elastic: typical displacement.",
+    "b, c, s: factors of brightness, contrast, saturation. h: shift of the hue, in turns.",
+)
 _NEAREST = PilImage.Resampling.NEAREST
 _PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 25), (115, 115, 115)
 
@@ -56,11 +63,14 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, global_count: int) -> Pi
     """
     largest = max(view.shape[0] for row in rows for view in row.views)
     sides = [max(64, round(_CELL * view.shape[0] / largest)) for view in rows[0].views]
-    widths = [_CELL, *(max(side, 124) for side in sides)]
-    lefts = np.cumsum([_GAP, *(width + _GAP for width in widths)]).tolist()
+    widths = [_CELL, *(max(side, _NARROWEST) for side in sides)]
+    lefts = np.cumsum([_GAP, *(column + _GAP for column in widths)]).tolist()
     row_height = _CELL + _LINES * _LINE + 2 * _GAP
-    sheet = PilImage.new("RGB", (lefts[-1], _HEAD + len(rows) * row_height), _PAPER)
+    foot = _HEAD + len(rows) * row_height
+    width = max(lefts[-1], *(2 * _GAP + round(_font(11.0).getlength(line)) for line in _LEGEND))
+    sheet = PilImage.new("RGB", (width, foot + _FOOT), _PAPER)
     draw = ImageDraw.Draw(sheet)
+    _print(draw, _GAP, foot - _GAP, _LEGEND)
     draw.text((_GAP, 10), title, _INK, _font(15.0))
     draw.text((lefts[0], _HEAD - 20), "photo and crops", _INK, _font(12.0))
     for place, view in enumerate(rows[0].views):

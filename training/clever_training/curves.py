@@ -21,6 +21,9 @@ from clever_hub.files import atomic_path
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 _SMOOTHING = 9  # lines of metrics that are averaged; what they were is drawn pale behind
+_HOW_AVERAGED = (
+    f"bold: mean of {_SMOOTHING} lines of metrics.jsonl; pale: each line, one batch of photos"
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Panel:
         note: How it is read.
         log: Whether its axis is logarithmic.
         floor: A value that the axis must include.
+        exact: Drawn as logged: a schedule is no noise to be averaged away.
     """
 
     key: str
@@ -40,6 +44,7 @@ class Panel:
     note: str = ""
     log: bool = False
     floor: float | None = None
+    exact: bool = False
 
 
 # What no run has logged is left out.
@@ -77,7 +82,7 @@ _COLLAPSE = (
         floor=0.0,
     ),
 )
-_SCHEDULE = (Panel("lr", "Learning rate", "", floor=0.0),)
+_SCHEDULE = (Panel("lr", "Learning rate", "as scheduled", floor=0.0, exact=True),)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,11 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
         figure.legend(
             handles=handles, loc="outside upper left", ncols=min(3, len(runs)), frameon=False
         )
+        panels = [panel for row in rows for panel in row]
+        if any(
+            _is_averaged(panel, run.curve(panel.key, along)[0]) for panel in panels for run in runs
+        ):
+            figure.supxlabel(_HOW_AVERAGED, x=0.005, ha="left", fontsize=8, color="0.4")
         try:
             with atomic_path(out) as temporary:
                 figure.savefig(temporary, dpi=130)
@@ -192,7 +202,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
             continue
         color = _color(number)
         y = np.where(y > 0, y, np.nan) if panel.log else y  # an exact 0 has no place there
-        if len(x) < 4 * _SMOOTHING:
+        if not _is_averaged(panel, x):
             axis.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) < 30 else "", ms=3)
         else:
             axis.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
@@ -209,6 +219,11 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
     elif panel.floor is not None:
         low, high = axis.get_ylim()
         axis.set_ylim(min(low, panel.floor), high + 0.05 * (high - panel.floor))
+
+
+def _is_averaged(panel: Panel, x: NDArray[np.float64]) -> bool:
+    """Whether there are enough lines to draw their moving average over them."""
+    return not panel.exact and len(x) >= 4 * _SMOOTHING
 
 
 def smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
