@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,3 +27,38 @@ def test_a_run_from_before_a_key_existed_is_the_same_run(
     folder.claim(tiny_recipe(), "photos/", 48)
     with pytest.raises(TrainingError, match=r"other settings: views\.flip\."):
         folder.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_can_be_no_folder_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=r"file.*expected a run folder.*Give another --out"):
+        RunFolder(tmp_path / place)
+
+
+@pytest.mark.parametrize("action", ["claim", "rewind", "log"])
+def test_a_full_disk_is_said_and_leaves_what_was_there(
+    action: str,
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(tiny_recipe(), "photos/", 48)
+    folder.log({"step": 1, "loss": 2.0})
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("clever_hub.files._flush", full)  # of every file that is replaced whole
+    actions = {
+        "claim": lambda: folder.claim(tiny_recipe(), "photos/", 48),
+        "rewind": lambda: folder.rewind_metrics(1),
+        "log": lambda: folder.log({"step": 2}),
+    }
+    if action == "log":
+        folder.metrics = Path("/dev/full")  # the system's own full disk
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*whole; make room"):
+        actions[action]()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

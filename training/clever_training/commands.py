@@ -98,4 +98,10 @@ def _override(item: str) -> tuple[str, Any]:
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {item!r}: expected KEY=VALUE, such as run.epochs=3")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {item!r}: expected a value in YAML, such as 3, caug or [0.2, 1.0], "
+            f"got {value!r}"
+        ) from error

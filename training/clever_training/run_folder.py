@@ -25,6 +25,9 @@ class RunFolder:
 
     Args:
         path: The folder; made when missing.
+
+    Raises:
+        TrainingError: When there can be no such folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,16 +36,24 @@ class RunFolder:
         self.model = path / "model"
         self.metrics = path / "metrics.jsonl"
         self.recipe = path / "recipe.json"
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: expected a run folder, or a place where one can be made ({error}). "
+                "Give another --out"
+            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; the system lets go of it when the process dies, however it dies.
 
         Raises:
-            TrainingError: When another process holds it.
+            TrainingError: When another process holds it, or nothing can be written there.
         """
-        with (self.path / ".lock").open("w") as file:
+        with _writing(self.path / ".lock"):
+            lock = (self.path / ".lock").open("w")
+        with lock as file:
             _forget_in_children(file)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,8 +76,8 @@ class RunFolder:
             photos: How many there are.
 
         Raises:
-            TrainingError: When the folder holds a run of another recipe or data set; names the
-                keys that differ.
+            TrainingError: When the folder holds a run of another recipe or data set (names the
+                keys that differ), or cannot be written to.
         """
         wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
         if self.recipe.exists() and self.state.exists():
@@ -81,7 +92,8 @@ class RunFolder:
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
                     "Give another --out, or the settings it was begun with"
                 )
-        write_json(self.recipe, wanted)
+        with _writing(self.recipe):
+            write_json(self.recipe, wanted)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that a run wrote after its last saved state.
@@ -94,7 +106,8 @@ class RunFolder:
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
         # A line that was cut off by a kill has no line end, and belongs to what is done again.
         kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
-        write_text(self.metrics, "".join(kept))
+        with _writing(self.metrics):
+            write_text(self.metrics, "".join(kept))
 
     def log(self, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl.
@@ -102,14 +115,20 @@ class RunFolder:
         Raises:
             TrainingError: When the disk is full; the last state is whole.
         """
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"{self.metrics}: cannot be written ({error}). The last state is whole; make room "
-                "and run the same command again"
-            ) from error
+        with _writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what a full disk or a missing right means for the run."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({error.strerror or error}). The last state, if there is "
+            "one, is whole; make room and run the same command again"
+        ) from error
 
 
 def _forget_in_children(file: IO[str]) -> None:
