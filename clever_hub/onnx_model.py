@@ -221,7 +221,7 @@ def load(
         dtype: None or ``"float32"``: the graph computes in what it was exported for.
         providers: Execution providers of ONNX Runtime, instead of ``device``.
         threads: Threads of one run; None leaves it to ONNX Runtime.
-        tensorrt: On CUDA, prefer TensorRT.
+        tensorrt: Prefer TensorRT; needs a CUDA device.
         **options: None is known.
 
     Returns:
@@ -238,10 +238,14 @@ def load(
         )
     if str(dtype).removeprefix("torch.") not in ("None", "float32"):
         raise ConfigError(f"dtype: the onnx backend computes in float32, got {dtype}. Leave it out")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads: expected 1 or more, got {threads}")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ConfigError(f"threads: expected 1 or more, got {threads!r}")
     if providers is not None and (device is not None or tensorrt):
         raise ConfigError("give providers, or device and tensorrt, not both")
+    if providers is not None and (isinstance(providers, str) or not providers):
+        raise ConfigError(
+            f"providers: expected a list such as ['CPUExecutionProvider'], got {providers!r}"
+        )
     chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
     _check_available(chosen)
     return OnnxModel(folder, source, chosen, threads)
@@ -268,6 +272,8 @@ def read_graph_config(session: onnxruntime.InferenceSession) -> ModelConfig:
 def _providers(device: str, tensorrt: bool) -> list[Provider]:
     kind, _, index = device.partition(":")
     if device in ("None", "cpu"):
+        if tensorrt:
+            raise ConfigError('tensorrt=True: TensorRT runs on GPUs only, add device="cuda"')
         return [_CPU]
     if kind != "cuda" or (index and not index.isdigit()):
         raise DeviceError(
@@ -285,6 +291,15 @@ def _check_available(providers: Sequence[Provider]) -> None:
         name = provider if isinstance(provider, str) else provider[0]
         if name not in available:
             raise DeviceError(
-                f"{name} was asked for; this onnxruntime has {', '.join(available)}. For CUDA: "
-                'pip uninstall onnxruntime, then pip install "clever-hub[onnx-gpu]"'
+                f"{name} was asked for; this onnxruntime has {', '.join(available)}. {_hint(name)}"
             )
+
+
+def _hint(provider: str) -> str:
+    """What to do about a provider that is not there."""
+    if provider in (_CUDA, _TENSORRT):
+        return 'Run: pip uninstall onnxruntime, then pip install "clever-hub[onnx-gpu]"'
+    known: list[str] = onnxruntime.get_all_providers()
+    if provider in known:
+        return "It is in another build of ONNX Runtime: https://onnxruntime.ai/docs/install"
+    return f"Known to ONNX Runtime: {', '.join(known)}"

@@ -82,10 +82,15 @@ def test_cuda_that_is_not_there_is_an_error(exported: Exported) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": 0}, "threads: expected 1 or more"),
+        ({"threads": 0}, "threads: expected 1 or more, got 0"),
+        ({"threads": "2"}, "threads: expected 1 or more, got '2'"),
         ({"thread": 1}, "no option \\['thread'\\]"),
         ({"dtype": "float16"}, "computes in float32, got float16"),
         ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, "not both"),
+        ({"providers": []}, r"providers: expected a list such as .*, got \[\]"),
+        ({"providers": "CPUExecutionProvider"}, "providers: expected a list .*, got 'CPUExec"),
+        ({"tensorrt": True}, 'add device="cuda"'),
+        ({"tensorrt": True, "device": "cpu"}, 'add device="cuda"'),
     ],
 )
 def test_wrong_options_are_named(
@@ -98,6 +103,24 @@ def test_wrong_options_are_named(
 def test_an_unknown_device_is_named(exported: Exported) -> None:
     with pytest.raises(DeviceError, match="'tpu'"):
         clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("provider", "advice"),
+    [
+        ("MIGraphXExecutionProvider", "another build of ONNX Runtime"),
+        ("CudaExecutionProvider", "Known to ONNX Runtime: .*CUDAExecutionProvider"),
+    ],
+)
+def test_a_provider_that_is_not_there_is_an_error_with_advice(
+    provider: str, advice: str, exported: Exported
+) -> None:
+    import onnxruntime
+
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {provider}")
+    with pytest.raises(DeviceError, match=f"{provider} was asked for.*{advice}"):
+        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", providers=[provider])
 
 
 def test_the_thread_count_is_the_sessions(exported: Exported) -> None:
