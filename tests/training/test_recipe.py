@@ -12,6 +12,7 @@ import torch
 
 from clever_hub.errors import ConfigError
 from clever_training.build import build
+from clever_training.commands import _override
 from clever_training.methods import OBJECTIVE_NAMES, method_names
 from clever_training.objectives import objective_names
 from clever_training.recipe import Recipe, read_recipe, recipe_names
@@ -53,6 +54,19 @@ from clever_training.schedule import settings_at
 def test_mistakes_are_named_by_their_path(content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe.parse(content)
+
+
+def test_a_mistake_is_said_once_and_in_our_words() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.parse({"name": "a", "method": "clever-dyno"})
+    assert str(caught.value).startswith("recipe: method: 'clever-dyno' is not a method. Did you")
+    assert str(caught.value).count("clever-dyno") == 1
+
+
+@pytest.mark.parametrize("item", ["run.epochs", "=3", "run.epochs=[", "run.epochs={a"])
+def test_an_override_that_cannot_be_read_is_named(item: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--set {item!r}: expected")):
+        _override(item)
 
 
 def test_every_mistake_is_listed_at_once() -> None:
@@ -184,6 +198,26 @@ def test_one_file_has_every_row_of_the_papers_table(
     with torch.no_grad():
         local = clever.student.backbone.eval()(torch.zeros(1, 3, 96, 96))
     assert local.shape == (1, features)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "features"),
+    [
+        ("clever-resnet18-tiny", {}, 512),
+        ("clever-resnet50-tiny", {}, 2048),
+        ("clever-vit-tiny-tiny", {}, 192),
+        ("clever-vit-tiny-tiny", {"backbone.architecture": "vit_small_patch16_224"}, 384),
+    ],
+)
+def test_the_papers_backbones_have_recipes_at_64_pixels(
+    name: str, changes: dict[str, Any], features: int
+) -> None:
+    recipe = read_recipe(name, {**changes, "method.objective_args.dim": 16})
+    assert recipe.image_size == 64
+    backbone = build(recipe).student.backbone.eval()
+    for size in (64, recipe.views.global_size):
+        with torch.no_grad():
+            assert backbone(torch.zeros(1, 3, size, size)).shape == (1, features)
 
 
 @pytest.mark.parametrize("method", ["simsiam", "ddcl", "clever-ddcl"])

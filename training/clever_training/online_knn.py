@@ -44,7 +44,7 @@ class OnlineKnn:
     """
 
     def __init__(self, source: str, recipe: Recipe) -> None:
-        self.every = recipe.run.knn_every_epochs or 1
+        self.every = recipe.run.knn_every_epochs
         if "," in source:
             splits = load_splits(source)
         else:
@@ -70,7 +70,7 @@ class OnlineKnn:
             per_epoch: Steps in a pass through the data.
             stop: Steps in all.
         """
-        return done % (self.every * per_epoch) == 0 or done == stop
+        return done == stop or (self.every > 0 and done % (self.every * per_epoch) == 0)
 
     def measure(self, learner: Learner) -> dict[str, float]:
         """Top-1 accuracy in per cent, of the whole embedding and of both parts.

@@ -264,7 +264,8 @@ class RunRecipe(Section):
             of picking each by its number.
         stream_photos: Photos in a pass through a stream, where its files do not say.
         stream_window: Photos of a stream that are read ahead and shuffled together.
-        knn_every_epochs: Epochs between two k-NN measurements on ``--validation``; 0 is never.
+        knn_every_epochs: Epochs between two k-NN measurements on ``--validation``; 0 measures at
+            the end alone.
         knn_photos: Most photos on each side of that measurement.
         save_minutes: Time between two saved states.
         log_steps: Steps between two lines of metrics.jsonl.
@@ -281,7 +282,7 @@ class RunRecipe(Section):
     stream: bool = False
     stream_photos: PositiveInt | None = None
     stream_window: PositiveInt = 4096
-    knn_every_epochs: int = Field(0, ge=0)
+    knn_every_epochs: int = Field(1, ge=0)
     knn_photos: int = Field(10_000, ge=2)
     save_minutes: float = Field(10.0, gt=0.0)
     log_steps: PositiveInt = 20
@@ -421,8 +422,10 @@ def _explain(model: type[BaseModel], issue: Any) -> str:
     path = [str(part) for part in issue["loc"]]
     dotted = ".".join(path)
     if issue["type"] != "extra_forbidden":
-        got = "" if issue["type"] == "missing" else f", got {issue['input']!r}"
-        return f"{dotted or 'recipe'}: {issue['msg']}{got}"
+        # What our own checks say names the value already.
+        told = issue["type"] in ("missing", "value_error")
+        got = "" if told else f", got {issue['input']!r}"
+        return f"{dotted or 'recipe'}: {issue['msg'].removeprefix('Value error, ')}{got}"
     section: Any = model
     for part in path[:-1]:
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
