@@ -92,7 +92,7 @@ class TestStart:
         assert len(record["weights_sha256"]) == 64
 
     def test_timms_weights_without_a_network_say_so(self) -> None:
-        with pytest.raises(ConfigError, match="cannot load its weights for test_resnet"):
+        with pytest.raises(ConfigError, match="init: timm: no weights for test_resnet"):
             start_backbone("test_resnet", {}, 0.0, "timm")
 
     def test_a_run_starts_there_and_keeps_it_in_the_provenance(

@@ -56,9 +56,14 @@ def create_backbone(
             architecture, pretrained=pretrained, num_classes=0, **(model_args or {}), **extra
         )
     except Exception as error:  # timm raises whatever its arguments lead to
-        what = "load its weights for" if pretrained else "build"
+        if pretrained:
+            raise ConfigError(
+                f"backbone.init: timm: no weights for {architecture} with model_args {model_args}: "
+                f"{error} They come from the Hub once, then from its cache; or start from random "
+                "or from a clever model, by name or folder"
+            ) from error
         raise ConfigError(
-            f"backbone.model_args: timm cannot {what} {architecture} with {model_args}: {error}"
+            f"backbone.model_args: timm cannot build {architecture} with {model_args}: {error}"
         ) from error
     assert isinstance(backbone, nn.Module)
     return backbone
