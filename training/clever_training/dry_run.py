@@ -206,7 +206,7 @@ def _resident() -> int:
 
 
 def _duration(hours: float) -> str:
-    if hours < 1 / 60:
+    if hours < 1 / 30:
         return f"{hours * 3600:.0f} seconds"
     if hours < 1:
         return f"{hours * 60:.0f} minutes"

@@ -1,0 +1,78 @@
+"""A run foreseen: all that it is, measured, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+from clever_training.build import build
+from clever_training.dry_run import Foresight, Stage, foresee
+from clever_training.recipe import Recipe
+from clever_training.views import ViewSizes
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def foresight(photo_folder: Path, tiny_recipe: Make) -> Foresight:
+    growth = [{"after": 0.75, "global_size": 40}]
+    return foresee(tiny_recipe("dino", views__growth=growth), str(photo_folder))
+
+
+def test_it_counts_what_the_run_would(foresight: Foresight) -> None:
+    assert (foresight.photos, foresight.steps, foresight.views) == (48, 2 * 6, 3 * 8)
+    clever = build(foresight.recipe)
+    student = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in clever.student.named_children()
+    }
+    assert foresight.parameters["backbone"] == student["backbone"]
+    assert foresight.parameters["teacher, a moving average"] == sum(student.values())
+    assert [(stage.sizes, stage.share) for stage in foresight.stages] == [
+        (ViewSizes(32, 24), 0.75),
+        (ViewSizes(40, 24), 0.25),
+    ]
+    assert all(stage.step_seconds > 0 and stage.batch_seconds > 0 for stage in foresight.stages)
+
+
+def test_the_report_holds_the_resolved_recipe(foresight: Foresight) -> None:
+    text = foresight.text()
+    content, _, report = text.partition("\n\n")
+    assert Recipe.parse(yaml.safe_load(content)) == foresight.recipe
+    for word in ("48 photos, 12 steps of 8", "views/s", "memory", "duration    about"):
+        assert word in report
+
+
+@pytest.mark.parametrize(("workers", "hours"), [(0, 3.0), (1, 2.0), (4, 1.0)])
+def test_duration_follows_the_slower_of_loading_and_training(
+    workers: int, hours: float, foresight: Foresight
+) -> None:
+    run = foresight.recipe.run.model_copy(update={"num_workers": workers})
+    stage = Stage(ViewSizes(32, 24), 1.0, step_seconds=1.0, batch_seconds=2.0)
+    seen = replace(
+        foresight,
+        recipe=foresight.recipe.model_copy(update={"run": run}),
+        stages=[stage],
+        steps=3600,
+    )
+    assert seen.hours == pytest.approx(hours)
+    assert ("--set run.num_workers=2 or more" in seen.text()) == (workers == 1)
+
+
+def test_the_command_writes_nothing(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
+    words = ["pretrain", str(path), "--data", str(photo_folder), "--dry-run"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert "duration    about" in result.stdout
+    assert list(tmp_path.iterdir()) == [path]
