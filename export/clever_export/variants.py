@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -170,6 +171,9 @@ def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_f
             onnx.save_model(
                 graph, str(path), save_as_external_data=True, location=DATA_NAME, size_threshold=256
             )
+        # onnx makes the weights file readable for its owner alone; a server is another user.
+        for data in Path(temporary).glob(DATA_NAME):
+            shutil.copymode(path, data)
         for file in Path(temporary).iterdir():
             file.replace(out / file.name)
     entry = variant.with_files(out).entry(of=origin)

@@ -109,6 +109,12 @@ def test_undoing_the_normalisation_gives_every_level_back() -> None:
     assert np.array_equal(Variant("fp32", "pixels", {}).feed(prepared, config)["pixels"][0], levels)
 
 
+def test_whoever_may_read_the_graph_may_read_its_weights(variant: Callable[[str], Path]) -> None:
+    graph, weights = (variant("fp16") / name for name in ("model.onnx", "model.onnx.data"))
+    assert weights.stat().st_mode == graph.stat().st_mode
+    assert graph.stat().st_mode == (variant("fp16") / "config.json").stat().st_mode
+
+
 def test_fp16_computes_in_half_and_stays_near(
     exported: Exported, variant: Callable[[str], Path], crops: list[Path]
 ) -> None:
