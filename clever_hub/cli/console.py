@@ -43,6 +43,24 @@ def report_skipped(skipped: Iterable[Skipped]) -> None:
         console.print(f"[yellow]skipped[/] {escape(image.source)}: {escape(image.reason)}")
 
 
-def megabytes(size: int) -> str:
+def file_size(size: int) -> str:
     """A file size for people: 1 MB is a million bytes, as drives and the Hub count."""
-    return f"{size / 1e6:.1f} MB"
+    if size >= 100_000:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e3:.1f} kB" if size >= 1_000 else f"{size} bytes"
+
+
+def shown(text: str) -> str:
+    r"""What a stranger's file says, as it is: no markup of rich, no control codes of terminals.
+
+    Args:
+        text: Such as the name of a data set in somebody's config.json.
+
+    Returns:
+        Markup for a console, in which whatever cannot be printed is a question mark.
+
+    Example:
+        >>> shown("[bold]photos[/]\x1b[2J")
+        '\\[bold]photos\\[/]?[2J'
+    """
+    return escape("".join(c if c.isprintable() or c == "\n" else "?" for c in text))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from clever_hub.cli.console import megabytes, output
+from clever_hub.cli.console import file_size, output, shown
 from clever_hub.cli.options import Model, Revision
 from clever_hub.config import ModelConfig
 from clever_hub.resolve import resolve
 from clever_hub.weights import WEIGHTS_NAME, Weights
 from clever_hub.zoo import ModelInfo, evaluation, means, model_info
+
+_FIGURE = len("0.0001234")
+_BASELINES = {"random": "random weights", "pixels": "raw pixels"}
 
 
 def run(
@@ -22,7 +24,7 @@ def run(
 ) -> None:
     """Show what a model is, how it was trained and what was measured.
 
-    Nothing is loaded but its headers, so this also works without torch.
+    Works without torch. A model on the Hub is downloaded, as for any other command.
 
     Example: `clever-hub info clever-resnet18`
     """
@@ -36,10 +38,10 @@ def run(
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in _rows(info, config):
-        table.add_row(escape(key), escape(value))
-    table.add_row("folder", escape(str(folder)))
+        table.add_row(shown(key), shown(value))
+    table.add_row("folder", shown(str(folder)))
     if source.revision:
-        table.add_row("commit", f"{source.revision} of {escape(source.name)}")
+        table.add_row("commit", f"{source.revision} of {shown(source.name)}")
     table.add_row("weights sha256", sha256)
     console = output()
     console.print(table)
@@ -65,7 +67,7 @@ def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
             f"centre crop {preprocessing.crop_size} px"
         ),
     )
-    yield "weights", f"{megabytes(info.size_bytes)}, {info.license}"
+    yield "weights", f"{file_size(info.size_bytes)}, {info.license}"
     yield from _flat("data terms", config.data_terms)
     provenance = {key: value for key, value in config.provenance.items() if key != "recipe"}
     yield from _flat("trained", provenance)
@@ -86,15 +88,17 @@ def _figures(content: Mapping[str, Any]) -> Table:
     """What was measured, next to the baselines: a figure alone says little."""
     columns = {"this model": means(content["figures"])}
     for name, baseline in _mapping(content.get("baselines")).items():
-        columns[name] = means(_mapping(_mapping(baseline).get("figures")))
-    table = Table(title="Measured, see evaluation.json for how", title_justify="left")
-    table.add_column("figure", no_wrap=True)
+        found = means(_mapping(_mapping(baseline).get("figures")))
+        columns[_BASELINES.get(name, name)] = found
+    table = Table(title="\nMeasured, see evaluation.json for how", title_justify="left", box=None)
+    # Where it gets narrow the names give way: a figure that is cut is none.
+    table.add_column("figure", overflow="fold")
     for name in columns:
-        table.add_column(escape(name), justify="right")
+        table.add_column(shown(name), justify="right", width=_FIGURE)
     for path in columns["this model"]:
         cells = (found.get(path) for found in columns.values())
         table.add_row(
-            escape(" · ".join(path)), *("–" if cell is None else f"{cell:.4g}" for cell in cells)
+            shown(" · ".join(path)), *("–" if cell is None else f"{cell:.4g}" for cell in cells)
         )
     return table
 

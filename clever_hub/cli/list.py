@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeAlias
 
 import typer
-from rich import box
 from rich.table import Table
 
-from clever_hub.cli.console import output
+from clever_hub.cli.console import output, shown
 from clever_hub.zoo import ModelInfo, list_models, means
+
+_Path: TypeAlias = tuple[str, ...]
+_KNN: list[_Path] = [("knn", condition, "full", "top1") for condition in ("upright", "rotated")]
+_TURNED: list[_Path] = [
+    ("invariance", "rotation", part, "same_centred") for part in ("invariant", "equivariant")
+]
+_ANGLE: list[_Path] = [("equivariance", "rotation", "equivariant", "ridge_r2")]
+_LEGEND = """
+parts   length of the invariant + equivariant part of the embedding
+px      side of the input in pixels
+k-NN    top-1 accuracy in %, photos upright / turned within ±90°
+turned  cosine of a photo and its turned copy, invariant / equivariant part
+R²      how well the equivariant part tells the angle: 1 all, 0 nothing
+–       not measured
+
+More of each: clever-hub info MODEL"""
 
 
 def run(
@@ -28,51 +43,43 @@ def run(
     - `clever-hub list`
     - `clever-hub list --remote`
     """
-    where = "publishes on the Hugging Face Hub" if remote else "ships"
+    place = " on the Hugging Face Hub" if remote else ""
+    verb = "publishes" if remote else "ships"
     models = list_models(remote)
+    console = output()
     if not models:
-        output().print(f"clever-hub {where} no models that you can see.")
+        console.print(f"clever-hub {verb} no models{place} that you can see.")
         return
-    output().print(_table(models, f"Models that clever-hub {where}"))
-    output().print(
-        "parts: length of the invariant + equivariant part; px: side of the input; k-NN: top-1 "
-        "accuracy in %, upright / rotated; turned: cosine of a photo and its turned copy, "
-        "invariant / equivariant part. More: [bold]clever-hub info MODEL[/bold]"
-    )
+    console.print(f"Models that clever-hub {verb}{place}\n")
+    console.print(_table(models))
+    console.print("\n[bold]trained on[/]")
+    for model in models:
+        console.print(f"{shown(model.name)}: {shown(model.data) or '–'}", highlight=False)
+    console.print(_LEGEND, highlight=False)
 
 
-def _table(models: Iterable[ModelInfo], title: str) -> Table:
-    # Short headers and few lines, so that it fits into 80 columns.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for header in ("name", "parts", "px"):
-        table.add_column(header, no_wrap=True)
-    table.add_column("trained on", min_width=10)
-    for header in ("k-NN", "turned", "MB", "licence"):
+def _table(models: Iterable[ModelInfo]) -> Table:
+    # No frame, short headers: with a repository's name it just fits into 80 columns.
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("name", overflow="fold")
+    for header in ("parts", "px", "k-NN", "turned", "R²", "MB", "licence"):
         table.add_column(header, no_wrap=True)
     for model in models:
+        found = means(model.figures)
         table.add_row(
-            model.name,
+            shown(model.name),
             f"{model.invariant_dim}+{model.equivariant_dim}",
             str(model.image_size),
-            model.data,
-            _pair(model, [("knn", what, "full", "top1") for what in ("upright", "rotated")], 1),
-            _pair(
-                model,
-                [
-                    ("invariance", "rotation", part, "same_centred")
-                    for part in ("invariant", "equivariant")
-                ],
-                2,
-            ),
+            _figures(found, _KNN, 1),
+            _figures(found, _TURNED, 2),
+            _figures(found, _ANGLE, 2),
             f"{model.size_bytes / 1e6:.0f}",
-            model.license,
+            shown(model.license),
         )
     return table
 
 
-def _pair(model: ModelInfo, paths: list[tuple[str, ...]], digits: int) -> str:
-    """Two measured figures; a dash where one was not measured."""
-    found = means(model.figures)
-    if any(path not in found for path in paths):
-        return "–"
-    return "/".join(f"{found[path]:.{digits}f}" for path in paths)
+def _figures(found: Mapping[_Path, float], paths: Iterable[_Path], digits: int) -> str:
+    """Measured figures; a dash where one was not measured."""
+    values = [found.get(path) for path in paths]
+    return "/".join("–" if value is None else f"{value:.{digits}f}" for value in values)

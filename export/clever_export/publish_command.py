@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clever_hub.cli.console import megabytes, output
+from clever_hub.cli.console import file_size, output
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clever_export.push import Plan
+
+# A line that is copied must not be wrapped, nor coloured by what it looks like.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
 def publish(
@@ -45,18 +48,20 @@ def publish(
     console = output()
     console.print(_table(planned))
     total = sum(file.size for file in planned.changes)
-    to_send = f"{len(planned.changes)} of {len(planned.files)} files, {megabytes(total)}"
+    to_send = f"{len(planned.changes)} of {len(planned.files)} files, {file_size(total)}"
     if dry_run:
-        what = "would be made" if planned.parent is None else "is there"
-        console.print(f"Dry run: {repo_id} {what}; {to_send} would be sent.", highlight=False)
+        access = ", private" if private else ""
+        what = f"would be made{access}" if planned.parent is None else "is there"
+        tagged = f", tagged {tag}" if tag and planned.tagged is None else ""
+        console.print(f"Dry run: {repo_id} {what}; {to_send} would be sent{tagged}.", **_PLAIN)
         return
     published = send(planned, folder, private=private, tag=tag)
     done = f"Sent {to_send}" if published.sent else "Nothing to send: the same is there already"
-    console.print(f"{done}.\n{published.url} at commit {published.commit}", highlight=False)
-    name = tag or published.commit[:12]
-    console.print(
-        f'Load it: clever_hub.from_pretrained("{repo_id}", revision="{name}")', highlight=False
-    )
+    tagged = f", tagged {tag}" if tag else ""
+    console.print(f"{done}.\n{published.url} at commit {published.commit}{tagged}", **_PLAIN)
+    # The whole commit: the Hub knows no shorter ones.
+    name = tag or published.commit
+    console.print(f'Load it: clever_hub.from_pretrained("{repo_id}", revision="{name}")', **_PLAIN)
 
 
 def _table(planned: Plan) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import clever_hub
@@ -21,10 +24,13 @@ from clever_hub import zoo
 from clever_hub.cli import app as app_module
 from clever_hub.cli.app import app
 from clever_hub.cli.embed import find_images
+from clever_hub.cli.info import _figures as info_figures
+from clever_hub.cli.list import _table as list_table
 from clever_hub.encode import EncodedBatch, EncoderMixin
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
 from clever_hub.weights import sha256_of
+from clever_hub.zoo import ModelInfo
 
 runner = CliRunner()
 
@@ -120,6 +126,54 @@ def test_list(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "15.4/12.0" in text
     for words in ("clever-tiny", "19+5", "32", "random", "apache-2.0"):
         assert words in text
+
+
+def _on_a_terminal(table: object, columns: int = 80) -> str:
+    found = Console(width=columns, file=io.StringIO())
+    found.print(table)
+    assert isinstance(found.file, io.StringIO)
+    return found.file.getvalue()
+
+
+def test_tables_on_80_columns_cut_no_figure() -> None:
+    protocols = {
+        "knn": {c: {"full": {"top1": {"mean": 15.43}}} for c in ("upright", "rotated")},
+        "invariance": {
+            "rotation": {
+                part: {"same_centred": {"mean": 0.9512}, "different_centred": {"mean": 0.0001234}}
+                for part in ("full", "invariant", "equivariant")
+            }
+        },
+        "equivariance": {"rotation": {"equivariant": {"ridge_r2": {"mean": 0.567}}}},
+    }
+    name, data = "clever-hub/clever-resnet18", "photos of things [CC0] \x1b[2J"
+    model = ModelInfo(name, "resnet18", 409, 103, 64, data, protocols, "apache-2.0", 22_400_000)
+    listed = _on_a_terminal(list_table([model]))
+    for words in (name, "409+103", "15.4/15.4", "0.95/0.95", "0.57", "22", "apache-2.0"):
+        assert words in listed.splitlines()[1], "one line for a model of the Hub"
+    content = {
+        "figures": protocols,
+        "baselines": {"random": {"figures": protocols}, "pixels": {"figures": protocols}},
+    }
+    figures = _on_a_terminal(info_figures(content))
+    assert figures.count("0.0001234") == 9
+    assert "…" not in listed + figures
+
+
+def test_words_of_strangers_are_shown_as_they_are(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((evaluated / "config.json").read_text())
+    config["provenance"]["data"] = "photos [CC0] [/bold]\x1b[2Jgone"
+    write_json(evaluated / "config.json", config)
+    monkeypatch.setattr(zoo, "ZOO", evaluated.parent)
+    for text in (run("list").stdout, run("info", evaluated).stdout):
+        assert "photos [CC0] [/bold]?[2Jgone" in text
+
+
+def test_where_there_is_nothing_to_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(zoo, "ZOO", tmp_path)
+    assert run("list").stdout == "clever-hub ships no models that you can see.\n"
 
 
 def test_a_model_without_figures_is_listed(

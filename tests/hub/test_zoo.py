@@ -43,7 +43,7 @@ def test_an_evaluation_without_figures_has_no_means(one_model: Path, content: ob
     assert zoo.means(clever_hub.list_models()[0].figures) == {}
 
 
-@pytest.mark.parametrize("text", ["[1]", "{"])
+@pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000], ids=["list", "half", "deep"])
 def test_a_damaged_evaluation_is_named(one_model: Path, text: str) -> None:
     (one_model / "evaluation.json").write_text(text)
     with pytest.raises(ModelFormatError, match=r"evaluation\.json"):
