@@ -122,8 +122,10 @@ def _answered(error: Exception, repo_id: str, revision: str | None) -> CleverErr
             "private one give an access token: token=…, HF_TOKEN, or `hf auth login`"
         )
     if isinstance(error, RevisionNotFoundError):
+        short = re.fullmatch(r"[0-9a-f]{4,39}", revision or "")
+        whole = "A commit is given with all its 40 digits. " if short else ""
         return ModelNotFoundError(
-            f"{repo_id}: has no revision {revision!r}. Branches and tags are listed at "
+            f"{repo_id}: has no revision {revision!r}. {whole}Branches and tags are listed at "
             f"{constants.ENDPOINT}/{repo_id}/tree/main"
         )
     if isinstance(error, LocalEntryNotFoundError):
@@ -151,14 +153,17 @@ def _not_here(error: LocalEntryNotFoundError, repo_id: str, revision: str | None
 
 def _refused(error: HfHubHTTPError, repo_id: str) -> CleverError:
     status = _status(error)
-    said = error.response.headers.get("X-Error-Message") or _first_line(error)
+    said = error.response.headers.get("X-Error-Message", "").rstrip(" .") or _first_line(error)
     if status == 401:
         what = (
             f"{said}. The access token is missing, wrong or has expired: `hf auth login`, or "
             "set HF_TOKEN"
         )
     elif status == 403:
-        what = f"{said}. The access token does not allow this"
+        what = (
+            f"{said}. The access token does not allow this; to publish, it needs the right to "
+            f"write: {constants.ENDPOINT}/settings/tokens"
+        )
     elif status == 412:
         what = f"{said}. Somebody else has committed; look at it, then try again"
     elif status == 429:

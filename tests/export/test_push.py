@@ -100,7 +100,25 @@ def test_the_command_sends_the_folder_in_one_tagged_commit(
     repository = server.hub.repositories[repo]
     assert commits(server, repo) == 1
     assert repository.tags == {"v1.0": repository.head.oid}
-    assert f'clever_hub.from_pretrained("{repo}", revision="v1.0")' in alice.output.read_text()
+    text = alice.output.read_text()
+    assert f'clever_hub.from_pretrained("{repo}", revision="v1.0")' in text
+    assert f"at commit {repository.head.oid}, tagged v1.0\n" in text
+
+
+def test_the_line_to_load_it_works_without_a_tag(
+    alice: Client, server: HubServer, folder: Path, repo: str
+) -> None:
+    before = len(alice.output.read_text())
+    assert alice.call("tests.hub_server.tasks:command", "publish", folder, "--repo-id", repo) == 0
+    shown = alice.output.read_text()[before:]
+    found = re.search(r'from_pretrained\("(.*)", revision="(.*)"\)', shown)
+    assert found
+    source = alice.call("clever_hub.resolve:resolve", found[1], revision=found[2])[1]
+    assert source[3] == server.hub.repositories[repo].head.oid
+    (folder / "LICENSE").write_text("words")
+    options = ("--repo-id", repo, "--tag", "v1.1", "--dry-run")
+    assert alice.call("tests.hub_server.tasks:command", "publish", folder, *options) == 0
+    assert "1 of 10 files, 5 bytes would be sent, tagged v1.1." in alice.output.read_text()
 
 
 def test_the_same_again_sends_nothing_and_a_change_sends_itself(
@@ -189,7 +207,7 @@ def test_a_dry_run_changes_nothing(
     assert alice.call("tests.hub_server.tasks:command", "publish", folder, *options) == 0
     text = alice.output.read_text()
     count = len(list(folder.iterdir()))
-    assert f"{repo} would be made; {count} of {count} files" in text
+    assert f"{repo} would be made, private; {count} of {count} files" in text
     assert "model.safetensors" in text
     assert {entry.method for entry in server.log} == {"GET"}
     assert repo not in server.hub.repositories
@@ -216,8 +234,8 @@ def test_a_tag_is_never_moved(alice: Client, server: HubServer, folder: Path, re
     ("token", "repo_id", "message"),
     [
         ("hf_expired_token", "alice/x", r"401.*token is missing, wrong or has expired"),
-        ("hf_alice_reads", "alice/x", r"403.*does not allow this"),
-        ("hf_bob", "alice/x", r"403.*does not allow this"),
+        ("hf_alice_reads", "alice/x", r"403.*not allow this.*right to write: .*/tokens"),
+        ("hf_bob", "alice/x", r"403.*not allow this.*right to write: .*/tokens"),
         ("hf_bob", "just-a-name", "expected the name of a repository, 'user/name'"),
     ],
 )
@@ -226,6 +244,7 @@ def test_who_may_not_publish_is_told_why_and_no_token_is_shown(
 ) -> None:
     with pytest.raises(CallFailed, match=message) as caught:
         alice.call(PUSH, folder, repo_id, token=token)
+    assert ".. " not in caught.value.message, "the Hub's own words may end with a full stop"
     shown = str(caught.value) + alice.output.read_text()
     assert not any(secret in shown for secret in ("hf_expired_token", "hf_alice_secret"))
     assert "alice/x" not in server.hub.repositories

@@ -113,6 +113,8 @@ def test_branch_tag_and_commit(
         CallFailed, match=r"ModelNotFoundError: .* has no revision 'v9'.*/tree/main"
     ):
         found("v9")
+    with pytest.raises(CallFailed, match="A commit is given with all its 40 digits"):
+        client.call(DOWNLOAD, repo, TORCH_FILES, cache_dir=tmp_path, revision=old[:7])
 
 
 def test_offline_means_no_request_at_all(
