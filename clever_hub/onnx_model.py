@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from clever_hub.config import ModelConfig
 from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
-from clever_hub.onnx_variant import GRAPH_NAME, PIXEL_VALUES, Variant
+from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Variant
 from clever_hub.preprocess import Preprocessor
 from clever_hub.resolve import Source
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
-HASH_KEY = "clever_weights_sha256"
 CONFIG_KEY = "clever_config"
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"

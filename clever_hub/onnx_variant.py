@@ -22,6 +22,10 @@ from clever_hub.weights import sha256_of
 VARIANT_KEY = "variant"
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
+# In the metadata of a graph that points into model.safetensors: the SHA-256 of that file. Such a
+# graph is small, for it has no weights of its own.
+HASH_KEY = "clever_weights_sha256"
+MAX_GRAPH_BYTES = 1_000_000
 PRECISIONS = ("fp32", "fp16", "int8")
 # What a graph takes: prepared images, or the 8-bit pixels of resized and cropped ones.
 PIXEL_VALUES, PIXELS = "pixel_values", "pixels"

@@ -29,13 +29,12 @@ from torch import Tensor, nn
 
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
-from clever_hub.onnx_model import CONFIG_KEY, HASH_KEY
-from clever_hub.onnx_variant import GRAPH_NAME, PIXEL_VALUES
+from clever_hub.onnx_model import CONFIG_KEY
+from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, MAX_GRAPH_BYTES, PIXEL_VALUES
 from clever_hub.torch_model import CleverModel
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 OPSET = 20
-MAX_GRAPH_BYTES = 1_000_000
 # What is not in the weights file must be no more than shapes, axes and constants of the formula.
 _MAX_INLINE_BYTES = 4_096
 _PREFIX = "backbone."

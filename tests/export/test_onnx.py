@@ -190,6 +190,21 @@ class TestDamage:
         path.write_bytes(content)
         with pytest.raises(ModelFormatError, match="made for weights with SHA-256"):
             clever_hub.from_pretrained(folder, backend="onnx")
+        # torch could read them; then the two backends would no longer agree.
+        with pytest.raises(
+            ModelFormatError, match=r"safetensors: changed since model\.onnx beside"
+        ):
+            clever_hub.from_pretrained(folder)
+        # The way that the messages name.
+        export_onnx(folder)
+        found = [clever_hub.from_pretrained(folder, backend=name) for name in ("torch", "onnx")]
+        assert len({model.source.weights_sha256 for model in found}) == 1
+
+    def test_another_tools_graph_is_no_matter_of_torchs(self, folder: Path) -> None:
+        graph = onnx.load(folder / "model.onnx", load_external_data=False)
+        graph.ClearField("metadata_props")
+        (folder / "model.onnx").write_bytes(graph.SerializeToString())
+        assert clever_hub.from_pretrained(folder).config.num_features == 96
 
     def test_truncated_weights(self, folder: Path) -> None:
         path = folder / "model.safetensors"
