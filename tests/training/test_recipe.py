@@ -12,7 +12,7 @@ import torch
 
 from clever_hub.errors import ConfigError
 from clever_training.build import build
-from clever_training.commands import _override
+from clever_training.commands import _override, pretrain
 from clever_training.methods import OBJECTIVE_NAMES, method_names
 from clever_training.objectives import objective_names
 from clever_training.recipe import Recipe, read_recipe, recipe_names
@@ -155,6 +155,12 @@ def test_a_recipe_is_laid_over_its_base(tmp_path: Path) -> None:
     child.write_text("{base: clever-resnet18-tyni, name: child}")
     with pytest.raises(ConfigError, match="clever-resnet18-tiny"):
         read_recipe(child)
+
+
+def test_the_help_names_every_shipped_recipe() -> None:
+    named = re.findall(r"`([a-z0-9-]+)`", pretrain.__doc__ or "")
+    assert set(recipe_names()) <= set(named)
+    assert "clever-plus-simclr" in set(named) & set(method_names())
 
 
 def _opening(name: str) -> str:
