@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from clever_export.card_tables import CONDITIONS, claims, mean, tables
-from clever_export.card_text import CITATION, METHOD, SNIPPETS, recipe_line, started_from
+from clever_export.card_text import (
+    AGAIN,
+    CITATION,
+    READING,
+    SNIPPETS,
+    method_name,
+    method_text,
+    recipe_line,
+    started_from,
+)
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
@@ -20,6 +31,7 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 EVALUATION_NAME = "evaluation.json"
 CARD_NAME = "README.md"
 PICTURE_NAME = "figures.png"
+_MANY_PHOTOS = 1_000_000
 # What the model index has of each: the words of its metric.
 _INDEXED = {"knn": "k-NN top-1 (k 20)", "linear": "linear probe top-1"}
 
@@ -77,10 +89,12 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
     sections = [
         f"# {config.name}",
         _summary(config),
-        METHOD,
-        _measured(evaluation),
+        method_text(
+            str(config.provenance.get("method", "")), config.invariant_dim, config.equivariant_dim
+        ),
+        _measured(evaluation, repo_id or config.name),
         _usage(folder, config, repo_id),
-        _training(config),
+        _training(config, repo_id),
         _limits(config, evaluation),
         f"## Citation\n\n{CITATION}",
     ]
@@ -160,41 +174,69 @@ def _summary(config: ModelConfig) -> str:
             f"{config.invariant_dim} invariant, then {config.equivariant_dim} equivariant"
         ),
         f"- **Input** {config.preprocessing.crop_size} × {config.preprocessing.crop_size} pixels",
-        f"- **Method** {provenance.get('method', 'not recorded')}",
+        f"- **Method** {method_name(provenance.get('method', 'not recorded'))}",
         f"- **Data** {provenance.get('data') or 'not recorded'}. {config.data_terms}".strip(),
     ]
     if "epochs" in provenance:
         hardware = provenance.get("hardware")
+        hours = provenance.get("hours", 0)
         facts.append(
-            f"- **Training** {provenance['epochs']:g} epochs, {provenance.get('hours', 0):g} hours"
+            f"- **Training** {provenance['epochs']:g} epochs, {hours:.3g} hours"
             + (f" on {hardware}" if hardware else "")
         )
     if start := started_from(provenance):
         facts.append(f"- **Started from** {start}: its training comes on top of the above")
     intro = (
-        "An image backbone pre-trained without labels whose embedding has two parts: what is in "
-        "the picture, and how it is posed or distorted."
+        "An image backbone pre-trained without labels whose embedding has two parts: an "
+        "*invariant* one, to stay the same when the photo is turned, cropped or recoloured, and an "
+        "*equivariant* one, free to change with it. How far they do is measured below."
     )
     return intro + "\n\n" + "\n".join(facts)
 
 
-def _measured(evaluation: Mapping[str, Any] | None) -> str:
+def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
     if evaluation is None:
         return "## Measured\n\nNothing has been measured yet: `clever-hub evaluate` does it."
     said = "\n".join(f"- {claim}" for claim in claims(evaluation))
     picture = f"![The figures below as bars]({PICTURE_NAME})"
-    sections = ["## Measured", said, picture, *tables(evaluation), _commands(evaluation)]
+    seeds = max(
+        (len(entry.get("seeds", ())) for entry in evaluation["protocols"].values()), default=0
+    )
+    reading = READING.format(seeds=seeds or "the")
+    sections = [
+        "## Measured",
+        said,
+        picture,
+        reading,
+        *tables(evaluation),
+        _commands(evaluation, name),
+    ]
     return "\n\n".join(section for section in sections if section)
 
 
-def _commands(evaluation: Mapping[str, Any]) -> str:
-    """What made the figures, once per distinct command."""
+def _commands(evaluation: Mapping[str, Any], name: str) -> str:
+    """What makes the figures again, once per distinct command."""
     made = {
-        f"`{entry['command']}` ({entry['data']['train']['photos']:,} training and "
-        f"{entry['data']['validation']['photos']:,} validation photos)"
+        f"# {entry['data']['train']['photos']:,} training and "
+        f"{entry['data']['validation']['photos']:,} validation photos\n"
+        f"{_portable(entry['command'], name)}"
         for entry in evaluation["protocols"].values()
     }
-    return "Made by " + "; ".join(sorted(made)) + ". All figures are in `evaluation.json`."
+    return (
+        "To measure again, with the labelled photos in a folder of the name after `--data`, and "
+        '`pip install "clever-hub[train]"`:\n\n```sh\n' + "\n".join(sorted(made)) + "\n```\n\n"
+        "All figures, with seeds, settings, versions and fingerprints of the data, are in "
+        f"`{EVALUATION_NAME}`."
+    )
+
+
+def _portable(command: str, name: str) -> str:
+    """A command without the places of the machine that it ran on: of a path, its last name."""
+    words = shlex.split(command)
+    if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
+        words[2] = name
+    local = re.compile(r"(\.{0,2}|~)/")
+    return shlex.join(Path(word).name if local.match(word) else word for word in words)
 
 
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
@@ -213,35 +255,34 @@ def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
     return "\n\n".join(lines)
 
 
-def _training(config: ModelConfig) -> str:
-    recipe = config.provenance.get("recipe")
-    if recipe is None:
+def _training(config: ModelConfig, repo_id: str | None) -> str:
+    if config.provenance.get("recipe") is None:
         return ""
-    return (
-        "## Training\n\n"
-        f"{recipe_line(config.provenance)}\n\n"
-        f"The resolved recipe is in `{CONFIG_NAME}` under `provenance.recipe`; saved as YAML it "
-        "trains again with `clever-hub pretrain RECIPE.yaml --data PHOTOS`."
-    )
+    fetch = f"hf download {repo_id} {CONFIG_NAME} --local-dir .\n" if repo_id else ""
+    return f"## Training\n\n{recipe_line(config.provenance)}\n\n{AGAIN.format(fetch=fetch)}"
 
 
 def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
     size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
-    photos = f"{photos:,}" if isinstance(photos, int) else "few"
-    lines = [
-        "## Limits",
-        "",
-        (
-            f"- Trained on {photos} photos of few classes at "
-            f"{size} pixels or less: a small model for study and for small tasks, no replacement "
-            "for backbones trained on millions of photos."
-        ),
+    lines = ["## Limits", ""]
+    if not isinstance(photos, int) or photos < _MANY_PHOTOS:
+        count = f"{photos:,} photos" if isinstance(photos, int) else "a small set of photos"
+        lines.append(
+            f"- Trained on {count} and made for {size} × {size} pixels: a small model for study "
+            "and for small tasks, no replacement for backbones trained on millions of photos."
+        )
+    lines += [
         (
             "- CLeVER's loss does not force the equivariant part to be predictable: whether it "
             "knows a pose is measured, not promised."
         ),
         "- Labels and people were not looked at; biases of the photos are in the weights.",
     ]
+    if config.data_terms:
+        lines.append(
+            f"- The licence, {config.license}, is that of the weights; the photos have terms of "
+            f"their own. {config.data_terms}"
+        )
     if evaluation is None:
         lines.append("- No figure has been measured.")
     return "\n".join(lines)

@@ -6,14 +6,38 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-METHOD = """\
-## What it is
-
-CLeVER (Contrastive Learning Via Equivariant Representation) splits the embedding. A contrastive
-objective makes the **invariant** part, the first 80 %, agree over augmentations. An orthogonality
-loss pushes the **equivariant** part of two views apart, so that it can hold what the first part
-throws away, and a regularisation keeps the two heads alike.
+_CLEVER = """\
+[CLeVER](https://arxiv.org/abs/2406.00262) (Contrastive Learning Via Equivariant Representation)
+splits the embedding in two. {objective}, trained without labels, makes the **invariant** part, the
+first {invariant} of {dim} dimensions, agree over augmentations: turns, crops, colours. An
+orthogonality loss pushes the **equivariant** part of two views, the other {equivariant} dimensions,
+apart, so that it can hold what the first part throws away; a regularisation keeps the two heads of
+the training alike.
 """
+_PLUS = """
+Not in the paper: the training also predicted, from the equivariant parts of two views, how one was
+transformed into the other.
+"""
+_PLAIN = """\
+A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): {objective} alone, trained without
+labels, on the whole embedding. Readers cut it as they cut a CLeVER model, in {invariant} and
+{equivariant} dimensions; the training made no difference between the two.
+"""
+_OBJECTIVES = {
+    "dino": "DINO",
+    "vicreg": "VICReg",
+    "simclr": "SimCLR",
+    "simsiam": "SimSiam",
+    "lejepa": "LeJEPA",
+    "ddcl": "DDCL",
+}
+
+# What the tables' words mean, before the first of them.
+READING = """\
+Upright photos that are compared with turned ones are seen as these are, through a round mask in the
+middle (*disc mask*): the corners of a turned photo would give the turn away. *After centring*: the
+mean embedding of the training photos has been taken off. ± is the deviation over {seeds} seeds; it
+is 0 where nothing is drawn."""
 
 CITATION = """\
 ```bibtex
@@ -75,6 +99,60 @@ full[:, :{split}], full[:, {split}:]  # invariant, equivariant""",
     ),
 )
 
+AGAIN = """\
+The whole recipe is in `config.json`. To train again on photos of yours (a folder, a parquet file or
+a data set of the Hub), with `pip install "clever-hub[train]"`:
+
+```sh
+{fetch}python -c "import json
+config = json.load(open('config.json'))
+json.dump(config['provenance']['recipe'], open('recipe.yaml', 'w'))"
+clever-hub pretrain recipe.yaml --data PHOTOS --out again
+```"""
+
+
+def method_name(method: str) -> str:
+    """A method in words.
+
+    Args:
+        method: Such as ``"clever-vicreg"``.
+
+    Returns:
+        Markdown; what is not known is given as it is.
+
+    Example:
+        >>> method_name("clever-vicreg"), method_name("mine")
+        ('CLeVER over VICReg (`clever-vicreg`)', 'mine')
+    """
+    base = method.removeprefix("clever-").removeprefix("plus-")
+    if base not in _OBJECTIVES:
+        return method
+    over = "" if base == method else "CLeVER over "
+    return f"{over}{_OBJECTIVES[base]} (`{method}`)"
+
+
+def method_text(method: str, invariant: int, equivariant: int) -> str:
+    """What the method does, for a model of one's own or of the paper's kind.
+
+    Args:
+        method: Such as ``"clever-vicreg"``.
+        invariant: Length of the invariant part.
+        equivariant: Length of the equivariant part.
+
+    Returns:
+        A section of Markdown.
+    """
+    base = method.removeprefix("clever-").removeprefix("plus-")
+    text = _PLAIN if base == method and base in _OBJECTIVES else _CLEVER
+    more = _PLUS if method.startswith("clever-plus-") else ""
+    filled = text.format(
+        objective=_OBJECTIVES.get(base, "An objective"),
+        invariant=invariant,
+        equivariant=equivariant,
+        dim=invariant + equivariant,
+    )
+    return f"## What it is\n\n{filled}{more}"
+
 
 def started_from(provenance: Mapping[str, Any]) -> str | None:
     """What the weights were before this training, if they were not random.
@@ -112,8 +190,9 @@ def recipe_line(provenance: Mapping[str, Any]) -> str:
     views, run, optimizer = recipe["views"], recipe["run"], recipe["optimizer"]
     sizes = sorted({views["global_size"], *(step["global_size"] for step in views["growth"])})
     local = f" and {views['local_count']} local" if views["local_count"] else ""
+    method = method_name(provenance.get("method", "method not recorded"))
     return (
-        f"{provenance.get('method', 'method not recorded')}, views `{views['strategy']}` "
+        f"{method}, views `{views['strategy']}` "
         f"({views['global_count']} global{local}, "
         f"{' then '.join(str(size) for size in sizes)} pixels), {optimizer['name']} at "
         f"{optimizer['lr']:g} per 256 photos, batch {run['batch_size']}, "

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -45,12 +50,13 @@ def _evaluation() -> dict[str, Any]:
     }
     pixels = {"knn": {"upright": _parts(4, split=False), "rotated": _parts(2, split=False)}}
     photos = {"train": {"photos": 10_000}, "validation": {"photos": 5_000}}
+    command = "clever-hub evaluate /home/me/run/model --data ../my/photos --seeds 3"
     return {
         "schema_version": 1,
         "model": {"name": "clever-tiny"},
         "figures": figures,
         "baselines": {"pixels": {"model": {"name": "pixels"}, "figures": pixels}},
-        "protocols": {"knn": {"command": "clever-hub evaluate clever-tiny", "data": photos}},
+        "protocols": {"knn": {"command": command, "data": photos, "seeds": [0, 1, 2]}},
     }
 
 
@@ -94,7 +100,10 @@ def test_figures_stand_beside_the_baselines_and_name_their_command(folder: Path)
     assert "| this model | invariant | 18.2 ± 0.5 | 16.0 ± 0.5 | 10.0 ± 0.5 |" in text
     assert "| raw pixels | full | – | 4.0 ± 0.5 | 2.0 ± 0.5 |" in text
     assert "| this model | full | 0.700 | 0.010 | 0.690 |" in text
-    assert "`clever-hub evaluate clever-tiny` (10,000 training and 5,000 validation photos)" in text
+    command = "clever-hub evaluate clever-tiny --data photos --seeds 3"
+    assert f"# 10,000 training and 5,000 validation photos\n{command}\n" in text
+    assert "clever-hub evaluate me/mine --data photos" in make_card(folder, "me/mine")
+    assert "/home/me" not in text, "another machine's folders help nobody"
 
 
 def _add_protocols(folder: Path) -> None:
@@ -139,6 +148,43 @@ def test_the_card_says_what_the_angle_came_to(folder: Path, other: float, verdic
     said = next(line for line in make_card(folder).splitlines() if "How far a photo" in line)
     assert f"0.310 from the equivariant part, {other:.3f} from" in said
     assert verdict in said
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("clever-vicreg", "VICReg, trained without labels, makes the **invariant** part"),
+        ("clever-plus-dino", "the training also predicted, from the equivariant parts"),
+        ("dino", "A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): DINO alone"),
+        ("clever-mine:loss", "An objective, trained without labels"),
+    ],
+)
+def test_the_card_says_what_the_method_is(folder: Path, method: str, words: str) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["method"] = method
+    write_json(path, content)
+    text = make_card(folder)
+    assert words in " ".join(text.split())
+    assert f"`{method}`" in text or f"- **Method** {method}\n" in text
+    assert "409" in text.partition("## What it is")[2].partition("## Measured")[0]
+
+
+def test_words_of_the_tables_are_explained_and_the_datas_terms_are_a_limit(folder: Path) -> None:
+    text = " ".join(make_card(folder).split())
+    for words in ("*disc mask*", "*After centring*", "over 3 seeds", "terms of their own. For res"):
+        assert words in text
+
+
+def test_the_cards_commands_write_the_recipe_that_was_trained(folder: Path) -> None:
+    """As the shell runs them, but for the training itself."""
+    published = make_card(folder, "me/mine")
+    assert "hf download me/mine config.json --local-dir .\n" in published
+    assert "hf download" not in make_card(folder)
+    (found,) = re.findall(r'^python (-c "import json.*?")$', published, re.DOTALL | re.MULTILINE)
+    python = [sys.executable, *shlex.split(found)]
+    subprocess.run(python, check=True, cwd=folder)
+    assert yaml.safe_load((folder / "recipe.yaml").read_text()) == _RECIPE
 
 
 def test_figures_of_other_weights_are_refused(folder: Path) -> None:
