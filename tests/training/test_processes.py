@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import clever_hub
 from clever_training.processes import anywhere, first, gathered, together
 from clever_training.recipe import Recipe
 from tests.training.distributed_cases import train
@@ -118,3 +122,28 @@ def test_one_process_needs_no_group() -> None:
     assert together(lambda: "x") == "x"
     assert gathered(2) == [2]
     assert anywhere(True, False) == [True, False]
+
+
+def test_accelerate_launch_of_the_command_trains_one_model(
+    recipes: dict[str, Any], photo_folder: Path, tmp_path: Path
+) -> None:
+    """As a user types it: two processes, one run folder, every line said once."""
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipes["vicreg"]))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--main_process_port", "0", str(Path(sys.executable).with_name("clever-hub"))]
+    words = ["pretrain", "recipe.yaml", "--data", str(photo_folder), "--out", "run"]
+    ended = subprocess.run(
+        [*launch, *words, "--set", "run.max_steps=2"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Model: run/model") == 1
+    assert [line["step"] for line in _lines(tmp_path / "run")] == [1, 2]
+    assert ended.stderr.count("step 2 epoch") == 1
+    model = clever_hub.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.provenance["steps"] == 2
