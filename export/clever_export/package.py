@@ -12,8 +12,9 @@ from pathlib import Path
 from clever_export.card import EVALUATION_NAME, write_card
 from clever_export.onnx import export_onnx
 from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, ModelFormatError
 from clever_hub.files import write_json, write_text
+from clever_hub.onnx_variant import VARIANT_KEY
 from clever_hub.weights import WEIGHTS_NAME
 
 PROCESSOR_NAME = "preprocessor_config.json"
@@ -57,6 +58,24 @@ def package(folder: str | Path) -> Path:
     export_onnx(folder)
     write_card(folder)
     return folder
+
+
+def refuse_variant(folder: Path) -> None:
+    """Nothing can be exported from a variant: its weights fit no other reader.
+
+    Args:
+        folder: A model folder.
+
+    Raises:
+        ModelFormatError: When it is a variant; names the model that it was made from.
+    """
+    if (entry := ModelConfig.load(folder).extra.get(VARIANT_KEY)) is None:
+        return
+    origin = entry.get("of", {}).get("name") if isinstance(entry, dict) else None
+    raise ModelFormatError(
+        f"{folder}: expected a model, got an ONNX variant, whose weights no other reader has. "
+        f"Export the model that it was made from{f', {origin}' if origin else ''}"
+    )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from onnxruntime.quantization import (
 )
 
 import clever_hub
+from clever_export.progress import Report, silent
 
 PARTS = ("invariant", "equivariant")
 _WITH_WEIGHTS = ("Conv", "MatMul", "Gemm")
@@ -66,13 +67,19 @@ class Fidelity:
         return ", ".join(f"{part} {value:.4f}" for part, value in self.cosine.items())
 
 
-def fidelity(model: str | Path, variant: str | Path, images: Sequence[str | Path]) -> Fidelity:
+def fidelity(
+    model: str | Path,
+    variant: str | Path,
+    images: Sequence[str | Path],
+    report: Report = silent,
+) -> Fidelity:
     """Compare a variant with the model that it was made from.
 
     Args:
         model: The model's folder or name; read by the torch backend.
         variant: The variant's folder; read by ONNX Runtime.
         images: Image files, four at least; those of calibration would flatter.
+        report: Called with how far it is.
 
     Returns:
         Cosines of each part.
@@ -81,11 +88,18 @@ def fidelity(model: str | Path, variant: str | Path, images: Sequence[str | Path
         >>> fidelity("my-model", "my-model-int8", photos).describe()  # doctest: +SKIP
         'invariant 0.9995, equivariant 0.9988'
     """
-    expected = clever_hub.from_pretrained(model).encode(images)
-    found = clever_hub.from_pretrained(variant, backend="onnx").encode(images)
-    cosines = {
-        part: _centred_cosine(getattr(found, part), getattr(expected, part)) for part in PARTS
-    }
+    sides = []
+    for backend, folder in (("torch", model), ("onnx", variant)):
+        encoder, done, batches = clever_hub.from_pretrained(folder, backend=backend), 0, []
+        for batch in encoder.encode_batches(images):
+            batches.append(batch.embeddings)
+            done += len(batch.indices)
+            report(f"measuring, {backend}", done, len(images))
+        sides.append(
+            {part: np.concatenate([getattr(rows, part) for rows in batches]) for part in PARTS}
+        )
+    expected, found = sides
+    cosines = {part: _centred_cosine(found[part], expected[part]) for part in PARTS}
     return Fidelity(
         {part: float(values.mean()) for part, values in cosines.items()},
         {part: float(values.min()) for part, values in cosines.items()},

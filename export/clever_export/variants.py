@@ -11,18 +11,20 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
 from clever_export.onnx import trace
+from clever_export.progress import Report, silent
 from clever_export.quantize import Fidelity, fidelity, quantize
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
@@ -79,6 +81,7 @@ def export_variant(
     single_file: bool = False,
     images: Iterable[str | Path] = (),
     force: bool = False,
+    report: Report = silent,
 ) -> Fidelity | None:
     """Write a variant of a model folder.
 
@@ -94,6 +97,7 @@ def export_variant(
         images: Image files of the kind that the model will see, 16 at least for int8. A quarter is
             held out from calibration; how faithful the variant is gets measured on those.
         force: Write an unfaithful variant too.
+        report: Called with each step and how far it is.
 
     Returns:
         How near to the model's own embeddings the variant's are; None without images.
@@ -120,11 +124,11 @@ def export_variant(
     model, out = CleverModel.from_folder(model_folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     variant = Variant(precision, PIXELS if with_preprocessing else PIXEL_VALUES, {})
-    graph = _graph(model, variant, calibration)
+    graph = _graph(model, variant, calibration, report)
     _write(graph, out, model, variant, single_file)
     if not paths:
         return None
-    measured = fidelity(model_folder, out, held_out)
+    measured = fidelity(model_folder, out, held_out, report)
     _update(out, fidelity=measured.figures(), calibration_images=len(calibration))
     if min(measured.cosine.values()) < MIN_COSINE and not force:
         raise ModelFormatError(
@@ -136,24 +140,31 @@ def export_variant(
     return measured
 
 
-def _graph(model: CleverModel, variant: Variant, calibration: Sequence[Path]) -> Any:
+def _graph(
+    model: CleverModel, variant: Variant, calibration: Sequence[Path], report: Report
+) -> Any:
     """The graph with its weights inside, folded and fused: no other reader needs their bytes."""
     size = model.config.preprocessing.crop_size
     pixels = variant.input == PIXELS
     shape = (2, size, size, 3) if pixels else (2, 3, size, size)
     example = torch.zeros(shape, dtype=torch.uint8 if pixels else torch.float32)
     module = _Prepared(model, half=variant.precision == "fp16", pixels=pixels)
+    report("tracing the graph", 0, 0)
     graph = trace(module, example, variant.input, fold=optimizer.optimize)
     if variant.precision == "int8":
-        batches = (
-            variant.feed(
-                model.preprocessor.batch(calibration[start : start + 8]),
-                model.config.preprocessing,
-            )
-            for start in range(0, len(calibration), 8)
-        )
-        graph = quantize(graph, batches)
+        graph = quantize(graph, _inputs(model, variant, calibration, report))
     return graph
+
+
+def _inputs(
+    model: CleverModel, variant: Variant, photos: Sequence[Path], report: Report
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The graph's inputs, eight photos at once."""
+    for start in range(0, len(photos), 8):
+        report("calibrating", start, len(photos))
+        pixel_values = model.preprocessor.batch(photos[start : start + 8])
+        yield variant.feed(pixel_values, model.config.preprocessing)
+    report("quantising", 0, 0)
 
 
 def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_file: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clever_hub
+from clever_export.progress import Report, silent
 from clever_hub import __version__
 from clever_hub.config import ModelConfig
-from clever_hub.errors import DataError
+from clever_hub.errors import DataError, missing_extra
 from clever_hub.files import write_json
 from clever_hub.onnx_variant import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
@@ -59,18 +61,23 @@ class Agreement:
 
 
 def verify(
-    folder: str | Path, images: Iterable[str | Path] = (), report: str | Path | None = None
+    folder: str | Path,
+    images: Iterable[str | Path] = (),
+    report: str | Path | None = None,
+    progress: Report = silent,
 ) -> list[Agreement]:
     """Compare every installed reader with the torch backend, and write verify.json.
 
-    Besides the images themselves, odd-sized, grey and EXIF-turned copies of the first are read. A
-    variant, which torch does not read, is compared with itself: in a bare session, and at several
-    batch sizes; how near it is to its model was measured when it was made, see its config.json.
+    Without torch, the onnx backend is what the others are compared with. Besides the images
+    themselves, odd-sized, grey and EXIF-turned copies of the first are read. A variant, which torch
+    does not read, is compared with itself: in a bare session, and at several batch sizes; how near
+    it is to its model was measured when it was made, see its config.json.
 
     Args:
         folder: A model folder, or a variant's.
         images: Image files; pictures drawn for the purpose when there are none.
         report: The JSON file to write; verify.json in the folder when None.
+        progress: Called with how far it is.
 
     Returns:
         One entry for each reader and batch size, the reference first. All are ``green`` when the
@@ -79,6 +86,7 @@ def verify(
     Raises:
         DataError: When the report cannot be written.
         ModelFormatError: When a reader refuses the folder.
+        MissingExtraError: When no reader is installed that the folder has files for.
 
     Example:
         >>> verify("runs/mine/model", ["a.jpg"])[0].green  # doctest: +SKIP
@@ -91,13 +99,16 @@ def verify(
     with tempfile.TemporaryDirectory() as temporary:
         paths = paths or _drawn(Path(temporary))
         paths += _hard_cases(paths[0], Path(temporary))
+        progress("opening the readers", 0, 0)
         found = readers(folder)
+        work = [(name, size) for name in found for size in BATCH_SIZES]
+        progress(f"comparing {len(found)} readers", 0, len(work) + 1)
         expected = next(iter(found.values()))(paths, 4)
-        agreements = [
-            _compare(name, size, read(paths, size), expected, config.invariant_dim, exact)
-            for name, read in found.items()
-            for size in BATCH_SIZES
-        ]
+        agreements = []
+        for name, size in work:
+            progress(f"comparing {len(found)} readers", len(agreements) + 1, len(work) + 1)
+            vectors = found[name](paths, size)
+            agreements.append(_compare(name, size, vectors, expected, config.invariant_dim, exact))
     _write_report(folder, agreements, len(paths), Path(report or folder / REPORT_NAME))
     return agreements
 
@@ -111,16 +122,36 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     Returns:
         Functions from image files and a batch size to full embeddings, by name; the first is the
         reference.
+
+    Raises:
+        MissingExtraError: When there is none.
     """
-    found: dict[str, Reader] = {}
-    variant = Variant.of(ModelConfig.load(folder))
-    if variant is None:
-        found = {"clever_hub torch": _clever(folder, "torch"), "timm": _timm(folder)}
-    if variant or ((folder / GRAPH_NAME).is_file() and find_spec("onnxruntime")):
-        found["clever_hub onnx"] = _clever(folder, "onnx")
-        found["onnxruntime"] = _session(folder)
-    if (folder / "preprocessor_config.json").is_file() and find_spec("transformers"):
-        found["transformers"] = _transformers(folder)
+    left_out = not_compared(folder)
+    if left_out.keys() == _OPEN.keys():
+        raise missing_extra("a reader of this folder", "export")
+    wanted = [name for name in _OPEN if name not in left_out]
+    if Variant.of(ModelConfig.load(folder)) is not None:
+        wanted = [name for name in _OPEN if _NEEDS[name][0] == ("onnxruntime",)]
+    return {name: _OPEN[name](folder) for name in wanted}
+
+
+def not_compared(folder: Path) -> Mapping[str, str]:
+    """The readers that a model folder could have and that cannot be compared here.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        The reason, by reader. A variant has one kind of reader, and nothing to leave out.
+    """
+    if Variant.of(ModelConfig.load(folder)) is not None:
+        return {}
+    found = {}
+    for name, (modules, file) in _NEEDS.items():
+        if absent := [module for module in modules if find_spec(module) is None]:
+            found[name] = f"{', '.join(absent)} not installed"
+        elif file and not (folder / file).is_file():
+            found[name] = f"no {file} in the folder"
     return found
 
 
@@ -172,7 +203,8 @@ def _transformers(folder: Path) -> Reader:
 
     processor: Any = AutoImageProcessor
     prepare = processor.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
+    with _no_bar_of_transformers():
+        model = AutoModel.from_pretrained(folder).eval()
 
     def embed(batch: list[Path]) -> Vectors:
         # transformers' own loader saturates 16-bit images; ours is what the others use.
@@ -183,6 +215,38 @@ def _transformers(folder: Path) -> Reader:
         return vectors
 
     return _batched(embed)
+
+
+@contextmanager
+def _no_bar_of_transformers() -> Iterator[None]:
+    """Two bars on one terminal tear each other apart."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# The reference comes first.
+_OPEN: dict[str, Callable[[Path], Reader]] = {
+    "clever_hub torch": lambda folder: _clever(folder, "torch"),
+    "timm": _timm,
+    "clever_hub onnx": lambda folder: _clever(folder, "onnx"),
+    "onnxruntime": _session,
+    "transformers": _transformers,
+}
+# What each imports, and the file that it needs beside config and weights.
+_NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "clever_hub torch": (("torch", "timm"), ""),
+    "timm": (("torch", "timm"), ""),
+    "clever_hub onnx": (("onnxruntime",), GRAPH_NAME),
+    "onnxruntime": (("onnxruntime",), GRAPH_NAME),
+    "transformers": (("torch", "timm", "transformers"), "preprocessor_config.json"),
+}
 
 
 def _batched(embed: Callable[[list[Path]], Vectors]) -> Reader:

@@ -147,7 +147,19 @@ def test_int8_quantises_each_output_channel(variant: Callable[[str], Path]) -> N
 def test_int8_of_a_trained_model_is_faithful_on_photos_it_was_not_calibrated_with(
     tmp_path: Path, crops: list[Path]
 ) -> None:
-    measured = export_variant(zoo.ZOO / "clever-resnet18", tmp_path, precision="int8", images=crops)
+    steps: list[tuple[str, int, int]] = []
+    measured = export_variant(
+        zoo.ZOO / "clever-resnet18",
+        tmp_path,
+        precision="int8",
+        images=crops,
+        report=lambda *step: steps.append(step),
+    )
+    assert [step for step in steps if step[0] == "calibrating"] == [
+        ("calibrating", 0, 12),
+        ("calibrating", 8, 12),
+    ]
+    assert steps[-1] == ("measuring, onnx", 4, 4)
     assert measured is not None
     assert measured.images == 4
     assert min(measured.cosine.values()) > 0.995
@@ -178,6 +190,53 @@ def test_what_cannot_be_made_is_refused_before_any_work(
     with pytest.raises(ConfigError, match="expected one of fp32, fp16, int8, got 'int4'"):
         export_variant(exported("test_resnet"), tmp_path, precision="int4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variant_of_a_variant_names_the_model_to_export(
+    variant: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for more in ([], ["--single-file"]):
+        command = ["export", str(variant("fp16")), "--out", str(tmp_path / "v"), *more]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 1
+        message = " ".join(result.output.split())
+        assert f"{variant('fp16')}: expected a model, got an ONNX variant" in message
+        assert "the model that it was made from, clever-test-resnet" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_that_would_not_be_looked_at_are_refused(
+    exported: Exported, crops: list[Path], tmp_path: Path
+) -> None:
+    """Who forgets --precision would else take the result for the int8 variant."""
+    command = ["export", str(exported("test_resnet")), "--out", str(tmp_path / "v")]
+    result = CliRunner().invoke(app, [*command, "--images", str(crops[0].parent)])
+    assert result.exit_code == 1
+    assert "Add --precision int8" in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_takes_photos_from_all_over_the_folder(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of classes, the first photos are of one."""
+    for name in ("cat", "dog", "emu"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            (tmp_path / "photos" / name / f"{number}.png").touch()
+    taken: list[Path] = []
+
+    def note(*_: object, images: list[Path], **__: object) -> None:
+        taken.extend(images)
+
+    monkeypatch.setattr(variants, "export_variant", note)
+    command = ["export", str(exported("test_resnet")), "--out", str(tmp_path / "v")]
+    command += ["--precision", "int8", "--images", str(tmp_path / "photos"), "--limit", "24"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    classes = [path.parent.name for path in taken]
+    assert [classes.count(name) for name in ("cat", "dog", "emu")] == [8, 8, 8]
+    assert len(set(taken)) == 24
 
 
 def test_verify_reads_a_variant_with_both_of_its_readers(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from clever_export import verify as module
 from clever_export.verify import verify
+from clever_hub import zoo
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
 from clever_hub.weights import sha256_of
@@ -91,6 +94,59 @@ def test_what_is_not_a_number_is_never_green() -> None:
         assert not module.Agreement("x", 1, bad, bad, exact=False).green
     fine = {"invariant": 0.0, "equivariant": 1e-4}
     assert module.Agreement("x", 1, fine, fine).green
+
+
+def test_without_torch_the_other_readers_are_compared(
+    complete: Path, photos: dict[str, Path], repository: Path, tmp_path: Path
+) -> None:
+    program = repository / ".venv-onnx" / "bin" / "clever-hub"
+    if not program.exists():
+        pytest.skip("no .venv-onnx; `make test` makes it")
+    report = tmp_path / "report.json"
+    command = [program, "verify", complete, photos["chelsea"], "--report", report]
+    result = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "difference from clever_hub onnx" in result.stdout
+    assert "Not compared: timm (torch, timm not installed)" in result.stdout
+    readers = {entry["reader"] for entry in json.loads(report.read_text())["readers"]}
+    assert readers == {"clever_hub onnx", "onnxruntime"}
+
+
+def test_readers_that_a_folder_has_no_files_for_are_named(
+    complete: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    """A folder fresh from training has one kind of reader; that they agree says little."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(complete / name, tmp_path)
+    result = CliRunner().invoke(app, ["verify", str(tmp_path), str(photos["chelsea"])])
+    assert result.exit_code == 0, result.output
+    for line in (
+        "Not compared: clever_hub onnx (no model.onnx in the folder)",
+        "Not compared: transformers (no preprocessor_config.json in the folder)",
+        f"Wrote {tmp_path / 'verify.json'}",
+    ):
+        assert line in result.output
+
+
+def test_the_report_on_a_shipped_model_is_not_written_into_the_package(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = zoo.ZOO / "clever-resnet18"
+    before = sorted(path.name for path in shipped.iterdir())
+    result = CliRunner().invoke(app, ["verify", "clever-resnet18", str(photos["chelsea"])])
+    assert result.exit_code == 0, result.output
+    assert "clever-resnet18: difference from clever_hub torch" in result.output
+    assert json.loads((tmp_path / "clever-resnet18-verify.json").read_text())["green"]
+    assert sorted(path.name for path in shipped.iterdir()) == before
+
+
+def test_every_step_is_reported_to_its_end(complete: Path, photos: dict[str, Path]) -> None:
+    steps: list[tuple[str, int, int]] = []
+    agreements = verify(complete, photos.values(), progress=lambda *step: steps.append(step))
+    assert steps[0] == ("opening the readers", 0, 0)
+    assert [done for _, done, _ in steps[1:]] == list(range(len(agreements) + 1))
+    assert {total for _, _, total in steps[1:]} == {len(agreements) + 1}
 
 
 def test_export_never_writes_over_a_folder(complete: Path) -> None:
