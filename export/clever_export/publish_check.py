@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 from huggingface_hub import ModelCard
 
 import clever_hub
@@ -16,6 +17,7 @@ from clever_export.package import AUTO_MAP, PROCESSOR_NAME, REMOTE_CODE
 from clever_export.verify import REPORT_NAME
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
+from clever_hub.onnx_model import read_graph_config
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"
@@ -23,6 +25,8 @@ REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE,
 KNOWN = frozenset((*REQUIRED, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
 # The graph alone has 100 kB or less; more means weights that nobody keeps in step.
 MAX_GRAPH_BYTES = 1_000_000
+# The keys of the config that decide which vector an image gets.
+_VERIFIED = ("architecture", "model_args", "num_features", "invariant_dim", "preprocessing")
 _CARD_KEYS = ("license", "library_name", "pipeline_tag", "tags")
 
 
@@ -52,7 +56,8 @@ def check_folder(folder: str | Path) -> list[Path]:
     paths = sorted(folder.iterdir())
     problems = list(_file_problems(folder, paths))
     if not problems:  # the rest reads the files
-        problems = [*_load_problems(folder), *_report_problems(folder), *_card_problems(folder)]
+        problems = list(_load_problems(folder)) or list(_config_problems(folder))
+        problems += [*_report_problems(folder), *_card_problems(folder)]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ModelFormatError(f"{folder}: not ready to be published\n{listed}")
@@ -116,6 +121,29 @@ def _report_problems(folder: Path) -> Iterator[str]:
         yield f"{REPORT_NAME} is about other weights. {advice}"
     if report.get("graph_sha256") not in (None, sha256_of(folder / GRAPH_NAME)):
         yield f"{REPORT_NAME} is about another {GRAPH_NAME}. {advice}"
+
+
+def _config_problems(folder: Path) -> Iterator[str]:
+    """What was verified is the config that the graph was exported with, not one edited since."""
+    advice = "Export the folder again and verify it"
+    config = ModelConfig.load(folder)
+    try:
+        exported = read_graph_config(onnxruntime.InferenceSession(folder / GRAPH_NAME))
+    except ModelFormatError as error:
+        yield f"{GRAPH_NAME}: {error}. {advice}"
+        return
+    changed = [key for key in _VERIFIED if getattr(config, key) != getattr(exported, key)]
+    if changed:
+        yield f"{CONFIG_NAME} is not what was exported, in {', '.join(changed)}. {advice}"
+    try:
+        prepared = json.loads((folder / PROCESSOR_NAME).read_text(encoding="utf-8"))
+        numbers = config.preprocessing.to_dict().items()
+        others = [key for key, value in numbers if prepared.get(key) != value]
+    except (OSError, ValueError, AttributeError) as error:
+        yield f"{PROCESSOR_NAME} cannot be read ({error!r}). {advice}"
+        return
+    if others:
+        yield f"{PROCESSOR_NAME} differs from {CONFIG_NAME} in {', '.join(others)}. {advice}"
 
 
 def _card_problems(folder: Path) -> Iterator[str]:

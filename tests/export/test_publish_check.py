@@ -59,6 +59,27 @@ def _link(folder: Path) -> None:
     (folder / "README.md").symlink_to("/etc/hostname")
 
 
+def test_a_config_that_was_edited_after_it_was_verified_is_named(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    write_json(path, {**content, "invariant_dim": content["invariant_dim"] - 1})
+    message = r"config\.json is not what was exported, in invariant_dim\. Export"
+    with pytest.raises(ModelFormatError, match=message):
+        check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("0.485", "0.5", r"differs from config\.json in mean\."), ("{", "[", "cannot be read")],
+)
+def test_a_processor_of_other_numbers_is_named(
+    folder: Path, old: str, new: str, message: str
+) -> None:
+    _edit(folder / "preprocessor_config.json", old, new)
+    with pytest.raises(ModelFormatError, match=rf"preprocessor_config\.json {message}"):
+        check_folder(folder)
+
+
 def test_a_ready_folder_passes(folder: Path) -> None:
     names = [path.name for path in check_folder(folder)]
     assert names == sorted(path.name for path in folder.iterdir())
