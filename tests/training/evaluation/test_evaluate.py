@@ -68,6 +68,8 @@ def test_the_command_writes_every_figure_and_what_made_it(
     assert record["data"]["train"]["photos"] == 60
     assert len(record["data"]["validation"]["fingerprint"]) == 64
     assert record["environment"]["clever_hub"]
+    assert content["protocols"]["invariance"]["settings"]["sweep_photos"] == 24
+    assert "sweep_photos" not in record["settings"]
     printed = capsys.readouterr().out
     assert "clever-tiny" in printed
     assert "pixels" in printed

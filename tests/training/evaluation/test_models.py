@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,19 @@ def test_a_random_twin_has_the_same_split_and_is_made_by_its_seed(tiny_model: Cl
     assert len({*identities, original.identity}) == 3
     assert twins[0] is not None
     assert twins[0].parts == original.parts
+
+
+@pytest.mark.parametrize("trained", [True, False, None])
+def test_the_recipe_says_whether_the_split_was_trained(
+    tiny_config: ModelConfig, trained: bool | None
+) -> None:
+    recipe = {} if trained is None else {"recipe": {"method": {"equivariance": trained}}}
+    model = CleverModel(replace(tiny_config, provenance=recipe))
+    features = ModelFeatures(model, "tiny")
+    assert features.describe()["split_trained"] is trained
+    twin = random_twin(features, 0)
+    assert twin is not None
+    assert twin.describe()["split_trained"] is None
 
 
 def test_a_changed_weight_changes_the_identity(tiny_config: ModelConfig) -> None:

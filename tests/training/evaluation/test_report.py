@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
-from clever_training.evaluation.report import tables
+from clever_training.evaluation.report import figures, tables
 from clever_training.evaluation.report.claims import noise, verdicts
 from clever_training.evaluation.report.collect import Field, Value, collect
 from clever_training.evaluation.report.document import (
@@ -234,10 +234,10 @@ def test_the_html_asks_for_nothing_from_elsewhere(page: Path) -> None:
 
 def test_what_is_missing_is_left_out_and_said(tmp_path: Path) -> None:
     content = evaluation("small", 0.5)
-    for figures in (content["figures"], *(b["figures"] for b in content["baselines"].values())):
-        for protocol in set(figures) - {"knn", "invariance"}:
-            del figures[protocol]
-        figures["invariance"] = {"rotation": figures["invariance"]["rotation"]}
+    for measured in (content["figures"], *(b["figures"] for b in content["baselines"].values())):
+        for protocol in set(measured) - {"knn", "invariance"}:
+            del measured[protocol]
+        measured["invariance"] = {"rotation": measured["invariance"]["rotation"]}
     content["protocols"] = {name: content["protocols"][name] for name in content["figures"]}
     write_json(tmp_path / "in" / "evaluation.json", content)
     markdown, _ = write_page(collect([tmp_path / "in"]), tmp_path / "out")
@@ -274,6 +274,65 @@ def test_text_of_strangers_cannot_become_markup(tmp_path: Path) -> None:
     assert r"x\|y" in to_markdown([table])
     Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
     assert '"><b' not in to_html("t", [Picture(tmp_path / "a.png", '"><b', "c")])
+
+
+@pytest.mark.parametrize("draw", [figures.robustness_figure, figures.parts_figure])
+def test_no_panel_cuts_off_what_another_panels_axis_had_no_room_for(
+    draw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second model, and the probe trained on rotated photos, are far better than the first."""
+    for name, skill in (("a", 0.1), ("b", 0.9)):
+        content = evaluation(name, skill)
+        sweeps = content["figures"]["sweeps"]
+        for condition, parts in sweeps.items():
+            for metrics in parts.values():
+                metrics["top1"]["mean"] *= 1.5 if "rotated" in condition else 0.2
+        write_json(tmp_path / name / "evaluation.json", content)
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+    draw(collect([tmp_path]), tmp_path / "a.png")
+    for axis in drawn[0].axes:
+        low, high = axis.get_ylim()
+        assert low == 0
+        assert max(max(line.get_ydata()) for line in axis.lines[:-1]) < high
+
+
+def test_bands_are_as_wide_as_the_photos_leave_and_the_page_says_so(tmp_path: Path) -> None:
+    half = Value(50.0, 0.0, (50.0, 50.0))
+    assert figures._open(half, 1000) == pytest.approx(3.1, abs=0.01)  # 1.96 · √(¼ / 1000)
+    assert figures._open(half, None) == 0
+    content = evaluation("a", 0.9)
+    for record in content["protocols"].values():
+        record["settings"] = {"sweep_photos": 1000}
+    write_json(tmp_path / "a" / "evaluation.json", content)
+    text = write_page(collect([tmp_path]), tmp_path / "page")[0].read_text()
+    assert "95 % interval that 1,000 photos leave" in text
+
+
+def test_a_baseline_with_a_folder_of_its_own_is_a_baseline_with_its_command(tmp_path: Path) -> None:
+    whole = evaluation("a", 0.9)
+    own = {**whole, "baselines": {}, **whole["baselines"].pop("random")}
+    own["protocols"] = {
+        name: {**record, "command": "clever-hub evaluate random:a"}
+        for name, record in whole["protocols"].items()
+    }
+    other = evaluation("c", 0.5)
+    del other["baselines"]["random"]
+    for name, content in (("a-random", own), ("b", whole), ("c", other)):
+        write_json(tmp_path / name / "evaluation.json", content)
+    found = collect([tmp_path])
+    assert [e.name for e in found.entrants] == ["a", "c", "random resnet18", "16x16 pixels"]
+    assert "clever-hub evaluate random:a\n" in write_page(found, tmp_path / "page")[0].read_text()
+
+
+def test_a_split_that_was_not_trained_is_called_a_control(tmp_path: Path) -> None:
+    for name, split in (("clever", True), ("dino", False), ("old", None)):
+        content = evaluation(name, 0.9)
+        content["model"]["split_trained"] = split
+        write_json(tmp_path / name / "evaluation.json", content)
+    text = write_page(collect([tmp_path]), tmp_path / "page")[0].read_text()
+    assert "*dino*: trained without a split" in text
+    assert text.count("trained without a split") == 1
 
 
 def test_looks_are_the_same_everywhere_and_differ_in_shape_too(field: Field) -> None:

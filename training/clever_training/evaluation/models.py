@@ -115,7 +115,14 @@ class ModelFeatures:
             "identity": self.identity,
             "last_blocks": self.last_blocks,
             "method": config.provenance.get("method"),
+            "split_trained": self._split_trained(),
         }
+
+    def _split_trained(self) -> bool | None:
+        """Whether the training told the parts apart; None when its recipe does not say."""
+        method = (self.model.config.provenance.get("recipe") or {}).get("method") or {}
+        split = len(self.parts) > 1 and self.kind == "model"
+        return method.get("equivariance") if split else None
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """Normalise; the size is already right."""

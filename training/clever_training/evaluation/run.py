@@ -55,7 +55,8 @@ class Evaluation:
             self.splits.validation.stratified(self.profile.validation),
         )
         figures, records = self._measure(lambda _: extractor, splits)
-        for record in records.values():
+        for name, record in records.items():
+            record["settings"] |= self._shares(name, splits)
             record["data"] = {"train": splits.train.describe()}
             record["data"]["validation"] = splits.validation.describe()
         beside = self._baselines(extractor) if baselines else {}
@@ -108,6 +109,15 @@ class Evaluation:
         if self.probe in settings:
             settings["probe"] = self.probe
         return settings
+
+    def _shares(self, name: str, splits: Splits) -> dict[str, int]:
+        """How many photos a protocol uses where it does not use all of the profile's."""
+        found = {}
+        if name in ("sweeps", "invariance", "retrieval", "equivariance"):
+            found["sweep_photos"] = len(splits.validation.stratified(self.profile.sweep))
+        if name == "equivariance":
+            found["pairs"] = len(splits.train.stratified(self.profile.pairs))
+        return found
 
     def _baselines(
         self, extractor: FeatureExtractor

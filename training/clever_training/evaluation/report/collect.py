@@ -86,6 +86,12 @@ class Entrant:
         found = self.records.get(protocol, {}).get("data", {}).get("validation", {}).get("photos")
         return int(found) if found else None
 
+    @property
+    def sweep_photos(self) -> int | None:
+        """How many validation photos were seen at every strength; None in older files."""
+        found = self.records.get("sweeps", {}).get("settings", {}).get("sweep_photos")
+        return int(found) if found else None
+
 
 @dataclass(frozen=True)
 class Field:
@@ -111,7 +117,7 @@ class Field:
     def data(self) -> list[Mapping[str, Any]]:
         """The different pairs of training and validation photos."""
         found: dict[str, Mapping[str, Any]] = {}
-        for entrant in self.models:
+        for entrant in self.entrants:
             for record in entrant.records.values():
                 data = record.get("data", {})
                 found.setdefault(json.dumps(data, sort_keys=True), data)
@@ -150,10 +156,14 @@ def collect(folders: Sequence[str | Path]) -> Field:
     models, baselines = [], []
     for path in evaluations:
         content = read(path)
-        models.append(_entrant(content["model"], content["figures"], content["protocols"], path))
-        for baseline in content["baselines"].values():
-            records = content["protocols"]
-            baselines.append(_entrant(baseline["model"], baseline["figures"], records, path))
+        records = content["protocols"]
+        one = _entrant(content["model"], content["figures"], records, path)
+        # A baseline may have been measured by a command of its own.
+        (baselines if one.is_baseline else models).append(one)
+        baselines += [
+            _entrant(baseline["model"], baseline["figures"], records, path)
+            for baseline in content["baselines"].values()
+        ]
     entrants = [*_named_apart(models), *_named_apart(_merged(baselines))]
     return Field(tuple(entrants), tuple(map(_tuned, tuned)))
 

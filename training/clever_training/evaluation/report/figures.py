@@ -5,10 +5,11 @@ from __future__ import annotations
 import bisect
 import math
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 
-from clever_training.evaluation.report.collect import Entrant, Field
+from clever_training.evaluation.report.collect import Entrant, Field, Value
 from clever_training.evaluation.report.style import (
     PART_LOOKS,
     Look,
@@ -73,7 +74,7 @@ def robustness_figure(field: Field, path: Path, trained: str = "upright") -> Pat
         _finish_sweep(axis, name, label, neutral)
         axis.set_title(_PANELS[name], fontsize=11)
         axis.set_ylabel(_ACCURACY)
-        axis.set_ylim(bottom=0)
+    _from_zero(axes)
     legend_below(figure, axes[0, 0])
     return save(figure, path)
 
@@ -101,8 +102,8 @@ def parts_figure(field: Field, path: Path) -> Path | None:
                 _curve(axis, entrant, where, PART_LOOKS[part], part)
             _finish_sweep(axis, "rotation", SWEEPS["rotation"][0], 0.0)
             axis.set_title(f"{entrant.name}, probe trained on {kind} photos", fontsize=11)
-            axis.set_ylim(bottom=0)
         row[0].set_ylabel(_ACCURACY)
+    _from_zero(axes)
     legend_below(figure, axes[0, 0])
     return save(figure, path)
 
@@ -193,7 +194,7 @@ def _any(entrant: Entrant, protocol: str, prefix: str) -> bool:
 def _curve(
     axis: Axes, entrant: Entrant, where: tuple[str, str, str, str], look: Look, label: str
 ) -> None:
-    """One line with a band of one standard deviation."""
+    """One line, with a band of what chance leaves open."""
     protocol, prefix, part, metric = where
     found = [
         (strength, value)
@@ -204,7 +205,8 @@ def _curve(
         return
     x = [strength for strength, _ in found]
     mean = [value.mean for _, value in found]
-    spread = [value.std or 0 for _, value in found]
+    photos = entrant.sweep_photos if protocol == "sweeps" else None
+    spread = [_open(value, photos) for _, value in found]
     name = prefix.split("/")[-2]
     _gap(SWEEPS[name][1], x, mean, spread)
     axis.plot(
@@ -220,6 +222,24 @@ def _curve(
     low = [m - s for m, s in zip(mean, spread, strict=True)]
     high = [m + s for m, s in zip(mean, spread, strict=True)]
     axis.fill_between(x, low, high, color=look.color, alpha=0.18, linewidth=0)
+
+
+def _open(value: Value, photos: int | None) -> float:
+    """Half a band: of accuracies over so many photos the 95 % interval, else the seeds' spread.
+
+    The seeds share the photos of a sweep: between them an accuracy hardly differs, however few
+    photos it is over.
+    """
+    if photos is None:
+        return value.std or 0.0
+    share = value.mean / 100
+    return 196 * math.sqrt(share * (1 - share) / photos)
+
+
+def _from_zero(axes: Any) -> None:
+    """Once all is drawn: a limit that is set before holds for the panels that share the axis."""
+    for axis in axes.flat:
+        axis.set_ylim(bottom=0)
 
 
 def _gap(neutral: float, x: list[float], mean: list[float], spread: list[float]) -> None:

@@ -20,7 +20,7 @@ def how_measured(field: Field) -> Iterator[Block]:
         The end of the page.
     """
     commands: dict[str, list[str]] = {}
-    for entrant in field.models:
+    for entrant in field.entrants:
         for protocol, record in entrant.records.items():
             commands.setdefault(str(record.get("command")), []).append(protocol)
     for content in field.tuned:
@@ -30,7 +30,7 @@ def how_measured(field: Field) -> Iterator[Block]:
     yield Code("\n".join(f"# {', '.join(dict.fromkeys(p))}\n{c}" for c, p in commands.items()))
     if len(data := field.data()) > 1:
         yield Items(tuple(dict.fromkeys(map(described, data))))
-    records = [record for entrant in field.models for record in entrant.records.values()]
+    records = [record for entrant in field.entrants for record in entrant.records.values()]
     records += [content["protocols"]["finetune"] for content in field.tuned]
     if records:
         yield _environments(records)

@@ -103,6 +103,12 @@ def _opening(field: Field) -> Iterator[Block]:
         "are means over the seeds, ± their standard deviation."
     )
     yield tables.models_table(field)
+    cut = [f"*{e.name}*" for e in field.models if e.model.get("split_trained") is False]
+    if cut:
+        yield Text(
+            f"{' and '.join(cut)}: trained without a split. The parts are the same columns all the "
+            "same: what they differ in, chance made, and the split of the others has to beat that."
+        )
 
 
 def _claims(field: Field, _: Path) -> list[Block]:
@@ -142,6 +148,14 @@ def _paper(field: Field, _: Path) -> list[Block]:
 
 def _curves(field: Field, out: Path) -> list[Block]:
     blocks: list[Block] = []
+    counts = {e.sweep_photos for e in field.having("sweeps")}
+    count = next(iter(counts)) if len(counts) == 1 else None
+    bands = (
+        f"bands are the 95 % interval that {count:,} photos leave; all lines are from the same "
+        "photos"
+        if count
+        else "bands are one standard deviation over the seeds"
+    )
     if path := figures.robustness_figure(field, out / "robustness.png"):
         blocks.append(
             Picture(
@@ -149,7 +163,7 @@ def _curves(field: Field, out: Path) -> list[Block]:
                 "Top-1 accuracy against angle, crop, brightness and blur, a line per model",
                 "Accuracy of a linear probe on the full embedding, trained on upright, undistorted "
                 "photos, against the strength of one transformation. The dotted line marks the "
-                "strength that changes nothing; bands are one standard deviation over the seeds.",
+                f"strength that changes nothing; {bands}.",
             )
         )
     if path := figures.parts_figure(field, out / "robustness-parts.png"):
@@ -158,7 +172,7 @@ def _curves(field: Field, out: Path) -> list[Block]:
                 path,
                 "Top-1 accuracy of each part against the rotation angle",
                 "The same against the angle for each part by itself, with a probe trained on "
-                "upright photos and one trained on rotated photos.",
+                "upright photos and one trained on rotated photos, within ±90°.",
             )
         )
     return blocks
