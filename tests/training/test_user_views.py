@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_it_gets_photo_size_and_a_generator_of_the_key() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(views, _views("corner"), strict=True))
     others = [_views("corner", index)[0] for index in range(1, 5)]
     assert any(not np.array_equal(views[0], other) for other in others)
+
+
+def test_the_example_in_the_readme_makes_views(repository: Path, tmp_path: Path) -> None:
+    text = (repository / "training" / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n# my_views\.py\n(.*?)```", text, re.DOTALL)
+    name = re.search(r"`views: {aug: my_views:(\w+)}`", text)
+    assert code is not None
+    assert name is not None
+    (tmp_path / "from_readme.py").write_text(code[1])
+    recipe = ViewsRecipe(aug=f"from_readme:{name[1]}", local_count=1)
+    views = [make_views(PHOTO, recipe, SIZES, (0, 0, index))[0] for index in range(4)]
+    assert [view.shape for view in views[0]] == [(16, 16, 3), (16, 16, 3), (8, 8, 3)]
+    assert any(not np.array_equal(views[0][0], other[0]) for other in views[1:])
 
 
 def test_it_may_ask_for_the_number_of_the_view() -> None:
