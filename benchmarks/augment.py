@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
 import torch
+from results import machine, write_section
 
 from clever_training.decode import EncodedPhoto
 from clever_training.recipe import ViewsRecipe
@@ -75,19 +75,6 @@ def report(files: list[bytes]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_section(path: Path, name: str, text: str) -> None:
-    """Replace what is between a section's markers in a file, or append the section."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    section = f"{begin}\n{text}{end}\n"
-    content = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end) + "\n", re.DOTALL)
-    if pattern.search(content):
-        content = pattern.sub(lambda _: section, content)
-    else:
-        content = f"{content.rstrip()}\n\n{section}"
-    path.write_text(content, encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -104,8 +91,9 @@ def main() -> None:
     print(text)
     if options.out:
         command = f"python benchmarks/augment.py <folder of full-size photos> --count {len(files)}"
+        about = machine("opencv-python-headless", "torchvision", "pillow")
         title = "## Views: the fast backend against the published pipeline\n\n"
-        write_section(options.out, "augment", f"{title}`{command}`\n\n{text}")
+        write_section(options.out, "augment", f"{title}`{command}`; {about}.\n\n{text}")
 
 
 if __name__ == "__main__":
