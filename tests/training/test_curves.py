@@ -77,9 +77,12 @@ def test_a_schedule_is_drawn_as_it_is_and_averages_are_said_to_be_averages(
 ) -> None:
     """A warm-up that is averaged would start above 0 and bend where the schedule has a corner."""
     sheets: list[Figure] = []
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, path, **_: (sheets.append(figure), path.touch())
-    )
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        sheets.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
     run = read_run(_write(tmp_path / "run", 60))
     curves.draw([run], tmp_path / "a.png")
     curves.draw([read_run(_write(tmp_path / "short", 10))], tmp_path / "b.png")
