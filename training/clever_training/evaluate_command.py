@@ -111,7 +111,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         path = write(folder, content)
         for table in tables(content):
             output().print(table)
-        Console(stderr=True).print(f"Wrote {path}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", highlight=False)
 
 
 def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:

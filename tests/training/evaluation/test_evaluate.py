@@ -75,6 +75,18 @@ def test_the_command_writes_every_figure_and_what_made_it(
     assert "pixels" in printed
 
 
+def test_a_log_file_has_a_line_for_each_step_to_the_end(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "out", "pixels:4", data=photo_folder, protocols="knn,collapse", baselines=False)
+    assert capsys.readouterr().err.splitlines()[:4] == [
+        " 40%  pixels, seed 0, knn",
+        " 80%  pixels, seed 0, collapse",
+        " 90%  pixels, seed 1, knn",
+        "100%  pixels, seed 1, collapse",
+    ]
+
+
 def test_the_same_command_gives_the_same_figures(
     model_folder: Path, photo_folder: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,11 @@ from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, r
 from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
 from clever_training.evaluation.results import Figures
 
+# What the report of steps in all begins with, before what was done last.
+IN_ALL = "in all: "
+# The first seed computes what all seeds share, several times as much as is left for each other.
+FIRST_SEED = 4
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -54,12 +59,13 @@ class Evaluation:
             self.splits.train.stratified(self.profile.train),
             self.splits.validation.stratified(self.profile.validation),
         )
-        figures, records = self._measure(lambda _: extractor, splits)
+        beside = self._baselines(extractor) if baselines else {}
+        steps = self._steps(1 + len(beside))
+        figures, records = self._measure(lambda _: extractor, splits, steps)
         for name, record in records.items():
             record["settings"] |= self._shares(name, splits)
             record["data"] = {"train": splits.train.describe()}
             record["data"]["validation"] = splits.validation.describe()
-        beside = self._baselines(extractor) if baselines else {}
         return {
             "schema_version": results.SCHEMA_VERSION,
             "model": extractor.describe(),
@@ -67,13 +73,29 @@ class Evaluation:
             "baselines": {
                 name: {"model": make(self.seeds[0]).describe(), "figures": measured}
                 for name, make in beside.items()
-                for measured, _ in [self._measure(make, splits)]
+                for measured, _ in [self._measure(make, splits, steps)]
             },
             "protocols": records,
         }
 
+    def _steps(self, models: int) -> Callable[[str, int], None]:
+        """Reports how far all of it is: what was done, and how much that weighs."""
+        total = models * len(self.protocols) * (FIRST_SEED + len(self.seeds) - 1)
+        done = 0
+
+        def step(what: str, weight: int) -> None:
+            nonlocal done
+            done += weight
+            self.store.report(IN_ALL + what, done, total)
+
+        step("", 0)
+        return step
+
     def _measure(
-        self, make: Callable[[int], FeatureExtractor], splits: Splits
+        self,
+        make: Callable[[int], FeatureExtractor],
+        splits: Splits,
+        step: Callable[[str, int], None],
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """The figures of every protocol, and how each was made."""
         runs: dict[str, list[Figures]] = {name: [] for name in self.protocols}
@@ -89,6 +111,7 @@ class Evaluation:
                 started = time.monotonic()
                 runs[name].append(PROTOCOLS[name].run(context))
                 seconds[name] += time.monotonic() - started
+                step(f"{label} {name}", FIRST_SEED if seed == self.seeds[0] else 1)
         figures = {name: results.summarize(found) for name, found in runs.items()}
         return figures, {name: self._record(name, seconds[name]) for name in self.protocols}
 

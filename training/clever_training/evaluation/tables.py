@@ -12,11 +12,14 @@ from rich.table import Table
 
 from clever_training.evaluation.features import Report
 from clever_training.evaluation.protocols import PROTOCOLS, Protocol
+from clever_training.evaluation.run import IN_ALL
 
 
 @contextmanager
 def progress_report(console: Console) -> Iterator[Report]:
-    """Show a bar with the time left for each feature matrix that is computed.
+    """Show a bar with the time left for all of it, and one for each feature matrix and fit.
+
+    Where there is no terminal, a line for each protocol of each model and seed.
 
     Args:
         console: Where to, standard error as a rule.
@@ -30,10 +33,18 @@ def progress_report(console: Console) -> Iterator[Report]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    # Steps of all of it may be minutes apart: over rich's own half minute they have no speed.
+    with Progress(
+        *columns, console=console, transient=True, speed_estimate_period=3600
+    ) as progress:
         tasks: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int) -> None:
+            if label.startswith(IN_ALL):
+                if done and not console.is_terminal:
+                    line = f"{done / total:4.0%}  {label.removeprefix(IN_ALL)}"
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+                label = IN_ALL.rstrip(": ")
             if label not in tasks:
                 tasks[label] = progress.add_task(label, total=total)
             progress.update(tasks[label], completed=done, visible=done < total)
