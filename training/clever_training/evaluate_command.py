@@ -94,8 +94,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     for model, extractor, own in zip(models, extractors, folders, strict=True):
         options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
         options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
-        options["probe"] = None if probe == "lbfgs" else probe
         folder = out if len(models) == 1 else out / own
+        options |= {"probe": None if probe == "lbfgs" else probe, "out": folder}
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)
             evaluation = Evaluation(
@@ -107,7 +107,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
                 command_line("evaluate", model, options, baselines=baselines),
                 "sgd" if probe == "sgd" else "lbfgs",
             )
-            content = evaluation.run(extractor, baselines)
+            try:
+                content = evaluation.run(extractor, baselines)
+            except KeyboardInterrupt:
+                kept = f"Stopped; the features so far are kept in {store.folder}"
+                typer.echo(f"{kept}: the same command need not compute them again", err=True)
+                raise typer.Exit(130) from None
         path = write(folder, content)
         for table in tables(content):
             output().print(table)

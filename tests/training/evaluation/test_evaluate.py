@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import typer
 
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.torch_model import CleverModel
@@ -17,6 +18,7 @@ from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
 from clever_training.evaluation.protocols import PROFILES, PROTOCOLS, Context, chosen, run_knn
+from clever_training.evaluation.run import Evaluation
 
 
 def run(out: Path, *models: str, data: Path, **options: Any) -> None:
@@ -63,7 +65,7 @@ def test_the_command_writes_every_figure_and_what_made_it(
     record = content["protocols"]["knn"]
     assert record["command"] == (
         f"clever-hub evaluate {model_folder} --data {photo_folder} --protocols knn,invariance "
-        "--profile quick --seeds 2"
+        f"--profile quick --seeds 2 --out {tmp_path / 'out'}"
     )
     assert record["data"]["train"]["photos"] == 60
     assert len(record["data"]["validation"]["fingerprint"]) == 64
@@ -85,6 +87,23 @@ def test_a_log_file_has_a_line_for_each_step_to_the_end(
         " 90%  pixels, seed 1, knn",
         "100%  pixels, seed 1, collapse",
     ]
+
+
+def test_ctrl_c_says_what_is_kept(
+    photo_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluation, "run", interrupted)
+    with pytest.raises(typer.Exit) as stopped:
+        run(tmp_path / "out", "pixels:4", data=photo_folder)
+    assert stopped.value.exit_code == 130
+    assert str(tmp_path / "cache") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_command_gives_the_same_figures(
