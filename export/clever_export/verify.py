@@ -104,7 +104,7 @@ def verify(
         work = [(name, size) for name in found for size in BATCH_SIZES]
         progress(f"comparing {len(found)} readers", 0, len(work) + 1)
         expected = next(iter(found.values()))(paths, 4)
-        agreements = []
+        agreements: list[Agreement] = []
         for name, size in work:
             progress(f"comparing {len(found)} readers", len(agreements) + 1, len(work) + 1)
             vectors = found[name](paths, size)
@@ -220,8 +220,9 @@ def _transformers(folder: Path) -> Reader:
 @contextmanager
 def _no_bar_of_transformers() -> Iterator[None]:
     """Two bars on one terminal tear each other apart."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

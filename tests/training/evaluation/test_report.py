@@ -289,7 +289,12 @@ def test_no_panel_cuts_off_what_another_panels_axis_had_no_room_for(
                 metrics["top1"]["mean"] *= 1.5 if "rotated" in condition else 0.2
         write_json(tmp_path / name / "evaluation.json", content)
     drawn: list[Any] = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or path)
+
+    def keep(figure: Any, path: Path) -> Path:
+        drawn.append(figure)
+        return path
+
+    monkeypatch.setattr(figures, "save", keep)
     draw(collect([tmp_path]), tmp_path / "a.png")
     for axis in drawn[0].axes:
         low, high = axis.get_ylim()

@@ -153,7 +153,8 @@ def collect(folders: Sequence[str | Path]) -> Field:
             )
         evaluations += [path for path in found if path.name != FINETUNE_NAME]
         tuned += [path for path in found if path.name == FINETUNE_NAME]
-    models, baselines = [], []
+    models: list[Entrant] = []
+    baselines: list[Entrant] = []
     for path in evaluations:
         content = read(path)
         records = content["protocols"]
