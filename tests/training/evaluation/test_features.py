@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from clever_hub.torch_model import CleverModel
 from clever_training.evaluation import features as features_module
-from clever_training.evaluation.data import Splits
+from clever_training.evaluation.data import Photos, Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
 from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation, Rotate
@@ -98,6 +99,33 @@ def test_neither_batch_size_nor_subset_changes_a_photos_features(
     subset = splits.validation.stratified(8)
     few = store.features(extractor, subset, ROTATED)
     np.testing.assert_allclose(few, whole[subset.indices], rtol=1e-4, atol=1e-5)
+
+
+def test_a_photo_is_decoded_once_for_all_perturbations_as_far_as_memory_goes(
+    tiny_model: CleverModel, splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    plain = type(splits.validation).__getitem__
+
+    def counting(self: Photos, position: int) -> Image.Image:
+        decoded.append(position)
+        return plain(self, position)
+
+    monkeypatch.setattr(type(splits.validation), "__getitem__", counting)
+    extractor = ModelFeatures(tiny_model, "tiny")
+    side = extractor.preprocessing.crop_size
+    found = []
+    for kept in (24, 10, 0):
+        monkeypatch.setattr(features_module, "KEPT_BYTES", kept * 3 * side * side)
+        store = FeatureStore(tmp_path / str(kept))
+        decoded.clear()
+        store.features(extractor, splits.validation, PLAIN)
+        found.append(store.features(extractor, splits.validation.stratified(12), ROTATED))
+        assert len(store._kept) == kept
+        if kept in (24, 0):
+            assert len(decoded) == (24 if kept else 36)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_progress_is_reported_to_the_end_and_no_temporary_file_stays(

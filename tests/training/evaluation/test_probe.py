@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from clever_training.evaluation import probe
 from clever_training.evaluation.probe import L2_GRID, fit_probe, logistic_fit
 
 
@@ -69,6 +70,29 @@ def test_regularisation_is_chosen_by_what_is_noise() -> None:
     assert hard >= 0.1
     assert easy.chosen["l2"] in L2_GRID
     assert easy.accuracy(features, classes) == 100
+
+
+def test_the_last_fit_starts_where_the_chosen_one_ended_and_ends_in_the_optimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, labels = planted(2.0, seed=1)
+    starts = []
+
+    def recording(*args: Any, start: Any = None, **options: Any) -> Any:
+        starts.append(start)
+        return logistic_fit(*args, start=start, **options)
+
+    monkeypatch.setattr(probe, "logistic_fit", recording)
+    fitted = fit_probe(features, labels, 10)
+    assert starts[0] is None
+    assert starts[-1] is not None
+    x = (features - features.mean(0)) / features.std(0)
+    cold = logistic_fit(
+        torch.from_numpy(x), torch.from_numpy(labels), 10, fitted.chosen["l2"], max_iterations=500
+    )
+    ours = torch.from_numpy(fitted.scores(features)).softmax(1)
+    theirs = (torch.from_numpy(x) @ cold[:-1] + cold[-1]).softmax(1)
+    assert float((ours - theirs).abs().max()) < 0.02
 
 
 def test_scale_and_offset_of_the_features_do_not_matter() -> None:

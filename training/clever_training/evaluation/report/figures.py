@@ -103,6 +103,8 @@ def parts_figure(field: Field, path: Path) -> Path | None:
             _finish_sweep(axis, "rotation", SWEEPS["rotation"][0], 0.0)
             axis.set_title(f"{entrant.name}, probe trained on {kind} photos", fontsize=11)
         row[0].set_ylabel(_ACCURACY)
+    for axis in axes[:-1].flat:  # their numbers are those of the last row
+        axis.set_xlabel("")
     _from_zero(axes)
     legend_below(figure, axes[0, 0])
     return save(figure, path)
