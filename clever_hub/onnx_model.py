@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from clever_hub.config import ModelConfig
+from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Variant
@@ -99,6 +99,7 @@ class OnnxModel(EncoderMixin):
         session = self._open()
         if variant is None:
             _check_hash(session, digest, folder)
+        _check_config(session, self.config, folder)
         self._session: tuple[int, onnxruntime.InferenceSession] = (os.getpid(), session)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> OnnxOutput:
@@ -248,6 +249,18 @@ def load(
     chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
     _check_available(chosen)
     return OnnxModel(folder, source, chosen, threads)
+
+
+def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, folder: Path) -> None:
+    """An edited config.json would cut or prepare otherwise than the graph does."""
+    graph = read_graph_config(session)
+    for key in ("num_features", "invariant_dim", "preprocessing"):
+        here, there = getattr(config, key), getattr(graph, key)
+        if here != there:
+            raise ModelFormatError(
+                f"{folder / CONFIG_NAME}: {key} is {here}, {GRAPH_NAME} was made with {there}. "
+                "Fetch the folder again, or export it again with clever_export"
+            )
 
 
 def read_graph_config(session: onnxruntime.InferenceSession) -> ModelConfig:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 import clever_hub
-from clever_hub.errors import ConfigError, DeviceError
+from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.onnx_model import OnnxModel
 
 Exported = Callable[..., Path]
@@ -126,6 +128,18 @@ def test_a_provider_that_is_not_there_is_an_error_with_advice(
 def test_the_thread_count_is_the_sessions(exported: Exported) -> None:
     model = clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", threads=3)
     assert model._here().get_session_options().intra_op_num_threads == 3
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_features", 4096), ("invariant_dim", 60)])
+def test_a_config_that_is_not_the_graphs_is_refused(
+    key: str, value: int, exported: Exported, tmp_path: Path
+) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(exported("test_resnet"), folder)
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(ModelFormatError, match=rf"{key} is {value}, model\.onnx was made with"):
+        clever_hub.from_pretrained(folder, backend="onnx")
 
 
 def test_a_batch_of_another_shape_or_type_is_refused(model: OnnxModel) -> None:
