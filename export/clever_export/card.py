@@ -18,6 +18,7 @@ from clever_export.card_text import (
     CITATION,
     READING,
     SNIPPETS,
+    earlier_training,
     method_name,
     method_text,
     recipe_line,
@@ -186,6 +187,7 @@ def _summary(config: ModelConfig) -> str:
         )
     if start := started_from(provenance):
         facts.append(f"- **Started from** {start}: its training comes on top of the above")
+        facts[-1] += earlier_training(provenance.get("start"))
     intro = (
         "An image backbone pre-trained without labels whose embedding has two parts: an "
         "*invariant* one, to stay the same when the photo is turned, cropped or recoloured, and an "

@@ -177,6 +177,26 @@ def started_from(provenance: Mapping[str, Any]) -> str | None:
     return parts[-1] if re.match(r"[/\\\\~.]|\w:", str(init)) and parts else str(init)
 
 
+def earlier_training(start: object) -> str:
+    """How much training a model's start had seen.
+
+    Args:
+        start: The provenance's ``start``.
+
+    Returns:
+        The rest of a sentence; empty when it is not known.
+
+    Example:
+        >>> earlier_training({"epochs": 15.0, "hours": 1.418, "start": {"init": "random"}})
+        ', 15 epochs in 1.42 hours'
+    """
+    if not isinstance(start, Mapping) or not {"epochs", "hours"} <= start.keys():
+        return ""
+    said = f", {start['epochs']:g} epochs in {start['hours']:.3g} hours"
+    earlier = earlier_training(start.get("start"))
+    return f"{said}, which began with{earlier.removeprefix(',')}" if earlier else said
+
+
 def recipe_line(provenance: Mapping[str, Any]) -> str:
     """The recipe in a sentence.
 

@@ -202,8 +202,10 @@ def test_what_the_training_started_from_is_said(folder: Path) -> None:
     content = json.loads(path.read_text())
     assert "Started from" not in make_card(folder)
     content["provenance"] |= {"started_from": "clever-resnet18", "hardware": "2 CPU cores"}
+    content["provenance"]["start"] = {"epochs": 3.0, "hours": 1.5, "start": {"init": "random"}}
     write_json(path, content)
-    assert "**Started from** clever-resnet18" in make_card(folder)
+    assert "**Started from** clever-resnet18: its training comes on top" in make_card(folder)
+    assert "of the above, 3 epochs in 1.5 hours\n" in make_card(folder)
     assert "**Training** 3.5 epochs, 2 hours on 2 CPU cores" in make_card(folder)
 
 

@@ -61,6 +61,7 @@ class TestStart:
             "init": "clever-resnet18",
             "name": "clever-resnet18",
             "weights_sha256": model.source.weights_sha256,
+            **{key: model.config.provenance[key] for key in ("epochs", "hours", "start")},
         }
 
     def test_another_architecture_is_refused(self) -> None:
@@ -112,6 +113,9 @@ class TestStart:
             "init": str(folder),
             "name": "tiny",
             "weights_sha256": source.weights_sha256,
+            "epochs": 0.333,
+            "hours": clever_hub.from_pretrained(folder).config.provenance["hours"],
+            "start": {"init": "random"},
         }
 
 

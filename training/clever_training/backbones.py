@@ -69,9 +69,13 @@ def create_backbone(
     return backbone
 
 
+# Of a model that another starts from: its training is part of the other's.
+_HISTORY = ("epochs", "hours", "start")
+
+
 def start_backbone(
     architecture: str, model_args: dict[str, Any], drop_path: float, init: str
-) -> tuple[nn.Module, dict[str, str]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """A backbone with the weights that a run starts from.
 
     Args:
@@ -82,7 +86,8 @@ def start_backbone(
 
     Returns:
         The backbone, and where its weights are from: ``init`` and, unless they are random,
-        ``name`` and ``weights_sha256``, for the provenance.
+        ``name`` and ``weights_sha256``, for the provenance; of a clever model also its own
+        ``epochs``, ``hours`` and ``start``, as far as it knows them.
 
     Raises:
         ConfigError: When the clever model is of another architecture, or does not fit.
@@ -101,7 +106,7 @@ def start_backbone(
 
 def _from_clever_model(
     architecture: str, model_args: dict[str, Any], drop_path: float, init: str
-) -> tuple[nn.Module, dict[str, str]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     from clever_hub.pretrained import from_pretrained
 
     model = from_pretrained(init)
@@ -120,8 +125,12 @@ def _from_clever_model(
             f"model_args {model_args}; its own are {dict(config.model_args)}: {error}"
         ) from error
     digest = model.source.weights_sha256 if model.source else None
-    record = {"init": init, "name": config.name}
-    return backbone, {**record, "weights_sha256": digest or weights_sha256(backbone.state_dict())}
+    return backbone, {
+        "init": init,
+        "name": config.name,
+        "weights_sha256": digest or weights_sha256(backbone.state_dict()),
+        **{key: config.provenance[key] for key in _HISTORY if key in config.provenance},
+    }
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

@@ -120,7 +120,7 @@ class Clever(nn.Module):
     ) -> None:
         super().__init__()
         self.global_count = global_count
-        self.start: dict[str, str] = {"init": "random"}
+        self.start: dict[str, Any] = {"init": "random"}
         split = invariant_dim < num_features
         self.objective = objective
         self.weights = weights or LossWeights()
