@@ -49,6 +49,21 @@ def test_the_report_holds_the_resolved_recipe(foresight: Foresight) -> None:
         assert word in report
 
 
+@pytest.mark.parametrize(
+    ("max_steps", "stages"),
+    [(6, [(ViewSizes(32, 24), 1.0)]), (10, [(ViewSizes(32, 24), 0.9), (ViewSizes(40, 24), 0.1)])],
+)
+def test_a_trial_of_a_few_steps_is_foreseen_as_such(
+    max_steps: int, stages: list[tuple[ViewSizes, float]], photo_folder: Path, tiny_recipe: Make
+) -> None:
+    growth = [{"after": 0.75, "global_size": 40}]
+    recipe = tiny_recipe("dino", views__growth=growth, run__max_steps=max_steps)
+    seen = foresee(recipe, str(photo_folder))
+    assert seen.steps == max_steps
+    assert [stage.sizes for stage in seen.stages] == [sizes for sizes, _ in stages]
+    assert [stage.share for stage in seen.stages] == pytest.approx([share for _, share in stages])
+
+
 @pytest.mark.parametrize(("workers", "hours"), [(0, 3.0), (1, 2.0), (4, 1.0)])
 def test_duration_follows_the_slower_of_loading_and_training(
     workers: int, hours: float, foresight: Foresight

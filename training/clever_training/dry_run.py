@@ -132,7 +132,11 @@ def foresee(recipe: Recipe, data: str, *, image_column: str | None = None) -> Fo
     learner.prepare()
     order = make_order(recipe, photos, None, 0)
     total = recipe.run.epochs * order.steps_per_epoch
-    stages = [_measure(recipe, photos, learner, sizes, share) for sizes, share in _shares(recipe)]
+    steps = min(total, recipe.run.max_steps or total)
+    stages = [
+        _measure(recipe, photos, learner, sizes, share)
+        for sizes, share in _shares(recipe, steps / total)
+    ]
     memory = {"of this process at its largest": _resident()}
     if torch.cuda.is_available():
         memory["of the accelerator at its largest"] = torch.cuda.max_memory_allocated()
@@ -141,7 +145,7 @@ def foresee(recipe: Recipe, data: str, *, image_column: str | None = None) -> Fo
         recipe,
         len(photos),
         world_size(),
-        total,
+        steps,
         _parameters(learner),
         views * recipe.run.batch_size // world_size(),
         stages,
@@ -149,12 +153,13 @@ def foresee(recipe: Recipe, data: str, *, image_column: str | None = None) -> Fo
     )
 
 
-def _shares(recipe: Recipe) -> list[tuple[ViewSizes, float]]:
-    """The sizes that a run goes through, each with its share of it."""
-    begins = sorted({0.0, *(step.after for step in recipe.views.growth)})
-    ends = [*begins[1:], 1.0]
+def _shares(recipe: Recipe, stop: float = 1.0) -> list[tuple[ViewSizes, float]]:
+    """The sizes that a run goes through until this much of it, each with its share of that."""
+    steps = (step.after for step in recipe.views.growth)
+    begins = sorted({0.0, *(after for after in steps if after < stop)})
+    ends = [*begins[1:], stop]
     return [
-        (sizes_at(recipe.views, begin), end - begin)
+        (sizes_at(recipe.views, begin), (end - begin) / stop)
         for begin, end in zip(begins, ends, strict=True)
     ]
 
