@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +36,9 @@ _SESSION_CONFIG = {
     "session.dynamic_block_base": "4",
 }
 
+# The sessions of this process.
+_SESSIONS: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
+
 Provider = str | tuple[str, dict[str, Any]]
 
 
@@ -58,7 +63,9 @@ class OnnxModel(EncoderMixin):
     """A model folder run by ONNX Runtime, with the ``encode`` of the torch backend.
 
     May be shared between threads, pickled into spawned workers, and used after a fork: a session
-    belongs to one process, so another process opens its own.
+    belongs to one process, so another process opens its own. A forked child that runs to the end of
+    its interpreter, as those of multiprocessing do not, hangs there once onnxruntime 1.32 is
+    imported, with or without this class: end it with ``os._exit``, or import after the fork.
 
     Attributes:
         config: What the model is.
@@ -90,7 +97,9 @@ class OnnxModel(EncoderMixin):
         """
         self.config = ModelConfig.load(folder)
         self.preprocessor = Preprocessor(self.config.preprocessing)
-        self._folder, self._providers, self._threads = folder, list(providers), threads
+        # A forked child may have moved elsewhere before it opens a session of its own.
+        self._folder = folder.absolute()
+        self._providers, self._threads = list(providers), threads
         self._lock = threading.Lock()
         variant = Variant.of(self.config)
         self._variant = variant or Variant("fp32", PIXEL_VALUES, {})
@@ -162,6 +171,7 @@ class OnnxModel(EncoderMixin):
             raise ModelFormatError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"
             ) from error
+        _SESSIONS.add(session)
         self._check_provider(session)
         return session
 
@@ -184,6 +194,22 @@ class OnnxModel(EncoderMixin):
         self.__dict__.update(state)
         self._lock = threading.Lock()
         self._session = (os.getpid(), self._open())
+
+
+def _keep_inherited_sessions() -> None:
+    """In a forked child, never take a session of the parent apart.
+
+    That would wait, forever, for the threads of its pool, which the fork has left behind
+    (https://github.com/microsoft/onnxruntime/pull/31961). So each gets a reference that nobody
+    gives back.
+    """
+    for session in list(_SESSIONS):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    _SESSIONS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
 def _sha256_of_weights(folder: Path) -> str:
