@@ -59,11 +59,22 @@ def _link(folder: Path) -> None:
     (folder / "README.md").symlink_to("/etc/hostname")
 
 
-def test_a_config_that_was_edited_after_it_was_verified_is_named(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("invariant_dim", 75, r"invariant_dim is 75, model\.onnx was made with 76"),
+        (
+            "model_args",
+            {"drop_path_rate": 0.1},
+            r"config\.json is not what was exported, in model_args\. Export",
+        ),
+    ],
+)
+def test_a_config_that_was_edited_after_it_was_verified_is_named(
+    key: str, value: object, message: str, folder: Path
+) -> None:
     path = folder / "config.json"
-    content = json.loads(path.read_text())
-    write_json(path, {**content, "invariant_dim": content["invariant_dim"] - 1})
-    message = r"config\.json is not what was exported, in invariant_dim\. Export"
+    write_json(path, {**json.loads(path.read_text()), key: value})
     with pytest.raises(ModelFormatError, match=message):
         check_folder(folder)
 
