@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
-from clever_hub.weights import sha256_of
+from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 VARIANT_KEY = "variant"
 GRAPH_NAME = "model.onnx"
@@ -99,6 +99,23 @@ class Variant:
                 )
         return self.files.get(DATA_NAME, self.files[GRAPH_NAME])
 
+    def weights_file(self, folder: Path) -> Path:
+        """The file that holds the weights."""
+        return folder / (DATA_NAME if DATA_NAME in self.files else GRAPH_NAME)
+
+    def describe_input(self, size: int) -> str:
+        """What the graph takes, for people.
+
+        Args:
+            size: Side of the images in pixels.
+
+        Returns:
+            Name, type and shape.
+        """
+        if self.input == PIXELS:
+            return f"{PIXELS}, uint8 (batch, {size}, {size}, 3), red green blue"
+        return f"{PIXEL_VALUES}, float32 (batch, 3, {size}, {size}), normalised"
+
     def feed(
         self, pixel_values: NDArray[np.float32], preprocessing: PreprocessingConfig
     ) -> dict[str, NDArray[Any]]:
@@ -146,3 +163,27 @@ class Variant:
         """The same with the hashes of a folder's files."""
         names = [name for name in (GRAPH_NAME, DATA_NAME) if (folder / name).is_file()]
         return replace(self, files={name: sha256_of(folder / name) for name in names})
+
+
+def check_graph_beside(folder: Path, digest: str) -> None:
+    """Refuse a weights file that changed since the graph beside it was made to point into it.
+
+    Args:
+        folder: A model folder, with a graph or without.
+        digest: SHA-256 of its weights file.
+
+    Raises:
+        ModelFormatError: When the graph names the hash of another file.
+    """
+    graph = folder / GRAPH_NAME
+    if not graph.is_file() or graph.stat().st_size > MAX_GRAPH_BYTES:
+        return
+    # It holds the hash as text; searching for it spares a dependency on onnx. A graph without the
+    # key is another tool's, and says nothing about the weights file.
+    content = graph.read_bytes()
+    if HASH_KEY.encode() in content and digest.encode() not in content:
+        raise ModelFormatError(
+            f"{folder / WEIGHTS_NAME}: changed since {GRAPH_NAME} beside it was made, or damaged. "
+            f"Fetch the folder again; or, if these weights are meant, remove {GRAPH_NAME}, and "
+            "export the folder again for the other readers"
+        )

@@ -21,7 +21,7 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError, suggest
 from clever_hub.files import atomic_path, to_json
-from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, MAX_GRAPH_BYTES, VARIANT_KEY
+from clever_hub.onnx_variant import GRAPH_NAME, VARIANT_KEY, check_graph_beside
 from clever_hub.preprocess import Preprocessor
 from clever_hub.resolve import Source
 from clever_hub.tokens import embed_tokens, token_grid
@@ -218,12 +218,7 @@ def load(
     assert model.source is not None
     digest = str(model.source.weights_sha256)
     model.source = source.verified(digest)
-    if _belongs_to_other_weights(folder / GRAPH_NAME, digest):
-        raise ModelFormatError(
-            f"{folder / WEIGHTS_NAME}: changed since {GRAPH_NAME} beside it was made, or damaged. "
-            f"Fetch the folder again; or, if these weights are meant, remove {GRAPH_NAME}, and "
-            "export the folder again for the other readers"
-        )
+    check_graph_beside(folder, digest)
     return model
 
 
@@ -275,16 +270,6 @@ def _check_graph(folder: Path, content: bytes) -> None:
             f"{graph}: belongs to other weights than those to be written beside it. Choose another "
             "folder, or remove it and export it again"
         )
-
-
-def _belongs_to_other_weights(graph: Path, digest: str) -> bool:
-    """Whether a graph that points into a weights file names the hash of another one."""
-    # It holds the hash as text; searching for it spares a dependency on onnx. A graph without the
-    # key is another tool's, and says nothing about the weights file.
-    if not graph.is_file() or graph.stat().st_size > MAX_GRAPH_BYTES:
-        return False
-    content = graph.read_bytes()
-    return HASH_KEY.encode() in content and digest.encode() not in content
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from clever_hub.cli.console import file_size, output, shown
 from clever_hub.cli.options import Model, Revision
 from clever_hub.config import ModelConfig
+from clever_hub.onnx_variant import VARIANT_KEY, Variant, check_graph_beside
 from clever_hub.resolve import resolve
 from clever_hub.weights import WEIGHTS_NAME, Weights
 from clever_hub.zoo import ModelInfo, evaluation, means, model_info
@@ -29,15 +30,22 @@ def run(
     Example: `clever-hub info clever-resnet18`
     """
     folder, source = resolve(model, revision=revision)
-    info = model_info(folder)
     config = ModelConfig.load(folder)
-    with Weights(folder / WEIGHTS_NAME) as weights:
-        sha256 = weights.sha256()
+    variant = Variant.of(config)
+    if variant is None:
+        info = model_info(folder)
+        with Weights(folder / WEIGHTS_NAME) as weights:
+            sha256 = weights.sha256()
+        check_graph_beside(folder, sha256)
+    else:
+        sha256 = variant.check(folder)
+        info = model_info(folder, size_bytes=variant.weights_file(folder).stat().st_size)
     source.verified(sha256)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for key, value in _rows(info, config):
+    rows = [*_rows(info, config), *(_variant_rows(variant, config) if variant else ())]
+    for key, value in rows:
         table.add_row(shown(key), shown(value))
     table.add_row("folder", shown(str(folder)))
     if source.revision:
@@ -73,6 +81,17 @@ def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield from _flat("trained", provenance)
     if "recipe" in config.provenance:
         yield "trained · recipe", "in config.json, under provenance"
+
+
+def _variant_rows(variant: Variant, config: ModelConfig) -> Iterator[tuple[str, str]]:
+    yield "variant", f'{variant.precision}, for ONNX Runtime alone: backend="onnx"'
+    yield "input", variant.describe_input(config.preprocessing.crop_size)
+    entry = config.extra[VARIANT_KEY]
+    origin = _mapping(entry.get("of"))
+    yield "made from", f"{origin.get('name', config.name)} {origin.get('weights_sha256', '')}"
+    yield from _flat("calibration images", entry.get("calibration_images"))
+    # Of held-out photos, against the model that it was made from.
+    yield from _flat("fidelity", _mapping(entry.get("fidelity")))
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:

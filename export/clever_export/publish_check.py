@@ -18,6 +18,7 @@ from clever_export.verify import REPORT_NAME
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
 from clever_hub.onnx_model import read_graph_config
+from clever_hub.onnx_variant import Variant
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"
@@ -44,7 +45,8 @@ def check_folder(folder: str | Path) -> list[Path]:
         Its files, sorted by name.
 
     Raises:
-        ModelFormatError: Lists everything that is wrong, with what to do.
+        ModelFormatError: Lists everything that is wrong, with what to do; or the folder is a
+            variant.
 
     Example:
         >>> [path.name for path in check_folder("my-model")]  # doctest: +SKIP
@@ -53,6 +55,7 @@ def check_folder(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ModelFormatError(f"{folder}: expected a model folder, found none")
+    _refuse_variant(folder)
     paths = sorted(folder.iterdir())
     problems = list(_file_problems(folder, paths))
     if not problems:  # the rest reads the files
@@ -62,6 +65,22 @@ def check_folder(folder: str | Path) -> list[Path]:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ModelFormatError(f"{folder}: not ready to be published\n{listed}")
     return paths
+
+
+def _refuse_variant(folder: Path) -> None:
+    """A repository has the weights that all readers share; a variant has one reader."""
+    try:
+        config = ModelConfig.load(folder)
+        variant = Variant.of(config)
+    except ModelFormatError:
+        return  # loading says more
+    if variant is not None:
+        raise ModelFormatError(
+            f"{folder}: is an ONNX variant ({variant.precision}) of {config.name}, for machines "
+            "of your own: copy the folder there as it is. Publish the model that it was made from; "
+            "whoever wants a variant makes it from that with `clever-hub export user/name --out "
+            "DIR` and the same options"
+        )
 
 
 def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:

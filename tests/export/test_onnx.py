@@ -14,10 +14,12 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from typer.testing import CliRunner
 
 import clever_hub
 from clever_export.onnx import _point_into, check_graph, export_onnx
 from clever_export.verify import verify
+from clever_hub.cli.app import app
 from clever_hub.errors import ModelFormatError
 from clever_hub.onnx_model import read_graph_config
 from clever_hub.weights import Weights
@@ -195,6 +197,9 @@ class TestDamage:
             ModelFormatError, match=r"safetensors: changed since model\.onnx beside"
         ):
             clever_hub.from_pretrained(folder)
+        result = CliRunner().invoke(app, ["info", str(folder)])
+        assert result.exit_code == 1
+        assert "changed since model.onnx beside" in " ".join(result.output.split())
         # The way that the messages name.
         export_onnx(folder)
         found = [clever_hub.from_pretrained(folder, backend=name) for name in ("torch", "onnx")]

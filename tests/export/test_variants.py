@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import clever_hub
 from clever_export import variants
+from clever_export.publish_check import check_folder
 from clever_export.quantize import fidelity
 from clever_export.variants import export_variant
 from clever_hub import zoo
@@ -25,6 +27,9 @@ from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.onnx_variant import Variant
 from clever_hub.weights import sha256_of
+from tests.hub_server.client import CallFailed, Client
+from tests.hub_server.server import HubServer
+from tests.hub_server.state import User
 
 Exported = Callable[..., Path]
 
@@ -254,6 +259,60 @@ def test_verify_reads_a_variant_with_both_of_its_readers(
     assert not (folder / "verify.json").exists()
 
 
+def test_info_says_what_a_variant_is_and_how_faithful(variant: Callable[[str], Path]) -> None:
+    folder = variant("int8")
+    result = CliRunner().invoke(app, ["info", str(folder)])
+    assert result.exit_code == 0, result.output
+    cosine = ModelConfig.load(folder).extra["variant"]["fidelity"]["mean_cosine_centred"]
+    for words in (
+        r"int8, for ONNX Runtime alone: backend=\"onnx\"",
+        r"made from +clever-test-resnet",
+        r"input +pixel_values, float32 \(batch, 3, 32, 32\), normalised",
+        rf"fidelity · mean_cosine_centred · invariant +{cosine['invariant']:.4g}",
+        rf"weights sha256 +{sha256_of(folder / 'model.onnx.data')}",
+    ):
+        assert re.search(words, result.output), words
+    taken = CliRunner().invoke(app, ["info", str(variant("pixels"))]).output
+    assert re.search(r"input +pixels, uint8 \(batch, 32, 32, 3\), red green blue", taken)
+
+
+def test_a_variant_is_not_published_and_the_message_says_what_to_do(
+    variant: Callable[[str], Path],
+) -> None:
+    with pytest.raises(ModelFormatError) as caught:
+        check_folder(variant("int8"))
+    message = str(caught.value)
+    assert "is an ONNX variant (int8) of clever-test-resnet" in message
+    assert "Publish the model" in message
+    assert "does not belong" not in message, "nothing to be removed"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[HubServer, Client]]:
+    """A Hub, and a machine whose user may write to it."""
+    with (
+        HubServer(tmp_path / "hub", {"hf_alice": User("alice")}) as server,
+        Client(tmp_path / "home", server.url, "hf_alice", xet=False) as client,
+    ):
+        yield server, client
+
+
+def test_a_variant_that_somebody_uploaded_loads_with_weights_of_its_own(
+    hub: tuple[HubServer, Client], variant: Callable[[str], Path], photos: dict[str, Path]
+) -> None:
+    server, client = hub
+    tasks, photo = "tests.hub_server.tasks", str(photos["chelsea"])
+    client.call(f"{tasks}:upload", "alice/small", str(variant("int8")))
+    found = client.call(f"{tasks}:embed", "alice/small", [photo], backend="onnx")
+    model = clever_hub.from_pretrained(variant("int8"), backend="onnx")
+    np.testing.assert_allclose(found["full"], model.encode(photo).full, rtol=0, atol=1e-6)
+    spoilt = bytearray((variant("int8") / "model.onnx.data").read_bytes())
+    spoilt[-1] ^= 1
+    server.hub.add_files("alice/small", {"model.onnx.data": bytes(spoilt)})
+    with pytest.raises(CallFailed, match=r"model\.onnx\.data: config\.json expects SHA-256"):
+        client.call(f"{tasks}:embed", "alice/small", [photo], backend="onnx")
+
+
 class TestDamage:
     @pytest.fixture
     def folder(self, variant: Callable[[str], Path], tmp_path: Path) -> Path:
@@ -271,6 +330,12 @@ class TestDamage:
         (folder / "model.onnx.data").unlink()
         with pytest.raises(ModelFormatError, match=r"model\.onnx\.data: no such file"):
             clever_hub.from_pretrained(folder, backend="onnx")
+
+    def test_info_refuses_it_too(self, folder: Path) -> None:
+        (folder / "model.onnx.data").write_bytes(b"x")
+        result = CliRunner().invoke(app, ["info", str(folder)])
+        assert result.exit_code == 1
+        assert "model.onnx.data: config.json expects SHA-256" in " ".join(result.output.split())
 
     def test_torch_says_which_backend_reads_it(self, folder: Path) -> None:
         with pytest.raises(ModelFormatError, match=r'an ONNX variant.* backend="onnx"'):
