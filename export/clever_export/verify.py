@@ -18,7 +18,7 @@ import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
 from clever_hub.config import ModelConfig
-from clever_hub.errors import DataError, missing_extra
+from clever_hub.errors import CleverError, DataError, ModelFormatError, missing_extra
 from clever_hub.files import write_json
 from clever_hub.onnx_variant import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
@@ -132,7 +132,18 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     wanted = [name for name in _OPEN if name not in left_out]
     if Variant.of(ModelConfig.load(folder)) is not None:
         wanted = [name for name in _OPEN if _NEEDS[name][0] == ("onnxruntime",)]
-    return {name: _OPEN[name](folder) for name in wanted}
+    return {name: _opened(name, folder) for name in wanted}
+
+
+def _opened(name: str, folder: Path) -> Reader:
+    try:
+        return _OPEN[name](folder)
+    except CleverError:
+        raise
+    except Exception as error:  # the other libraries' errors share no base but this
+        raise ModelFormatError(
+            f"{folder}: {name} cannot read the folder: {error}. Fetch it again, or export it again"
+        ) from error
 
 
 def not_compared(folder: Path) -> Mapping[str, str]:

@@ -70,6 +70,25 @@ def test_a_reader_that_differs_turns_it_red(
     assert "should not be published" in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("preprocessor_config.json", "transformers cannot read the folder"),
+        ("model.safetensors", "The file is corrupt or incomplete"),
+    ],
+)
+def test_a_file_that_was_cut_is_named(
+    name: str, words: str, complete: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(complete, tmp_path / "cut"))
+    (folder / name).write_bytes((folder / name).read_bytes()[:20])
+    result = CliRunner().invoke(app, ["verify", str(folder), str(photos["chelsea"])])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "no traceback"
+    assert words in " ".join(result.output.split())
+    assert name in result.output
+
+
 def test_without_photos_pictures_are_drawn_and_the_report_goes_where_it_is_wanted(
     complete: Path, tmp_path: Path
 ) -> None:
