@@ -254,6 +254,11 @@ class ModelConfig:
 
 
 def _check_derived(content: Mapping[str, Any], derived: Mapping[str, Any]) -> None:
+    if content.get("architectures") == ["CleverForImageClassification"]:
+        raise ModelFormatError(
+            "architectures: this is a model with a classification head, which transformers reads. "
+            "Its backbone alone: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW)"
+        )
     for key in ("architectures", "dtype", "num_classes"):
         if key in content and content[key] != derived[key]:
             raise ModelFormatError(f"{key}: expected {derived[key]!r}, got {content[key]!r}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from transformers import (
@@ -26,6 +27,10 @@ from transformers import (
 import clever_hub
 import clever_hub.transformers
 from clever_export.package import package
+from clever_hub.errors import ModelFormatError
+from tests.hub_server.client import Client
+from tests.hub_server.server import HubServer
+from tests.hub_server.state import User
 
 Exported = Callable[..., Path]
 BOTH = pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
@@ -165,6 +170,15 @@ def test_the_trainer_fine_tunes_and_saves_what_the_other_readers_read(
     assert saved.keys() == {*before, "classifier.weight", "classifier.bias"}
     moved = [name for name, value in before.items() if not torch.equal(saved[name], value)]
     assert any(name.endswith("weight") for name in moved)
+    with pytest.raises(ModelFormatError, match=r"a model with a classification head.*AutoModel"):
+        clever_hub.from_pretrained(tmp_path / "tuned")
+    # The way that the message names.
+    AutoModel.from_pretrained(tmp_path / "tuned").save_pretrained(tmp_path / "backbone")
+    ours = clever_hub.from_pretrained(tmp_path / "backbone").backbone
+    timms = timm.create_model(f"local-dir:{tmp_path / 'backbone'}", pretrained=True, num_classes=0)
+    for found in (ours.state_dict(), timms.state_dict()):
+        assert found.keys() == before.keys()
+        assert all(torch.equal(found[name], saved[name]) for name in before)
 
 
 def test_saving_beside_a_graph_of_other_weights_is_refused(packaged: Exported) -> None:
@@ -206,6 +220,57 @@ def test_remote_code_does_the_same_without_this_package(
     expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full
     found = np.array(json.loads(result.stdout.strip().split("\n")[-1]))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_remote_code_classifies_and_extracts_without_this_package(
+    packaged: Exported, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = packaged("test_resnet")
+    code = (
+        "import json, sys\n"
+        "sys.modules['clever_hub'] = None\n"
+        "from PIL import Image\n"
+        "from transformers import AutoModelForImageClassification, pipeline\n"
+        "folder, photo = sys.argv[1], Image.open(sys.argv[2])\n"
+        "model = AutoModelForImageClassification.from_pretrained(\n"
+        "    folder, trust_remote_code=True, num_labels=3, head_input='equivariant')\n"
+        "shape = list(model.classifier.weight.shape)\n"
+        "same = [float(x) for x in model.backbone.state_dict()['conv1.0.weight'].flatten()[:9]]\n"
+        "task = 'image-feature-extraction'\n"
+        "extract = pipeline(task, model=folder, trust_remote_code=True, device='cpu')\n"
+        "print(json.dumps([shape, same, extract(photo)]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(photos["chelsea"])],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
+    shape, weights, vector = json.loads(result.stdout.strip().split("\n")[-1])
+    model = clever_hub.from_pretrained(folder)
+    assert shape == [3, 20]
+    assert weights == model.backbone.state_dict()["conv1.0.weight"].flatten()[:9].tolist()
+    expected = model.encode(photos["chelsea"]).full
+    np.testing.assert_allclose(np.array(vector), expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_pushed_to_the_hub_loads_from_there(
+    packaged: Exported, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, photo = packaged("test_resnet"), str(photos["coffee"])
+    tasks = "tests.hub_server.tasks"
+    with (
+        HubServer(tmp_path / "hub", {"hf_alice": User("alice")}) as server,
+        Client(tmp_path / "home", server.url, "hf_alice", xet=False) as client,
+    ):
+        client.call(f"{tasks}:push_to_hub", str(folder), "alice/pushed")
+        names = set(server.hub.repositories["alice/pushed"].head.files)
+        found = client.call(f"{tasks}:embed", "alice/pushed", [photo])
+    assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= names
+    expected = clever_hub.from_pretrained(folder).encode(photo).full
+    np.testing.assert_allclose(found["full"], expected, rtol=0, atol=1e-6)
 
 
 def test_packaging_twice_changes_nothing(packaged: Exported) -> None:

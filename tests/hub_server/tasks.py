@@ -22,6 +22,17 @@ def upload(repo_id: str, folder: str, tag: str | None = None) -> str:
     return str(commit.oid)
 
 
+def push_to_hub(folder: str, repo_id: str) -> None:
+    """What transformers' own ``push_to_hub`` makes of a model folder."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    import clever_hub.transformers  # noqa: F401 -- registers the classes
+
+    processor: Any = AutoImageProcessor
+    AutoModel.from_pretrained(folder).push_to_hub(repo_id)
+    processor.from_pretrained(folder).push_to_hub(repo_id)
+
+
 def push(folder: str, repo_id: str, **options: Any) -> dict[str, Any]:
     """``clever_export.push.push``; what was published."""
     from clever_export.push import push as run
