@@ -85,10 +85,10 @@ def test_colour_is_relative_and_unknown_where_a_view_is_grey() -> None:
     b = ViewParameters(brightness=1.2, saturation=0.5, hue=-0.05)
     relative = relative_transformation(_array(a), _array(b))
     expected = [math.log(1.5), 0.0, math.log(0.5), -0.1]
-    assert relative.values[6:].tolist() == pytest.approx(expected, abs=1e-6)
-    assert relative.known.tolist() == [1.0] * 10
+    assert relative.values[6:10].tolist() == pytest.approx(expected, abs=1e-6)
+    assert relative.known.tolist() == [1.0] * 12
     grey = relative_transformation(_array(a), _array(ViewParameters(grayscale=True)))
-    assert grey.known.tolist() == [1.0] * 8 + [0.0] * 2
+    assert grey.known.tolist() == [1.0] * 8 + [0.0] * 2 + [1.0] * 2
 
 
 def test_blind_guesses_cost_one_and_perfect_ones_nothing() -> None:
@@ -101,6 +101,7 @@ def test_blind_guesses_cost_one_and_perfect_ones_nothing() -> None:
         "r2_rotation": 0.0,
         "r2_crop": 0.0,
         "r2_color": 0.0,
+        "r2_turn": 0.0,
     }
     perfect = _perfect(parameters, pairs)
     loss, indicators = transformation_loss(perfect, parameters, pairs)
@@ -115,10 +116,25 @@ def _perfect(parameters: torch.Tensor, pairs: list[tuple[int, int]]) -> torch.Te
     values = relative.values.flatten(0, 1)
     mean = (known * values).sum(0) / known.sum(0)
     variance = (known * (values - mean) ** 2).sum(0) / known.sum(0)
-    variance[:2] = variance[:2].mean()
+    variance[:2], variance[10:] = variance[:2].mean(), variance[10:].mean()
     scaled = (relative.values - mean) / variance.sqrt()
     logit = relative.mirrored.float().mul(40).sub(20).unsqueeze(-1)
     return torch.cat([scaled, logit], dim=-1)
+
+
+def test_a_views_own_turn_is_told_by_its_own_part_alone() -> None:
+    a, b = ViewParameters(angle=25.0), ViewParameters(angle=-40.0, flip=True)
+    angle = math.radians(-40.0)
+    turn = relative_transformation(_array(a), _array(b)).values[10:]
+    assert turn.tolist() == pytest.approx([math.sin(angle), math.cos(angle)], abs=1e-6)
+    head, parts = TransformationHead(5), torch.randn(2, 4, 5)
+    torch.nn.init.normal_(head.last.weight)
+    torch.nn.init.normal_(head.last_turn.weight)
+    before = head(parts, [(0, 1)])
+    parts[0] += 1
+    after = head(parts, [(0, 1)])
+    assert torch.equal(before[..., 10:12], after[..., 10:12])
+    assert not torch.isclose(before[..., :10], after[..., :10]).all()
 
 
 def test_what_does_not_vary_is_left_out() -> None:
