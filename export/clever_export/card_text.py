@@ -16,7 +16,7 @@ the training alike.
 """
 _PLUS = """
 Not in the paper: the training also predicted, from the equivariant parts of two views, how one was
-transformed into the other.
+transformed into the other, and from each how its own view was turned.
 """
 _PLAIN = """\
 A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): {objective} alone, trained without

@@ -110,13 +110,14 @@ class TestStart:
         model = pretrain(second, str(photo_folder), tmp_path / "second", progress=False)
         config = json.loads((model / "config.json").read_text())
         assert config["provenance"]["start"] == {
-            "init": str(folder),
+            "init": "tiny",
             "name": "tiny",
             "weights_sha256": source.weights_sha256,
             "epochs": 0.333,
             "hours": clever_hub.from_pretrained(folder).config.provenance["hours"],
             "start": {"init": "random"},
         }
+        assert str(tmp_path) not in json.dumps(config), "where a folder lies is published"
 
 
 class TestFreezing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -85,9 +86,9 @@ def start_backbone(
         init: ``random``, ``timm``, or a clever model as ``clever_hub.from_pretrained`` takes it.
 
     Returns:
-        The backbone, and where its weights are from: ``init`` and, unless they are random,
-        ``name`` and ``weights_sha256``, for the provenance; of a clever model also its own
-        ``epochs``, ``hours`` and ``start``, as far as it knows them.
+        The backbone, and where its weights are from: ``init`` (of a folder the model's name) and,
+        unless they are random, ``name`` and ``weights_sha256``, for the provenance; of a clever
+        model also its own ``epochs``, ``hours`` and ``start``, as far as it knows them.
 
     Raises:
         ConfigError: When the clever model is of another architecture, or does not fit.
@@ -126,7 +127,8 @@ def _from_clever_model(
         ) from error
     digest = model.source.weights_sha256 if model.source else None
     return backbone, {
-        "init": init,
+        # Where a folder lies is nobody else's: the provenance is published.
+        "init": config.name if Path(init).expanduser().is_dir() else init,
         "name": config.name,
         "weights_sha256": digest or weights_sha256(backbone.state_dict()),
         **{key: config.provenance[key] for key in _HISTORY if key in config.provenance},

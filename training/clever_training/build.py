@@ -95,6 +95,10 @@ def model_config(
     backbone = create_backbone(recipe.backbone.architecture, recipe.backbone.model_args)
     features = embedding_length(backbone)
     size = recipe.image_size
+    start = counters.get("start")
+    content = recipe.model_dump(mode="json")
+    if start:
+        content["backbone"]["init"] = start["init"]
     return ModelConfig(
         name=recipe.name,
         architecture=recipe.backbone.architecture,
@@ -112,8 +116,8 @@ def model_config(
             "hours": round(counters["seconds"] / 3600, 3),
             "clever_hub": __version__,
             "torch": torch.__version__,
-            **({"start": counters["start"]} if "start" in counters else {}),
-            "recipe": recipe.model_dump(mode="json"),
+            **({"start": start} if start else {}),
+            "recipe": content,
         },
         data_terms=recipe.data_terms,
     )
