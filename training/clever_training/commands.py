@@ -43,9 +43,10 @@ def pretrain(
     RECIPE is a YAML file or the name of a shipped recipe; DATA a folder of images, a parquet file,
     a folder of parquet files, or a data set on the Hub. Labels are not used.
 
-    Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-resnet50-tiny`,
-    `clever-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its baseline `dino-resnet18-tiny`; of
-    the papers, `clever-dino-imagenet100` and `clever-simsiam-imagenet100`. `--set method=…` trains
+    Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
+    `clever-resnet50-tiny`, `clever-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its baseline
+    `dino-resnet18-tiny`; of the papers, `clever-dino-imagenet100` and
+    `clever-simsiam-imagenet100`. `--set method=…` trains
     any with another method, such as `clever-plus-simclr`. `--dry-run` says how long it will take,
     `clever-hub views` shows what it will see.
 
