@@ -30,15 +30,18 @@ class CleverConfig(PreTrainedConfig):
         head_input: str = "full",
         **kwargs: Any,
     ) -> None:
-        if not 0 < invariant_dim < num_features:
+        # Equal is allowed: a split ratio of 1.0 is plain SimSiam or DINO.
+        if not 0 < invariant_dim <= num_features:
             raise ValueError(
-                f"invariant_dim: expected 1 to {num_features - 1} of {num_features} dimensions, "
+                f"invariant_dim: expected 1 to {num_features} of {num_features} dimensions, "
                 f"got {invariant_dim}"
             )
         if head_input not in ("full", "invariant", "equivariant"):
             raise ValueError(
                 f"head_input: expected 'full', 'invariant' or 'equivariant', got {head_input!r}"
             )
+        if head_input == "equivariant" and invariant_dim == num_features:
+            raise ValueError("head_input: this model has no equivariant part, take 'full'")
         self.architecture = architecture
         self.model_args = dict(model_args or {})
         self.num_features = num_features

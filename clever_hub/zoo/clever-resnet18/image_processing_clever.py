@@ -51,6 +51,15 @@ class CleverImageProcessor(BaseImageProcessor):
         self.mean = list(mean or (0.485, 0.456, 0.406))
         self.std = list(std or (0.229, 0.224, 0.225))
 
+    def to_dict(self) -> dict[str, Any]:
+        """What preprocessor_config.json holds: numbers, and no name of a class.
+
+        Which class reads it is said in config.json. Said here too, transformers' pipelines would
+        infer that the folder has a video processor as remote code, and ask to run it.
+        """
+        content: dict[str, Any] = super().to_dict()
+        return {k: v for k, v in content.items() if k not in ("image_processor_type", "auto_map")}
+
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
         """Prepare images.
 

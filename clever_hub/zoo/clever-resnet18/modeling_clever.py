@@ -6,7 +6,9 @@ the ``backbone.`` that modules have here when loading, and takes it off when sav
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -87,6 +89,22 @@ class CleverPreTrainedModel(PreTrainedModel):
         embedding: Tensor = self.backbone(pixel_values)
         split = self.config.invariant_dim
         return CleverModelOutput(embedding, embedding[:, :split], embedding[:, split:])
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Write config.json and model.safetensors under timm's names; see transformers.
+
+        Raises:
+            ValueError: When the folder has a model.onnx: that points into the very bytes of the
+                weights file beside it, which are about to be replaced.
+        """
+        if (Path(save_directory) / "model.onnx").is_file():
+            raise ValueError(
+                f"{save_directory}: expected a folder without model.onnx, which belongs to other "
+                "weights than those to be written beside it. Choose another folder, or remove it"
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
