@@ -97,7 +97,7 @@ class Variant:
                     f"{path}: config.json expects SHA-256 {expected}, got {found}. The file is "
                     "corrupt or of another export; fetch the folder again, or export it again"
                 )
-        return self.files.get(DATA_NAME, self.files[GRAPH_NAME])
+        return self.files[self.weights_file(folder).name]
 
     def weights_file(self, folder: Path) -> Path:
         """The file that holds the weights."""

@@ -148,8 +148,9 @@ class TransformationHead(nn.Module):
         """Predictions in units of each value's deviation in the batch, and a logit; float32."""
         first, second = (equivariant[list(views)] for views in zip(*pairs, strict=True))
         pair = self.last(self.mlp(torch.cat([first, second], dim=-1))).float()
-        turn = self.last_turn(self.turn(second)).float()
-        return torch.cat([pair[..., :OF_PAIRS], turn, pair[..., OF_PAIRS:]], dim=-1)
+        # Once for each view: with local views, one is the second of several pairs.
+        turns = self.last_turn(self.turn(equivariant)).float()[[view for _, view in pairs]]
+        return torch.cat([pair[..., :OF_PAIRS], turns, pair[..., OF_PAIRS:]], dim=-1)
 
 
 def view_pairs(views: int, global_count: int) -> list[tuple[int, int]]:
