@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from clever_export.onnx import export_onnx
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.torch_model import CleverModel
+from tests.hub_server.client import Client
+from tests.hub_server.server import HubServer
+from tests.hub_server.state import User
 
 BACKBONES: dict[str, tuple[dict[str, Any], int]] = {
     "test_resnet": ({}, 96),
@@ -47,3 +50,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], 
         return made[key]
 
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[tuple[HubServer, Client]]:
+    """A Hub, and a machine whose user may write to it."""
+    with (
+        HubServer(tmp_path / "hub", {"hf_alice": User("alice")}) as server,
+        Client(tmp_path / "home", server.url, "hf_alice", xet=False) as client,
+    ):
+        yield server, client

@@ -30,7 +30,6 @@ from clever_export.package import package
 from clever_hub.errors import ModelFormatError
 from tests.hub_server.client import Client
 from tests.hub_server.server import HubServer
-from tests.hub_server.state import User
 
 Exported = Callable[..., Path]
 BOTH = pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
@@ -257,17 +256,13 @@ def test_remote_code_classifies_and_extracts_without_this_package(
 
 
 def test_what_is_pushed_to_the_hub_loads_from_there(
-    packaged: Exported, photos: dict[str, Path], tmp_path: Path
+    hub: tuple[HubServer, Client], packaged: Exported, photos: dict[str, Path]
 ) -> None:
     folder, photo = packaged("test_resnet"), str(photos["coffee"])
-    tasks = "tests.hub_server.tasks"
-    with (
-        HubServer(tmp_path / "hub", {"hf_alice": User("alice")}) as server,
-        Client(tmp_path / "home", server.url, "hf_alice", xet=False) as client,
-    ):
-        client.call(f"{tasks}:push_to_hub", str(folder), "alice/pushed")
-        names = set(server.hub.repositories["alice/pushed"].head.files)
-        found = client.call(f"{tasks}:embed", "alice/pushed", [photo])
+    (server, client), tasks = hub, "tests.hub_server.tasks"
+    client.call(f"{tasks}:push_to_hub", str(folder), "alice/pushed")
+    names = set(server.hub.repositories["alice/pushed"].head.files)
+    found = client.call(f"{tasks}:embed", "alice/pushed", [photo])
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= names
     expected = clever_hub.from_pretrained(folder).encode(photo).full
     np.testing.assert_allclose(found["full"], expected, rtol=0, atol=1e-6)

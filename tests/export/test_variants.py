@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from clever_hub.onnx_variant import Variant
 from clever_hub.weights import sha256_of
 from tests.hub_server.client import CallFailed, Client
 from tests.hub_server.server import HubServer
-from tests.hub_server.state import User
 
 Exported = Callable[..., Path]
 
@@ -285,16 +284,6 @@ def test_a_variant_is_not_published_and_the_message_says_what_to_do(
     assert "is an ONNX variant (int8) of clever-test-resnet" in message
     assert "Publish the model" in message
     assert "does not belong" not in message, "nothing to be removed"
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[tuple[HubServer, Client]]:
-    """A Hub, and a machine whose user may write to it."""
-    with (
-        HubServer(tmp_path / "hub", {"hf_alice": User("alice")}) as server,
-        Client(tmp_path / "home", server.url, "hf_alice", xet=False) as client,
-    ):
-        yield server, client
 
 
 def test_a_variant_that_somebody_uploaded_loads_with_weights_of_its_own(

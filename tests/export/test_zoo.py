@@ -140,3 +140,9 @@ def test_one_command_ships_verified_and_pinned(
     with pytest.raises(SystemExit, match="1"):
         main(["clever-nothing", "--card"])
     assert "neither a model folder nor a shipped model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", zoo.model_names())
+def test_every_shipped_model_could_be_published_as_it_is(name: str) -> None:
+    """Green, with the card of its figures, and with copies of this version's remote code."""
+    check_folder(zoo.ZOO / name)
