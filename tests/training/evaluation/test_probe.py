@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import cross_entropy
 
 from clever_training.evaluation import probe
-from clever_training.evaluation.probe import L2_GRID, fit_probe, logistic_fit
+from clever_training.evaluation.probe import L2_GRID, Spectrum, fit_probe, logistic_fit
 
 
 def planted(
@@ -46,6 +47,22 @@ def test_starting_elsewhere_ends_in_the_same_place() -> None:
     cold, warm = (logistic_fit(x, y, 10, 0.1, start=start) for start in (None, far))
     # The bias may differ by a constant, which no prediction sees.
     torch.testing.assert_close(cold[:-1], warm[:-1], atol=2e-3, rtol=0)
+
+
+def test_correlated_features_do_not_slow_it_down() -> None:
+    features, labels = planted(3.0, seed=0)
+    mixed = features / features.std(0) @ np.random.default_rng(1).normal(size=(24, 24))
+    x = torch.from_numpy(((mixed - mixed.mean(0)) / mixed.std(0)).astype(np.float32))
+    y, l2 = torch.from_numpy(labels), 1e-3
+
+    def reached(iterations: int, spectrum: Spectrum | None = None) -> float:
+        w = logistic_fit(x, y, 10, l2, max_iterations=iterations, spectrum=spectrum)
+        return float(cross_entropy(x @ w[:-1] + w[-1], y) + l2 / 2 * w[:-1].square().sum())
+
+    optimum = reached(500)
+    as_if_round = Spectrum(torch.ones(24), torch.eye(24))
+    assert reached(10) < optimum + 1e-4
+    assert reached(10, as_if_round) > optimum + 1e-2
 
 
 @pytest.mark.parametrize("kind", ["lbfgs", "sgd"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -99,7 +99,8 @@ def fit_probe(
     total = len(grid) + 1
     tried: dict[float, float] = {}
     found: dict[float, Tensor] = {}
-    fits = _path(kind, x[inside], y[inside], classes, grid, seed)
+    spectrum = Spectrum.of(x) if kind == "lbfgs" else None
+    fits = _path(kind, x[inside], y[inside], classes, grid, seed, spectrum)
     for value, weight in fits:
         right = (_logits(x[outside], weight).argmax(dim=1) == y[outside]).float().mean()
         tried[value], found[value] = float(right), weight
@@ -108,7 +109,8 @@ def fit_probe(
             break
     best = max(tried, key=lambda value: tried[value])
     # Convex: from four fifths' optimum it is not far to that of all.
-    final = _fit(kind, x, y, classes, best, seed, found[best] if kind == "lbfgs" else None)
+    start = found[best] if kind == "lbfgs" else None
+    final = _fit(kind, x, y, classes, best, seed, start, spectrum)
     report(total, total)
     # Fold the standardisation in: ((f - mean) / scale) @ W = f @ (W / scale) - (mean / scale) @ W.
     weight = final[:-1] / scale[:, None]
@@ -132,12 +134,18 @@ def _past_the_best(accuracies: list[float]) -> bool:
 
 
 def _path(
-    kind: str, x: Tensor, y: Tensor, classes: int, grid: tuple[float, ...], seed: int
+    kind: str,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    grid: tuple[float, ...],
+    seed: int,
+    spectrum: Spectrum | None,
 ) -> Iterator[tuple[float, Tensor]]:
     """A fit for each setting; logistic regression goes on from the one before."""
     start = None
     for value in grid:
-        weight = _fit(kind, x, y, classes, value, seed, start)
+        weight = _fit(kind, x, y, classes, value, seed, start, spectrum)
         start = weight if kind == "lbfgs" else None
         yield value, weight
 
@@ -149,11 +157,30 @@ def _fit(
     classes: int,
     value: float,
     seed: int,
-    start: Tensor | None = None,
+    start: Tensor | None,
+    spectrum: Spectrum | None,
 ) -> Tensor:
     if kind == "sgd":
         return sgd_fit(x, y, classes, value, seed)
-    return logistic_fit(x, y, classes, value, start=start)
+    return logistic_fit(x, y, classes, value, start=start, spectrum=spectrum)
+
+
+class Spectrum(NamedTuple):
+    """The features' principal directions: their covariance is vectors · diag(values) · vectorsᵀ.
+
+    Attributes:
+        values: Not negative.
+        vectors: One per column.
+    """
+
+    values: Float[Tensor, " dim"]
+    vectors: Float[Tensor, "dim dim"]
+
+    @classmethod
+    def of(cls, x: Float[Tensor, "batch dim"]) -> Spectrum:
+        """Of standardised features; the decomposition is in float64."""
+        values, vectors = torch.linalg.eigh((x.T @ x).double() / len(x))
+        return cls(values.clamp_min(0).to(x.dtype), vectors.to(x.dtype))
 
 
 def logistic_fit(
@@ -163,13 +190,14 @@ def logistic_fit(
     l2: float,
     *,
     start: Float[Tensor, "dim_and_bias classes"] | None = None,
+    spectrum: Spectrum | None = None,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Float[Tensor, "dim_and_bias classes"]:
     """Multinomial logistic regression by L-BFGS.
 
     Minimises mean cross-entropy + l2 / 2 · ‖W‖², the bias not regularised: scikit-learn's
     ``LogisticRegression(C=1 / (N * l2))``, which takes many times longer on wide features with
-    many classes.
+    many classes. The features' covariance preconditions it.
 
     Args:
         x: Standardised features.
@@ -177,15 +205,17 @@ def logistic_fit(
         classes: How many.
         l2: Strength of the regularisation.
         start: Where to start from; zeros when None.
+        spectrum: Of features like these, where it is known already.
         max_iterations: After which it stops if it has not converged.
 
     Returns:
         Weights, the bias as the last row.
     """
     initial = torch.zeros(x.shape[1] + 1, classes) if start is None else start
-    weight = initial.detach().clone().requires_grad_()
+    scaling = _Preconditioner.of(spectrum or Spectrum.of(x), classes, l2)
+    scaled = scaling.scaled(initial).requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight],
+        [scaled],
         max_iter=max_iterations,
         tolerance_grad=1e-5,
         tolerance_change=1e-7,
@@ -195,12 +225,38 @@ def logistic_fit(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
+        weight = scaling.weight(scaled)
         loss = F.cross_entropy(_logits(x, weight), y) + l2 / 2 * weight[:-1].square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach()
+    return scaling.weight(scaled.detach())
+
+
+class _Preconditioner(NamedTuple):
+    """A change of variables that makes the objective of ``logistic_fit`` round: same optimum.
+
+    Where all classes are equally likely its curvature is covariance / classes + l2, which spans
+    orders of magnitude between the features' principal directions; L-BFGS alone takes about twice
+    as many iterations.
+    """
+
+    half: Float[Tensor, "dim dim"]  # the root of the inverse of that curvature
+    inverse: Float[Tensor, "dim dim"]
+    bias: float
+
+    @classmethod
+    def of(cls, spectrum: Spectrum, classes: int, l2: float) -> _Preconditioner:
+        values, vectors = spectrum
+        root = (values / classes + l2).sqrt()
+        return cls((vectors / root) @ vectors.T, (vectors * root) @ vectors.T, classes**0.5)
+
+    def weight(self, scaled: Tensor) -> Tensor:
+        return torch.cat([self.half @ scaled[:-1], self.bias * scaled[-1:]])
+
+    def scaled(self, weight: Tensor) -> Tensor:
+        return torch.cat([self.inverse @ weight[:-1], weight[-1:] / self.bias])
 
 
 def sgd_fit(
