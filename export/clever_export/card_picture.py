@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
         if protocol in evaluation["figures"] or protocol == "knn"
     ]
     widths = [width for _, width in panels]
-    figure = Figure(figsize=(2 * sum(widths), 4), layout="constrained")
+    # Two baselines beside the model is what the panels are made for.
+    wider = max(1.0, (1 + len(evaluation.get("baselines", {}))) / 3)
+    figure = Figure(figsize=(2 * sum(widths) * wider, 4), layout="constrained")
     all_axes = figure.subplots(1, len(panels), width_ratios=widths, squeeze=False)[0]
     for axes, (draw, _) in zip(all_axes, panels, strict=True):
         draw(axes, evaluation)
@@ -44,13 +47,13 @@ def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
 
 def _accuracy(axes: Any, evaluation: Mapping[str, Any]) -> None:
     groups, labels = [], []
-    named = {evaluation["model"]["name"]: evaluation, **evaluation.get("baselines", {})}
+    named = {"this model": evaluation, **evaluation.get("baselines", {})}
     for who, measured in named.items():
         for condition in ("upright", "rotated"):
             parts = measured["figures"].get("knn", {}).get(condition)
             if parts:
                 groups.append({part: values["top1"] for part, values in parts.items()})
-                labels.append(f"{_WHO.get(who, 'this model')}\n{condition}")
+                labels.append(f"{_name(who)}\n{condition}")
     _bars(axes, groups, labels)
     axes.set_ylabel("k-NN top-1, %")
     axes.set_title("Does it know what is in the photo?", fontsize=10)
@@ -79,8 +82,13 @@ def _groups(
         found = {part: values[metric] for part, values in parts.items() if metric in values}
         if found:
             groups.append(found)
-            labels.append(_WHO.get(who, who))
+            labels.append(_name(who))
     return groups, labels
+
+
+def _name(who: str) -> str:
+    """The baselines of every model by their labels; others in lines that fit under a bar."""
+    return _WHO.get(who) or "\n".join(textwrap.wrap(who, 10))
 
 
 def _bars(axes: Any, groups: list[dict[str, Any]], labels: list[str]) -> None:

@@ -168,7 +168,7 @@ def _against(evaluation: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[
     for who, measured in evaluation.get("baselines", {}).items():
         found = mean(measured, *place)
         if found is not None:
-            yield f"{BASELINES.get(who, who)} {found:.1f} %"
+            yield f"{label(who, measured)} {found:.1f} %"
     classes = evaluation["protocols"].get(place[0], {}).get("data", {}).get("train", {})
     if classes.get("classes"):
         yield f"chance {100 / classes['classes']:.1f} %"
@@ -198,6 +198,17 @@ def figure(measured: Mapping[str, Any], *place: str) -> Mapping[str, Any] | None
     return found if isinstance(found, Mapping) else None
 
 
+def label(name: str, measured: Mapping[str, Any]) -> str:
+    """What a baseline is called: what is known by its key, or its name and training."""
+    if name in BASELINES:
+        return BASELINES[name]
+    model = measured.get("model", {})
+    trained = [str(model["method"])] if model.get("method") else []
+    if model.get("epochs"):
+        trained.append(f"{model['epochs']:g} epochs")
+    return f"{name} ({', '.join(trained)})" if trained else name
+
+
 def mean(measured: Mapping[str, Any], *place: str) -> float | None:
     """The mean of a figure."""
     found = figure(measured, *place)
@@ -214,13 +225,14 @@ def _lines(evaluation: Mapping[str, Any], table: Figures, columns: list[Column])
     yield f"{table.words}\n"
     yield "| | part | " + " | ".join(column.heading for column in columns) + " |"
     yield "|---|---|" + "---:|" * len(columns)
-    for who, measured in {"this model": evaluation, **evaluation.get("baselines", {})}.items():
+    shown = {label(who, one): one for who, one in evaluation.get("baselines", {}).items()}
+    for who, measured in {"this model": evaluation, **shown}.items():
         values = [_values(measured, table, column) for column in columns]
         for part, words in PARTS.items():
             found = [value[part] for value in values]
             if any(found):
                 cells = [_text(value, c.digits) for value, c in zip(found, columns, strict=True)]
-                yield f"| {BASELINES.get(who, who)} | {words} | " + " | ".join(cells) + " |"
+                yield f"| {who} | {words} | " + " | ".join(cells) + " |"
 
 
 def _text(value: Mapping[str, Any] | None, digits: int) -> str:

@@ -106,6 +106,21 @@ def test_figures_stand_beside_the_baselines_and_name_their_command(folder: Path)
     assert "/home/me" not in text, "another machine's folders help nobody"
 
 
+def test_another_model_beside_is_named_with_its_training(folder: Path) -> None:
+    content = json.loads((folder / "evaluation.json").read_text())
+    pixels = content["baselines"]["pixels"]["figures"]
+    trained = {"name": "dino-resnet18", "method": "dino", "epochs": 6.0}
+    content["baselines"] |= {
+        "dino-resnet18": {"model": trained, "figures": {"knn": {"plain": _parts(8)}}},
+        "timm:resnet18": {"model": {"name": "timm:resnet18"}, "figures": pixels},
+    }
+    write_json(folder / "evaluation.json", content)
+    text = make_card(folder)
+    assert "whole photo: **17.2 %**; dino-resnet18 (dino, 6 epochs) 8.0 %." in text
+    assert "| dino-resnet18 (dino, 6 epochs) | invariant | 9.0 ± 0.5 | – | – |" in text
+    assert "| timm:resnet18 | full | – | 4.0 ± 0.5 | 2.0 ± 0.5 |" in text
+
+
 def _add_protocols(folder: Path) -> None:
     """What the other protocols of docs/evaluation-schema.md write."""
     content = json.loads((folder / "evaluation.json").read_text())

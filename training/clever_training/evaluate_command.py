@@ -49,6 +49,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     baselines: Annotated[
         bool, typer.Option(help="Also measure random weights and raw pixels.")
     ] = True,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Another model, measured as a further baseline, such as runs/dino/model; may be "
+            "given several times.",
+        ),
+    ] = None,
     last_blocks: Annotated[
         int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
     ] = 1,
@@ -62,14 +70,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
 ) -> None:
     """Measure models on labelled photos: write evaluation.json, print tables.
 
-    Each part of the embedding by each protocol, next to random weights and raw pixels. Features
-    are computed once and kept; a later run into the same folder keeps the protocols that it does
-    not repeat. What the protocols mean: docs/evaluation.md. For one page from several folders:
-    `clever-hub report`.
+    Each part of the embedding by each protocol, next to random weights, raw pixels and the models
+    named by --beside. Features are computed once and kept; a later run into the same folder keeps
+    the protocols that it does not repeat. What the protocols mean: docs/evaluation.md. For one
+    page from several folders: `clever-hub report`.
 
     Examples:
     - `clever-hub evaluate clever-resnet18 --data photos/ --out measured`
     - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear --out m`
+    - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ --out measured`
     """
     import datasets
 
@@ -88,7 +97,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     names = chosen(protocols)
     count = seeds or PROFILES[profile].seeds
     datasets.disable_progress_bars()
-    extractors = [load_extractor(m, device=device, last_blocks=last_blocks) for m in models]
+    extractors, others = (
+        [load_extractor(m, device=device, last_blocks=last_blocks) for m in some]
+        for some in (models, beside or ())
+    )
     splits = load_splits(data)
     folders = model_folders([extractor.name for extractor in extractors])
     for model, extractor, own in zip(models, extractors, folders, strict=True):
@@ -104,11 +116,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
                 names,
                 range(count),
                 store,
-                command_line("evaluate", model, options, baselines=baselines),
+                command_line("evaluate", model, options, baselines=baselines, beside=beside or ()),
                 "sgd" if probe == "sgd" else "lbfgs",
             )
             try:
-                content = evaluation.run(extractor, baselines)
+                content = evaluation.run(extractor, baselines, others)
             except KeyboardInterrupt:
                 kept = f"Stopped; the features so far are kept in {store.folder}"
                 typer.echo(f"{kept}: the same command need not compute them again", err=True)
@@ -119,7 +131,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", highlight=False)
 
 
-def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:
+def command_line(
+    verb: str,
+    model: str,
+    options: dict[str, Any],
+    *,
+    baselines: bool,
+    beside: Sequence[str] = (),
+) -> str:
     """The command that repeats a measurement; options that are None are left out.
 
     Example:
@@ -130,6 +149,8 @@ def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: b
     for name, value in options.items():
         if value is not None:
             words += [f"--{name}", str(value)]
+    for other in beside:
+        words += ["--beside", other]
     return shlex.join(words if baselines else [*words, "--no-baselines"])
 
 

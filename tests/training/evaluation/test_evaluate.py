@@ -30,6 +30,7 @@ def run(out: Path, *models: str, data: Path, **options: Any) -> None:
         seeds=options.pop("seeds", 2),
         profile=options.pop("profile", "quick"),
         baselines=options.pop("baselines", True),
+        beside=options.pop("beside", None),
         cache=out.parent / "cache",
     )
 
@@ -128,6 +129,24 @@ def test_a_second_run_keeps_what_it_does_not_measure_again(
     assert set(content["baselines"]["pixels"]["figures"]) == {"knn", "invariance"}
     assert content["protocols"]["knn"]["seeds"] == [0, 1]
     assert content["figures"]["invariance"]["rotation"]["full"]["gap"]["std"] is None
+
+
+def test_another_model_beside_is_measured_the_same_way(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", "random:clever-resnet18"
+    beside = [other, "pixels:4", str(model_folder)]
+    run(out, str(model_folder), data=photo_folder, protocols="knn", seeds=1, beside=beside)
+    content = results.read(out)
+    names = ["random", "pixels", other, "pixels-2", "clever-tiny-2"]
+    assert list(content["baselines"]) == names
+    assert content["baselines"]["clever-tiny-2"]["figures"] == content["figures"]
+    assert content["baselines"]["pixels-2"]["model"]["dims"] == {"full": 3 * 4 * 4}
+    command = content["protocols"]["knn"]["command"]
+    assert f"--beside {other} --beside pixels:4 --beside {model_folder}" in command
+    run(tmp_path / "own", other, data=photo_folder, protocols="knn", seeds=1, baselines=False)
+    own = results.read(tmp_path / "own")
+    assert own["figures"] == content["baselines"][other]["figures"]
 
 
 def test_figures_of_other_weights_are_not_mixed_in(

@@ -330,6 +330,20 @@ def test_a_baseline_with_a_folder_of_its_own_is_a_baseline_with_its_command(tmp_
     assert "clever-hub evaluate random:a\n" in write_page(found, tmp_path / "page")[0].read_text()
 
 
+def test_a_model_beside_another_is_a_model_and_there_once(tmp_path: Path) -> None:
+    dino = evaluation("dino", 0.5)
+    beside = {"model": dino["model"], "figures": dino["figures"]}
+    content = evaluation("clever", 0.9)
+    content["baselines"]["dino"] = beside
+    write_json(tmp_path / "a" / "evaluation.json", content)
+    names = ["clever", "dino", "random resnet18", "16x16 pixels"]
+    assert [e.name for e in collect([tmp_path]).entrants] == names
+    write_json(tmp_path / "b" / "evaluation.json", dino)
+    found = collect([tmp_path])
+    assert [e.name for e in found.entrants] == names
+    assert found.entrants[1].folder.name == "b"
+
+
 def test_a_split_that_was_not_trained_is_called_a_control(tmp_path: Path) -> None:
     for name, split in (("clever", True), ("dino", False), ("old", None)):
         content = evaluation(name, 0.9)

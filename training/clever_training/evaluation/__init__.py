@@ -6,7 +6,7 @@ The command ``clever-hub evaluate`` writes evaluation.json. Its schema, version 
     model            name, kind, architecture, dims (length of each part), input_size,
                      weights_sha256, identity, …
     figures          protocol → condition → part → metric → {"mean", "std", "values"}
-    baselines        name ("random", "pixels") → {"model", "figures"}, as above
+    baselines        name ("random", "pixels", or of --beside) → {"model", "figures"}, as above
     protocols        protocol → {"command", "profile", "seeds", "settings", "data", "created",
                      "seconds", "environment"}: what made the figures of this protocol
 

@@ -115,6 +115,7 @@ class ModelFeatures:
             "identity": self.identity,
             "last_blocks": self.last_blocks,
             "method": config.provenance.get("method"),
+            "epochs": config.provenance.get("epochs"),
             "split_trained": self._split_trained(),
         }
 

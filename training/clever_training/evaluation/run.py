@@ -42,12 +42,18 @@ class Evaluation:
     command: str = ""
     probe: Literal["lbfgs", "sgd"] = "lbfgs"
 
-    def run(self, extractor: FeatureExtractor, baselines: bool = True) -> dict[str, Any]:
+    def run(
+        self,
+        extractor: FeatureExtractor,
+        baselines: bool = True,
+        beside: Sequence[FeatureExtractor] = (),
+    ) -> dict[str, Any]:
         """Measure one model.
 
         Args:
             extractor: The model.
             baselines: Also measure its random twin and raw pixels.
+            beside: Other models, measured the same way as further baselines of it.
 
         Returns:
             The content of evaluation.json.
@@ -59,8 +65,8 @@ class Evaluation:
             self.splits.train.stratified(self.profile.train),
             self.splits.validation.stratified(self.profile.validation),
         )
-        beside = self._baselines(extractor) if baselines else {}
-        steps = self._steps(1 + len(beside))
+        others = {**(self._baselines(extractor) if baselines else {}), **_named(beside, extractor)}
+        steps = self._steps(1 + len(others))
         figures, records = self._measure(lambda _: extractor, splits, steps)
         for name, record in records.items():
             record["settings"] |= self._shares(name, splits)
@@ -72,7 +78,7 @@ class Evaluation:
             "figures": figures,
             "baselines": {
                 name: {"model": make(self.seeds[0]).describe(), "figures": measured}
-                for name, make in beside.items()
+                for name, make in others.items()
                 for measured, _ in [self._measure(make, splits, steps)]
             },
             "protocols": records,
@@ -154,6 +160,18 @@ class Evaluation:
             pixels = PixelFeatures(extractor.preprocessing)
             found["pixels"] = lambda _: pixels
         return found
+
+
+def _named(
+    beside: Sequence[FeatureExtractor], extractor: FeatureExtractor
+) -> dict[str, Callable[[int], FeatureExtractor]]:
+    """Models beside another by their names, none of which the frame or the model has already."""
+    found: dict[str, Callable[[int], FeatureExtractor]] = {}
+    for one in beside:
+        tries = (one.name, *(f"{one.name}-{number}" for number in range(2, len(beside) + 3)))
+        taken = {"random", "pixels", extractor.name, *found}
+        found[next(name for name in tries if name not in taken)] = lambda _, one=one: one  # type: ignore[misc]
+    return found
 
 
 def _twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor:

@@ -98,7 +98,7 @@ class Field:
     """Everything that is on the page.
 
     Attributes:
-        entrants: Models first, in the order given, then baselines.
+        entrants: Models first, in the order given, then those beside them, then baselines.
         tuned: Contents of finetune.json files.
     """
 
@@ -165,7 +165,11 @@ def collect(folders: Sequence[str | Path]) -> Field:
             _entrant(baseline["model"], baseline["figures"], records, path)
             for baseline in content["baselines"].values()
         ]
-    entrants = [*_named_apart(models), *_named_apart(_merged(baselines))]
+    known = {_key(one) for one in models}
+    # A model that was measured beside another and has a folder of its own is there once, too.
+    beside = [one for one in _merged(baselines) if _key(one) not in known]
+    models += [one for one in beside if not one.is_baseline]
+    entrants = _named_apart(models) + _named_apart([one for one in beside if one.is_baseline])
     return Field(tuple(entrants), tuple(map(_tuned, tuned)))
 
 
@@ -190,12 +194,17 @@ def _entrant(
     return Entrant(name, kind, model, figures, records, path.parent)
 
 
+def _key(one: Entrant) -> tuple[str, str]:
+    """Weights and photos."""
+    data = {json.dumps(record.get("data"), sort_keys=True) for record in one.records.values()}
+    return str(one.model["identity"]), str(sorted(data))
+
+
 def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
     """One entrant for the same weights measured on the same photos beside several models."""
     merged: dict[tuple[str, str], Entrant] = {}
     for one in baselines:
-        data = {json.dumps(r.get("data"), sort_keys=True) for r in one.records.values()}
-        key = str(one.model["identity"]), str(sorted(data))
+        key = _key(one)
         before = merged.get(key)
         figures = {**(before.figures if before else {}), **one.figures}
         records = {**(before.records if before else {}), **one.records}
