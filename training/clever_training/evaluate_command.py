@@ -89,6 +89,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     from clever_training.evaluation.results import write
     from clever_training.evaluation.run import Evaluation
     from clever_training.evaluation.tables import progress_report, tables
+    from clever_training.memory import keep_freed_memory
 
     if profile not in PROFILES:
         raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
@@ -97,6 +98,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     names = chosen(protocols)
     count = seeds or PROFILES[profile].seeds
     datasets.disable_progress_bars()
+    keep_freed_memory()
     extractors, others = (
         [load_extractor(m, device=device, last_blocks=last_blocks) for m in some]
         for some in (models, beside or ())

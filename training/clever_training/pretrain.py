@@ -18,6 +18,7 @@ from clever_training.build import model_config
 from clever_training.checkpoint import load_state, save_state
 from clever_training.data import Batch, Photos, Views, make_loader
 from clever_training.learner import Learner, make_accelerator
+from clever_training.memory import keep_freed_memory
 from clever_training.online_knn import OnlineKnn
 from clever_training.orders import make_order, open_photos
 from clever_training.processes import anywhere, first, gathered, is_first, together
@@ -68,6 +69,7 @@ def pretrain(
         DataError: When the data set is wrong.
         ConfigError: When a tracker is not installed, or the recipe does not fit the processes.
     """
+    keep_freed_memory()
     folder = RunFolder(Path(out))
     check_trackers(track)
     accelerator = make_accelerator(recipe, track, folder.path)
