@@ -29,6 +29,16 @@ def test_a_run_from_before_a_key_existed_is_the_same_run(
         folder.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
 
 
+def test_a_state_without_its_recipe_is_nobodys(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.state.touch()
+    with pytest.raises(TrainingError, match=r"a state without the recipe\.json"):
+        folder.claim(tiny_recipe(), "photos/", 48)
+    assert not folder.recipe.exists()
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_place_that_can_be_no_folder_is_named(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -77,10 +77,15 @@ class RunFolder:
 
         Raises:
             TrainingError: When the folder holds a run of another recipe or data set (names the
-                keys that differ), or cannot be written to.
+                keys that differ), a state whose recipe is missing, or cannot be written to.
         """
         wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
-        if self.recipe.exists() and self.state.exists():
+        if self.state.exists():
+            if not self.recipe.exists():
+                raise TrainingError(
+                    f"{self.state}: a state without the {self.recipe.name} that it belongs to. "
+                    "Bring that back, or move the state away, or give another --out"
+                )
             found = json.loads(self.recipe.read_text(encoding="utf-8"))
             # Keys that the recipe did not have when the run was begun have their defaults.
             found["recipe"] = Recipe.parse(found["recipe"], str(self.recipe)).model_dump(
