@@ -15,7 +15,7 @@ from clever_hub.cli.app import app
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
 from clever_training.evaluation.report import figures, tables
-from clever_training.evaluation.report.claims import noise, verdicts
+from clever_training.evaluation.report.claims import claims_table, noise, verdicts
 from clever_training.evaluation.report.collect import Field, Value, collect
 from clever_training.evaluation.report.document import (
     Picture,
@@ -342,6 +342,22 @@ def test_a_model_beside_another_is_a_model_and_there_once(tmp_path: Path) -> Non
     found = collect([tmp_path])
     assert [e.name for e in found.entrants] == names
     assert found.entrants[1].folder.name == "b"
+
+
+def test_of_one_seed_the_noise_is_said_to_be_unknown(tmp_path: Path) -> None:
+    content = evaluation("clever", 0.9)
+    for measured in content["figures"].values():
+        for parts in measured.values():
+            for metrics in parts.values():
+                for figure in metrics.values():
+                    figure["values"] = figure["values"][:1]
+    write_json(tmp_path / "a" / "evaluation.json", content)
+    rows = claims_table(collect([tmp_path])).rows  # type: ignore[union-attr]
+    noise = {row[2]: row[-1] for row in rows if row[1] == "clever"}
+    assert noise["R² of the angle, MLP"].endswith(" or more")
+    assert not noise["k-NN Top-1, %"].endswith(" or more")
+    others = [row[-1] for row in rows if row[1] == "random resnet18"]
+    assert not any(cell.endswith(" or more") for cell in others)
 
 
 def test_a_split_that_was_not_trained_is_called_a_control(tmp_path: Path) -> None:

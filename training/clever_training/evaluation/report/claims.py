@@ -146,6 +146,11 @@ def noise(larger: Value, smaller: Value, photos: int | None, percent: bool) -> f
     return max(2 * spread, least)
 
 
+def _unknown(claim: Claim, value: Value) -> str:
+    """What one seed leaves open: of accuracies the photos' share is known all the same."""
+    return " or more" if len(value.values) == 1 and not claim.percent else ""
+
+
 def claims_table(field: Field) -> Table | None:
     """Every claim and every model that has the figures; None when nobody has any.
 
@@ -169,7 +174,7 @@ def claims_table(field: Field) -> Table | None:
                     f"{larger.mean:.{digits}f}",
                     f"{smaller.mean:.{digits}f}",
                     f"{verdict.difference:+.{digits}f}",
-                    f"±{margin:.{digits}f}",
+                    f"±{margin:.{digits}f}{_unknown(claim, larger)}",
                 )
             )
     if not rows:

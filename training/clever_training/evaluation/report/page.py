@@ -120,7 +120,8 @@ def _claims(field: Field, _: Path) -> list[Block]:
             "*First* and *second* are the figures of the two parts in the order in which the claim "
             "names them. *Noise* is what the difference has to exceed: twice its standard "
             "deviation over the seeds, and at least the 95 % interval that this number of photos "
-            "leaves (of accuracies) or 0.01 (of others). Random weights are held against the same "
+            "leaves (of accuracies) or 0.01 (of others); where it says *or more*, there is one "
+            "seed, and its deviation is not known. Random weights are held against the same "
             "claims: where one holds for them, too, it is no achievement of the training. *Neither "
             "knows it*: both R² are 0.01 at most, no better than always answering the mean."
         ),
