@@ -1,0 +1,177 @@
+"""CLeVER models for transformers; also shipped as remote code in model folders.
+
+The weights on disk keep timm's own names, so that every reader loads one file: a conversion adds
+the ``backbone.`` that modules have here when loading, and takes it off when saving.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils.generic import ModelOutput
+
+from .configuration_clever import CleverConfig
+
+
+@dataclass
+class CleverModelOutput(ModelOutput):
+    """Embeddings of a batch.
+
+    Attributes:
+        pooler_output: The whole embedding (batch, num_features); first, so that pipelines give it.
+        invariant: Its invariant part (batch, invariant_dim).
+        equivariant: Its equivariant part (batch, num_features − invariant_dim).
+    """
+
+    pooler_output: Tensor | None = None
+    invariant: Tensor | None = None
+    equivariant: Tensor | None = None
+
+
+class TimmNames(WeightRenaming):
+    """Adds ``backbone.`` to timm's names; a classification head's names stay as they are.
+
+    Args:
+        remove: Take it off instead.
+    """
+
+    __slots__ = ("remove",)
+
+    def __init__(self, remove: bool = False) -> None:
+        self.remove = remove
+        if remove:
+            super().__init__(source_patterns=r"^backbone\.(.+)", target_patterns=r"\1")
+        else:
+            super().__init__(
+                source_patterns=r"^(?!backbone\.|classifier\.)(.+)",
+                target_patterns=r"backbone\.\1",
+            )
+
+    def reverse_transform(self) -> TimmNames:
+        """What undoes this, for saving."""
+        result = TimmNames(remove=not self.remove)
+        result.scope_prefix = self.scope_prefix
+        result.base_model_prefix = self.base_model_prefix
+        return result
+
+
+# Remote code may be loaded beside the package's own classes: the later one replaces the earlier.
+register_checkpoint_conversion_mapping("clever", [TimmNames()], overwrite=True)
+
+
+class CleverPreTrainedModel(PreTrainedModel):
+    """What all CLeVER models share."""
+
+    config_class = CleverConfig
+    # Not "backbone": with a base model of that name transformers would add and strip the prefix by
+    # its own rules, next to the conversion above.
+    base_model_prefix = "clever"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: CleverConfig) -> None:
+        super().__init__(config)
+        self.backbone = timm.create_model(
+            config.architecture, pretrained=False, num_classes=0, **config.model_args
+        )
+
+    def embed(self, pixel_values: Tensor) -> CleverModelOutput:
+        """Split the backbone's embedding."""
+        embedding: Tensor = self.backbone(pixel_values)
+        split = self.config.invariant_dim
+        return CleverModelOutput(embedding, embedding[:, :split], embedding[:, split:])
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Write config.json and model.safetensors under timm's names; see transformers.
+
+        Raises:
+            ValueError: When the folder has a model.onnx: that points into the very bytes of the
+                weights file beside it, which are about to be replaced.
+        """
+        if (Path(save_directory) / "model.onnx").is_file():
+            raise ValueError(
+                f"{save_directory}: expected a folder without model.onnx, which belongs to other "
+                "weights than those to be written beside it. Choose another folder, or remove it"
+            )
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Only a new head is ours: timm has initialised its own."""
+        if module is getattr(self, "classifier", None):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+
+class CleverModel(CleverPreTrainedModel):
+    """Images in, an invariant and an equivariant embedding out."""
+
+    def __init__(self, config: CleverConfig) -> None:
+        super().__init__(config)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: Tensor, return_dict: bool | None = None, **_: Any
+    ) -> CleverModelOutput | tuple[Tensor, ...]:
+        """Embed prepared images.
+
+        Args:
+            pixel_values: (batch, 3, height, width), as the image processor makes them.
+            return_dict: False gives a tuple.
+
+        Returns:
+            ``pooler_output``, ``invariant``, ``equivariant``, not normalised.
+        """
+        output = self.embed(pixel_values)
+        return output.to_tuple() if return_dict is False else output
+
+
+class CleverForImageClassification(CleverPreTrainedModel):
+    """A linear head on the whole embedding or on one of its parts (``config.head_input``)."""
+
+    def __init__(self, config: CleverConfig) -> None:
+        super().__init__(config)
+        widths = {
+            "full": config.num_features,
+            "invariant": config.invariant_dim,
+            "equivariant": config.equivariant_dim,
+        }
+        self.classifier = nn.Linear(widths[config.head_input], int(config.num_labels or 0))
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **_: Any,
+    ) -> ImageClassifierOutput | tuple[Tensor, ...]:
+        """Classify prepared images.
+
+        Args:
+            pixel_values: (batch, 3, height, width), as the image processor makes them.
+            labels: (batch,) class numbers; gives ``loss``, the cross-entropy.
+            return_dict: False gives a tuple.
+
+        Returns:
+            ``loss`` (with labels) and ``logits`` (batch, num_labels).
+        """
+        embedded = self.embed(pixel_values)
+        part = {"full": embedded.pooler_output}.get(
+            self.config.head_input, getattr(embedded, self.config.head_input, None)
+        )
+        logits = self.classifier(part)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        output = ImageClassifierOutput(loss=loss, logits=logits)
+        return output.to_tuple() if return_dict is False else output
