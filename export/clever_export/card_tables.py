@@ -110,6 +110,7 @@ TABLES = (
         (
             Column("rotation, R²", "rotation", "ridge_r2"),
             Column("angle, °", "rotation", "ridge_degrees", 1),
+            Column("angle by an MLP, °", "rotation", "mlp_degrees", 1),
             Column("crop, R²", "crop", "ridge_r2"),
             Column("colours, R²", "jitter", "ridge_r2"),
             Column("blur, R²", "blur", "ridge_r2"),
@@ -176,18 +177,19 @@ def _against(evaluation: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[
 
 def _angle(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Whether the equivariant part knows a turn better than any part of its width would."""
-    own = figure(evaluation, "equivariance", "rotation", "equivariant", "ridge_r2")
-    other = figure(evaluation, "equivariance", "rotation", "invariant_slice", "ridge_r2")
-    if own is None or other is None:
-        return
-    margin = (own.get("std") or 0.0) + (other.get("std") or 0.0)
-    difference = own["mean"] - other["mean"]
-    more = "no more and no less" if abs(difference) <= margin else "more"
-    yield (
-        f"How far a photo was turned, R² of a ridge regression: {own['mean']:.3f} from the "
-        f"equivariant part, {other['mean']:.3f} from as many columns of the invariant part. The "
-        f"equivariant part knows {'less' if difference < -margin else more} of it than they do."
-    )
+    for reader, metric in (("a ridge regression", "ridge_r2"), ("a small MLP", "mlp_r2")):
+        own = figure(evaluation, "equivariance", "rotation", "equivariant", metric)
+        other = figure(evaluation, "equivariance", "rotation", "invariant_slice", metric)
+        if own is None or other is None:
+            continue
+        margin = (own.get("std") or 0.0) + (other.get("std") or 0.0)
+        difference = own["mean"] - other["mean"]
+        more = "no more and no less" if abs(difference) <= margin else "more"
+        yield (
+            f"How far a photo was turned, R² of {reader}: {own['mean']:.3f} from the equivariant "
+            f"part, {other['mean']:.3f} from as many columns of the invariant part. The equivariant "
+            f"part knows {'less' if difference < -margin else more} of it than they do."
+        )
 
 
 def figure(measured: Mapping[str, Any], *place: str) -> Mapping[str, Any] | None:
