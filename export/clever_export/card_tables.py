@@ -187,8 +187,8 @@ def _angle(evaluation: Mapping[str, Any]) -> Iterator[str]:
         more = "no more and no less" if abs(difference) <= margin else "more"
         yield (
             f"How far a photo was turned, R² of {reader}: {own['mean']:.3f} from the equivariant "
-            f"part, {other['mean']:.3f} from as many columns of the invariant part. The equivariant "
-            f"part knows {'less' if difference < -margin else more} of it than they do."
+            f"part, {other['mean']:.3f} from as many columns of the invariant part. The "
+            f"equivariant part knows {'less' if difference < -margin else more} of it than they do."
         )
 
 
