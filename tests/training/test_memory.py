@@ -16,7 +16,8 @@ torch.set_num_threads(1)
 for step in range(20):
     if step == 5:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.ones(4 * 2**20) for _ in range(4)]  # 64 MiB, which go back and come again
+    # 48 MiB each, more than the 32 up to which glibc may keep what is freed by its own choice.
+    tensors = [torch.ones(12 * 2**20) for _ in range(2)]
     del tensors
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -32,4 +33,4 @@ def page_faults(mode: str) -> int:
 
 
 def test_a_step_that_frees_and_asks_again_gets_no_new_pages() -> None:
-    assert 20 * page_faults("keep") < page_faults("leave")
+    assert 5 * page_faults("keep") < page_faults("leave")  # the heap may grow once
