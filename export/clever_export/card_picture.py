@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,12 @@ def draw_figures(evaluation: Mapping[str, Any], path: Path) -> None:
 
 def _accuracy(axes: Any, evaluation: Mapping[str, Any]) -> None:
     groups, labels = [], []
-    named = {"this model": evaluation, **evaluation.get("baselines", {})}
-    for who, measured in named.items():
+    for who, measured in _everyone(evaluation):
         for condition in ("upright", "rotated"):
             parts = measured["figures"].get("knn", {}).get(condition)
             if parts:
                 groups.append({part: values["top1"] for part, values in parts.items()})
-                labels.append(f"{_name(who)}\n{condition}")
+                labels.append(f"{who}\n{condition}")
     _bars(axes, groups, labels)
     axes.set_ylabel("k-NN top-1, %")
     axes.set_title("Does it know what is in the photo?", fontsize=10)
@@ -76,19 +75,20 @@ def _groups(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A figure under rotation, part by part, of the model and its baselines."""
     groups, labels = [], []
-    named = {"this model": evaluation, **evaluation.get("baselines", {})}
-    for who, measured in named.items():
+    for who, measured in _everyone(evaluation):
         parts = measured["figures"].get(protocol, {}).get("rotation", {})
         found = {part: values[metric] for part, values in parts.items() if metric in values}
         if found:
             groups.append(found)
-            labels.append(_name(who))
+            labels.append(who)
     return groups, labels
 
 
-def _name(who: str) -> str:
-    """The baselines of every model by their labels; others in lines that fit under a bar."""
-    return _WHO.get(who) or "\n".join(textwrap.wrap(who, 10))
+def _everyone(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The model and its baselines, each with a label in lines that fit under a bar."""
+    yield "this model", evaluation
+    for who, measured in evaluation.get("baselines", {}).items():
+        yield _WHO.get(who) or "\n".join(textwrap.wrap(who, 10)), measured
 
 
 def _bars(axes: Any, groups: list[dict[str, Any]], labels: list[str]) -> None:

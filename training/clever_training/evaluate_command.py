@@ -109,7 +109,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
         options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
         folder = out if len(models) == 1 else out / own
-        options |= {"probe": None if probe == "lbfgs" else probe, "out": folder}
+        options |= {"probe": None if probe == "lbfgs" else probe, "out": folder, "beside": beside}
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)
             evaluation = Evaluation(
@@ -118,7 +118,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
                 names,
                 range(count),
                 store,
-                command_line("evaluate", model, options, baselines=baselines, beside=beside or ()),
+                command_line("evaluate", model, options, baselines=baselines),
                 "sgd" if probe == "sgd" else "lbfgs",
             )
             try:
@@ -133,15 +133,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", highlight=False)
 
 
-def command_line(
-    verb: str,
-    model: str,
-    options: dict[str, Any],
-    *,
-    baselines: bool,
-    beside: Sequence[str] = (),
-) -> str:
-    """The command that repeats a measurement; options that are None are left out.
+def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:
+    """The command that repeats a measurement; None is left out, a list is an option each.
 
     Example:
         >>> command_line("evaluate", "clever-resnet18", {"seeds": 3}, baselines=True)
@@ -149,10 +142,8 @@ def command_line(
     """
     words = ["clever-hub", verb, model]
     for name, value in options.items():
-        if value is not None:
-            words += [f"--{name}", str(value)]
-    for other in beside:
-        words += ["--beside", other]
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(one)] if one is not None else []
     return shlex.join(words if baselines else [*words, "--no-baselines"])
 
 

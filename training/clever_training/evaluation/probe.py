@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -99,9 +99,8 @@ def fit_probe(
     total = len(grid) + 1
     tried: dict[float, float] = {}
     found: dict[float, Tensor] = {}
-    spectrum = Spectrum.of(x) if kind == "lbfgs" else None
-    fits = _path(kind, x[inside], y[inside], classes, grid, seed, spectrum)
-    for value, weight in fits:
+    fit = _fitter(kind, x, classes, seed)
+    for value, weight in _path(fit, x[inside], y[inside], grid):
         right = (_logits(x[outside], weight).argmax(dim=1) == y[outside]).float().mean()
         tried[value], found[value] = float(right), weight
         report(len(tried), total)
@@ -109,8 +108,7 @@ def fit_probe(
             break
     best = max(tried, key=lambda value: tried[value])
     # Convex: from four fifths' optimum it is not far to that of all.
-    start = found[best] if kind == "lbfgs" else None
-    final = _fit(kind, x, y, classes, best, seed, start, spectrum)
+    final = fit(x, y, best, found[best])
     report(total, total)
     # Fold the standardisation in: ((f - mean) / scale) @ W = f @ (W / scale) - (mean / scale) @ W.
     weight = final[:-1] / scale[:, None]
@@ -133,36 +131,28 @@ def _past_the_best(accuracies: list[float]) -> bool:
     return len(accuracies) > 2 and max(accuracies[-2:]) < max(accuracies[:-2])
 
 
-def _path(
-    kind: str,
-    x: Tensor,
-    y: Tensor,
-    classes: int,
-    grid: tuple[float, ...],
-    seed: int,
-    spectrum: Spectrum | None,
-) -> Iterator[tuple[float, Tensor]]:
-    """A fit for each setting; logistic regression goes on from the one before."""
-    start = None
-    for value in grid:
-        weight = _fit(kind, x, y, classes, value, seed, start, spectrum)
-        start = weight if kind == "lbfgs" else None
-        yield value, weight
+# Features, classes, the setting, and where logistic regression starts from.
+_Fit: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 
 
-def _fit(
-    kind: str,
-    x: Tensor,
-    y: Tensor,
-    classes: int,
-    value: float,
-    seed: int,
-    start: Tensor | None,
-    spectrum: Spectrum | None,
-) -> Tensor:
+def _fitter(kind: Literal["lbfgs", "sgd"], x: Tensor, classes: int, seed: int) -> _Fit:
+    """How to fit; all fits of logistic regression share the spectrum of all features."""
     if kind == "sgd":
-        return sgd_fit(x, y, classes, value, seed)
-    return logistic_fit(x, y, classes, value, start=start, spectrum=spectrum)
+        return lambda x, y, value, _: sgd_fit(x, y, classes, value, seed)
+    spectrum = Spectrum.of(x)
+    return lambda x, y, value, start: logistic_fit(
+        x, y, classes, value, start=start, spectrum=spectrum
+    )
+
+
+def _path(
+    fit: _Fit, x: Tensor, y: Tensor, grid: tuple[float, ...]
+) -> Iterator[tuple[float, Tensor]]:
+    """A fit for each setting, going on from the one before."""
+    weight = None
+    for value in grid:
+        weight = fit(x, y, value, weight)
+        yield value, weight
 
 
 class Spectrum(NamedTuple):
