@@ -12,6 +12,7 @@ from rich.console import Console
 
 from clever_hub.cli.console import output
 from clever_hub.errors import ConfigError
+from clever_training.names import free_name
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
@@ -165,6 +166,5 @@ def model_folders(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         base = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
-        tries = (base, *(f"{base}-{number}" for number in range(2, len(names) + 2)))
-        found.append(next(one for one in tries if one not in found))
+        found.append(free_name(base, found))
     return found

@@ -13,6 +13,7 @@ from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
 from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
 from clever_training.evaluation.results import Figures
+from clever_training.names import free_name
 
 # What the report of steps in all begins with, before what was done last.
 IN_ALL = "in all: "
@@ -168,9 +169,8 @@ def _named(
     """Models beside another by their names, none of which the frame or the model has already."""
     found: dict[str, Callable[[int], FeatureExtractor]] = {}
     for one in beside:
-        tries = (one.name, *(f"{one.name}-{number}" for number in range(2, len(beside) + 3)))
-        taken = {"random", "pixels", extractor.name, *found}
-        found[next(name for name in tries if name not in taken)] = lambda _, one=one: one  # type: ignore[misc]
+        name = free_name(one.name, {"random", "pixels", extractor.name, *found})
+        found[name] = lambda _, one=one: one  # type: ignore[misc]
     return found
 
 
