@@ -229,7 +229,7 @@ class Order(Sampler[list[Key]]):
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        total = self.recipe.run.epochs * self.steps_per_epoch
+        total = self.recipe.total_steps(self.steps_per_epoch)
         order, ordered = np.empty(0, dtype=np.int64), -1
         for step in range(self.start, self.stop):
             epoch, place = divmod(step, self.steps_per_epoch)

@@ -131,7 +131,7 @@ def foresee(recipe: Recipe, data: str, *, image_column: str | None = None) -> Fo
     learner = together(lambda: Learner(recipe, accelerator))
     learner.prepare()
     order = make_order(recipe, photos, None, 0)
-    total = recipe.run.epochs * order.steps_per_epoch
+    total = recipe.total_steps(order.steps_per_epoch)
     steps = min(total, recipe.run.max_steps or total)
     stages = [
         _measure(recipe, photos, learner, sizes, share)

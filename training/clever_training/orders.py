@@ -54,6 +54,6 @@ def make_order(
         )
     else:
         order = Order(recipe, len(photos), start, 0, rank(), world_size())
-    total = recipe.run.epochs * order.steps_per_epoch
+    total = recipe.total_steps(order.steps_per_epoch)
     order.stop = min(total, recipe.run.max_steps or total)
     return order

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from clever_hub.errors import ConfigError, suggest
 from clever_training.methods import method_label, method_settings
@@ -17,6 +25,11 @@ Scale = tuple[float, float]
 
 # Sections that may be a single string: the key it stands for.
 _SHORT = {"method": "name", "backbone": "architecture"}
+
+
+def _whole(number: float) -> int | float:
+    """A whole number as one, so that a recipe reads as it was written."""
+    return int(number) if number == int(number) else number
 
 
 class Section(BaseModel):
@@ -252,7 +265,7 @@ class RunRecipe(Section):
     """How long, and on what.
 
     Attributes:
-        epochs: Passes through the data.
+        epochs: Passes through the data; a part of one, such as 0.5, ends its schedule there.
         batch_size: Photos in a step, over all processes.
         seed: Of everything random.
         precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor computes it natively.
@@ -272,7 +285,7 @@ class RunRecipe(Section):
         max_steps: Stop here, for trials; None goes on to the end.
     """
 
-    epochs: PositiveInt = 100
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_whole)] = 100
     batch_size: int = Field(256, ge=2)
     seed: int = Field(0, ge=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -342,6 +355,21 @@ class Recipe(Section):
         except ValidationError as error:
             lines = [_explain(cls, issue) for issue in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps from the first to the end of the schedule.
+
+        Args:
+            steps_per_epoch: Steps in a pass through the data.
+
+        Returns:
+            At least 1.
+
+        Example:
+            >>> Recipe.parse({"name": "mine", "run": {"epochs": 0.5}}).total_steps(195)
+            98
+        """
+        return max(1, round(self.run.epochs * steps_per_epoch))
 
 
 def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -47,7 +47,7 @@ def settings_at(recipe: Recipe, step: int, steps_per_epoch: int) -> StepSettings
         0.05
     """
     optimizer, method = recipe.optimizer, recipe.method
-    total = recipe.run.epochs * steps_per_epoch
+    total = recipe.total_steps(steps_per_epoch)
     base = optimizer.lr * recipe.run.batch_size / 256
     warmup = optimizer.warmup_epochs * steps_per_epoch
     if step < warmup:

@@ -198,7 +198,7 @@ class StreamOrder(Sampler[list[Key]]):
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        total = self.recipe.run.epochs * self.steps_per_epoch
+        total = self.recipe.total_steps(self.steps_per_epoch)
         rows = self._rows(self._positions[self.start])
         for step in range(self.start, self.stop):
             sizes = sizes_at(self.recipe.views, step / total)
