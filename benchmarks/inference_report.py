@@ -65,10 +65,10 @@ def report(
 
 
 def _how(options: argparse.Namespace) -> str:
-    quick = " --quick" if options.quick else ""
+    given = f" --rounds {options.rounds}" + (" --quick" if options.quick else "")
     versions = machine("torch", "timm", "onnxruntime", "transformers")
     return (
-        f"`python benchmarks/inference.py PHOTOS --out benchmarks/RESULTS.md{quick}`, "
+        f"`python benchmarks/inference.py PHOTOS --out benchmarks/RESULTS.md{given}`, "
         f"{options.threads} threads, medians of {options.rounds} rounds. {versions}."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,13 +59,17 @@ def test_a_random_twin_has_the_same_split_and_is_made_by_its_seed(tiny_model: Cl
 def test_the_recipe_says_whether_the_split_was_trained(
     tiny_config: ModelConfig, trained: bool | None
 ) -> None:
-    recipe = {} if trained is None else {"recipe": {"method": {"equivariance": trained}}}
+    recipe: dict[str, Any] = {"method": "clever-dino"}
+    if trained is not None:
+        recipe["recipe"] = {"method": {"equivariance": trained}}
     model = CleverModel(replace(tiny_config, provenance=recipe))
     features = ModelFeatures(model, "tiny")
     assert features.describe()["split_trained"] is trained
+    assert features.describe()["method"] == "clever-dino"
     twin = random_twin(features, 0)
     assert twin is not None
     assert twin.describe()["split_trained"] is None
+    assert twin.describe()["method"] is None
 
 
 def test_a_changed_weight_changes_the_identity(tiny_config: ModelConfig) -> None:

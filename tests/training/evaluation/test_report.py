@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def test_the_reverse_is_said_when_it_is_so(tmp_path: Path) -> None:
 def test_the_less_bad_of_two_useless_fits_is_not_called_better(tmp_path: Path) -> None:
     content = evaluation("blind", 0.9)
     parts = content["figures"]["equivariance"]["rotation"]
-    for part, mean in (("equivariant", -0.004), ("invariant_slice", -0.4)):
+    for part, mean in (("equivariant", 0.0104), ("invariant_slice", -0.4)):
         parts[part]["mlp_r2"] = {"mean": mean, "std": None, "values": [mean]}
     write_json(tmp_path / "evaluation.json", content)
     found = {v.claim.figure: v.word for v in verdicts(collect([tmp_path]).entrants[0])}
@@ -376,6 +377,9 @@ def test_looks_are_the_same_everywhere_and_differ_in_shape_too(field: Field) -> 
     assert len({look.color for look in found.values()}) == 4
     assert len({look.marker for look in models}) == 2
     assert found["random resnet18"].line != found["16x16 pixels"].line
+    random = next(entrant for entrant in field.entrants if entrant.kind == "random")
+    several = looks([*field.entrants, replace(random, name="random resnet50")])
+    assert several["random resnet50"][:2] != several["random resnet18"][:2]
 
 
 def test_the_command_writes_the_page(example: Path, tmp_path: Path) -> None:

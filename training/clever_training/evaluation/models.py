@@ -105,6 +105,8 @@ class ModelFeatures:
     def describe(self) -> dict[str, Any]:
         """Name, backbone, sizes, hash of the weights and where they came from."""
         source, config = self.model.source, self.model.config
+        # A network with random weights only borrows the configuration of a trained one.
+        trained = config.provenance if self.kind != "random" else {}
         return {
             "name": self.name,
             "kind": self.kind,
@@ -114,8 +116,8 @@ class ModelFeatures:
             "weights_sha256": source.weights_sha256 if source else None,
             "identity": self.identity,
             "last_blocks": self.last_blocks,
-            "method": config.provenance.get("method"),
-            "epochs": config.provenance.get("epochs"),
+            "method": trained.get("method"),
+            "epochs": trained.get("epochs"),
             "split_trained": self._split_trained(),
         }
 

@@ -90,7 +90,7 @@ class Verdict(NamedTuple):
     @property
     def word(self) -> str:
         """``holds``, ``the reverse holds``, ``undecided``; or that neither part knows anything."""
-        best = max(self.larger.mean, self.smaller.mean)
+        best = round(max(self.larger.mean, self.smaller.mean), 2)
         # An R² of 0 is no knowledge: the less bad of two useless fits is no better.
         if self.claim.metric.endswith("_r2") and best <= SMALLEST:
             return "neither knows it"

@@ -16,7 +16,8 @@ from clever_training.evaluation.report.collect import Entrant
 # Okabe and Ito's palette without its yellow, too pale on white (https://jfly.uni-koeln.de/color/).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-_GREYS = {"random": "#777777", "pixels": "#000000"}
+_GREYS = {"random": ("#777777", "#aaaaaa", "#555555"), "pixels": ("#000000", "#333333")}
+_CROSSES = ("x", "+", "1")
 WIDTH = 9.5  # inches; the page is as wide
 DPI = 120
 
@@ -56,11 +57,15 @@ def looks(entrants: Sequence[Entrant]) -> dict[str, Look]:
     """
     found: dict[str, Look] = {}
     for entrant in entrants:
-        place = sum(not known.is_baseline for known in entrants[: entrants.index(entrant)])
+        before = entrants[: entrants.index(entrant)]
         if entrant.is_baseline:
+            place = sum(known.kind == entrant.kind for known in before)
+            greys = _GREYS[entrant.kind]
             line = "--" if entrant.kind == "random" else ":"
-            found[entrant.name] = Look(_GREYS[entrant.kind], "x", line)
+            marker = _CROSSES[place % len(_CROSSES)]
+            found[entrant.name] = Look(greys[place % len(greys)], marker, line)
         else:
+            place = sum(not known.is_baseline for known in before)
             found[entrant.name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
     return found
 
