@@ -13,12 +13,11 @@ from typing import Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, ImageError
-from clever_hub.images import ImageSource, describe
+from clever_hub.images import ImageSource, describe, is_one_image
 from clever_hub.preprocess import Preprocessor
 
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -116,7 +115,7 @@ class EncoderMixin:
         if progress:
             from clever_hub.progress import track
 
-            batches = track(batches, total=1 if _is_one(images) else _length(images))
+            batches = track(batches, total=1 if is_one_image(images) else _length(images))
         parts = [batch.embeddings for batch in batches]
         empty = self._embed_images([], tokens)
         return Embeddings(
@@ -166,7 +165,7 @@ class EncoderMixin:
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         if tokens:
             self._token_grid()  # refused now, not at the first batch
-        stream = cast("Iterable[ImageSource]", [images] if _is_one(images) else images)
+        stream = cast("Iterable[ImageSource]", [images] if is_one_image(images) else images)
         return self._stream(stream, batch_size, normalize, on_error, workers, tokens)
 
     def _stream(
@@ -263,12 +262,6 @@ def _batched(
             good, bad = [], []
     if good or bad:
         yield good, bad
-
-
-def _is_one(images: object) -> bool:
-    if isinstance(images, np.ndarray):
-        return images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
-    return isinstance(images, (str, os.PathLike, bytes, Image.Image))
 
 
 def _join_tokens(parts: Sequence[Embeddings]) -> NDArray[np.float32] | None:

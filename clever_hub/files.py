@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -25,7 +26,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        OSError: When the folder cannot be written to.
+        OSError: When the folder cannot be written to, or the target is no file: a pipe or a device
+            would be replaced by one.
 
     Example:
         >>> import tempfile
@@ -37,6 +39,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():
+        code = errno.EISDIR if target.is_dir() else errno.EINVAL
+        raise OSError(code, "expected the name of a file to write", str(target))
     # The ending is kept: some writers choose the format by it. The file is left for the writer to
     # make, so that it gets the permissions of any new file.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")

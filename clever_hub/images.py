@@ -10,12 +10,24 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from clever_hub.errors import ImageError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
+# EXIF 2.32, table 4: what brings an image of each orientation upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_ORIENTATION_PLACES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 # A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 EXTENSIONS = frozenset(
@@ -57,7 +69,7 @@ def load_image(source: ImageSource) -> Image.Image:
 
     Raises:
         ImageError: When it is missing, empty, truncated, no image, so large that it may be a
-            decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` sets the limit), or an array of
+            decompression bomb (the limit is twice ``PIL.Image.MAX_IMAGE_PIXELS``), or an array of
             another dtype or shape. The error names the source.
 
     Example:
@@ -73,6 +85,25 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(describe(source), _reason(error)) from error
 
 
+def is_one_image(images: object) -> bool:
+    """Whether this is a single image rather than several.
+
+    Args:
+        images: What a caller gave: anything that ``load_image`` takes, or an iterable of it.
+
+    Returns:
+        True for an image, and for an open file: its lines are no images.
+
+    Example:
+        >>> is_one_image("a.jpg"), is_one_image(["a.jpg"])
+        (True, False)
+    """
+    if isinstance(images, np.ndarray):
+        return images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
+    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+    return isinstance(images, one) or hasattr(images, "read")
+
+
 def describe(source: object) -> str:
     """A short name of an image for messages: its path, or what kind of thing it is.
 
@@ -85,7 +116,7 @@ def describe(source: object) -> str:
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")
         return str(filename) if filename else f"<PIL image {source.mode} {source.size}>"
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
     if isinstance(source, np.ndarray):
         return f"<array {source.dtype} {source.shape}>"
@@ -96,16 +127,33 @@ def _open(source: object) -> Image.Image:
     if isinstance(source, (str, os.PathLike)):
         # Read whole: nothing stays open, and the file is not decoded from under a writer.
         return _open(Path(source).read_bytes())
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         if not source:
             raise ValueError("the file is empty")
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(source), formats=FORMATS))
+        return _upright(Image.open(io.BytesIO(source), formats=FORMATS))
     if isinstance(source, Image.Image):
         with _LAZY_DECODING:
-            return ImageOps.exif_transpose(source)
+            return _upright(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    raise ValueError("expected a path, bytes, a PIL image or a uint8 array (height, width, 3)")
+    hint = "; read the file first: its read() gives bytes" if hasattr(source, "read") else ""
+    raise ValueError(
+        f"expected a path, bytes, a PIL image or a uint8 array (height, width, 3){hint}"
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A copy, turned as EXIF says.
+
+    Pillow's ``exif_transpose`` then writes every tag anew, and fails on any that is ill-typed.
+    """
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turn is None:
+        return image.copy()
+    upright = image.transpose(turn)
+    for place in _ORIENTATION_PLACES:  # or the next reader would turn it once more
+        upright.info.pop(place, None)
+    return upright
 
 
 def _from_array(array: NDArray[np.generic]) -> Image.Image:

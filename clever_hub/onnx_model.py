@@ -7,9 +7,9 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import onnxruntime
@@ -264,17 +264,37 @@ def load(
         )
     if str(dtype).removeprefix("torch.") not in ("None", "float32"):
         raise ConfigError(f"dtype: the onnx backend computes in float32, got {dtype}. Leave it out")
-    if threads is not None and (type(threads) is not int or threads < 1):
+    whole = isinstance(threads, SupportsIndex) and not isinstance(threads, bool)
+    if threads is not None and (not whole or threads < 1):
         raise ConfigError(f"threads: expected 1 or more, got {threads!r}")
     if providers is not None and (device is not None or tensorrt):
         raise ConfigError("give providers, or device and tensorrt, not both")
-    if providers is not None and (isinstance(providers, str) or not providers):
+    if providers is not None and not _are_providers(providers):
         raise ConfigError(
             f"providers: expected a list such as ['CPUExecutionProvider'], got {providers!r}"
         )
     chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
     _check_available(chosen)
-    return OnnxModel(folder, source, chosen, threads)
+    return OnnxModel(folder, source, chosen, None if threads is None else int(threads))
+
+
+def _are_providers(given: object) -> bool:
+    """Whether it is a list of names, or of pairs of a name and its options, as ONNX Runtime's."""
+    return (
+        isinstance(given, Sequence)
+        and not isinstance(given, str)
+        and len(given) > 0
+        and all(isinstance(entry, str) or _is_provider_with_options(entry) for entry in given)
+    )
+
+
+def _is_provider_with_options(entry: object) -> bool:
+    return (
+        isinstance(entry, tuple)
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], Mapping)
+    )
 
 
 def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, folder: Path) -> None:
@@ -325,7 +345,7 @@ def _providers(device: str, tensorrt: bool) -> list[Provider]:
 
 def _check_available(providers: Sequence[Provider]) -> None:
     available = onnxruntime.get_available_providers()
-    for provider in providers[:1]:
+    for provider in providers:
         name = provider if isinstance(provider, str) else provider[0]
         if name not in available:
             raise DeviceError(

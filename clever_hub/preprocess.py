@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from PIL import Image
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.images import ImageSource, describe, load_image
+from clever_hub.images import ImageSource, describe, is_one_image, load_image
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -63,11 +64,11 @@ class Preprocessor:
         pixels /= self._std
         return pixels
 
-    def batch(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+    def batch(self, images: ImageSource | Iterable[ImageSource]) -> NDArray[np.float32]:
         """Prepare several images.
 
         Args:
-            images: Anything that ``load_image`` takes, several of them.
+            images: Anything that ``load_image`` takes, several of them, or one.
 
         Returns:
             float32 (N, 3, crop_size, crop_size); N may be 0.
@@ -76,7 +77,8 @@ class Preprocessor:
             ImageError: When one cannot be read.
         """
         size = self.config.crop_size
-        prepared = [self(image) for image in images]
+        several = cast("Iterable[ImageSource]", [images] if is_one_image(images) else images)
+        prepared = [self(image) for image in several]
         return np.stack(prepared) if prepared else np.empty((0, 3, size, size), np.float32)
 
     def _resize(self, image: Image.Image, name: str) -> Image.Image:

@@ -127,6 +127,13 @@ def resolve(
 def _on_this_machine(name: str) -> Source | None:
     if not name:
         raise ModelNotFoundError("expected a name or a folder, got nothing")
+    try:
+        return _look_up(name)
+    except OSError as error:
+        raise ModelNotFoundError(f"{name}: {error.strerror or error}") from error
+
+
+def _look_up(name: str) -> Source | None:
     # Unlike pathlib's, this leaves "~nobody" as it is.
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if (folder / CONFIG_NAME).is_file():

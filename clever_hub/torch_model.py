@@ -6,8 +6,9 @@ import hashlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import timm
@@ -255,10 +256,21 @@ def write_model_folder(
     # The block ends inside out: the weights are renamed first, and a new folder never has a config
     # that promises weights which are not there yet.
     with atomic_path(folder / CONFIG_NAME) as text, atomic_path(folder / WEIGHTS_NAME) as weights:
-        text.write_text(to_json(config.to_dict()), encoding="utf-8")
+        text.write_text(to_json(_kept_promises(config, folder).to_dict()), encoding="utf-8")
         # safetensors' own save_file makes a file that nobody else may read.
         weights.write_bytes(content)
     return folder
+
+
+def _kept_promises(config: ModelConfig, folder: Path) -> ModelConfig:
+    """Without the names of transformers' remote code where that code is not in the folder."""
+    named = config.extra.get("auto_map")
+    if named is None:
+        return config
+    entries = named.values() if isinstance(named, dict) else [named]
+    if all((folder / f"{str(entry).partition('.')[0]}.py").is_file() for entry in entries):
+        return config
+    return replace(config, extra={k: v for k, v in config.extra.items() if k != "auto_map"})
 
 
 def _check_graph(folder: Path, content: bytes) -> None:
@@ -367,6 +379,6 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     found: Any = torch.float32 if dtype is None else dtype
     if isinstance(dtype, str):
         found = getattr(torch, dtype.removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    if found not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ConfigError(f"dtype: expected 'float32', 'bfloat16' or 'float16', got {dtype!r}")
-    return found
+    return cast("torch.dtype", found)

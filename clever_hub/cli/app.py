@@ -54,11 +54,16 @@ class VerbGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Our own errors end it with one message and exit code 1, no traceback."""
+        """Run the verb. Errors of ours and of files end it with one message and exit code 1."""
         try:
             return super().invoke(ctx)
         except CleverError as error:
             fail(str(error))
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone; typer ends quietly
+        except OSError as error:
+            what = error.strerror or str(error) or type(error).__name__
+            fail(f"{error.filename}: {what}" if error.filename else what)
         except ModuleNotFoundError as error:
             entry = self._entries.get(ctx.invoked_subcommand)
             if entry is None or not entry.extras or _is_ours(error.name):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from clever_hub.cli.console import output
+from clever_hub.cli.console import output, shown
 from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.embeddings import Embeddings
 from clever_hub.pretrained import from_pretrained
@@ -37,7 +37,7 @@ def run(
     for part, (length, cosine) in cosines(embeddings).items():
         table.add_row(part, str(length), f"{cosine:.4f}")
     console = output()
-    console.print(f"A: {a}\nB: {b}", markup=False, soft_wrap=True)
+    console.print(f"A: {shown(a)}\nB: {shown(b)}", soft_wrap=True)
     console.print(table)
 
 

@@ -17,7 +17,7 @@ _WIDE = 160
 
 def output() -> Console:
     """Standard output; wide when it is a file or a pipe, so that tables are not squeezed."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE)
+    return Console(width=None if sys.stdout.isatty() else _WIDE, emoji=False)
 
 
 def fail(message: str) -> NoReturn:
@@ -30,7 +30,7 @@ def fail(message: str) -> NoReturn:
         typer.Exit: Always.
     """
     # Never wrapped: a path that is cut in two cannot be copied.
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
         f"[bold red]Error:[/] [red]{escape(message)}[/]"
     )
     raise typer.Exit(1)
@@ -38,7 +38,7 @@ def fail(message: str) -> NoReturn:
 
 def report_skipped(skipped: Iterable[Skipped]) -> None:
     """List the images that could not be read, on stderr."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     for image in skipped:
         console.print(f"[yellow]skipped[/] {escape(image.source)}: {escape(image.reason)}")
 

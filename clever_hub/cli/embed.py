@@ -74,7 +74,7 @@ def run(
         if not writer.rows:
             raise DataError(_none_readable(skipped))
     report_skipped(skipped)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
         f"{writer.rows} of {len(files)} images embedded → {out}", markup=False
     )
     if skipped and on_error is _OnError.raise_:
@@ -86,14 +86,15 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
 
     Args:
         paths: Files, taken whatever their ending, and folders, searched with their subfolders for
-            the endings of ``clever_hub.images.EXTENSIONS``. Hidden files in folders are left out:
-            macOS writes "._a.jpg" files that are no images.
+            the endings of ``clever_hub.images.EXTENSIONS``. Links to folders are followed, to each
+            folder once. Hidden files in folders are left out: macOS writes "._a.jpg" files that
+            are no images.
 
     Yields:
         The files; those of a folder sorted by name.
 
     Raises:
-        DataError: When a path does not exist, or a folder has no images.
+        DataError: When a path does not exist, or a folder cannot be read or has no images.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -103,20 +104,39 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         if not found:
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
-        yield from (file for file in found if file not in seen)
-        seen.update(found)
+        for file in found:
+            # However its folder is spelt; two links to one file are two names for people.
+            if (place := file.parent.resolve() / file.name) not in seen:
+                seen.add(place)
+                yield file
 
 
 def _walk(folder: Path) -> list[Path]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    found: list[Path] = []
+    seen = {folder.resolve()}
+    for root, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and _add(Path(root, name).resolve(), seen)
+        ]
         found += [
             Path(root, name)
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
         ]
     return found
+
+
+def _add(path: Path, seen: set[Path]) -> bool:
+    """Whether a path is new, from now on seen."""
+    new = path not in seen
+    seen.add(path)
+    return new
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
 
 def _none_readable(skipped: list[Skipped]) -> str:

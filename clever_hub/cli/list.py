@@ -12,17 +12,17 @@ from clever_hub.cli.console import output, shown
 from clever_hub.zoo import ModelInfo, list_models, means
 
 _Path: TypeAlias = tuple[str, ...]
-_KNN: list[_Path] = [("knn", condition, "full", "top1") for condition in ("upright", "rotated")]
+_KNN: list[_Path] = [("knn", condition, "full", "top1") for condition in ("plain", "rotated")]
 _TURNED: list[_Path] = [
     ("invariance", "rotation", part, "same_centred") for part in ("invariant", "equivariant")
 ]
-_ANGLE: list[_Path] = [("equivariance", "rotation", "equivariant", "ridge_r2")]
+_ANGLE: list[_Path] = [("equivariance", "rotation", "equivariant", "mlp_r2")]
 _LEGEND = """
 parts   length of the invariant + equivariant part of the embedding
 px      side of the input in pixels
-k-NN    top-1 accuracy in %, photos upright / turned within ±90°
+k-NN    top-1 accuracy in %, whole photos / turned within ±90°, through a disc
 turned  cosine of a photo and its turned copy, invariant / equivariant part
-R²      how well the equivariant part tells the angle: 1 all, 0 nothing
+R²      how well an MLP tells the angle from the equivariant part: 1 all, 0 nothing
 –       not measured
 
 More of each: clever-hub info MODEL"""

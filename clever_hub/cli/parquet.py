@@ -58,9 +58,12 @@ class EmbeddingsWriter:
             path = self._stack.enter_context(atomic_path(self.target))
             self._writer = self._stack.enter_context(pq.ParquetWriter(path, self._schema))
             self._stack.push(self._finish)
-        except OSError as error:
-            self._stack.close()
-            raise self._cannot_write(error) from error
+        except BaseException as error:
+            # Told of the error: a stack that is merely closed puts the empty file in its place.
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            if isinstance(error, OSError):
+                raise self._cannot_write(error) from error
+            raise
         return self
 
     def __exit__(
@@ -111,7 +114,7 @@ class EmbeddingsWriter:
 def _schema(config: ModelConfig, source: Source | None, normalized: bool) -> pa.Schema:
     metadata: dict[str | bytes, str | bytes] = {
         "clever_hub.model": config.name,
-        "clever_hub.source": f"{source.kind}:{source.name}" if source else "",
+        "clever_hub.source": _utf8(f"{source.kind}:{source.name}") if source else "",
         "clever_hub.revision": (source.revision if source else None) or "",
         "clever_hub.weights_sha256": (source.weights_sha256 if source else None) or "",
         "clever_hub.version": clever_hub.__version__,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clever_hub.cli.console import fail, output
+from clever_hub.cli.console import fail, output, shown
 from clever_hub.errors import ConfigError
 
 
@@ -91,7 +91,7 @@ def export(
                 f"{measured.describe()}",
                 highlight=False,
             )
-    output().print(f"Wrote {out}", highlight=False)
+    output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def verify(
@@ -136,7 +136,7 @@ def verify(
         report = path / REPORT_NAME if own else Path(f"{name.replace('/', '-')}-{REPORT_NAME}")
     with bar() as progress:
         agreements = run(path, _spread(list(find_images(images or [])), limit), report, progress)
-    table = Table(title=f"{name}: difference from {agreements[0].reader}")
+    table = Table(title=f"{shown(name)}: difference from {agreements[0].reader}")
     for heading in ("reader", "batch", "max abs difference", "min cosine", ""):
         table.add_column(heading, justify="left" if heading in ("reader", "") else "right")
     for agreement in agreements:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,10 +93,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         ConfigError: When ``out`` is there already: what it holds may be somebody's only copy.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise ConfigError(f"--out: {out} is there already. Remove it, or name another folder")
-    temporary = out.with_name(f".{out.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
+    # A name of its own: another export to the same folder may be on its way.
+    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -112,6 +112,15 @@ def test_devices_become_providers_by_preference() -> None:
     assert names("cuda:1", True) == ["TensorrtExecutionProvider", cuda, cpu]
 
 
+def test_every_provider_is_checked_and_any_whole_number_is_taken(exported: Exported) -> None:
+    folder = exported("test_resnet")
+    with pytest.raises(DeviceError, match="NoSuchProvider was asked for"):
+        clever_hub.from_pretrained(
+            folder, backend="onnx", providers=["CPUExecutionProvider", "NoSuchProvider"]
+        )
+    clever_hub.from_pretrained(folder, backend="onnx", threads=np.int64(1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -122,6 +131,9 @@ def test_devices_become_providers_by_preference() -> None:
         ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, "not both"),
         ({"providers": []}, r"providers: expected a list such as .*, got \[\]"),
         ({"providers": "CPUExecutionProvider"}, "providers: expected a list .*, got 'CPUExec"),
+        ({"providers": [1]}, r"providers: expected a list such as .*, got \[1\]"),
+        ({"providers": [("CPUExecutionProvider",)]}, "providers: expected a list such as"),
+        ({"threads": True}, "threads: expected 1 or more, got True"),
         ({"tensorrt": True}, 'add device="cuda"'),
         ({"tensorrt": True, "device": "cpu"}, 'add device="cuda"'),
     ],

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 from transformers import (
     AutoImageProcessor,
@@ -273,6 +274,41 @@ def test_packaging_twice_changes_nothing(packaged: Exported) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     package(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_processor_scales_16_bits_and_refuses_what_has_no_range(packaged: Exported) -> None:
+    folder = packaged("test_resnet")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    steps = np.arange(0, 65_536, 16, dtype=np.uint16).reshape(64, 64)
+    deep = Image.fromarray(steps)
+    ours = clever_hub.from_pretrained(folder).preprocessor(deep)
+    assert np.array_equal(processor(deep, return_tensors="np")["pixel_values"][0], ours)
+    turned = Image.fromarray(np.arange(64 * 48 * 3, dtype=np.uint8).reshape(48, 64, 3))
+    turned.getexif()[ExifTags.Base.Orientation] = 6
+    ours = clever_hub.from_pretrained(folder).preprocessor(turned)
+    assert np.array_equal(processor(turned, return_tensors="np")["pixel_values"][0], ours)
+    gray = (steps // 256).astype(np.uint8)[:, :, None]
+    ours = clever_hub.from_pretrained(folder).preprocessor(gray)
+    assert np.array_equal(processor(gray, return_tensors="np")["pixel_values"][0], ours)
+    with pytest.raises(TypeError, match=r"expected uint8 .* got float64; multiply"):
+        processor(np.zeros((8, 8, 3)))
+    with pytest.raises(ValueError, match="no agreed range"):
+        processor(Image.new("F", (8, 8)))
+
+
+def test_a_folder_does_not_name_code_that_it_lacks(packaged: Exported, tmp_path: Path) -> None:
+    folder = packaged("test_resnet")
+    saved = clever_hub.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+    assert "auto_map" not in json.loads((saved / "config.json").read_text())
+    assert "auto_map" in json.loads((folder / "config.json").read_text())
+    assert "auto_map" in json.loads((package(saved) / "config.json").read_text())
+
+
+def test_a_head_on_no_part_is_refused(packaged: Exported) -> None:
+    with pytest.raises(ValueError, match=r"head_input: expected one of \['full', .* got 'equi'"):
+        AutoModelForImageClassification.from_pretrained(
+            packaged("test_resnet"), num_labels=3, head_input="equi"
+        )
 
 
 def test_a_split_that_cannot_be_is_refused() -> None:

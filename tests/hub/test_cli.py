@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -107,11 +109,11 @@ def test_a_bug_is_not_taken_for_a_missing_extra(other_verbs: None) -> None:
 def evaluated(model_folder: Path) -> Path:
     """The model with figures, next to those of a random one."""
 
-    def figures(upright: float, rotated: float) -> dict[str, Any]:
+    def figures(plain: float, rotated: float) -> dict[str, Any]:
         return {
             "knn": {
                 condition: {"full": {"top1": {"mean": mean, "std": None, "values": [mean]}}}
-                for condition, mean in (("upright", upright), ("rotated", rotated))
+                for condition, mean in (("plain", plain), ("rotated", rotated))
             }
         }
 
@@ -137,14 +139,14 @@ def _on_a_terminal(table: object, columns: int = 80) -> str:
 
 def test_tables_on_80_columns_cut_no_figure() -> None:
     protocols = {
-        "knn": {c: {"full": {"top1": {"mean": 15.43}}} for c in ("upright", "rotated")},
+        "knn": {c: {"full": {"top1": {"mean": 15.43}}} for c in ("plain", "rotated")},
         "invariance": {
             "rotation": {
                 part: {"same_centred": {"mean": 0.9512}, "different_centred": {"mean": 0.0001234}}
                 for part in ("full", "invariant", "equivariant")
             }
         },
-        "equivariance": {"rotation": {"equivariant": {"ridge_r2": {"mean": 0.567}}}},
+        "equivariance": {"rotation": {"equivariant": {"mlp_r2": {"mean": 0.567}}}},
     }
     name, data = "clever-hub/clever-resnet18", "photos of things [CC0] \x1b[2J"
     model = ModelInfo(name, "resnet18", 409, 103, 64, data, protocols, "apache-2.0", 22_400_000)
@@ -189,7 +191,7 @@ def test_info(evaluated: Path) -> None:
     for words in (
         "24 = 19 invariant + 5 equivariant",
         "shortest side to 36 px (bicubic), centre crop 32 px",
-        "knn · upright · full · top1",
+        "knn · plain · full · top1",
         "15.43",
         "random weights",
         sha256_of(evaluated / "model.safetensors"),
@@ -349,6 +351,38 @@ def test_an_output_that_cannot_be_written_is_an_error(
     assert f"{out}: cannot be written" in fails("embed", model_folder, folder, "-o", out)
 
 
+def test_a_full_disk_at_the_beginning_leaves_the_old_file(
+    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "e.parquet"
+    run("embed", model_folder, folder, "-o", out)
+    before = out.read_bytes()
+
+    def full(path: Path, *_: Any) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "ParquetWriter", full)
+    said = fails("embed", model_folder, folder, "-o", out)
+    assert f"{out}: cannot be written: No space left on device" in said
+    assert out.read_bytes() == before
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_file_error_of_any_verb_is_one_clean_message(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    said = fails("export", model_folder, "--out", tmp_path / "file" / "model")
+    assert str(tmp_path / "file") in said
+    assert "too long" in fails("info", "x" * 300)
+    os.mkfifo(tmp_path / "pipe.parquet")
+    photo = photos["astronaut"]
+    said = fails("embed", model_folder, photo, "-o", tmp_path / "pipe.parquet")
+    assert "expected the name of a file" in said
+    assert (tmp_path / "pipe.parquet").is_fifo()
+
+
 def test_parquet_missing_says_how_to_install(
     model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +395,33 @@ def test_find_images_gives_each_file_once(folder: Path) -> None:
     found = list(find_images([photo, folder, folder / "notes.txt"]))
     assert found[0] == photo
     assert len(found) == len(set(found)) == 5, "a file that is named is taken whatever its ending"
+
+
+def test_find_images_follows_links_to_folders_once(folder: Path, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "linked").symlink_to(folder)
+    (folder / "deeper" / "back").symlink_to(album)  # a circle
+    found = list(find_images([album]))
+    assert sorted(path.name for path in found) == sorted(
+        path.name for path in folder.rglob("*.PNG")
+    )
+    assert list(find_images([album, album / ".." / "album", folder])) == found
+
+
+def test_find_images_refuses_a_folder_that_cannot_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def locked(path: Any) -> Any:
+        if Path(path).name == "deeper":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(DataError, match="deeper: the folder cannot be read: Permission denied"):
+        list(find_images([folder]))
 
 
 def test_find_images_names_what_is_missing(tmp_path: Path) -> None:

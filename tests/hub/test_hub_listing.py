@@ -17,7 +17,7 @@ from tests.hub_server.state import User
 @pytest.fixture
 def server(config: ModelConfig, tmp_path: Path) -> Iterator[HubServer]:
     """A Hub where the organisation has three models, one private, and something else."""
-    figures = {"knn": {w: {"full": {"top1": {"mean": 15.43}}} for w in ("upright", "rotated")}}
+    figures = {"knn": {w: {"full": {"top1": {"mean": 15.43}}} for w in ("plain", "rotated")}}
     files = {
         "config.json": json.dumps(config.to_dict()).encode(),
         "evaluation.json": json.dumps({"figures": figures}).encode(),

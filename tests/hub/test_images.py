@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clever_hub.errors import ImageError
 from clever_hub.images import load_image
@@ -63,6 +63,18 @@ def test_every_exif_orientation_is_turned_upright(
     file = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     np.testing.assert_array_equal(pixels(file), CAT)
     np.testing.assert_array_equal(pixels(Image.open(io.BytesIO(file))), CAT)
+    np.testing.assert_array_equal(pixels(load_image(file)), CAT, "what is upright stays so")
+
+
+def test_a_tag_of_the_wrong_type_does_not_keep_a_photo_from_being_turned() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.ResolutionUnit] = 2
+    raw = bytearray(exif.tobytes())
+    place = raw.index(struct.pack(">HH", ExifTags.Base.ResolutionUnit, 3))
+    raw[place + 2 : place + 4] = struct.pack(">H", 1)  # a byte, where the standard has a short
+    file = encoded(Image.fromarray(np.ascontiguousarray(np.rot90(CAT))), exif=bytes(raw))
+    np.testing.assert_array_equal(pixels(file), CAT)
 
 
 def test_grayscale_gets_three_equal_channels() -> None:
@@ -190,6 +202,7 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
         (Image.fromarray(np.array([[-1, 70_000]], np.int32)), "16-bit values, .* got -1 to 70000"),
         (7, "expected a path, bytes, a PIL image or a uint8 array"),
         (None, "expected a path"),
+        (io.BytesIO(CAT_PNG), r"read the file first: its read\(\) gives bytes"),
     ],
 )
 def test_what_is_no_image_is_refused(source: object, reason: str) -> None:

@@ -299,7 +299,7 @@ def test_a_device_that_is_not_there_is_an_error(model_folder: Path, device: str)
         clever_hub.from_pretrained(model_folder, device=device)
 
 
-@pytest.mark.parametrize("dtype", ["int8", "fp16", "nn"])
+@pytest.mark.parametrize("dtype", ["int8", "fp16", "nn", "float8_e4m3fn"])
 def test_a_dtype_that_does_not_compute_is_an_error(model_folder: Path, dtype: str) -> None:
     with pytest.raises(ConfigError, match=f"dtype: expected 'float32'.*got '{dtype}'"):
         clever_hub.from_pretrained(model_folder, dtype=dtype)

@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
+_UPRIGHT = {  # what brings an image of each EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -69,6 +78,10 @@ class CleverImageProcessor(BaseImageProcessor):
 
         Returns:
             ``pixel_values``, float32 (batch, 3, crop_size, crop_size).
+
+        Raises:
+            TypeError: For tensors, and for arrays of another dtype.
+            ValueError: For PIL images of floating point, or of integers beyond 16 bits.
         """
         several = images if isinstance(images, list | tuple) else [images]
         prepared = [self._one(image) for image in several]
@@ -77,9 +90,7 @@ class CleverImageProcessor(BaseImageProcessor):
     def _one(self, image: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         if isinstance(image, torch.Tensor):
             raise TypeError("expected PIL images or uint8 arrays (height, width, 3), got a tensor")
-        photo = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-        photo = ImageOps.exif_transpose(photo).convert("RGB")
-        photo = self._resize_and_crop(photo)
+        photo = self._resize_and_crop(_to_rgb(image))
         pixels = np.asarray(photo, dtype=np.float32) / np.float32(255)
         mean, std = (np.asarray(x, dtype=np.float32) for x in (self.mean, self.std))
         normalised = (pixels - mean) / std
@@ -97,3 +108,24 @@ class CleverImageProcessor(BaseImageProcessor):
         left = round((size[0] - self.crop_size) / 2.0)
         top = round((size[1] - self.crop_size) / 2.0)
         return photo.crop((left, top, left + self.crop_size, top + self.crop_size))
+
+
+def _to_rgb(image: Any) -> Image.Image:
+    """8 bits a channel, upright; what has no agreed range is refused rather than cut off."""
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        if array.dtype != np.uint8:
+            hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
+            raise TypeError(f"expected uint8 arrays (height, width, 3), got {array.dtype}{hint}")
+        gray = array.ndim == 3 and array.shape[2] == 1
+        image = Image.fromarray(array[:, :, 0] if gray else array)
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    photo: Image.Image = image if turn is None else image.transpose(turn)
+    if photo.mode == "F":
+        raise ValueError("floating point pixels have no agreed range; save it as 8 or 16 bit")
+    if photo.mode == "I" or photo.mode.startswith("I;16"):
+        values = np.asarray(photo).astype(np.int64)
+        if values.min() < 0 or values.max() > 65_535:
+            raise ValueError("expected 16-bit values, 0 to 65535")
+        photo = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
+    return photo.convert("RGB")

@@ -147,6 +147,9 @@ class CleverForImageClassification(CleverPreTrainedModel):
             "invariant": config.invariant_dim,
             "equivariant": config.equivariant_dim,
         }
+        if not widths.get(config.head_input):
+            there = [part for part, width in widths.items() if width]
+            raise ValueError(f"head_input: expected one of {there}, got {config.head_input!r}")
         self.classifier = nn.Linear(widths[config.head_input], int(config.num_labels or 0))
         self.post_init()
 
