@@ -190,7 +190,9 @@ class TestFreezing:
 def test_gradient_checkpointing_changes_no_gradient(tiny_recipe: Make) -> None:
     gradients = []
     for checkpointed in (False, True):
-        recipe = tiny_recipe("simclr", backbone__gradient_checkpointing=checkpointed)
+        recipe = tiny_recipe(
+            "simclr", views__local_count=0, backbone__gradient_checkpointing=checkpointed
+        )
         recipe = recipe.model_copy(
             update={
                 "backbone": recipe.backbone.model_copy(
@@ -211,6 +213,32 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_recipe: Make) -> None:
         assert weight.grad is not None
         gradients.append(weight.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"views__growth": [{"after": 0.5, "global_size": 40}]}, r"views\.growth\.0\.global_size"),
+        (
+            {"image_size": 64},
+            r"image_size: vit_tiny.* takes no RGB images of 64 x 64 pixels",
+        ),
+        ({"views__local_size": 16}, r"views\.local_size: .* dynamic_img_size: true"),
+        ({"backbone__model_args__global_pool": ""}, r"expected an embedding of shape \(1, 192\)"),
+        ({"backbone__model_args__in_chans": 1}, "takes no RGB images"),
+    ],
+)
+def test_a_backbone_that_does_not_take_the_runs_sizes_is_refused_at_once(
+    changes: dict[str, object], message: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    vit: dict[str, object] = {
+        "backbone__architecture": "vit_tiny_patch16_224",
+        "backbone__model_args": {"img_size": 32, "patch_size": 8, "depth": 1},
+        "views__local_size": 32,
+    }
+    build(tiny_recipe(**vit))
+    with pytest.raises(ConfigError, match=message):
+        build(tiny_recipe(**{**vit, **changes}))
 
 
 def test_gradient_checkpointing_that_timm_lacks_is_refused(tiny_recipe: Make) -> None:

@@ -22,6 +22,29 @@ def test_a_folder_of_images_is_read(photo_folder: Path) -> None:
     assert photos[0].dtype == np.uint8
 
 
+@pytest.mark.parametrize(
+    ("names", "loaded"),
+    [
+        (("train/a", "car/b", "bus/c"), 3),  # a class that is called as a split is
+        (("test/a", "car/b"), 2),
+        (("photo", "test-1", "driving test"), 3),
+        (("train/a", "train/b", "val/c"), 2),
+        (("Training/cat/a", "test/cat/b"), 1),
+        (("val/a", "test/b"), 2),
+        (("train/a", "val/b", "c"), 3),
+    ],
+)
+def test_names_of_files_and_classes_drop_no_photo(
+    names: tuple[str, ...], loaded: int, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in names:
+        path = tmp_path / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(photos["chelsea"]).resize((32, 32)).save(path)
+    (tmp_path / "photos" / ".notes.txt").write_text("no photo")
+    assert len(load_photos(str(tmp_path / "photos"))) == loaded
+
+
 def test_real_parquet_is_read(tiny_imagenet: Path) -> None:
     photos = load_photos(str(tiny_imagenet / "validation.parquet"))
     assert len(photos) == 5000
@@ -39,6 +62,13 @@ def test_a_table_without_images_names_its_columns(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"a": [1], "b": ["x"]}).to_parquet(path)
     with pytest.raises(DataError, match=r"\['a', 'b'\].*--image-column"):
         load_photos(str(path))
+
+
+def test_a_column_that_holds_no_images_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.parquet"
+    datasets.Dataset.from_dict({"label": [1, 2]}).to_parquet(path)
+    with pytest.raises(DataError, match=r"expected images in the column 'label', got Value.*int64"):
+        load_photos(str(path), "label")
 
 
 def test_an_unreadable_row_is_named(photos: dict[str, Path], tmp_path: Path) -> None:

@@ -193,6 +193,24 @@ def test_a_folder_of_another_run_is_refused(
         )
 
 
+def test_a_run_goes_on_when_what_it_began_from_is_gone(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    begun = pretrain(
+        tiny_recipe(run__max_steps=1), str(photo_folder), tmp_path / "a", progress=False
+    )
+    init = {"backbone__init": str(begun), "backbone__trainable": "last-2-stages"}
+    for out in ("b", "c"):
+        recipe = tiny_recipe(**init, run__max_steps=1)
+        pretrain(recipe, str(photo_folder), tmp_path / out, progress=False)
+    recipe = tiny_recipe(**init, run__max_steps=2)
+    pretrain(recipe, str(photo_folder), tmp_path / "b", progress=False)
+    begun.rename(tmp_path / "moved")
+    model = pretrain(recipe, str(photo_folder), tmp_path / "c", progress=False)
+    _assert_same_run(tmp_path / "b", tmp_path / "c")
+    assert clever_hub.from_pretrained(model).config.provenance["start"]["init"] == "tiny"
+
+
 @pytest.mark.parametrize("content", [b"", b"not a state at all", None])
 def test_a_damaged_state_is_named(
     content: bytes | None, photo_folder: Path, tiny_recipe: Make, tmp_path: Path

@@ -124,13 +124,26 @@ def test_one_process_needs_no_group() -> None:
     assert anywhere(True, False) == [True, False]
 
 
-def test_accelerate_launch_of_the_command_trains_one_model(
+WITNESS = """
+from pathlib import Path
+import torch.distributed as dist
+
+def spread(views):
+    Path(f"process-{dist.get_rank()}-of-{dist.get_world_size()}").touch()
+    return (views - views.mean(dim=0)).square().mean() - views.std()
+"""
+
+
+def test_torchrun_of_the_command_trains_one_model_in_two_processes(
     recipes: dict[str, Any], photo_folder: Path, tmp_path: Path
 ) -> None:
     """As a user types it: two processes, one run folder, every line said once."""
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipes["vicreg"]))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--main_process_port", "0", str(Path(sys.executable).with_name("clever-hub"))]
+    method = {"name": "clever-witness:spread", "objective": "witness:spread"}
+    recipe = {**recipes["vicreg"], "method": {**recipes["vicreg"]["method"], **method}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    (tmp_path / "witness.py").write_text(WITNESS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch += ["--standalone", str(Path(sys.executable).with_name("clever-hub"))]
     words = ["pretrain", "recipe.yaml", "--data", str(photo_folder), "--out", "run"]
     ended = subprocess.run(
         [*launch, *words, "--set", "run.max_steps=2"],
@@ -142,6 +155,10 @@ def test_accelerate_launch_of_the_command_trains_one_model(
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in tmp_path.glob("process-*")} == {
+        "process-0-of-2",
+        "process-1-of-2",
+    }
     assert ended.stdout.count("Model: run/model") == 1
     assert [line["step"] for line in _lines(tmp_path / "run")] == [1, 2]
     assert ended.stderr.count("step 2 epoch") == 1

@@ -26,6 +26,7 @@ from clever_training.schedule import settings_at
         ({"name": "a", "run": {"epoch": 3}}, r"run\.epoch: unknown key\. Did you mean 'epochs'"),
         ({"name": "a", "views": {"global_sise": 3}}, r"views\.global_sise.*'global_size'"),
         ({"name": "a", "run": {"epochs": "many"}}, r"run\.epochs: .*number.*got 'many'"),
+        ({"name": "a", "views": {"global_count": 1}}, r"views\.global_count: expected 2 views"),
         ({"name": "a", "run": {"epochs": 0}}, r"run\.epochs: .*greater than 0"),
         ({"name": "a", "run": {"epochs": float("inf")}}, r"run\.epochs: .*finite"),
         ({"name": "a", "optimizer": {"name": "adam"}}, r"optimizer\.name: .*'adamw'"),
@@ -86,6 +87,27 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     path.write_text("name: [")
     with pytest.raises(ConfigError, match=r"r\.yaml: not YAML"):
         read_recipe(path)
+
+
+def test_numbers_with_an_exponent_are_numbers_everywhere(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "{name: a, optimizer: {lr: 1e-2}, method: {name: simclr,\n"
+        " objective_args: {temperature: 1e-1, dim: 32}}}"
+    )
+    recipe = read_recipe(path, dict([_override("method.objective_args.dim=1e2")]))
+    assert recipe.method.objective_args == {"temperature": 0.1, "dim": 100.0}
+    assert recipe.optimizer.lr == 0.01
+
+
+def test_schedules_that_do_not_fit_are_remarked_upon() -> None:
+    recipe = Recipe.parse({"name": "a", "method": "dino", "run": {"epochs": 0.65}})
+    assert [remark.partition(":")[0] for remark in recipe.remarks()] == [
+        "optimizer.warmup_epochs",
+        "method.freeze_last_layer_epochs",
+    ]
+    for name in recipe_names():
+        assert read_recipe(name).remarks() == []
 
 
 def test_overrides_replace_keys_by_dotted_path() -> None:

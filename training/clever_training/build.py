@@ -10,6 +10,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from clever_hub import __version__
 from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import ConfigError
 from clever_training.backbones import (
     checkpoint_gradients,
     create_backbone,
@@ -40,6 +41,7 @@ def build(recipe: Recipe) -> Clever:
     freeze_all_but(backbone, settings.trainable)
     if settings.gradient_checkpointing:
         checkpoint_gradients(backbone, settings.architecture)
+    check_sizes(backbone, recipe)
     features = embedding_length(backbone)
     clever = Clever(
         backbone,
@@ -55,6 +57,50 @@ def build(recipe: Recipe) -> Clever:
     )
     clever.start = start
     return clever
+
+
+def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
+    """See to it that the backbone takes every size of the run, now rather than at half of it.
+
+    Args:
+        backbone: The backbone; neither its weights nor its statistics change.
+        recipe: Its views at every stage of growth, and ``image_size``.
+
+    Raises:
+        ConfigError: Names the size that the backbone does not take, or the output that is no
+            embedding.
+    """
+    views, settings = recipe.views, recipe.backbone
+    sizes = {"image_size": recipe.image_size, "views.global_size": views.global_size}
+    if views.local_count:
+        sizes["views.local_size"] = views.local_size
+    for place, step in enumerate(views.growth):
+        sizes[f"views.growth.{place}.global_size"] = step.global_size
+        if views.local_count and step.local_size is not None:
+            sizes[f"views.growth.{place}.local_size"] = step.local_size
+    modes = {module: module.training for module in backbone.modules()}
+    backbone.eval()
+    for key, size in sizes.items():
+        _check_size(backbone, f"{key}: {settings.architecture}", size)
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def _check_size(backbone: nn.Module, what: str, size: int) -> None:
+    try:
+        with torch.no_grad():
+            shape = tuple(backbone(torch.zeros(1, 3, size, size)).shape)
+    except Exception as error:  # whatever the backbone raises
+        raise ConfigError(
+            f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
+            "vision transformer needs backbone.model_args: {img_size: ..., dynamic_img_size: true}"
+        ) from error
+    expected = (1, embedding_length(backbone))
+    if shape != expected:
+        raise ConfigError(
+            f"{what}: expected an embedding of shape {expected}, got {shape}. Take a backbone with "
+            "pooled features, or leave its pooling as it is"
+        )
 
 
 def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +53,8 @@ def pretrain(
 
     Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
     OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
-    On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`.
+    On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`; on the
+    cores of one: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub) pretrain …`.
 
     **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ --out runs/mine`
     """
@@ -65,6 +67,9 @@ def pretrain(
     from clever_training.recipe import read_recipe
 
     settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
+    if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
+        for remark in settings.remarks():
+            typer.echo(f"Note: {remark}", err=True)
     if dry_run:
         _foresee(settings, data, image_column)
         return
@@ -101,12 +106,13 @@ def _override(item: str) -> tuple[str, Any]:
     import yaml
 
     from clever_hub.errors import ConfigError
+    from clever_training.reading import read_yaml
 
     key, equals, value = item.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {item!r}: expected KEY=VALUE, such as run.epochs=3")
     try:
-        return key, yaml.safe_load(value)
+        return key, read_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"--set {item!r}: expected a value in YAML, such as 3, caug or [0.2, 1.0], "

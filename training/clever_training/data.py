@@ -19,6 +19,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clever_hub.errors import DataError, ImageError
 from clever_training.decode import EncodedPhoto, Image
+from clever_training.image_folder import (
+    load_image_folder,
+    may_hold_images,
+    training_split,
+)
 from clever_training.recipe import Recipe
 from clever_training.views import ViewSizes, make_views, sizes_at
 
@@ -104,6 +109,11 @@ def find_column(features: Any, column: str | None, name: str) -> str:
             f"{name}: expected {'one image column' if column is None else repr(column)}, "
             f"got the columns {sorted(features)}. Name the image column with --image-column"
         )
+    if not may_hold_images(features[column]):
+        raise DataError(
+            f"{name}: expected images in the column {column!r}, got {features[column]}. "
+            "Name the image column with --image-column"
+        )
     return column
 
 
@@ -111,8 +121,9 @@ def load_photos(source: str, column: str | None = None) -> Photos:
     """Open training photos.
 
     Args:
-        source: A parquet file, a folder of parquet files, a folder of images (sub-folders and
-            any labels are ignored), or the id of a data set on the Hub, split ``train``.
+        source: A parquet file, a folder of parquet files, a folder of images, with all its
+            sub-folders (where they are ``train`` and other splits, ``train`` alone), or the id of
+            a data set on the Hub, split ``train``. Labels are ignored.
         column: The image column of a table.
 
     Returns:
@@ -134,7 +145,7 @@ def load_photos(source: str, column: str | None = None) -> Photos:
             if tables:
                 table = datasets.load_dataset("parquet", data_files=named_train or tables)
             else:
-                table = datasets.load_dataset("imagefolder", data_dir=source, drop_labels=True)
+                table = {"train": load_image_folder(training_split(path), labels=False)}
         elif path.suffix == ".parquet":
             if not path.is_file():
                 raise DataError(f"{source}: no such file")

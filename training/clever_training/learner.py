@@ -18,6 +18,7 @@ from clever_training.build import build, make_optimizer
 from clever_training.clever import Clever
 from clever_training.data import Batch
 from clever_training.objectives.gathering import average, world_size
+from clever_training.precision import computes_bf16
 from clever_training.recipe import Recipe
 from clever_training.schedule import StepSettings
 from clever_training.small_maps import speed_up_small_maps
@@ -171,7 +172,4 @@ def _check(values: dict[str, Tensor], where: str) -> None:
 def _use_bf16(recipe: Recipe) -> bool:
     if recipe.run.precision != "auto":
         return recipe.run.precision == "bf16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    # Emulated bf16 is many times slower than float32.
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return computes_bf16()

@@ -96,7 +96,9 @@ class _Run:
         progress: bool,
     ) -> None:
         self.recipe, self.photos, self.folder, self.knn = recipe, photos, folder, knn
-        self.learner = together(lambda: Learner(recipe, accelerator))
+        # A state holds every weight: what the run began from may be gone by now.
+        known = recipe.with_random_start() if folder.state.exists() else recipe
+        self.learner = together(lambda: Learner(known, accelerator))
         start = self.learner.clever.start
         self.counters: dict[str, Any] = {"step": 0, "seconds": 0.0, "start": start}
         together(self._load)

@@ -20,6 +20,7 @@ from pydantic import (
 
 from clever_hub.errors import ConfigError, suggest
 from clever_training.methods import method_label, method_settings
+from clever_training.reading import read_yaml
 
 Scale = tuple[float, float]
 
@@ -331,6 +332,12 @@ class Recipe(Section):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     run: RunRecipe = RunRecipe()
 
+    @model_validator(mode="after")
+    def _views_agree(self) -> Recipe:
+        if self.views.global_count + self.views.local_count < 2:
+            raise ValueError("views.global_count: expected 2 views or more, got 1 and no local one")
+        return self
+
     @classmethod
     def parse(cls, content: object, where: str = "recipe") -> Recipe:
         """Check a recipe that has been read.
@@ -355,6 +362,32 @@ class Recipe(Section):
         except ValidationError as error:
             lines = [_explain(cls, issue) for issue in error.errors()]
             raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+    def with_random_start(self) -> Recipe:
+        """The same run, with a backbone that has yet to get its weights."""
+        backbone = self.backbone.model_copy(update={"init": "random"})
+        return self.model_copy(update={"backbone": backbone})
+
+    def remarks(self) -> list[str]:
+        """What is allowed, and rarely meant: schedules that do not fit into the run.
+
+        Returns:
+            A sentence for each.
+        """
+        epochs, warmup = self.run.epochs, self.optimizer.warmup_epochs
+        frozen = self.method.freeze_last_layer_epochs
+        found = []
+        if warmup >= epochs:
+            found.append(
+                f"optimizer.warmup_epochs: {warmup:g} is no less than run.epochs, {epochs:g}: the "
+                "learning rate never falls"
+            )
+        if self.method.objective == "dino" and frozen >= epochs:
+            found.append(
+                f"method.freeze_last_layer_epochs: {frozen} is no less than run.epochs, "
+                f"{epochs:g}: the last layers of the heads never learn"
+            )
+        return found
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps from the first to the end of the schedule.
@@ -417,7 +450,7 @@ def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
         chain = " -> ".join(file.name for file in (*children, path))
         raise ConfigError(f"recipe {name!r}: its bases go in a circle: {chain}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict) or "base" not in content:

@@ -39,6 +39,21 @@ def test_an_image_folder_gives_the_photos_and_labels_of_the_parquet_file(
     np.testing.assert_array_equal(np.asarray(loaded[10]), expected)
 
 
+def test_a_class_may_be_called_train(tmp_path: Path, splits: Splits) -> None:
+    for name in ("train", "car", "test"):
+        (tmp_path / name).mkdir()
+        splits.train[0].save(tmp_path / name / "test-1.png")
+    loaded = load_photos(str(tmp_path), "train")
+    assert loaded.classes == ("car", "test", "train")
+    assert len(loaded) == 3
+
+
+def test_a_named_column_that_holds_no_images_is_refused(photo_folder: Path) -> None:
+    name = f"{photo_folder / 'train.parquet'}?image=label"
+    with pytest.raises(DataError, match="expected images in the column 'label', got ClassLabel"):
+        load_photos(name, "train")
+
+
 def test_the_fingerprint_follows_the_content_not_the_name(
     photo_folder: Path, tmp_path: Path, splits: Splits
 ) -> None:

@@ -55,6 +55,20 @@ def test_the_same_question_is_answered_from_disk(
     assert (first.photos, again.photos) == (24, 0)
 
 
+def test_a_full_disk_costs_the_cache_not_the_features(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("153600 requested and 25568 written")
+
+    monkeypatch.setattr(np, "save", full)
+    extractor = ModelFeatures(tiny_model, "tiny")
+    with pytest.warns(UserWarning, match=r"features are not kept .*25568 written.*--cache"):
+        features = store.features(extractor, splits.validation, PLAIN)
+    assert features.shape == (24, 96)
+    assert not list(store.folder.iterdir())
+
+
 def test_another_seed_view_mask_subset_or_angle_is_another_question(
     tiny_model: CleverModel, splits: Splits, store: FeatureStore
 ) -> None:

@@ -137,6 +137,19 @@ def test_last_blocks_of_a_resnet_are_refused(tiny_model: CleverModel) -> None:
         ModelFeatures(tiny_model, "tiny", last_blocks=4)
 
 
+def test_more_last_blocks_than_there_are_are_refused() -> None:
+    config = ModelConfig(
+        name="clever-vit",
+        architecture="test_vit",
+        model_args={"img_size": 32, "patch_size": 8},
+        num_features=64,
+        invariant_dim=51,
+        preprocessing=PreprocessingConfig(32, 32),
+    )
+    with pytest.raises(ConfigError, match=r"--last-blocks 20: vit, a test_vit, has \d+ blocks"):
+        ModelFeatures(CleverModel(config), "vit", last_blocks=20)
+
+
 def test_a_random_timm_model_needs_no_weights() -> None:
     extractor = load_extractor("random:timm:test_resnet")
     assert list(extractor.parts) == ["full"]

@@ -16,6 +16,7 @@ from PIL import Image
 from clever_hub.errors import DataError, ImageError, suggest
 from clever_hub.images import EXTENSIONS, load_image
 from clever_training.evaluation.presets import expand, take_apart
+from clever_training.image_folder import load_image_folder, may_hold_images
 
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -209,6 +210,9 @@ def load_photos(name: str, split: str) -> Photos:
     if len(table) == 0:
         raise DataError(f"{name}: expected photos, got an empty data set")
     image_column = _named(name, table, image) or _image_column(name, table)
+    if not may_hold_images(table.features[image_column]):
+        kind = table.features[image_column]
+        raise DataError(f"{name}: expected images in the column {image_column!r}, got {kind}")
     label_column = _named(name, table, label) or _label_column(name, table)
     labels, classes = _labels(name, table, label_column)
     table = table.cast_column(image_column, datasets.Image(decode=False))
@@ -244,10 +248,7 @@ def _load_path(path: Path) -> tuple[Any, str]:
         raise DataError(f"{path}: expected parquet files or images, found {len(files)} other files")
     if all(image.parent == path for image in images):
         raise DataError(f"{path}: expected one sub-folder per class, all images lie in one folder")
-    table = datasets.load_dataset(
-        "imagefolder", data_dir=str(path), split="train", drop_labels=False
-    )
-    return table, _hash_files(images, path)
+    return load_image_folder(path, labels=True), _hash_files(images, path)
 
 
 def _load_hub(name: str, split: str) -> tuple[Any, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -94,9 +95,21 @@ class FeatureStore:
             parts.append(extractor.embed(batch))
             self.report(label, sum(map(len, parts)), len(photos))
         features = np.concatenate(parts)
-        with atomic_path(path) as temporary:
-            np.save(temporary, features)
+        self._keep(path, features)
         return features
+
+    def _keep(self, path: Path, features: NDArray[np.float32]) -> None:
+        """Write features to the cache; without room for them, go on without it."""
+        try:
+            with atomic_path(path) as temporary:
+                np.save(temporary, features)
+        except OSError as error:
+            # numpy's own "153600 requested and 25568 written" has no errno.
+            warnings.warn(
+                f"features are not kept in {self.folder} ({error.strerror or error}): measuring "
+                "again will compute them again. Make room, or name another folder with --cache",
+                stacklevel=2,
+            )
 
     def _batches(
         self,

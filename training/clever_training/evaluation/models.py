@@ -90,6 +90,11 @@ class ModelFeatures:
                 f"--last-blocks {last_blocks}: needs a vision transformer, "
                 f"{name} is a {config.architecture}"
             )
+        depth = len(getattr(model.backbone, "blocks", ()))
+        if last_blocks > max(1, depth):
+            raise ConfigError(
+                f"--last-blocks {last_blocks}: {name}, a {config.architecture}, has {depth} blocks"
+            )
 
     @property
     def identity(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from clever_hub.errors import ConfigError
+from clever_training.precision import computes_bf16
 
 HEADS = ("full", "invariant", "equivariant")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -92,10 +93,7 @@ class FinetuneSettings:
         """Whether to compute in bf16."""
         if self.precision != "auto":
             return self.precision == "bf16"
-        if torch.cuda.is_available():
-            return bool(torch.cuda.is_bf16_supported())
-        # Emulated bf16 is many times slower than float32.
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return computes_bf16()
 
 
 def _check(option: str, good: bool, expected: str, value: Any) -> None:

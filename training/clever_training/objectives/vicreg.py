@@ -23,9 +23,10 @@ def vicreg_loss(
 ) -> Float[Tensor, ""]:
     """Variance, invariance and covariance (equations 1 to 6 of the paper).
 
-    With two views this is the paper's loss to the letter. With more, the invariance term is the
-    mean over all pairs; the variance and covariance terms are the mean over the views, times two
-    for the covariance, as the paper adds that of both branches.
+    As in the authors' code, the invariance is averaged over the dimensions, where equation 5 sums
+    over them, and the variance term over the views, where equation 6 adds both. With more views
+    than two, the invariance term is the mean over all pairs; the variance and covariance terms are
+    the mean over the views, times two for the covariance, as the paper adds that of both branches.
 
     Args:
         views: Expanded embeddings of each view, of the whole batch over all processes, float32.
