@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, ImageError
-from clever_hub.images import ImageSource, describe, is_one_image
+from clever_hub.images import ImageSource, describe, several
 from clever_hub.preprocess import Preprocessor
 
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -115,7 +115,7 @@ class EncoderMixin:
         if progress:
             from clever_hub.progress import track
 
-            batches = track(batches, total=1 if is_one_image(images) else _length(images))
+            batches = track(batches, total=_length(several(images)))
         parts = [batch.embeddings for batch in batches]
         empty = self._embed_images([], tokens)
         return Embeddings(
@@ -165,8 +165,7 @@ class EncoderMixin:
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         if tokens:
             self._token_grid()  # refused now, not at the first batch
-        stream = cast("Iterable[ImageSource]", [images] if is_one_image(images) else images)
-        return self._stream(stream, batch_size, normalize, on_error, workers, tokens)
+        return self._stream(several(images), batch_size, normalize, on_error, workers, tokens)
 
     def _stream(
         self,

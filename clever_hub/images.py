@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,23 +86,26 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(describe(source), _reason(error)) from error
 
 
-def is_one_image(images: object) -> bool:
-    """Whether this is a single image rather than several.
+def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """One image as a list of it; several as they are.
 
     Args:
-        images: What a caller gave: anything that ``load_image`` takes, or an iterable of it.
+        images: Anything that ``load_image`` takes, or an iterable of it. An open file counts as one
+            image, for ``load_image`` to refuse: its lines are none.
 
     Returns:
-        True for an image, and for an open file: its lines are no images.
+        The images.
 
     Example:
-        >>> is_one_image("a.jpg"), is_one_image(["a.jpg"])
-        (True, False)
+        >>> several("a.jpg"), several(("a.jpg", "b.jpg"))
+        (['a.jpg'], ('a.jpg', 'b.jpg'))
     """
     if isinstance(images, np.ndarray):
-        return images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
-    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
-    return isinstance(images, one) or hasattr(images, "read")
+        one = images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
+    else:
+        kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+        one = isinstance(images, kinds) or hasattr(images, "read")
+    return cast("Iterable[ImageSource]", [images] if one else images)
 
 
 def describe(source: object) -> str:

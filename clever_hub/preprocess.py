@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from PIL import Image
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.images import ImageSource, describe, is_one_image, load_image
+from clever_hub.images import ImageSource, describe, load_image, several
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -77,8 +76,7 @@ class Preprocessor:
             ImageError: When one cannot be read.
         """
         size = self.config.crop_size
-        several = cast("Iterable[ImageSource]", [images] if is_one_image(images) else images)
-        prepared = [self(image) for image in several]
+        prepared = [self(image) for image in several(images)]
         return np.stack(prepared) if prepared else np.empty((0, 3, size, size), np.float32)
 
     def _resize(self, image: Image.Image, name: str) -> Image.Image:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from clever_hub.cli.console import say
 from clever_hub.cli.options import Device, Model, Revision
 from clever_hub.errors import DataError
 from clever_hub.pretrained import from_pretrained
@@ -40,6 +40,4 @@ def run(
     picture = attention_picture(photo, maps[0], loaded.config.name)
     with atomic_path(out) as temporary:
         picture.save(temporary, format="PNG")
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"{maps.shape[1]} heads → {out}", markup=False
-    )
+    say(f"{maps.shape[1]} heads → {out}")

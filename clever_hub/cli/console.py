@@ -29,18 +29,25 @@ def fail(message: str) -> NoReturn:
     Raises:
         typer.Exit: Always.
     """
-    # Never wrapped: a path that is cut in two cannot be copied.
-    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
-        f"[bold red]Error:[/] [red]{escape(message)}[/]"
-    )
+    _messages().print(f"[bold red]Error:[/] [red]{escape(message)}[/]")
     raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr as it is: what looks like markup in a path is part of its name."""
+    _messages().print(text, markup=False)
 
 
 def report_skipped(skipped: Iterable[Skipped]) -> None:
     """List the images that could not be read, on stderr."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+    console = _messages()
     for image in skipped:
         console.print(f"[yellow]skipped[/] {escape(image.source)}: {escape(image.reason)}")
+
+
+def _messages() -> Console:
+    """Standard error, never wrapped: a path that is cut in two cannot be copied."""
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def file_size(size: int) -> str:

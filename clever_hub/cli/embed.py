@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from clever_hub.cli.console import fail, report_skipped
+from clever_hub.cli.console import fail, report_skipped, say
 from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.errors import DataError, require
 from clever_hub.images import EXTENSIONS
@@ -74,9 +74,7 @@ def run(
         if not writer.rows:
             raise DataError(_none_readable(skipped))
     report_skipped(skipped)
-    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(
-        f"{writer.rows} of {len(files)} images embedded → {out}", markup=False
-    )
+    say(f"{writer.rows} of {len(files)} images embedded → {out}")
     if skipped and on_error is _OnError.raise_:
         fail(f"{len(skipped)} of {len(files)} images could not be read. Allow it: --on-error skip")
 
@@ -97,6 +95,7 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         DataError: When a path does not exist, or a folder cannot be read or has no images.
     """
     seen: set[Path] = set()
+    resolved = cache(Path.resolve)  # once for a folder, not for each of its files
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -104,11 +103,8 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         if not found:
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
-        for file in found:
-            # However its folder is spelt; two links to one file are two names for people.
-            if (place := file.parent.resolve() / file.name) not in seen:
-                seen.add(place)
-                yield file
+        # However its folder is spelt; two links to one file are two names for people.
+        yield from (file for file in found if _add(resolved(file.parent) / file.name, seen))
 
 
 def _walk(folder: Path) -> list[Path]:

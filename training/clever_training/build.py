@@ -22,6 +22,7 @@ from clever_training.clever import Clever, LossWeights
 from clever_training.freezing import freeze_all_but
 from clever_training.objectives import make_objective
 from clever_training.recipe import Recipe
+from clever_training.views import sizes_at
 
 
 def build(recipe: Recipe) -> Clever:
@@ -38,10 +39,10 @@ def build(recipe: Recipe) -> Clever:
     backbone, start = start_backbone(
         settings.architecture, settings.model_args, settings.drop_path, settings.init
     )
-    freeze_all_but(backbone, settings.trainable)
     if settings.gradient_checkpointing:
         checkpoint_gradients(backbone, settings.architecture)
     check_sizes(backbone, recipe)
+    freeze_all_but(backbone, settings.trainable)
     features = embedding_length(backbone)
     clever = Clever(
         backbone,
@@ -63,27 +64,24 @@ def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
     """See to it that the backbone takes every size of the run, now rather than at half of it.
 
     Args:
-        backbone: The backbone; neither its weights nor its statistics change.
+        backbone: The backbone, left in training mode; neither weights nor statistics change.
         recipe: Its views at every stage of growth, and ``image_size``.
 
     Raises:
         ConfigError: Names the size that the backbone does not take, or the output that is no
             embedding.
     """
-    views, settings = recipe.views, recipe.backbone
-    sizes = {"image_size": recipe.image_size, "views.global_size": views.global_size}
-    if views.local_count:
-        sizes["views.local_size"] = views.local_size
-    for place, step in enumerate(views.growth):
-        sizes[f"views.growth.{place}.global_size"] = step.global_size
-        if views.local_count and step.local_size is not None:
-            sizes[f"views.growth.{place}.local_size"] = step.local_size
-    modes = {module: module.training for module in backbone.modules()}
+    views, sizes = recipe.views, {recipe.image_size: "image_size"}
+    stages = {"views": sizes_at(views, 0.0)}
+    stages |= {f"views.growth.{n}": sizes_at(views, s.after) for n, s in enumerate(views.growth)}
+    for stage, now in stages.items():
+        sizes.setdefault(now.global_size, f"{stage}.global_size")
+        if views.local_count:
+            sizes.setdefault(now.local_size, f"{stage}.local_size")
     backbone.eval()
-    for key, size in sizes.items():
-        _check_size(backbone, f"{key}: {settings.architecture}", size)
-    for module, mode in modes.items():
-        module.training = mode
+    for size, key in sizes.items():
+        _check_size(backbone, f"{key}: {recipe.backbone.architecture}", size)
+    backbone.train()
 
 
 def _check_size(backbone: nn.Module, what: str, size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clever_hub.cli.console import output
+from clever_hub.cli.console import output, say
 from clever_hub.errors import ConfigError
 from clever_training.names import free_name
 
@@ -131,7 +131,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
         path = write(folder, content)
         for table in tables(content):
             output().print(table)
-        Console(stderr=True, soft_wrap=True).print(f"Wrote {path}", highlight=False)
+        say(f"Wrote {path}")
 
 
 def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from clever_hub.cli.console import say
 from clever_hub.errors import require
 
 
@@ -89,9 +89,7 @@ def finetune(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command goes on from {out}", err=True)
         raise typer.Exit(130) from None
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        summary(folder / FILE_NAME), markup=False
-    )
+    say(summary(folder / FILE_NAME))
 
 
 def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> str:

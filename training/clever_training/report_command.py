@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from clever_hub.cli.console import say
 from clever_hub.errors import ConfigError, require
 
 
@@ -54,7 +55,7 @@ def report(
     field = collect(folders)
     maps = _maps(data, models, points, out, device, cache) if data and models else []
     markdown, page = write_page(field, out, maps)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Wrote {markdown} and {page}")
+    say(f"Wrote {markdown} and {page}")
 
 
 def _maps(

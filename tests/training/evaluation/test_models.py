@@ -108,17 +108,19 @@ def test_pixels_are_averaged_squares() -> None:
     np.testing.assert_allclose(features, 100 / 255, rtol=1e-6)
 
 
+VIT = ModelConfig(
+    name="clever-vit",
+    architecture="test_vit",
+    model_args={"img_size": 32, "patch_size": 8},
+    num_features=64,
+    invariant_dim=51,
+    preprocessing=PreprocessingConfig(32, 32),
+)
+
+
 def test_last_blocks_end_with_the_models_own_embedding() -> None:
-    config = ModelConfig(
-        name="clever-vit",
-        architecture="test_vit",
-        model_args={"img_size": 32, "patch_size": 8},
-        num_features=64,
-        invariant_dim=51,
-        preprocessing=PreprocessingConfig(32, 32),
-    )
     torch.manual_seed(0)
-    model = CleverModel(config).eval()
+    model = CleverModel(VIT).eval()
     images = torch.randn(2, 3, 32, 32)
     extractor = ModelFeatures(model, "vit", last_blocks=4)
     features = extractor.embed(images.numpy())
@@ -138,16 +140,8 @@ def test_last_blocks_of_a_resnet_are_refused(tiny_model: CleverModel) -> None:
 
 
 def test_more_last_blocks_than_there_are_are_refused() -> None:
-    config = ModelConfig(
-        name="clever-vit",
-        architecture="test_vit",
-        model_args={"img_size": 32, "patch_size": 8},
-        num_features=64,
-        invariant_dim=51,
-        preprocessing=PreprocessingConfig(32, 32),
-    )
     with pytest.raises(ConfigError, match=r"--last-blocks 20: vit, a test_vit, has \d+ blocks"):
-        ModelFeatures(CleverModel(config), "vit", last_blocks=20)
+        ModelFeatures(CleverModel(VIT), "vit", last_blocks=20)
 
 
 def test_a_random_timm_model_needs_no_weights() -> None:
