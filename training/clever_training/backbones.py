@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from clever_hub.errors import ConfigError, suggest
@@ -172,6 +173,34 @@ def checkpoint_gradients(backbone: nn.Module, architecture: str) -> None:
         raise ConfigError(
             f"backbone.gradient_checkpointing: timm has none for {architecture}. Leave it out"
         ) from error
+
+
+def check_size(backbone: nn.Module, what: str, size: int) -> None:
+    """See to it that a backbone makes an embedding of images of a size.
+
+    Args:
+        backbone: The backbone, in eval mode.
+        what: Names it and where its size was asked for, for the error.
+        size: Side of the square images, in pixels.
+
+    Raises:
+        ConfigError: When it does not take them, or its output is no embedding.
+    """
+    try:
+        with torch.no_grad():
+            device = next(backbone.parameters()).device
+            shape = tuple(backbone(torch.zeros(1, 3, size, size, device=device)).shape)
+    except Exception as error:  # whatever the backbone raises
+        raise ConfigError(
+            f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
+            "vision transformer needs model_args: {img_size: ..., dynamic_img_size: true}"
+        ) from error
+    expected = (1, embedding_length(backbone))
+    if shape != expected:
+        raise ConfigError(
+            f"{what}: expected an embedding of shape {expected}, got {shape}. Take a backbone with "
+            "pooled features, or leave its pooling as it is"
+        )
 
 
 def embedding_length(backbone: nn.Module) -> int:

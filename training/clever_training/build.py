@@ -10,8 +10,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from clever_hub import __version__
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.errors import ConfigError
 from clever_training.backbones import (
+    check_size,
     checkpoint_gradients,
     create_backbone,
     embedding_length,
@@ -80,25 +80,8 @@ def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
             sizes.setdefault(now.local_size, f"{stage}.local_size")
     backbone.eval()
     for size, key in sizes.items():
-        _check_size(backbone, f"{key}: {recipe.backbone.architecture}", size)
+        check_size(backbone, f"{key}: {recipe.backbone.architecture}", size)
     backbone.train()
-
-
-def _check_size(backbone: nn.Module, what: str, size: int) -> None:
-    try:
-        with torch.no_grad():
-            shape = tuple(backbone(torch.zeros(1, 3, size, size)).shape)
-    except Exception as error:  # whatever the backbone raises
-        raise ConfigError(
-            f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
-            "vision transformer needs backbone.model_args: {img_size: ..., dynamic_img_size: true}"
-        ) from error
-    expected = (1, embedding_length(backbone))
-    if shape != expected:
-        raise ConfigError(
-            f"{what}: expected an embedding of shape {expected}, got {shape}. Take a backbone with "
-            "pooled features, or leave its pooling as it is"
-        )
 
 
 def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:

@@ -61,6 +61,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     last_blocks: Annotated[
         int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
     ] = 1,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Bring photos to squares of this many pixels a side, of the same content; the "
+            "model's own size when left out. Often more than it was trained at is better.",
+        ),
+    ] = None,
     probe: Annotated[
         str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
     ] = "lbfgs",
@@ -101,7 +109,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     datasets.disable_progress_bars()
     keep_freed_memory()
     extractors, others = (
-        [load_extractor(m, device=device, last_blocks=last_blocks) for m in some]
+        [
+            load_extractor(m, device=device, last_blocks=last_blocks, image_size=image_size)
+            for m in some
+        ]
         for some in (models, beside or ())
     )
     splits = load_splits(data)
@@ -109,6 +120,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 -- an option each
     for model, extractor, own in zip(models, extractors, folders, strict=True):
         options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
         options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
+        options |= {"image-size": image_size}
         folder = out if len(models) == 1 else out / own
         options |= {"probe": None if probe == "lbfgs" else probe, "out": folder, "beside": beside}
         with progress_report(Console(stderr=True)) as report:

@@ -31,6 +31,7 @@ def run(out: Path, *models: str, data: Path, **options: Any) -> None:
         profile=options.pop("profile", "quick"),
         baselines=options.pop("baselines", True),
         beside=options.pop("beside", None),
+        image_size=options.pop("image_size", None),
         cache=out.parent / "cache",
     )
 
@@ -147,6 +148,23 @@ def test_another_model_beside_is_measured_the_same_way(
     run(tmp_path / "own", other, data=photo_folder, protocols="knn", seeds=1, baselines=False)
     own = results.read(tmp_path / "own")
     assert own["figures"] == content["baselines"][other]["figures"]
+
+
+def test_another_size_is_another_measurement_of_model_and_baselines(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out, beside = tmp_path / "out", [str(model_folder)]
+    run(out, str(model_folder), data=photo_folder, protocols="invariance")
+    own = results.read(out)
+    options: dict[str, Any] = {"protocols": "knn", "beside": beside, "image_size": 40}
+    run(out, str(model_folder), data=photo_folder, **options)
+    content = results.read(out)
+    assert own["model"]["input_size"] == 32
+    assert list(content["figures"]) == ["knn"]  # those at its own size are not kept beside it
+    described = [content["model"], *(each["model"] for each in content["baselines"].values())]
+    assert [model["input_size"] for model in described] == [40, 40, 40, 40]
+    assert "--image-size 40" in content["protocols"]["knn"]["command"]
+    assert content["baselines"]["clever-tiny-2"]["figures"] == content["figures"]
 
 
 def test_figures_of_other_weights_are_not_mixed_in(

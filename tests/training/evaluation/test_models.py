@@ -144,6 +144,30 @@ def test_more_last_blocks_than_there_are_are_refused() -> None:
         ModelFeatures(CleverModel(VIT), "vit", last_blocks=20)
 
 
+def test_another_size_shows_the_same_content_in_other_pixels(tiny_config: ModelConfig) -> None:
+    content = tiny_config.to_dict()
+    content["preprocessing"]["resize_size"] = 40
+    content.pop("pretrained_cfg")
+    model = CleverModel(ModelConfig.from_dict(content))
+    own, larger = ModelFeatures(model, "tiny"), ModelFeatures(model, "tiny", image_size=48)
+    assert (larger.preprocessing.resize_size, larger.preprocessing.crop_size) == (60, 48)
+    assert larger.describe()["input_size"] == 48
+    assert larger.identity != own.identity
+    assert ModelFeatures(model, "tiny", image_size=32).identity == own.identity
+    twin = random_twin(larger, 0)
+    assert twin is not None
+    assert twin.preprocessing == larger.preprocessing
+    with torch.inference_mode():
+        expected = model(torch.ones(1, 3, 48, 48)).full
+    np.testing.assert_allclose(larger.embed(np.ones((1, 3, 48, 48), np.float32)), expected, 1e-4)
+
+
+def test_a_size_that_the_model_does_not_take_is_refused() -> None:
+    fixed = replace(VIT, model_args={**VIT.model_args, "dynamic_img_size": False})
+    with pytest.raises(ConfigError, match=r"--image-size: vit, a test_vit, takes no .* 48 x 48"):
+        ModelFeatures(CleverModel(fixed), "vit", image_size=48)
+
+
 def test_a_random_timm_model_needs_no_weights() -> None:
     extractor = load_extractor("random:timm:test_resnet")
     assert list(extractor.parts) == ["full"]

@@ -19,6 +19,7 @@ from clever_hub.errors import ConfigError, ModelNotFoundError
 from clever_hub.preprocess import Preprocessor
 from clever_hub.pretrained import from_pretrained
 from clever_hub.torch_model import CleverModel
+from clever_training.backbones import check_size
 
 PIXELS_SIDE = 16
 
@@ -62,7 +63,7 @@ class ModelFeatures:
     Attributes:
         name: For tables.
         model: The model.
-        preprocessing: The model's.
+        preprocessing: The model's, or the same at another size.
         parts: Columns of ``full``, ``invariant`` and ``equivariant``; of ``full`` alone for a
             model without an equivariant part.
         last_blocks: Of a ViT, how many of the last blocks' CLS tokens are concatenated; 1 is the
@@ -70,11 +71,16 @@ class ModelFeatures:
     """
 
     def __init__(
-        self, model: CleverModel, name: str, kind: str = "model", last_blocks: int = 1
+        self,
+        model: CleverModel,
+        name: str,
+        kind: str = "model",
+        last_blocks: int = 1,
+        image_size: int | None = None,
     ) -> None:
         self.name = name
         self.model = model.eval()
-        self.preprocessing = model.config.preprocessing
+        self.preprocessing = resized(model.config.preprocessing, image_size)
         self.kind = kind
         self.last_blocks = last_blocks
         config = model.config
@@ -85,6 +91,8 @@ class ModelFeatures:
             last_blocks * config.invariant_dim, last_blocks * config.num_features
         )
         self._digest: str | None = None
+        if image_size is not None:
+            check_size(model.backbone, f"--image-size: {name}, a {config.architecture},", side)
         if last_blocks > 1 and not hasattr(model.backbone, "get_intermediate_layers"):
             raise ConfigError(
                 f"--last-blocks {last_blocks}: needs a vision transformer, "
@@ -207,7 +215,12 @@ class PixelFeatures:
 
 
 def load_extractor(
-    specification: str, *, device: str | None = None, last_blocks: int = 1, seed: int = 0
+    specification: str,
+    *,
+    device: str | None = None,
+    last_blocks: int = 1,
+    image_size: int | None = None,
+    seed: int = 0,
 ) -> FeatureExtractor:
     """Load what the user named.
 
@@ -217,6 +230,7 @@ def load_extractor(
             with random weights; ``pixels`` or ``pixels:SIDE``, as a 64 px crop.
         device: Where to compute; None is the CPU.
         last_blocks: Of a ViT, how many of the last blocks' CLS tokens to concatenate.
+        image_size: Side of the square that the model gets, in pixels; None is the model's own.
         seed: Of random weights.
 
     Returns:
@@ -224,7 +238,8 @@ def load_extractor(
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ConfigError: When the specification is malformed or the model is no ViT but should be.
+        ConfigError: When the specification is malformed, the model is no ViT but should be, or it
+            does not take images of that size.
 
     Example:
         >>> load_extractor("pixels:8").parts["full"]
@@ -234,16 +249,18 @@ def load_extractor(
     if kind == "pixels":
         if rest and not rest.isdigit():
             raise ConfigError(f"{specification}: expected pixels:SIDE, such as pixels:16")
-        return PixelFeatures(PreprocessingConfig(64, 64), int(rest or PIXELS_SIDE))
+        return PixelFeatures(
+            resized(PreprocessingConfig(64, 64), image_size), int(rest or PIXELS_SIDE)
+        )
     if kind == "random":
         config = _config_of(rest)
-        return ModelFeatures(
-            random_model(config, seed, device), specification, "random", last_blocks
-        )
-    if kind == "timm":
-        return ModelFeatures(_timm_model(rest, device), specification, "timm", last_blocks)
-    model = from_pretrained(specification, device=device)
-    return ModelFeatures(model, model.config.name, "model", last_blocks)
+        model, name = random_model(config, seed, device), specification
+    elif kind == "timm":
+        model, name = _timm_model(rest, device), specification
+    else:
+        model, kind = from_pretrained(specification, device=device), "model"
+        name = model.config.name
+    return ModelFeatures(model, name, kind, last_blocks, image_size)
 
 
 def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | None:
@@ -260,7 +277,13 @@ def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | No
         return None
     device = next(extractor.model.parameters()).device
     model = random_model(extractor.model.config, seed, str(device))
-    return ModelFeatures(model, f"random:{extractor.name}", "random", extractor.last_blocks)
+    return ModelFeatures(
+        model,
+        f"random:{extractor.name}",
+        "random",
+        extractor.last_blocks,
+        extractor.preprocessing.crop_size,
+    )
 
 
 def random_model(config: ModelConfig, seed: int, device: str | None = None) -> CleverModel:
@@ -269,6 +292,26 @@ def random_model(config: ModelConfig, seed: int, device: str | None = None) -> C
         torch.manual_seed(seed)
         model = CleverModel(config)
     return model.to(torch.device(device or "cpu")).eval()
+
+
+def resized(preprocessing: PreprocessingConfig, side: int | None) -> PreprocessingConfig:
+    """The same preparation at another size: as much of each photo, in more or fewer pixels.
+
+    Args:
+        preprocessing: The model's own.
+        side: Of the square centre crop, in pixels; None leaves it as it is.
+
+    Returns:
+        The preparation.
+
+    Example:
+        >>> resized(PreprocessingConfig(resize_size=256, crop_size=224), 112).resize_size
+        128
+    """
+    if side is None:
+        return preprocessing
+    shortest = round(side * preprocessing.resize_size / preprocessing.crop_size)
+    return replace(preprocessing, resize_size=shortest, crop_size=side)
 
 
 def split_parts(invariant_dim: int, num_features: int) -> dict[str, slice]:
