@@ -48,7 +48,7 @@ def write_card(folder: str | Path) -> Path:
 
     Raises:
         ModelFormatError: When config.json or evaluation.json cannot be read, or the figures are
-            of other weights than the folder's.
+            of other weights than the folder's or of photos of another size.
 
     Example:
         >>> write_card("runs/mine/model")  # doctest: +SKIP
@@ -113,8 +113,8 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         Its content.
 
     Raises:
-        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes, or
-            about other weights than the folder's.
+        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes,
+            about other weights than the folder's, or made with ``--image-size``.
     """
     path = folder / EVALUATION_NAME
     if not path.is_file():
@@ -124,13 +124,19 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
         if content["schema_version"] != 1:
             raise ValueError(f"schema_version {content['schema_version']}, expected 1")
         content["figures"], content["model"], content["protocols"]
-        weights = content["model"].get("weights_sha256")
+        weights, measured = (content["model"].get(key) for key in ("weights_sha256", "input_size"))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFormatError(
             f"{path}: not what clever-hub evaluate writes ({error!r}). Measure again with it"
         ) from error
     if weights and (folder / WEIGHTS_NAME).is_file():
         _check_weights(path, weights, sha256_of(folder / WEIGHTS_NAME))
+    size = ModelConfig.load(folder).preprocessing.crop_size
+    if measured not in (None, size):
+        raise ModelFormatError(
+            f"{path}: figures of photos of {measured} pixels, the model's own size is {size}. "
+            "Remove it, or measure again without --image-size"
+        )
     result: dict[str, Any] = content
     return result
 

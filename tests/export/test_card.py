@@ -202,6 +202,17 @@ def test_the_cards_commands_write_the_recipe_that_was_trained(folder: Path) -> N
     assert yaml.safe_load((folder / "recipe.yaml").read_text()) == _RECIPE
 
 
+def test_figures_of_another_size_are_refused(folder: Path) -> None:
+    content = _evaluation()
+    content["model"]["input_size"] = size = ModelConfig.load(folder).preprocessing.crop_size
+    write_json(folder / "evaluation.json", content)
+    make_card(folder)
+    content["model"]["input_size"] = size + 16
+    write_json(folder / "evaluation.json", content)
+    with pytest.raises(ModelFormatError, match=rf"photos of {size + 16} pixels.*--image-size"):
+        make_card(folder)
+
+
 def test_figures_of_other_weights_are_refused(folder: Path) -> None:
     content = _evaluation()
     content["model"]["weights_sha256"] = "0" * 64
