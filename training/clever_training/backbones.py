@@ -193,7 +193,8 @@ def check_size(backbone: nn.Module, what: str, size: int) -> None:
     except Exception as error:  # whatever the backbone raises
         raise ConfigError(
             f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
-            "vision transformer needs model_args: {img_size: ..., dynamic_img_size: true}"
+            "vision transformer needs model_args (of a recipe: backbone.model_args): "
+            "{img_size: ..., dynamic_img_size: true}"
         ) from error
     expected = (1, embedding_length(backbone))
     if shape != expected:

@@ -68,6 +68,7 @@ class ModelFeatures:
             model without an equivariant part.
         last_blocks: Of a ViT, how many of the last blocks' CLS tokens are concatenated; 1 is the
             model's own embedding.
+        image_size: Side of the input in pixels where it is not the model's own, else None.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ModelFeatures:
         self.preprocessing = resized(model.config.preprocessing, image_size)
         self.kind = kind
         self.last_blocks = last_blocks
+        self.image_size = image_size
         config = model.config
         # Photos come resized and cropped, and perturbed: only the values are left to prepare.
         side = self.preprocessing.crop_size
@@ -282,7 +284,7 @@ def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | No
         f"random:{extractor.name}",
         "random",
         extractor.last_blocks,
-        extractor.preprocessing.crop_size,
+        extractor.image_size,
     )
 
 
