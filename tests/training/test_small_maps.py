@@ -6,21 +6,27 @@ import pytest
 import torch
 from torch import nn
 
-from clever_training.small_maps import SmallMapConv2d, speed_up_small_maps
+from clever_training.small_maps import SmallMapConv2d, SmallMapShortcut, speed_up_small_maps
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (1, 2), (3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(3, 1, 1), (3, 2, 1), (1, 2, 0)], ids=["plain", "strided", "shortcut"]
+)
 @pytest.mark.parametrize("bias", [False, True])
-def test_outputs_and_gradients_agree(size: int, bias: bool) -> None:
+def test_outputs_and_gradients_agree(
+    size: tuple[int, int], shape: tuple[int, int, int], bias: bool
+) -> None:
     torch.manual_seed(0)
-    plain = nn.Conv2d(5, 7, 3, padding=1, bias=bias)
-    quick = nn.Conv2d(5, 7, 3, padding=1, bias=bias)
+    plain = nn.Conv2d(5, 7, *shape, bias=bias)
+    quick = nn.Conv2d(5, 7, *shape, bias=bias)
     quick.load_state_dict(plain.state_dict())
     speed_up_small_maps(quick)
+    assert type(quick) is not nn.Conv2d
     results = []
     for conv in (plain, quick):
         pixels = torch.randn(
-            4, 5, size, size, generator=torch.Generator().manual_seed(1), requires_grad=True
+            4, 5, *size, generator=torch.Generator().manual_seed(1), requires_grad=True
         )
         output = conv(pixels.contiguous(memory_format=torch.channels_last))
         output.square().sum().backward()
@@ -29,16 +35,23 @@ def test_outputs_and_gradients_agree(size: int, bias: bool) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_only_plain_3x3_convolutions_change() -> None:
+def test_other_convolutions_stay() -> None:
     module = nn.ModuleDict(
         {
             "plain": nn.Conv2d(4, 4, 3, padding=1),
             "strided": nn.Conv2d(4, 4, 3, padding=1, stride=2),
+            "shortcut": nn.Conv2d(4, 4, 1, stride=2),
             "grouped": nn.Conv2d(4, 4, 3, padding=1, groups=2),
+            "dilated": nn.Conv2d(4, 4, 3, padding=1, dilation=2),
+            "unpadded": nn.Conv2d(4, 4, 3),
+            "reflecting": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+            "uneven": nn.Conv2d(4, 4, 3, padding=1, stride=(1, 2)),
             "pointwise": nn.Conv2d(4, 4, 1),
         }
     )
     names = list(module.state_dict())
     speed_up_small_maps(module)
-    assert [key for key, conv in module.items() if isinstance(conv, SmallMapConv2d)] == ["plain"]
+    changed = {key: type(conv) for key, conv in module.items() if type(conv) is not nn.Conv2d}
+    quick = {"plain": SmallMapConv2d, "strided": SmallMapConv2d, "shortcut": SmallMapShortcut}
+    assert changed == quick
     assert list(module.state_dict()) == names
