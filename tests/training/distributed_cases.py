@@ -41,20 +41,20 @@ def failures(recipe: dict[str, Any], data: str, out: str) -> None:
             print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
 
 
-def batch_norm(out: str) -> None:
-    """One step of a BatchNorm layer on this process's half; the first writes what came out."""
+def batch_norm(out: str, dtype: str) -> None:
+    """One step of a BatchNorm layer on this process's half; each writes what came out."""
     torch.manual_seed(0)
     whole = torch.randn(8, 6, 5, 5)
     weights = torch.randn(8, 6, 5, 5)
     layer = share_batch_norm(nn.Sequential(nn.BatchNorm2d(6)), torch.device("cpu"))
-    half = whole.chunk(2)[dist.get_rank()].requires_grad_()
+    half = whole.chunk(2)[dist.get_rank()].to(getattr(torch, dtype)).requires_grad_()
     result = layer(half)
     (result * weights.chunk(2)[dist.get_rank()]).sum().backward()
     norm = layer[0]
     assert half.grad is not None
     values = {"result": result.detach(), "inputs": half.grad, "mean": norm.running_mean}
     values |= {"variance": norm.running_var, "weight": norm.weight.grad, "bias": norm.bias.grad}
-    torch.save(values, Path(out) / f"{dist.get_rank()}.pt")
+    torch.save(values, Path(out) / f"{dtype}-{dist.get_rank()}.pt")
 
 
 def everything(recipes: dict[str, Any], data: str, out: str) -> None:
@@ -62,5 +62,6 @@ def everything(recipes: dict[str, Any], data: str, out: str) -> None:
     train(recipes, data, str(Path(out) / "two"))
     assert world_size() == 2
     failures(next(iter(recipes.values())), data, str(Path(out) / "failing"))
-    batch_norm(out)
+    for dtype in ("float32", "bfloat16"):
+        batch_norm(out, dtype)
     dist.destroy_process_group()
