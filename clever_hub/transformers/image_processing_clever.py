@@ -69,20 +69,30 @@ class CleverImageProcessor(BaseImageProcessor):
         content: dict[str, Any] = super().to_dict()
         return {k: v for k, v in content.items() if k not in ("image_processor_type", "auto_map")}
 
-    def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
+    def preprocess(
+        self, images: Any, return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """Prepare images.
 
         Args:
             images: One or a list of PIL images or uint8 arrays (height, width, 3).
             return_tensors: ``"pt"`` or ``"np"``; None gives a list of arrays.
+            **kwargs: None: sizes are set when the processor is loaded.
 
         Returns:
             ``pixel_values``, float32 (batch, 3, crop_size, crop_size).
 
         Raises:
-            TypeError: For tensors, and for arrays of another dtype.
+            TypeError: For tensors, for arrays of another dtype, and for other arguments, which
+                would else be ignored.
             ValueError: For PIL images of floating point, or of integers beyond 16 bits.
         """
+        if given := [name for name, value in kwargs.items() if value is not None]:
+            raise TypeError(
+                f"preprocess takes images and return_tensors, got {', '.join(given)}. Set sizes, "
+                "interpolation, mean and std on loading: AutoImageProcessor.from_pretrained(…, "
+                "resize_size=80, crop_size=80)"
+            )
         several = images if isinstance(images, list | tuple) else [images]
         prepared = [self._one(image) for image in several]
         return BatchFeature({"pixel_values": prepared}, tensor_type=return_tensors)

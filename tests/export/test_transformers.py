@@ -296,6 +296,16 @@ def test_the_processor_scales_16_bits_and_refuses_what_has_no_range(packaged: Ex
         processor(Image.new("F", (8, 8)))
 
 
+def test_the_processor_takes_a_size_on_loading_and_ignores_none_on_calling(
+    packaged: Exported,
+) -> None:
+    folder, photo = packaged("test_resnet"), Image.new("RGB", (96, 64))
+    processor = AutoImageProcessor.from_pretrained(folder, resize_size=40, crop_size=40)
+    assert processor(photo, return_tensors="np")["pixel_values"].shape == (1, 3, 40, 40)
+    with pytest.raises(TypeError, match=r"got crop_size, do_resize\. Set sizes, .* on loading"):
+        processor(photo, return_tensors="np", crop_size=32, do_resize=False)
+
+
 def test_a_folder_does_not_name_code_that_it_lacks(packaged: Exported, tmp_path: Path) -> None:
     folder = packaged("test_resnet")
     saved = clever_hub.from_pretrained(folder).save_pretrained(tmp_path / "saved")
