@@ -36,8 +36,8 @@ _OBJECTIVES = {
 READING = """\
 Upright photos that are compared with turned ones are seen as these are, through a round mask in the
 middle (*disc mask*): the corners of a turned photo would give the turn away. *After centring*: the
-mean embedding of the training photos has been taken off. ± is the deviation over {seeds} seeds; it
-is 0 where nothing is drawn."""
+mean embedding of the training photos has been taken off. ± is the deviation over {seeds} seeds,
+0 where nothing is drawn; without it, a figure is of one seed."""
 
 CITATION = """\
 ```bibtex

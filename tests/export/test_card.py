@@ -187,7 +187,8 @@ def test_the_card_says_what_the_method_is(folder: Path, method: str, words: str)
 
 def test_words_of_the_tables_are_explained_and_the_datas_terms_are_a_limit(folder: Path) -> None:
     text = " ".join(make_card(folder).split())
-    for words in ("*disc mask*", "*After centring*", "over 3 seeds", "terms of their own. For res"):
+    seeds = "over 3 seeds, 0 where nothing is drawn; without it, a figure is of one seed."
+    for words in ("*disc mask*", "*After centring*", seeds, "terms of their own. For res"):
         assert words in text
 
 
