@@ -46,10 +46,10 @@ def pretrain(
 
     Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
     `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`, `clever-vit-tiny-tiny`,
-    `clever-dino-resnet18-tiny` and its baseline `dino-resnet18-tiny`; of the papers,
-    `clever-dino-imagenet100` and `clever-simsiam-imagenet100`. `--set method=…` trains any with
-    another method, such as `clever-plus-simclr`. `--dry-run` says how long it will take,
-    `clever-hub views` shows what it will see.
+    `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its baseline `dino-resnet18-tiny`;
+    of the papers, `clever-dino-imagenet100` and `clever-simsiam-imagenet100`. `--set method=…`
+    trains any with another method, such as `clever-plus-simclr`. `--dry-run` says how long it will
+    take, `clever-hub views` shows what it will see.
 
     Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
     OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
