@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Stride, and the sides of the maps that it pays on.
+# Stride of a 3×3 convolution, and the sides of the maps that it pays on.
 _SIDES = {1: (1, 2), 2: (2, 3)}
+# The largest side, after the stride, that it pays on for a 1×1 convolution.
+_POINTWISE_SIDE = 4
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -40,28 +42,41 @@ class SmallMapConv2d(nn.Conv2d):
             )
             flat = pixels.flatten(1) @ matrix.T
         else:
-            rows = [_met(place, height) for place in range(side)]
+            places = [_met(place, height) for place in range(side)]
             flat = torch.cat(
                 [
                     pixels[:, of_row, of_column].flatten(1)
                     @ self.weight[:, :, row, column].permute(0, 2, 3, 1).flatten(1).T
-                    for of_row, row in rows
-                    for of_column, column in rows
+                    for of_row, row in places
+                    for of_column, column in places
                 ],
                 dim=1,
             )
-        result: Tensor = flat.view(-1, side, side, self.out_channels).permute(0, 3, 1, 2)
-        return result if self.bias is None else result + self.bias[:, None, None]
+        rows = flat.view(-1, side, side, self.out_channels)
+        return _as_map(rows if self.bias is None else rows + self.bias)
 
 
-class SmallMapShortcut(nn.Conv2d):
-    """A 1×1 ``Conv2d`` of stride 2 that leaves pixels out before, not in, the convolution."""
+class SmallMapPointwise(nn.Conv2d):
+    """A 1×1 ``Conv2d`` that is one product over all pixels of the batch where that is faster."""
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:  # noqa: A002 -- torch's name
         """The convolution."""
-        if max(input.shape[-2:]) > max(_SIDES[2]):
+        # Pixels that a stride leaves out are left out before the convolution.
+        pixels = input[:, :, :: self.stride[0], :: self.stride[0]]
+        if max(pixels.shape[-2:]) > _POINTWISE_SIDE:
             return super().forward(input)
-        return F.conv2d(input[:, :, ::2, ::2], self.weight, self.bias)
+        # The gradient gets the weight's own strides, else several processes would copy it.
+        weight = self.weight if self.weight.stride(3) == 1 else self.weight.permute(0, 2, 3, 1)
+        return _as_map(F.linear(pixels.permute(0, 2, 3, 1), weight.flatten(1), self.bias))
+
+
+def _as_map(rows: Float[Tensor, "batch height width channels"]) -> Tensor:
+    """The channels brought forward, with the strides that gradients of maps of that size have."""
+    if rows.shape[1:3] == (1, 1):
+        # Channels_last or not is the same here but for strides; where a map's and its gradient's
+        # differ, torch's BatchNorm takes ten times as long.
+        return rows.flatten(1)[:, :, None, None]
+    return rows.permute(0, 3, 1, 2)
 
 
 def speed_up_small_maps(module: nn.Module) -> nn.Module:
@@ -92,7 +107,8 @@ def _kind(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
     shape = (conv.kernel_size, conv.stride, conv.padding)
     if shape in (((3, 3), (1, 1), (1, 1)), ((3, 3), (2, 2), (1, 1))):
         return SmallMapConv2d
-    return SmallMapShortcut if shape == ((1, 1), (2, 2), (0, 0)) else None
+    pointwise = conv.kernel_size == (1, 1) and conv.padding == (0, 0)
+    return SmallMapPointwise if pointwise and conv.stride[0] == conv.stride[1] else None
 
 
 def _met(place: int, side: int) -> tuple[slice, slice]:

@@ -69,20 +69,22 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         inputs, weight, mean, variance = ctx.saved_tensors
-        # With fixed statistics: (batch, channels, …), Σ grad · normalised, and Σ grad.
-        direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, inputs, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        # Σ grad · normalised and Σ grad of every channel, over this process's photos.
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, inputs, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
-        # Through the statistics, to which every process's photos contribute.
         sums = torch.stack([of_weight, of_bias])
         dist.all_reduce(sums)
+        # The gradient itself, and what comes through the statistics, to which every process's
+        # photos contribute: grad · direct + inputs · slope + offset.
         scale = torch.rsqrt(variance + ctx.eps)
+        direct = scale if weight is None else scale * weight
         count = inputs.numel() // inputs.shape[1] * world_size()
-        share = -scale / count if weight is None else -scale * weight / count
-        slope = share * scale * sums[0]
+        slope = -direct / count * scale * sums[0]
+        offset = -direct / count * sums[1] - slope * mean
         shape = (1, -1) + (1,) * (inputs.ndim - 2)
-        offset = (share * sums[1] - slope * mean).view(shape)
-        through = torch.addcmul(offset, inputs, slope.view(shape)).add_(direct)
+        through = torch.addcmul(offset.view(shape), inputs, slope.view(shape))
+        through = through.addcmul_(grad, direct.view(shape))
         needed = (None, None) if weight is None else (of_weight, of_bias)
         return through.to(inputs.dtype), *needed, None
 
