@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clever_hub.errors import ConfigError
-from clever_training.objectives.gathering import world_size
+from clever_training.objectives.gathering import stacked, world_size
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,9 +50,7 @@ class _Normalize(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         own = torch.stack(torch.batch_norm_update_stats(inputs.float(), None, None, 0.0))
-        parts = [torch.empty_like(own) for _ in range(world_size())]
-        dist.all_gather(parts, own)
-        means, variances = torch.stack(parts, dim=1)  # (processes, channels) each
+        means, variances = stacked(own).unbind(dim=1)  # (processes, channels) each
         mean = means.mean(dim=0)
         # Not the mean of squares less the square of the mean, which would cancel.
         variance = (variances + (means - mean).square()).mean(dim=0)
@@ -73,8 +70,7 @@ class _Normalize(torch.autograd.Function):
         _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             grad, inputs, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
-        sums = torch.stack([of_weight, of_bias])
-        dist.all_reduce(sums)
+        sums = stacked(torch.stack([of_weight, of_bias])).sum(dim=0)
         # The gradient itself, and what comes through the statistics, to which every process's
         # photos contribute: grad · direct + inputs · slope + offset.
         scale = torch.rsqrt(variance + ctx.eps)

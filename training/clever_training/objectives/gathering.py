@@ -76,6 +76,21 @@ def from_first_process(value: Tensor) -> Tensor:
     return value
 
 
+def stacked(value: Tensor) -> Tensor:
+    """A tensor of every process. No gradient.
+
+    Args:
+        value: Of the same shape and dtype in every process.
+
+    Returns:
+        All of them, one process after the other along a new first dimension.
+    """
+    value = value.contiguous()
+    parts = [torch.empty_like(value) for _ in range(world_size())]
+    dist.all_gather(parts, value)
+    return torch.stack(parts)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, views: Tensor) -> Tensor:
@@ -92,16 +107,24 @@ class _Gather(torch.autograd.Function):
         return grad[:, dist.get_rank() * ctx.batch :][:, : ctx.batch]
 
 
+# Up to here it takes less time to send all and add than to let gloo add: one round trip, not two.
+_FEW = 1 << 14
+
+
+def _total(value: Tensor) -> Tensor:
+    if value.numel() <= _FEW:
+        return stacked(value).sum(dim=0)
+    total = value.contiguous().clone()
+    dist.all_reduce(total)
+    return total
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 -- the interface's
-        total = value.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _total(value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ARG004 -- the interface's
-        total = grad.contiguous().clone()
-        dist.all_reduce(total)
-        return total
+        return _total(grad)
