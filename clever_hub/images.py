@@ -151,6 +151,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
     Pillow's ``exif_transpose`` then writes every tag anew, and fails on any that is ill-typed.
     """
+    image.load()  # Pillow turns a TIFF itself, no sooner than here
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is None:
         return image.copy()

@@ -129,6 +129,7 @@ def _to_rgb(image: Any) -> Image.Image:
             raise TypeError(f"expected uint8 arrays (height, width, 3), got {array.dtype}{hint}")
         gray = array.ndim == 3 and array.shape[2] == 1
         image = Image.fromarray(array[:, :, 0] if gray else array)
+    image.load()  # Pillow turns a TIFF itself, no sooner than here
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     photo: Image.Image = image if turn is None else image.transpose(turn)
     if photo.mode == "F":

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_the_same_photo_from_every_kind_of_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+    ],
+    ids=["png", "tiff", "tiff-lzw", "webp"],
+)
+@pytest.mark.parametrize(
     ("orientation", "stored"),
     [
         (1, CAT),
@@ -56,11 +67,11 @@ def test_the_same_photo_from_every_kind_of_source(tmp_path: Path) -> None:
     ],
 )
 def test_every_exif_orientation_is_turned_upright(
-    orientation: int, stored: NDArray[np.uint8]
+    orientation: int, stored: NDArray[np.uint8], form: str, options: dict[str, Any]
 ) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    file = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    file = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options)
     np.testing.assert_array_equal(pixels(file), CAT)
     np.testing.assert_array_equal(pixels(Image.open(io.BytesIO(file))), CAT)
     np.testing.assert_array_equal(pixels(load_image(file)), CAT, "what is upright stays so")
