@@ -36,6 +36,13 @@ def test_every_file_of_the_package_is_pinned() -> None:
         assert source.weights_sha256 == pins[name]["model.safetensors"]
 
 
+def test_git_leaves_what_is_pinned_as_it_is(repository: Path) -> None:
+    # On Windows it would else turn line ends on checkout, and no hash would be right.
+    command = ["git", "check-attr", "text", "clever_hub/zoo/clever-resnet18/config.json"]
+    found = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True)
+    assert found.stdout.endswith("text: unset\n")
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this machine")
 def test_the_usual_tool_can_check_them(root: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--quiet", PINS_NAME], cwd=root, check=True)
