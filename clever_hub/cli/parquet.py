@@ -86,8 +86,7 @@ class EmbeddingsWriter:
         embeddings = batch.embeddings
         columns = [
             pa.array([_utf8(source) for source in batch.sources], pa.string()),
-            _vectors(embeddings.invariant),
-            _vectors(embeddings.equivariant),
+            *(_vectors(getattr(embeddings, part)) for part in self._schema.names[1:]),
         ]
         self._waiting.append(pa.record_batch(columns, schema=self._schema))
         self.rows += len(batch.sources)
@@ -123,8 +122,9 @@ def _schema(config: ModelConfig, source: Source | None, normalized: bool) -> pa.
     fields = [
         pa.field("path", pa.string(), nullable=False),
         pa.field("invariant", pa.list_(pa.float32(), config.invariant_dim)),
-        pa.field("equivariant", pa.list_(pa.float32(), config.equivariant_dim)),
     ]
+    if config.equivariant_dim:  # Arrow's lists of fixed length are of 1 at least
+        fields.append(pa.field("equivariant", pa.list_(pa.float32(), config.equivariant_dim)))
     return pa.schema(fields, metadata=metadata)
 
 

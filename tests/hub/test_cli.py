@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from clever_hub.cli.app import app
 from clever_hub.cli.embed import find_images
 from clever_hub.cli.info import _figures as info_figures
 from clever_hub.cli.list import _table as list_table
+from clever_hub.config import ModelConfig
 from clever_hub.encode import EncodedBatch, EncoderMixin
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
+from clever_hub.torch_model import CleverModel
 from clever_hub.weights import sha256_of
 from clever_hub.zoo import ModelInfo
 
@@ -261,6 +264,17 @@ def test_embed_writes_a_row_for_each_image(
         b"clever_hub.version": clever_hub.__version__.encode(),
         b"clever_hub.normalized": b"false",
     }
+
+
+def test_embed_leaves_a_part_out_that_the_model_has_not(
+    config: ModelConfig, folder: Path, tmp_path: Path
+) -> None:
+    whole = CleverModel(replace(config, invariant_dim=config.num_features))
+    out = tmp_path / "e.parquet"
+    run("embed", whole.save_pretrained(tmp_path / "whole"), folder, "-o", out)
+    table = pq.read_table(out)
+    assert table.column_names == ["path", "invariant"]
+    assert len(table) == 4
 
 
 def test_embed_can_write_unit_vectors(model_folder: Path, folder: Path, tmp_path: Path) -> None:
