@@ -166,8 +166,16 @@ class OnnxModel(EncoderMixin):
         # first; patterns of memory would be kept for each batch size that comes by.
         options.enable_mem_pattern = False
         try:
-            session = onnxruntime.InferenceSession(str(path), options, self._providers)
+            # Its own fallback would print, drop the options, and move to the CPU amidst the work.
+            session = onnxruntime.InferenceSession(
+                str(path), options, self._providers, enable_fallback=0
+            )
         except Exception as error:  # onnxruntime's own classes share no base but this
+            if _wanted(self._providers) != _CPU:
+                raise DeviceError(
+                    f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it by "
+                    f"{_wanted(self._providers)}: {error}"
+                ) from error
             raise ModelFormatError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"
             ) from error
@@ -177,8 +185,7 @@ class OnnxModel(EncoderMixin):
 
     def _check_provider(self, session: onnxruntime.InferenceSession) -> None:
         """ONNX Runtime falls back to the CPU without an error; a user who asked must know."""
-        first = self._providers[0]
-        wanted, got = first if isinstance(first, str) else first[0], session.get_providers()
+        wanted, got = _wanted(self._providers), session.get_providers()
         if wanted not in got:
             raise DeviceError(
                 f"{wanted} was asked for and ONNX Runtime runs on {', '.join(got)}. Check the "
@@ -210,6 +217,11 @@ def _keep_inherited_sessions() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_inherited_sessions)
+
+
+def _wanted(providers: Sequence[Provider]) -> str:
+    """The name of the first provider, the one that a user asks for."""
+    return providers[0] if isinstance(providers[0], str) else providers[0][0]
 
 
 def _sha256_of_weights(folder: Path) -> str:

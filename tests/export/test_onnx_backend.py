@@ -100,6 +100,23 @@ def test_a_session_that_falls_back_to_the_cpu_is_an_error(
             clever_hub.from_pretrained(folder, backend="onnx", device="cuda", **more)
 
 
+def test_what_keeps_a_gpu_from_working_is_said(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime by itself prints it, drops the options and goes on without the GPU."""
+    import onnxruntime
+
+    def refuse(*_: object, enable_fallback: int = 1) -> None:
+        assert not enable_fallback
+        raise RuntimeError("Invalid device ID: 7")
+
+    gpu = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: gpu)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(DeviceError, match="by CUDAExecutionProvider: Invalid device ID: 7"):
+        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device="cuda:7")
+
+
 def test_devices_become_providers_by_preference() -> None:
     def names(device: str, tensorrt: bool) -> list[str]:
         found = _providers(device, tensorrt)
