@@ -195,13 +195,13 @@ class _Repository:
         try:
             return self.patiently(partial(self._fetch, name, revision))
         except CleverError as error:
-            cause = error.__cause__
-            if optional and isinstance(cause, EntryNotFoundError):
+            # Its subclass says that nobody could be asked.
+            local = isinstance(error.__cause__, LocalEntryNotFoundError)
+            absent = isinstance(error.__cause__, EntryNotFoundError) and not local
+            if optional and (absent or (local and self.offline)):
                 return Path(name)
-            if isinstance(cause, EntryNotFoundError) and not isinstance(
-                cause, LocalEntryNotFoundError
-            ):
-                raise _incomplete(self.repo_id, [name]) from cause
+            if absent:
+                raise _incomplete(self.repo_id, [name]) from error.__cause__
             raise
 
     def _fetch(self, name: str, revision: str | None) -> Path:

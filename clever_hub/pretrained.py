@@ -134,6 +134,8 @@ def from_pretrained(
     if backend not in _BACKENDS:
         raise ConfigError(f"backend: unknown {backend!r}. {suggest(backend, _BACKENDS)}")
     chosen = _BACKENDS[backend]
+    for module in chosen.needs:  # before a download that would be of no use
+        require(module, chosen.extra)
     folder, source = resolve(
         name_or_path,
         files=chosen.files,
@@ -143,8 +145,6 @@ def from_pretrained(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
     )
-    for module in chosen.needs:
-        require(module, chosen.extra)
     load = require(chosen.module, chosen.extra).load
     model: CleverModel | OnnxModel = load(
         folder, source, device=device, dtype=dtype, **backend_options

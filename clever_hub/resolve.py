@@ -118,9 +118,11 @@ def resolve(
             local_files_only=local_files_only,
         )
     except CleverError as error:
-        if "/" in name:
-            raise
-        raise type(error)(_bare_name(name, error)) from error
+        if "/" not in name:
+            raise type(error)(_bare_name(name, error)) from error
+        if isinstance(error, ModelNotFoundError):
+            raise ModelNotFoundError(f"{name!r}: no such folder here, and {error}") from error
+        raise
     return snapshot.folder, Source("hub", repo_id, *snapshot)
 
 

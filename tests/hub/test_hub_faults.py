@@ -126,6 +126,15 @@ def test_a_copy_that_is_there_loads_while_the_hub_is_down(
     assert client.call(DOWNLOAD, repo, NAMES, cache_dir=tmp_path) == first
 
 
+def test_a_file_that_could_not_be_asked_for_is_not_taken_as_absent(
+    client: Client, server: HubServer, repo: str, tmp_path: Path
+) -> None:
+    server.fail("HEAD", "/model.safetensors", status=500, times=50)
+    options = {"optional": ["model.safetensors"], "cache_dir": tmp_path}
+    with pytest.raises(CallFailed, match=r"HubError.*answered 500"):
+        client.call(DOWNLOAD, repo, ["config.json"], **options)
+
+
 def test_a_wrong_token_says_so(
     client: Client, server: HubServer, repo: str, tmp_path: Path
 ) -> None:

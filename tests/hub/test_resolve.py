@@ -54,6 +54,7 @@ def test_a_folder_is_taken_as_text_or_path(shipped: Path, model_folder: Path) ->
         ("dog", r"Known: clever-tiny, clever-tiny\.rotated"),
         ("./clever-tiny", "no such folder"),
         ("someone/clever-tiny", "someone/clever-tiny: not all that is needed is in the cache"),
+        ("someone/clever-tiny", "no such folder here"),
         ("clever-tinny", "and the Hub is not asked"),
         ("no/such/folder", "no such folder"),
         ("~nobody-here/model", "no such folder"),
