@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from clever_export.card_tables import CONDITIONS, claims, mean, tables
 from clever_export.card_text import (
     AGAIN,
+    AGAIN_FROM,
     CITATION,
     READING,
     SNIPPETS,
@@ -91,7 +92,10 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
         f"# {config.name}",
         _summary(config),
         method_text(
-            str(config.provenance.get("method", "")), config.invariant_dim, config.equivariant_dim
+            str(config.provenance.get("method", "")),
+            config.invariant_dim,
+            config.equivariant_dim,
+            (config.provenance.get("recipe") or {}).get("method"),
         ),
         _measured(evaluation, repo_id or config.name),
         _usage(folder, config, repo_id),
@@ -239,12 +243,15 @@ def _commands(evaluation: Mapping[str, Any], name: str) -> str:
 
 
 def _portable(command: str, name: str) -> str:
-    """A command without the places of the machine that it ran on: of a path, its last name."""
+    """A command without the places of the machine that it ran on: of paths, their last names."""
     words = shlex.split(command)
     if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
         words[2] = name
     local = re.compile(r"(\.{0,2}|~)/")
-    return shlex.join(Path(word).name if local.match(word) else word for word in words)
+    return shlex.join(
+        ",".join(Path(part).name if local.match(part) else part for part in word.split(","))
+        for word in words
+    )
 
 
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
@@ -267,7 +274,12 @@ def _training(config: ModelConfig, repo_id: str | None) -> str:
     if config.provenance.get("recipe") is None:
         return ""
     fetch = f"hf download {repo_id} {CONFIG_NAME} --local-dir .\n" if repo_id else ""
-    return f"## Training\n\n{recipe_line(config.provenance)}\n\n{AGAIN.format(fetch=fetch)}"
+    again = AGAIN.format(fetch=fetch)
+    start, name = config.provenance.get("start"), started_from(config.provenance)
+    sha256 = start.get("weights_sha256") if isinstance(start, Mapping) else None
+    if name and sha256:  # a model of ours, unlike timm's
+        again += AGAIN_FROM.format(start=name, sha256=sha256[:12])
+    return f"## Training\n\n{recipe_line(config.provenance)}\n\n{again}"
 
 
 def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:

@@ -182,14 +182,27 @@ def _angle(evaluation: Mapping[str, Any]) -> Iterator[str]:
         other = figure(evaluation, "equivariance", "rotation", "invariant_slice", metric)
         if own is None or other is None:
             continue
-        margin = (own.get("std") or 0.0) + (other.get("std") or 0.0)
-        difference = own["mean"] - other["mean"]
-        more = "no more and no less" if abs(difference) <= margin else "more"
         yield (
             f"How far a photo was turned, R² of {reader}: {own['mean']:.3f} from the equivariant "
-            f"part, {other['mean']:.3f} from as many columns of the invariant part. The "
-            f"equivariant part knows {'less' if difference < -margin else more} of it than they do."
+            f"part, {other['mean']:.3f} from as many columns of the invariant part. "
+            f"{_compared(own, other)}"
         )
+
+
+# An R² no larger than this is no knowledge, a difference no larger none.
+_NOTHING = 0.01
+
+
+def _compared(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """By the rules of the report's claims, where one seed has no spread to go by."""
+    if round(max(own["mean"], other["mean"]), 2) <= _NOTHING:
+        return "Neither knows it."
+    spread = (own.get("std") or 0.0) + (other.get("std") or 0.0)
+    difference = own["mean"] - other["mean"]
+    if abs(difference) <= max(spread, _NOTHING):
+        return "The equivariant part knows no more and no less of it than they do."
+    more = "more" if difference > 0 else "less"
+    return f"The equivariant part knows {more} of it than they do."
 
 
 def figure(measured: Mapping[str, Any], *place: str) -> Mapping[str, Any] | None:

@@ -11,9 +11,10 @@ _CLEVER = """\
 splits the embedding in two. {objective}, trained without labels, makes the **invariant** part, the
 first {invariant} of {dim} dimensions, agree over augmentations: turns, crops, colours. An
 orthogonality loss pushes the **equivariant** part of two views, the other {equivariant} dimensions,
-apart, so that it can hold what the first part throws away; a regularisation keeps the two heads of
-the training alike.
+apart, so that it can hold what the first part throws away{regularisation}.
 """
+_REGULARISATION = """; a regularisation keeps the two heads of
+the training alike"""
 _PLUS = """
 Not in the paper: the training also predicted, from the equivariant parts of two views, how one was
 transformed into the other, and from each how its own view was turned.
@@ -109,6 +110,12 @@ config = json.load(open('config.json'))
 json.dump(config['provenance']['recipe'], open('recipe.yaml', 'w'))"
 clever-hub pretrain recipe.yaml --data PHOTOS --out again
 ```"""
+# Of a model with a start: the recipe has its name, which may by now stand for a later version.
+AGAIN_FROM = """
+
+This was the last of several stages: the recipe begins from `{start}` as it was before (SHA-256 of
+its weights {sha256}…). `--set backbone.init=FOLDER` begins from another model, `--set
+backbone.init=random` anew."""
 
 
 def method_name(method: str) -> str:
@@ -131,27 +138,41 @@ def method_name(method: str) -> str:
     return f"{over}{_OBJECTIVES[base]} (`{method}`)"
 
 
-def method_text(method: str, invariant: int, equivariant: int) -> str:
+def method_text(
+    method: str, invariant: int, equivariant: int, settings: Mapping[str, Any] | None = None
+) -> str:
     """What the method does, for a model of one's own or of the paper's kind.
 
     Args:
         method: Such as ``"clever-vicreg"``.
         invariant: Length of the invariant part.
         equivariant: Length of the equivariant part.
+        settings: The recipe's ``method``, where it is known.
 
     Returns:
         A section of Markdown.
     """
     base = method.removeprefix("clever-").removeprefix("plus-")
-    text = _PLAIN if base == method and base in _OBJECTIVES else _CLEVER
+    known = {"equivariance": not _is_plain(method), **(settings or {})}
+    text = _CLEVER if known["equivariance"] else _PLAIN
     more = _PLUS if method.startswith("clever-plus-") else ""
+    weight = known.get("regularization_weight", 0.0 if base == "ddcl" else 1.0)
     filled = text.format(
-        objective=_OBJECTIVES.get(base, "An objective"),
+        # DDCL is CLeVER's sibling over SimSiam.
+        objective="SimSiam" if base == "ddcl" else _OBJECTIVES.get(base, "An objective"),
+        regularisation=_REGULARISATION if weight else "",
         invariant=invariant,
         equivariant=equivariant,
         dim=invariant + equivariant,
     )
     return f"## What it is\n\n{filled}{more}"
+
+
+def _is_plain(method: str) -> bool:
+    """Whether a name stands for an objective alone, one of ours or ``package.module:function``."""
+    if method.startswith("clever-") or method == "ddcl":
+        return False
+    return method in _OBJECTIVES or ":" in method
 
 
 def started_from(provenance: Mapping[str, Any]) -> str | None:

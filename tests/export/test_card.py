@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from clever_export.card import make_card, write_card
+from clever_export.card_tables import claims
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_json
@@ -154,7 +155,12 @@ def test_every_protocol_has_a_table_and_no_column_that_was_not_measured(folder: 
 
 
 @pytest.mark.parametrize(
-    ("other", "verdict"), [(0.24, "knows more"), (0.30, "knows no more and no less"), (0.5, "less")]
+    ("other", "verdict"),
+    [
+        (0.24, "knows more"),
+        (0.30, "knows no more and no less"),  # within the spread of the seeds
+        (0.5, "less"),
+    ],
 )
 def test_the_card_says_what_the_angle_came_to(folder: Path, other: float, verdict: str) -> None:
     _add_protocols(folder)
@@ -166,8 +172,47 @@ def test_the_card_says_what_the_angle_came_to(folder: Path, other: float, verdic
 
 
 @pytest.mark.parametrize(
+    ("own", "other", "verdict"),
+    [
+        (-0.01, -0.30, "Neither knows it."),
+        (0.012, -0.30, "Neither knows it."),
+        (0.208, 0.2, "knows no more and no less"),
+        (0.22, 0.2, "knows more"),
+    ],
+)
+def test_of_one_seed_a_small_difference_is_none(own: float, other: float, verdict: str) -> None:
+    parts = {"equivariant": own, "invariant_slice": other}
+    rotation = {part: {"mlp_r2": {"mean": value, "std": None}} for part, value in parts.items()}
+    found = claims({"figures": {"equivariance": {"rotation": rotation}}, "protocols": {}})
+    assert [verdict in said for said in found] == [True]
+
+
+def test_a_command_keeps_both_files_without_their_places(folder: Path) -> None:
+    path = folder / "evaluation.json"
+    content = json.loads(path.read_text())
+    for record in content["protocols"].values():
+        record["command"] = "clever-hub evaluate mine --data /d/train.parquet,/d/validation.parquet"
+    write_json(path, content)
+    assert "--data train.parquet,validation.parquet" in make_card(folder)
+
+
+def test_the_card_of_a_later_stage_says_that_its_start_has_moved_on(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    assert "several stages" not in make_card(folder)
+    content["provenance"]["started_from"] = "mine"
+    content["provenance"]["start"] = {"name": "mine", "init": "mine", "weights_sha256": "ab" * 32}
+    write_json(path, content)
+    said = " ".join(make_card(folder).split())
+    assert "begins from `mine` as it was before (SHA-256 of its weights abababababab…)" in said
+
+
+@pytest.mark.parametrize(
     ("method", "words"),
     [
+        ("ddcl", "SimSiam, trained without labels, makes the **invariant** part"),
+        ("ddcl", "so that it can hold what the first part throws away."),
+        ("mine:loss", "A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): An objective"),
         ("clever-vicreg", "VICReg, trained without labels, makes the **invariant** part"),
         ("clever-plus-dino", "the training also predicted, from the equivariant parts"),
         ("dino", "A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): DINO alone"),
