@@ -22,6 +22,7 @@ from clever_training.evaluation.report.document import (
     Picture,
     Table,
     Text,
+    _inline,
     to_html,
     to_markdown,
 )
@@ -330,6 +331,36 @@ def test_a_baseline_with_a_folder_of_its_own_is_a_baseline_with_its_command(tmp_
     found = collect([tmp_path])
     assert [e.name for e in found.entrants] == ["a", "c", "random resnet18", "16x16 pixels"]
     assert "clever-hub evaluate random:a\n" in write_page(found, tmp_path / "page")[0].read_text()
+
+
+def test_of_a_shared_baseline_the_figures_of_most_seeds_count(tmp_path: Path) -> None:
+    for name, seeds in (("a", 1), ("b", 3), ("c", 1)):
+        content = evaluation(name, 0.5 + 0.1 * seeds)
+        figure = {"mean": float(seeds), "std": None, "values": [float(seeds)] * seeds}
+        pixels = content["baselines"]["pixels"]["figures"]
+        pixels["equivariance"] = {"rotation": {"full": {"mlp_r2": figure}}}
+        if name != "b":
+            del pixels["knn"]
+        content["protocols"] = {
+            protocol: {**record, "command": f"clever-hub evaluate {name}"}
+            for protocol, record in content["protocols"].items()
+        }
+        write_json(tmp_path / name / "evaluation.json", content)
+    pixels_found = collect([tmp_path]).entrants[-1]
+    assert pixels_found.name == "16x16 pixels"
+    found = pixels_found.get("equivariance", "rotation", "full", "mlp_r2")
+    assert found is not None
+    assert found.mean == 3
+    for protocol in ("equivariance", "knn"):
+        assert pixels_found.records[protocol]["command"].endswith("evaluate b")
+
+
+def test_a_star_in_code_is_no_emphasis() -> None:
+    said = _inline("`a/train*.parquet` and `b/validation*.parquet`, **bold** *slanted*")
+    assert said == (
+        "<code>a/train*.parquet</code> and <code>b/validation*.parquet</code>, "
+        "<strong>bold</strong> <em>slanted</em>"
+    )
 
 
 def test_a_model_beside_another_is_a_model_and_there_once(tmp_path: Path) -> None:

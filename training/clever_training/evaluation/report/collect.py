@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,15 +201,33 @@ def _key(one: Entrant) -> tuple[str, str]:
 
 
 def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
-    """One entrant for the same weights measured on the same photos beside several models."""
+    """One entrant for the same weights measured on the same photos beside several models.
+
+    Of each protocol the figures that are over most seeds, with the record of how they were made.
+    """
     merged: dict[tuple[str, str], Entrant] = {}
     for one in baselines:
         key = _key(one)
-        before = merged.get(key)
-        figures = {**(before.figures if before else {}), **one.figures}
-        records = {**(before.records if before else {}), **one.records}
-        merged[key] = Entrant(one.name, one.kind, one.model, figures, records, one.folder)
+        before = merged.get(key, Entrant(one.name, one.kind, one.model, {}, {}, one.folder))
+        better = {
+            protocol: found
+            for protocol, found in one.figures.items()
+            if _seeds(found) > _seeds(before.figures.get(protocol))
+        }
+        records = {name: record for name, record in one.records.items() if name in better}
+        merged[key] = replace(
+            before, figures=before.figures | better, records=before.records | records
+        )
     return list(merged.values())
+
+
+def _seeds(figures: object) -> int:
+    """How many seeds the figures are over; of no figures -1."""
+    if not isinstance(figures, Mapping):
+        return -1
+    if "mean" in figures:
+        return len(figures.get("values") or ())
+    return max(map(_seeds, figures.values()), default=-1)
 
 
 def _named_apart(entrants: list[Entrant]) -> list[Entrant]:

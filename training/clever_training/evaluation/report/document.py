@@ -189,7 +189,12 @@ def _html_row(cells: Sequence[str], tag: str, words: int) -> str:
 
 
 def _inline(text: str) -> str:
-    escaped = html.escape(text, quote=False)
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    escaped = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped)
-    return re.sub(r"\*([^*]+)\*", r"<em>\1</em>", escaped)
+    # Every second piece is code, in which an asterisk is one.
+    pieces = re.split(r"`([^`]+)`", html.escape(text, quote=False))
+    for index, piece in enumerate(pieces):
+        if index % 2:
+            pieces[index] = f"<code>{piece}</code>"
+        else:
+            strong = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", piece)
+            pieces[index] = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", strong)
+    return "".join(pieces)
