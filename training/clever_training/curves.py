@@ -72,13 +72,13 @@ _COLLAPSE = (
     Panel(
         "rank_invariant",
         "Effective rank, invariant part",
-        "dimensions in use; at most the batch",
+        _RANK,
         floor=0.0,
     ),
     Panel(
         "rank_equivariant",
         "Effective rank, equivariant part",
-        "dimensions in use; at most the batch",
+        _RANK,
         floor=0.0,
     ),
 )

@@ -253,9 +253,10 @@ def _load_path(path: Path) -> tuple[Any, str]:
 
 def _load_hub(name: str, split: str) -> tuple[Any, str]:
     if "*" in name:
-        files = sorted(Path(name).parent.glob(Path(name).name))
+        pattern = Path(name).expanduser()
+        files = sorted(pattern.parent.glob(pattern.name))
         table = datasets.load_dataset("parquet", data_files=[str(p) for p in files], split="train")
-        return table, _hash_files(files, Path(name).parent)
+        return table, _hash_files(files, pattern.parent)
     if name.startswith((".", "/", "~")) or name.endswith(".parquet"):
         raise DataError(f"{name}: no such file or folder")
     repository, _, named = name.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -364,7 +365,7 @@ def _timm_config(name: str) -> ModelConfig:
         num_features=width,
         invariant_dim=width,
         preprocessing=PreprocessingConfig(
-            resize_size=round(size / data["crop_pct"]),
+            resize_size=math.floor(size / data["crop_pct"]),  # rounded as timm does
             crop_size=size,
             interpolation=data["interpolation"],
             mean=data["mean"],

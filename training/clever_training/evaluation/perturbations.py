@@ -274,11 +274,6 @@ class Perturbation:
             return image
         return Image.composite(image, Image.new("RGB", image.size, GREY), disc_mask(image.width))
 
-    @property
-    def key(self) -> str:
-        """Names the perturbation in the cache: the same text, the same pixels."""
-        return repr(self)
-
 
 def disc_mask(size: int) -> Image.Image:
     """The disc inside a square, one pixel away from its border.
