@@ -146,6 +146,28 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     )
 
 
+def test_a_checkpoint_that_is_not_whole_is_passed_over(
+    tuned: Path, model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(model_folder), splits, out, few_epochs(), callbacks=(StopAfter(),))
+    # As a kill leaves it that comes while the second epoch's is written.
+    (out / "state" / "checkpoint-8").mkdir()
+    (out / "state" / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
+    assert (out / "state" / "checkpoint-4" / "trainer_state.json").is_file()
+    finetune(str(model_folder), splits, out, few_epochs())
+    expected, found = weights(tuned), weights(out)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_folder_that_another_process_has_just_begun_is_new(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    assert finetune(str(model_folder), splits, tmp_path / "out", few_epochs(epochs=1)).is_dir()
+
+
 def test_a_finished_run_is_not_repeated_and_another_is_refused(
     tuned: Path, model_folder: Path, splits: Splits
 ) -> None:

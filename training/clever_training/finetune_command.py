@@ -79,6 +79,7 @@ def finetune(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     from clever_training.evaluation.data import load_splits
     from clever_training.finetune.run import FILE_NAME, finetune
     from clever_training.finetune.settings import FinetuneSettings
+    from clever_training.processes import is_first
 
     settings = FinetuneSettings(**options)
     datasets.disable_progress_bars()
@@ -89,7 +90,8 @@ def finetune(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command goes on from {out}", err=True)
         raise typer.Exit(130) from None
-    say(summary(folder / FILE_NAME))
+    if is_first():
+        say(summary(folder / FILE_NAME))
 
 
 def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> str:

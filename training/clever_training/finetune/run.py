@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
@@ -95,9 +94,8 @@ def finetune(
     network = build_network(extractor.model, train.classes, settings)
     started = time.monotonic()
     trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
-    checkpoint = get_last_checkpoint(str(out / STATE))  # type: ignore[no-untyped-call]
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(out / STATE))
     finally:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, BarCallback):
@@ -108,6 +106,8 @@ def finetune(
         content = _content(run, trainer.state.log_history, settings, command, seconds)
         write_json(out / FILE_NAME, content)
         shutil.rmtree(out / STATE)
+    # Whoever leaves first would take the one that writes down with it.
+    trainer.accelerator.wait_for_everyone()
     return out
 
 
@@ -162,7 +162,9 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     finished, note = out / FILE_NAME, out / STATE / "run.json"
     found = next((path for path in (finished, note) if path.is_file()), None)
     if found is None:
-        if out.is_dir() and any(out.iterdir()):
+        # Another process of the same run may have begun the folder a moment ago.
+        others = [path for path in out.glob("*") if path.name != STATE]
+        if others or list(out.glob(f"{STATE}/checkpoint-*")):
             raise TrainingError(f"{out}: expected a new folder or one of a stopped run")
         write_json(note, run)
         return False
@@ -175,6 +177,12 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
             "or remove the folder"
         )
     return found == finished
+
+
+def _last_checkpoint(state: Path) -> str | None:
+    """The newest one that is whole: its trainer_state.json is written last."""
+    whole = [path.parent for path in state.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _trainer(
@@ -209,6 +217,7 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=not torch.accelerator.is_available(),
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # there are none
     )
     trainer = FinetuneTrainer(
         settings,

@@ -51,7 +51,7 @@ class FinetuneTrainer(Trainer):
             self.accelerator.unwrap_model(model).backbone.eval()
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
-        if not bool(torch.isfinite(value)):
+        if not bool(torch.isfinite(value).all()):  # of DataParallel, one for each GPU
             raise TrainingError(
                 f"the loss is not finite at step {self.state.global_step + 1}. Try a smaller --lr "
                 f"than {self.settings.learning_rate:g}, or --precision fp32"
@@ -151,7 +151,8 @@ class BarCallback(TrainerCallback):
         self._text = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Show the bar."""
+        """Show the bar; of several processes one does."""
+        self._bar.disable = not (self._terminal and state.is_world_process_zero)
         self._task = self._bar.add_task(
             "", total=state.max_steps, completed=state.global_step, text=""
         )
