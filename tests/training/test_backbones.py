@@ -15,9 +15,12 @@ import clever_hub
 from clever_hub.errors import CleverError, ConfigError
 from clever_training.backbones import create_backbone, embedding_length, start_backbone
 from clever_training.build import build
+from clever_training.data import Batch
 from clever_training.freezing import freeze_all_but
+from clever_training.learner import Learner, make_accelerator
 from clever_training.pretrain import pretrain
 from clever_training.recipe import Recipe
+from clever_training.schedule import StepSettings
 
 Make = Callable[..., Recipe]
 
@@ -239,6 +242,29 @@ def test_a_backbone_that_does_not_take_the_runs_sizes_is_refused_at_once(
     build(tiny_recipe(**vit))
     with pytest.raises(ConfigError, match=message):
         build(tiny_recipe(**{**vit, **changes}))
+
+
+def test_gradient_checkpointing_moves_running_statistics_once(tiny_recipe: Make) -> None:
+    found = []
+    for checkpointed in (False, True):
+        recipe = tiny_recipe(
+            "simclr",
+            views__local_count=0,
+            backbone__gradient_checkpointing=checkpointed,
+            backbone__architecture="resnet18",
+        )
+        learner = Learner(recipe, make_accelerator(recipe))
+        learner.prepare()
+        pixels = torch.randint(
+            0, 256, (16, 32, 32, 3), generator=torch.Generator().manual_seed(2)
+        ).byte()
+        settings = StepSettings(1e-3, 0.0, 0.9, 0.04, freeze_last_layer=False)
+        learner.step(0, 0.0, Batch([pixels], torch.zeros(8, 2, 14), 8), settings)
+        backbone = learner.clever.student.backbone
+        assert getattr(backbone.get_submodule("layer1.0.bn1"), "momentum") == 0.1  # noqa: B009
+        found.append(dict(backbone.named_buffers()))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
 
 
 def test_gradient_checkpointing_that_timm_lacks_is_refused(tiny_recipe: Make) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from clever_hub.errors import ConfigError, suggest
 
@@ -173,6 +174,39 @@ def checkpoint_gradients(backbone: nn.Module, architecture: str) -> None:
         raise ConfigError(
             f"backbone.gradient_checkpointing: timm has none for {architecture}. Leave it out"
         ) from error
+
+
+def count_batches_once(backbone: nn.Module) -> None:
+    """Keep BatchNorm's running statistics still while activations are computed again.
+
+    The second pass of gradient checkpointing would move them once more, by the same batch.
+
+    Args:
+        backbone: Changed in place; its BatchNorm layers are those of the training.
+    """
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(_hold)
+            module.register_forward_hook(_release, always_call=True)
+
+
+_HELD = "_momentum_of_the_first_pass"
+
+
+def _hold(norm: nn.Module, _: object) -> None:
+    assert isinstance(norm, _BatchNorm)
+    if torch._C._current_graph_task_id() != -1:  # in a backward pass
+        setattr(norm, _HELD, norm.momentum)
+        norm.momentum = 0.0
+
+
+def _release(norm: nn.Module, *_: object) -> None:
+    assert isinstance(norm, _BatchNorm)
+    if hasattr(norm, _HELD):
+        norm.momentum = getattr(norm, _HELD)
+        delattr(norm, _HELD)
+        if norm.training and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.sub_(1)
 
 
 def check_size(backbone: nn.Module, what: str, size: int) -> None:

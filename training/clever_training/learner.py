@@ -14,6 +14,7 @@ from torch import Tensor
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
 from clever_hub.errors import ConfigError, TrainingError
 from clever_training.accumulation import take_in_parts
+from clever_training.backbones import count_batches_once
 from clever_training.build import build, make_optimizer
 from clever_training.clever import Clever
 from clever_training.data import Batch
@@ -82,6 +83,8 @@ class Learner:
             clever = clever.to(memory_format=torch.channels_last)
         take_in_parts(clever.student.backbone, recipe.run.accumulation)
         self.clever: Clever = share_batch_norm(clever, device)
+        if recipe.backbone.gradient_checkpointing:
+            count_batches_once(self.clever.student.backbone)
         self.optimizer = make_optimizer(recipe, self.clever.student)
 
     def prepare(self) -> None:
@@ -164,8 +167,9 @@ def _check(values: dict[str, Tensor], where: str) -> None:
     for name, value in values.items():
         if not math.isfinite(value.item()):
             raise TrainingError(
-                f"{name} is {value.item()} at {where}. The last good state is kept; lower "
-                "optimizer.lr, or set run.precision to fp32"
+                f"{name} is {value.item()} at {where}. Begin anew with another --out and a lower "
+                "optimizer.lr, or run.precision fp32; --set backbone.init=RUN/model goes on from "
+                "the weights that were saved last"
             )
 
 
