@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.data import Order, Views, load_photos, make_loader
+from clever_training.data import Order, Views, batches, load_photos, make_loader
 from clever_training.recipe import Recipe
 
 
@@ -132,8 +133,24 @@ def test_photos_are_stacked_view_by_view(
     keys = next(iter(order))
     batch = next(iter(make_loader(views, order, 0)))
     for b, key in enumerate(keys):
-        for v, view in enumerate(views[key][0][:2]):
+        item = views[key]
+        assert isinstance(item, tuple)
+        for v, view in enumerate(item[0][:2]):
             assert np.array_equal(batch.crops[0][v * 8 + b].numpy(), view)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photo_that_cannot_be_read_ends_in_one_line(
+    photo_folder: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path, workers: int
+) -> None:
+    folder = shutil.copytree(photo_folder, tmp_path / "photos")
+    broken = min(path for path in folder.rglob("*") if path.is_file())
+    broken.write_bytes(broken.read_bytes()[:200])
+    recipe, photos = tiny_recipe(), load_photos(str(folder))
+    order = Order(recipe, len(photos), 0, len(photos) // 8)
+    with pytest.raises(DataError, match=f"{broken.name}: .*") as raised:
+        list(batches(make_loader(Views(photos, recipe), order, workers)))
+    assert "\n" not in str(raised.value)
 
 
 def test_images_of_every_mode_become_rgb(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from clever_hub.errors import DataError, TrainingError
-from clever_training.data import Views, make_loader
+from clever_training.data import Views, batches, make_loader
 from clever_training.pretrain import pretrain
 from clever_training.recipe import Recipe
 from clever_training.streaming import StreamedPhotos, StreamOrder, open_stream
@@ -165,9 +165,9 @@ def test_what_cannot_be_streamed_is_named(
     rows = [{"bytes": b"no image", "path": None}] * 8
     datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(bad)
     photos = open_stream(str(bad))
-    views = Views(photos, tiny_recipe())
+    loader = make_loader(Views(photos, tiny_recipe()), _order(tiny_recipe(), photos, 0, 1), 0)
     with pytest.raises(DataError, match=r"bad\.parquet: photo \d of the stream cannot be read"):
-        views[next(iter(_order(tiny_recipe(), photos, 0, 1)))[0]]
+        next(batches(loader))
 
 
 def test_numbered_shards_are_spelled_out(shards: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from clever_hub.errors import DataError, ImageError
+from clever_hub.errors import CleverError, DataError, ImageError
 from clever_training.decode import EncodedPhoto, Image
 from clever_training.image_folder import (
     load_image_folder,
@@ -186,7 +186,11 @@ class PhotoSource(Protocol):
         """Turn what is wrong with a photo into a ``DataError`` that names it."""
 
 
-class Views(Dataset[tuple[list[Image], NDArray[np.float32]]]):
+# The views of a photo, and what was done to make each: float32 (views, 14).
+Item = tuple[list[Image], NDArray[np.float32]]
+
+
+class Views(Dataset[Item | CleverError]):
     """Photos seen through a recipe's views; each item is a pure function of its key.
 
     Args:
@@ -198,13 +202,16 @@ class Views(Dataset[tuple[list[Image], NDArray[np.float32]]]):
         self.photos = photos
         self.recipe = recipe
 
-    def __getitem__(self, key: Key) -> tuple[list[Image], NDArray[np.float32]]:
+    def __getitem__(self, key: Key) -> Item | CleverError:
         epoch, index, sizes = key
         seed = self.recipe.run.seed
-        with self.photos.naming(index):
-            views, parameters = make_views(
-                self.photos.open(index), self.recipe.views, sizes, (seed, epoch, index)
-            )
+        try:
+            with self.photos.naming(index):
+                views, parameters = make_views(
+                    self.photos.open(index), self.recipe.views, sizes, (seed, epoch, index)
+                )
+        except CleverError as error:
+            return error  # raised on a worker, it would come with that one's whole traceback
         return views, np.stack([view.as_array() for view in parameters])
 
 
@@ -261,7 +268,7 @@ def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLo
         workers: Number of processes; 0 loads in this one.
 
     Returns:
-        Yields ``Batch``.
+        Yields ``Batch``, or the error that ``batches`` raises.
     """
     return DataLoader(
         views,
@@ -275,7 +282,30 @@ def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLo
     )
 
 
-def _collate(items: Sequence[tuple[list[Image], NDArray[np.float32]]]) -> Batch:
+def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """What a loader yields.
+
+    Args:
+        loader: From ``make_loader``.
+
+    Yields:
+        Its batches.
+
+    Raises:
+        CleverError: What was wrong with a photo or with the making of its views.
+    """
+    for batch in loader:
+        if isinstance(batch, CleverError):
+            raise batch
+        yield batch
+
+
+def _collate(found: Sequence[Item | CleverError]) -> Batch | CleverError:
+    items: list[Item] = []
+    for item in found:
+        if isinstance(item, CleverError):
+            return item
+        items.append(item)
     views = list(zip(*(item[0] for item in items), strict=True))  # [view][photo]
     sizes = list(dict.fromkeys(view[0].shape[0] for view in views))
     crops = [

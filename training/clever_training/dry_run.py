@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from clever_training.data import Batch, Photos, Views, make_loader
+from clever_training.data import Photos, Views, batches, make_loader
 from clever_training.learner import Learner, make_accelerator
 from clever_training.objectives.gathering import world_size
 from clever_training.orders import make_order, open_photos
@@ -176,14 +176,15 @@ def _measure(
     fixed = recipe.model_copy(update={"views": recipe.views.model_copy(update=update)})
     order = make_order(fixed, photos, None, 0)
     order.stop = min(order.stop, _WARM + _TIMED)
-    batches = iter(make_loader(Views(photos, fixed), order, 0))
+    found = batches(make_loader(Views(photos, fixed), order, 0))
     loading, steps = [], []
     for step in range(order.stop):
         begin = time.monotonic()
-        batch: Batch = next(batches)
+        batch = next(found)
         middle = time.monotonic()
-        terms = learner.step(step, 0.0, batch, settings_at(fixed, step, order.steps_per_epoch))
-        terms["loss"].item()  # waits for an accelerator
+        learner.step(step, 0.0, batch, settings_at(fixed, step, order.steps_per_epoch))
+        if torch.accelerator.is_available():  # which goes on by itself
+            torch.accelerator.synchronize()
         loading.append(middle - begin)
         steps.append(time.monotonic() - middle)
     warm = min(_WARM, order.stop - 1)

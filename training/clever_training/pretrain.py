@@ -16,7 +16,7 @@ from clever_hub.errors import TrainingError
 from clever_hub.torch_model import write_model_folder
 from clever_training.build import model_config
 from clever_training.checkpoint import load_state, save_state
-from clever_training.data import Batch, Photos, Views, make_loader
+from clever_training.data import Batch, Photos, Views, batches, make_loader
 from clever_training.learner import Learner, make_accelerator
 from clever_training.memory import keep_freed_memory
 from clever_training.online_knn import OnlineKnn
@@ -44,7 +44,8 @@ def pretrain(
     """Pre-train a backbone, or go on with a run that was stopped.
 
     The same call resumes: order and views are pure functions of the seed, the state holds the
-    rest, so a run that was killed ends with the same weights, bit for bit, as one left alone.
+    rest, so a run that was killed ends with the same weights as one left alone: on a processor
+    bit for bit, on GPUs, some of whose kernels add in no fixed order, but for rounding.
     Under ``accelerate launch`` every process makes this call: each takes its share of every batch,
     the losses are those of the whole batch, and the first process alone writes.
 
@@ -102,6 +103,7 @@ class _Run:
         start = self.learner.clever.start
         self.counters: dict[str, Any] = {"step": 0, "seconds": 0.0, "start": start}
         together(self._load)
+        self._compare_steps()
         first(lambda: folder.rewind_metrics(self.counters["step"]))
         self.learner.prepare()
         self.progress = TrainingProgress(enabled=progress and is_first())
@@ -113,11 +115,13 @@ class _Run:
         state = self.folder.state
         if state.exists():
             self.counters = load_state(state, self.learner.clever, self.learner.optimizer)
+
+    def _compare_steps(self) -> None:
         steps = gathered(self.counters["step"])
         if len(set(steps)) > 1:
             raise TrainingError(
-                f"{state}: the processes see states of steps {steps}. The run folder must be the "
-                "same one on every node: put it on a shared disk"
+                f"{self.folder.state}: the processes see states of steps {steps}. The run folder "
+                "must be the same one on every node: put it on a shared disk"
             )
 
     def train(self, stopping: dict[str, bool]) -> None:
@@ -176,7 +180,7 @@ class _Run:
         }
         scalars = {name: value.item() for name, value in terms.items() if value.ndim == 0}
         self.progress.advance(scalars, waiting)
-        if done % self.recipe.run.log_steps == 0 or done == self.order.stop:
+        if self.recorder.due(done, self.order.stop):
             schedule = {"lr": settings.lr, "weight_decay": settings.weight_decay}
             self.recorder.step({**values, **schedule}, terms)
         if self.knn and self.knn.due(done, per_epoch, self.order.stop):
@@ -185,10 +189,10 @@ class _Run:
 
 def _fetched(loader: Any, start: int) -> Iterator[tuple[int, Batch, float]]:
     """Number the batches, and time how long each was waited for."""
-    batches = iter(loader)
+    found = batches(loader)
     for step in count(start):
         begin = time.monotonic()
-        batch = together(lambda: next(batches, None))
+        batch = together(lambda: next(found, None))
         if batch is None:
             return
         yield step, batch, time.monotonic() - begin
