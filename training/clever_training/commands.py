@@ -51,7 +51,8 @@ def pretrain(
     trains any with another method, such as `clever-plus-simclr`. `--dry-run` says how long it will
     take, `clever-hub views` shows what it will see.
 
-    Ctrl-C saves after the step; the same command goes on from there, bit for bit. While it runs,
+    Ctrl-C saves after the step; the same command goes on from there, on a processor bit for bit, on
+    GPUs but for rounding. While it runs,
     OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
     On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`; on the
     cores of one: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub) pretrain …`.

@@ -13,7 +13,7 @@ def computes_bf16() -> bool:
         torch has.
     """
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     known = built and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
     return known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

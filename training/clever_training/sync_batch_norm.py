@@ -122,8 +122,8 @@ def share_batch_norm(module: M, device: torch.device) -> M:
     """Let every BatchNorm of a module take its statistics over all processes.
 
     On accelerators this is torch's SyncBatchNorm (timm's for its layers with an activation), which
-    refuses CPU tensors; on the CPU the layers here do the same with differentiable sums. Names and
-    values of parameters and buffers stay as they are. With one process nothing changes.
+    refuses CPU tensors; on the CPU the layers here do the same. Names and values of parameters
+    and buffers stay as they are. With one process nothing changes.
 
     Args:
         module: Not wrapped yet.

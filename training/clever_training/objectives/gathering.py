@@ -3,7 +3,7 @@
 The convention of every objective: each process returns the loss of the *whole* batch, and the
 gradients of the processes are averaged afterwards, as DistributedDataParallel does. A gradient
 that comes back to a process is therefore the sum of what all of them send to it. Without process
-groups every function here returns its argument.
+groups every function here but ``stacked`` returns its argument.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def stacked(value: Tensor) -> Tensor:
         value: Of the same shape and dtype in every process.
 
     Returns:
-        All of them, one process after the other along a new first dimension.
+        All of them, one process after the other along a new first dimension; needs a process group.
     """
     value = value.contiguous()
     parts = [torch.empty_like(value) for _ in range(world_size())]

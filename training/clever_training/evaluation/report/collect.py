@@ -216,7 +216,7 @@ def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
         }
         records = {name: record for name, record in one.records.items() if name in better}
         merged[key] = replace(
-            before, figures=before.figures | better, records=before.records | records
+            before, figures={**before.figures, **better}, records={**before.records, **records}
         )
     return list(merged.values())
 
