@@ -85,26 +85,14 @@ def stacked(value: Tensor) -> Tensor:
     Returns:
         All of them, one process after the other along a new first dimension; needs a process group.
     """
+    return torch.stack(_of_all(value))
+
+
+def _of_all(value: Tensor) -> list[Tensor]:
     value = value.contiguous()
     parts = [torch.empty_like(value) for _ in range(world_size())]
     dist.all_gather(parts, value)
-    return torch.stack(parts)
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, views: Tensor) -> Tensor:
-        parts = [torch.empty_like(views) for _ in range(world_size())]
-        dist.all_gather(parts, views.contiguous())
-        ctx.batch = views.shape[1]
-        return torch.cat(parts, dim=1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous().clone()
-        dist.all_reduce(grad)
-        return grad[:, dist.get_rank() * ctx.batch :][:, : ctx.batch]
+    return parts
 
 
 # Up to here it takes less time to send all and add than to let gloo add: one round trip, not two.
@@ -117,6 +105,18 @@ def _total(value: Tensor) -> Tensor:
     total = value.contiguous().clone()
     dist.all_reduce(total)
     return total
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, views: Tensor) -> Tensor:
+        ctx.batch = views.shape[1]
+        return torch.cat(_of_all(views), dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _total(grad)[:, dist.get_rank() * ctx.batch :][:, : ctx.batch]
 
 
 class _Sum(torch.autograd.Function):
