@@ -171,10 +171,10 @@ class OnnxModel(EncoderMixin):
                 str(path), options, self._providers, enable_fallback=0
             )
         except Exception as error:  # onnxruntime's own classes share no base but this
-            if _wanted(self._providers) != _CPU:
+            if (wanted := _wanted(self._providers)) != _CPU:
                 raise DeviceError(
-                    f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it by "
-                    f"{_wanted(self._providers)}: {error}"
+                    f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it by {wanted}: "
+                    f"{error}"
                 ) from error
             raise ModelFormatError(
                 f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"

@@ -131,12 +131,17 @@ class StopAfter(TrainerCallback):
             raise KeyboardInterrupt
 
 
+def stopped(model_folder: Path, splits: Splits, out: Path) -> Path:
+    """The folder of a run that was stopped in its second epoch."""
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(model_folder), splits, out, few_epochs(), callbacks=(StopAfter(),))
+    return out
+
+
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     tuned: Path, model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        finetune(str(model_folder), splits, out, few_epochs(), callbacks=(StopAfter(),))
+    out = stopped(model_folder, splits, tmp_path / "out")
     assert not (out / "finetune.json").exists()
     finetune(str(model_folder), splits, out, few_epochs())
     expected, found = weights(tuned), weights(out)
@@ -149,9 +154,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
 def test_a_checkpoint_that_is_not_whole_is_passed_over(
     tuned: Path, model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    with pytest.raises(KeyboardInterrupt):
-        finetune(str(model_folder), splits, out, few_epochs(), callbacks=(StopAfter(),))
+    out = stopped(model_folder, splits, tmp_path / "out")
     # As a kill leaves it that comes while the second epoch's is written.
     (out / "state" / "checkpoint-8").mkdir()
     (out / "state" / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
