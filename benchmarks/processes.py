@@ -115,7 +115,7 @@ def main() -> None:
     """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--batch", type=int, default=256, help="photos in a step")
-    parser.add_argument("--steps", type=int, default=3, help="steps that are timed in a round")
+    parser.add_argument("--steps", type=int, default=2, help="steps that are timed in a round")
     parser.add_argument("--rounds", type=int, default=2, help="turns of every setting")
     parser.add_argument("--out", type=Path, help="file whose section is replaced")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
