@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -20,10 +21,10 @@ from typer.testing import CliRunner
 import clever_hub
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.errors import ConfigError, TrainingError
+from clever_hub.errors import ConfigError, DataError, TrainingError
 from clever_hub.torch_model import CleverModel
-from clever_training.evaluation.data import Splits, load_splits
-from clever_training.finetune.data import CroppedPhotos, PlainPhotos, semi_supervised
+from clever_training.evaluation.data import Photos, Splits, load_splits
+from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.run import build_network, finetune
 from clever_training.finetune.settings import FinetuneSettings
 from clever_training.finetune.trainer import accuracies, parameter_groups
@@ -62,6 +63,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(3)
     return CleverModel(config).save_pretrained(tmp_path_factory.mktemp("tiny"))
+
+
+class Unreadable(Photos):
+    """Photos of which the eighth cannot be read."""
+
+    def __getitem__(self, position: int) -> Image.Image:
+        if position == 7:
+            raise DataError("photos, row 7: truncated")
+        return super().__getitem__(position)
 
 
 def few_epochs(**changes: Any) -> FinetuneSettings:
@@ -103,7 +113,9 @@ def test_transformers_loads_the_folder_to_equal_logits(tuned: Path, splits: Spli
     photos = [splits.validation[position] for position in range(50)]
     pixels = processor(photos, return_tensors="pt")["pixel_values"]
     plain = PlainPhotos(splits.validation, PreprocessingConfig(SIDE, SIDE))
-    torch.testing.assert_close(pixels[7], plain[7]["pixel_values"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        pixels[7:9], collate([plain[7], plain[8]])["pixel_values"], rtol=0, atol=1e-6
+    )
     with torch.no_grad():
         logits = model(pixels).logits
     labels = torch.from_numpy(splits.validation.labels)
@@ -183,6 +195,16 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(
         finetune(str(model_folder), splits, model_folder, few_epochs())
 
 
+@pytest.mark.parametrize(("split", "workers"), [("train", 1), ("validation", 1), ("train", 0)])
+def test_a_photo_that_cannot_be_read_is_named_in_one_line(
+    model_folder: Path, splits: Splits, tmp_path: Path, split: str, workers: int
+) -> None:
+    broken = splits._replace(**{split: Unreadable(**vars(getattr(splits, split)))})
+    with pytest.raises(DataError) as raised:
+        finetune(str(model_folder), broken, tmp_path / "out", few_epochs(workers=workers))
+    assert str(raised.value) == "photos, row 7: truncated"
+
+
 def test_a_frozen_backbone_stays_to_the_last_bit(
     model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:
@@ -222,7 +244,7 @@ def test_crops_follow_seed_epoch_and_photo_alone(splits: Splits) -> None:
     def crop(seed: int, epoch: int, photos: Any = splits.train, at: int = 4) -> torch.Tensor:
         found = CroppedPhotos(photos, PreprocessingConfig(SIDE, SIDE), 0.35, seed)
         found.set_epoch(epoch)
-        pixels = found[at]["pixel_values"]
+        pixels = collate([found[at]])["pixel_values"][0]
         assert isinstance(pixels, torch.Tensor)
         return pixels
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from clever_hub.config import PreprocessingConfig
+from clever_hub.errors import CleverError
 from clever_hub.preprocess import Preprocessor
 from clever_training.evaluation.data import Photos, stratified_positions
 from clever_training.recipe import ViewsRecipe
@@ -32,7 +34,7 @@ class Example(TypedDict):
     labels: int
 
 
-class PlainPhotos(Dataset[Example]):
+class PlainPhotos(Dataset[Example | CleverError]):
     """Photos as the model sees them when it is used.
 
     Args:
@@ -47,12 +49,16 @@ class PlainPhotos(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, position: int) -> Example:
-        pixels = torch.from_numpy(self._prepare(self.photos[position]))
+    def __getitem__(self, position: int) -> Example | CleverError:
+        try:
+            photo = self.photos[position]
+        except CleverError as error:
+            return error
+        pixels = torch.from_numpy(self._prepare(photo))
         return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
 
 
-class CroppedPhotos(Dataset[Example]):
+class CroppedPhotos(Dataset[Example | CleverError]):
     """Photos cropped at random and flipped half of the time, differently in each epoch.
 
     The crop is a pure function of (seed, epoch, row of the photo): a run that goes on after a stop
@@ -87,14 +93,49 @@ class CroppedPhotos(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.photos)
 
-    def __getitem__(self, position: int) -> Example:
-        image = np.asarray(self.photos[position])
+    def __getitem__(self, position: int) -> Example | CleverError:
+        try:
+            image = np.asarray(self.photos[position])
+        except CleverError as error:
+            return error
         random = np.random.default_rng((self.seed, self.epoch, int(self.photos.indices[position])))
         aspect = image.shape[1] / image.shape[0]
         view = sample(self._recipe, 0, aspect, self._size, random)
         cropped = Image.fromarray(render_fast(image, view, self._size))
         pixels = torch.from_numpy(self._normalize(cropped))
         return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
+
+
+def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
+    """Put examples together; an error comes instead of them, for ``check_batch`` to raise.
+
+    Raised on a worker, it would come with that one's whole traceback.
+
+    Args:
+        examples: Of one batch.
+
+    Returns:
+        ``pixel_values``, float32 (batch, 3, size, size), and ``labels``, int64 (batch,); else
+        ``error``.
+    """
+    for example in examples:
+        if isinstance(example, CleverError):
+            return {"error": example}
+    batch: dict[str, Any] = default_collate(list(examples))
+    return batch
+
+
+def check_batch(batch: Mapping[str, Any]) -> None:
+    """Raise what was wrong with a photo of a batch from ``collate``.
+
+    Args:
+        batch: As it arrived.
+
+    Raises:
+        CleverError: Names the photo.
+    """
+    if isinstance(error := batch.get("error"), CleverError):
+        raise error
 
 
 def semi_supervised(photos: Photos, share: float, seed: int) -> Photos:

@@ -25,7 +25,7 @@ from clever_hub.transformers import (
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.evaluation.results import environment, now, summarize
-from clever_training.finetune.data import CroppedPhotos, PlainPhotos, semi_supervised
+from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.settings import FinetuneSettings
 from clever_training.finetune.trainer import (
     BarCallback,
@@ -72,6 +72,7 @@ def finetune(
     Raises:
         ConfigError: When what was named has no weights to tune, or no such part.
         TrainingError: When the folder belongs to another run, or the loss is not finite.
+        DataError: When a photo cannot be read; names it.
 
     Example:
         >>> finetune("clever-resnet18", splits, "tuned")  # doctest: +SKIP
@@ -225,6 +226,7 @@ def _trainer(
         args=arguments,
         train_dataset=crops,
         eval_dataset=PlainPhotos(splits.validation, preprocessing),
+        data_collator=collate,
         compute_metrics=accuracies,
         callbacks=[EpochCallback(crops), BarCallback(), *callbacks],
     )

@@ -19,7 +19,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from clever_hub.errors import TrainingError
 from clever_hub.transformers import CleverForImageClassification
 from clever_hub.weights import WEIGHTS_NAME
-from clever_training.finetune.data import CroppedPhotos
+from clever_training.finetune.data import CroppedPhotos, check_batch
 from clever_training.finetune.settings import FinetuneSettings
 
 
@@ -57,6 +57,11 @@ class FinetuneTrainer(Trainer):
                 f"than {self.settings.learning_rate:g}, or --precision fp32"
             )
         return loss
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Raise what a worker found wrong with a photo, here, where it is one line."""
+        check_batch(inputs)
+        return super()._prepare_inputs(inputs)
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
