@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -34,17 +36,11 @@ class Example(TypedDict):
     labels: int
 
 
-class PlainPhotos(Dataset[Example | CleverError]):
-    """Photos as the model sees them when it is used.
+class _LabelledPhotos(ABC, Dataset[Example | CleverError]):
+    """Photos with their classes; the kinds differ in what is made of a photo."""
 
-    Args:
-        photos: The photos.
-        preprocessing: The model's.
-    """
-
-    def __init__(self, photos: Photos, preprocessing: PreprocessingConfig) -> None:
+    def __init__(self, photos: Photos) -> None:
         self.photos = photos
-        self._prepare = Preprocessor(preprocessing)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -53,12 +49,32 @@ class PlainPhotos(Dataset[Example | CleverError]):
         try:
             photo = self.photos[position]
         except CleverError as error:
-            return error
-        pixels = torch.from_numpy(self._prepare(photo))
+            return error  # raised on a worker, it would come with that one's whole traceback
+        pixels = torch.from_numpy(self._pixels(photo, position))
         return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
 
+    @abstractmethod
+    def _pixels(self, photo: Image.Image, position: int) -> NDArray[np.float32]:
+        """What the model sees of the photo, float32 (3, size, size)."""
 
-class CroppedPhotos(Dataset[Example | CleverError]):
+
+class PlainPhotos(_LabelledPhotos):
+    """Photos as the model sees them when it is used.
+
+    Args:
+        photos: The photos.
+        preprocessing: The model's.
+    """
+
+    def __init__(self, photos: Photos, preprocessing: PreprocessingConfig) -> None:
+        super().__init__(photos)
+        self._prepare = Preprocessor(preprocessing)
+
+    def _pixels(self, photo: Image.Image, position: int) -> NDArray[np.float32]:  # noqa: ARG002
+        return self._prepare(photo)
+
+
+class CroppedPhotos(_LabelledPhotos):
     """Photos cropped at random and flipped half of the time, differently in each epoch.
 
     The crop is a pure function of (seed, epoch, row of the photo): a run that goes on after a stop
@@ -74,7 +90,8 @@ class CroppedPhotos(Dataset[Example | CleverError]):
     def __init__(
         self, photos: Photos, preprocessing: PreprocessingConfig, crop_scale: float, seed: int
     ) -> None:
-        self.photos, self.seed, self.epoch = photos, seed, 0
+        super().__init__(photos)
+        self.seed, self.epoch = seed, 0
         self._size = preprocessing.crop_size
         self._normalize = Preprocessor(replace(preprocessing, resize_size=self._size))
         self._recipe = ViewsRecipe(
@@ -90,26 +107,17 @@ class CroppedPhotos(Dataset[Example | CleverError]):
         """Say which epoch the next photos are for."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, position: int) -> Example | CleverError:
-        try:
-            image = np.asarray(self.photos[position])
-        except CleverError as error:
-            return error
+    def _pixels(self, photo: Image.Image, position: int) -> NDArray[np.float32]:
+        image = np.asarray(photo)
         random = np.random.default_rng((self.seed, self.epoch, int(self.photos.indices[position])))
         aspect = image.shape[1] / image.shape[0]
         view = sample(self._recipe, 0, aspect, self._size, random)
         cropped = Image.fromarray(render_fast(image, view, self._size))
-        pixels = torch.from_numpy(self._normalize(cropped))
-        return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
+        return self._normalize(cropped)
 
 
 def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
-    """Put examples together; an error comes instead of them, for ``check_batch`` to raise.
-
-    Raised on a worker, it would come with that one's whole traceback.
+    """Put examples together; an error comes instead of them, for the trainer to raise.
 
     Args:
         examples: Of one batch.
@@ -123,19 +131,6 @@ def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
             return {"error": example}
     batch: dict[str, Any] = default_collate(list(examples))
     return batch
-
-
-def check_batch(batch: Mapping[str, Any]) -> None:
-    """Raise what was wrong with a photo of a batch from ``collate``.
-
-    Args:
-        batch: As it arrived.
-
-    Raises:
-        CleverError: Names the photo.
-    """
-    if isinstance(error := batch.get("error"), CleverError):
-        raise error
 
 
 def semi_supervised(photos: Photos, share: float, seed: int) -> Photos:

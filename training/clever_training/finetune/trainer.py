@@ -19,7 +19,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from clever_hub.errors import TrainingError
 from clever_hub.transformers import CleverForImageClassification
 from clever_hub.weights import WEIGHTS_NAME
-from clever_training.finetune.data import CroppedPhotos, check_batch
+from clever_training.finetune.data import CroppedPhotos
 from clever_training.finetune.settings import FinetuneSettings
 
 
@@ -60,7 +60,8 @@ class FinetuneTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Raise what a worker found wrong with a photo, here, where it is one line."""
-        check_batch(inputs)
+        if "error" in inputs:
+            raise inputs["error"]
         return super()._prepare_inputs(inputs)
 
     def _load_from_checkpoint(
