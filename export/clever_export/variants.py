@@ -89,7 +89,8 @@ def export_variant(
         model_folder: The model folder; it is only read.
         out: An empty folder, made when missing.
         precision: ``"fp32"``; ``"fp16"``, whose CPU kernels are slow, for GPUs; or ``"int8"``:
-            static QDQ quantisation, per channel, calibrated on ``images``.
+            static QDQ quantisation, per channel, calibrated on ``images``. Where that is not
+            faithful, once more with the first layer left in float32, which costs speed.
         with_preprocessing: The graph takes uint8 ``pixels`` (batch, size, size, 3), red green blue,
             resized and cropped, and normalises them.
         single_file: Put the weights into model.onnx. Else they are in model.onnx.data: a protobuf
@@ -124,13 +125,23 @@ def export_variant(
     model, out = CleverModel.from_folder(model_folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     variant = Variant(precision, PIXELS if with_preprocessing else PIXEL_VALUES, {})
-    graph = _graph(model, variant, calibration, report)
-    _write(graph, out, model, variant, single_file)
-    if not paths:
-        return None
-    measured = fidelity(model_folder, out, held_out, report)
-    _update(out, fidelity=measured.figures(), calibration_images=len(calibration))
-    if min(measured.cosine.values()) < MIN_COSINE and not force:
+    traced = _graph(model, variant, report)
+    for keep_first in (False, True):
+        graph = traced
+        if precision == "int8":
+            batches = _inputs(model, variant, calibration, report)
+            graph = quantize(traced, batches, keep_first=keep_first)
+        _write(graph, out, model, variant, single_file)
+        if not paths:
+            return None
+        measured = fidelity(model_folder, out, held_out, report)
+        _update(out, fidelity=measured.figures(), calibration_images=len(calibration))
+        if keep_first:
+            _update(out, first_layer="fp32")
+        faithful = min(measured.cosine.values()) >= MIN_COSINE
+        if faithful or precision != "int8":
+            break
+    if not faithful and not force:
         raise ModelFormatError(
             f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
             f"centring, over {measured.images} held-out images: {measured.describe()}; expected "
@@ -140,20 +151,15 @@ def export_variant(
     return measured
 
 
-def _graph(
-    model: CleverModel, variant: Variant, calibration: Sequence[Path], report: Report
-) -> Any:
-    """The graph with its weights inside, folded and fused: no other reader needs their bytes."""
+def _graph(model: CleverModel, variant: Variant, report: Report) -> Any:
+    """The graph, not quantised: weights inside, folded and fused, no other reader needs them."""
     size = model.config.preprocessing.crop_size
     pixels = variant.input == PIXELS
     shape = (2, size, size, 3) if pixels else (2, 3, size, size)
     example = torch.zeros(shape, dtype=torch.uint8 if pixels else torch.float32)
     module = _Prepared(model, half=variant.precision == "fp16", pixels=pixels)
     report("tracing the graph", 0, 0)
-    graph = trace(module, example, variant.input, fold=optimizer.optimize)
-    if variant.precision == "int8":
-        graph = quantize(graph, _inputs(model, variant, calibration, report))
-    return graph
+    return trace(module, example, variant.input, fold=optimizer.optimize)
 
 
 def _inputs(
