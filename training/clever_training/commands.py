@@ -45,11 +45,12 @@ def pretrain(
     a folder of parquet files, or a data set on the Hub. Labels are not used.
 
     Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
-    `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`, `clever-vit-tiny-tiny`,
-    `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its baseline `dino-resnet18-tiny`;
-    of the papers, `clever-dino-imagenet100` and `clever-simsiam-imagenet100`. `--set method=…`
-    trains any with another method, such as `clever-plus-simclr`. `--dry-run` says how long it will
-    take, `clever-hub views` shows what it will see.
+    `clever-plus-simclr-resnet18-tiny`, `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`,
+    `clever-vit-tiny-tiny`, `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its
+    baseline `dino-resnet18-tiny`; of the papers, `clever-dino-imagenet100` and
+    `clever-simsiam-imagenet100`. `--set method=…` trains any with another method, such as
+    `clever-plus-simclr`. `--dry-run` says how long it will take, `clever-hub views` shows what it
+    will see.
 
     Ctrl-C saves after the step; the same command goes on from there, on a processor bit for bit, on
     GPUs but for rounding. While it runs,
