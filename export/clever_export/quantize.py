@@ -142,6 +142,9 @@ def quantize(
     Returns:
         The quantised onnx.ModelProto, weights inside.
     """
+    excluded = _without_weights(graph)
+    if keep_first:  # of a ViT it is the patch embedding
+        excluded += [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         source, target = Path(temporary) / "fp32.onnx", Path(temporary) / "int8.onnx"
         copied = onnx.ModelProto()
@@ -159,7 +162,7 @@ def quantize(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=list(_QUANTIZED),
-            nodes_to_exclude=_without_weights(graph) + _convolutions(graph)[:keep_first],
+            nodes_to_exclude=excluded,
             use_external_data_format=True,
         )
         return onnx.load(str(target))
@@ -173,11 +176,6 @@ def _without_weights(graph: Any) -> list[str]:
         for node in graph.graph.node
         if node.op_type in _WITH_WEIGHTS and weights.isdisjoint(node.input)
     ]
-
-
-def _convolutions(graph: Any) -> list[str]:
-    """In the order of the graph; a ViT's patch embedding is one."""
-    return [node.name for node in graph.graph.node if node.op_type == "Conv"]
 
 
 @contextmanager

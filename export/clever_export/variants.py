@@ -46,6 +46,11 @@ MIN_IMAGES = 16
 # (invariant) and 0.9988 (equivariant). With the saturating kernels that quantize.py avoids: 0.994
 # and 0.990, the worst photo at 0.82. What is below this threshold is not rounding.
 MIN_COSINE = 0.995
+# How int8 is tried: the step as it is reported, and what config.json says about it.
+_ATTEMPTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("calibrating", {}),
+    ("calibrating again, the first layer in float32", {"first_layer": "fp32"}),
+)
 
 
 class _Prepared(nn.Module):
@@ -125,23 +130,20 @@ def export_variant(
     model, out = CleverModel.from_folder(model_folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     variant = Variant(precision, PIXELS if with_preprocessing else PIXEL_VALUES, {})
-    traced = _graph(model, variant, report)
-    for keep_first in (False, True):
-        graph = traced
+    graph = _graph(model, variant, report)
+    for step, more in _ATTEMPTS if precision == "int8" else _ATTEMPTS[:1]:
+        written = graph
         if precision == "int8":
-            batches = _inputs(model, variant, calibration, report)
-            graph = quantize(traced, batches, keep_first=keep_first)
-        _write(graph, out, model, variant, single_file)
+            batches = _inputs(model, variant, calibration, step, report)
+            written = quantize(graph, batches, keep_first=bool(more))
+        _write(written, out, model, variant, single_file)
         if not paths:
             return None
         measured = fidelity(model_folder, out, held_out, report)
-        _update(out, fidelity=measured.figures(), calibration_images=len(calibration))
-        if keep_first:
-            _update(out, first_layer="fp32")
-        faithful = min(measured.cosine.values()) >= MIN_COSINE
-        if faithful or precision != "int8":
-            break
-    if not faithful and not force:
+        _update(out, fidelity=measured.figures(), calibration_images=len(calibration), **more)
+        if min(measured.cosine.values()) >= MIN_COSINE:
+            return measured
+    if not force:
         raise ModelFormatError(
             f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
             f"centring, over {measured.images} held-out images: {measured.describe()}; expected "
@@ -163,11 +165,11 @@ def _graph(model: CleverModel, variant: Variant, report: Report) -> Any:
 
 
 def _inputs(
-    model: CleverModel, variant: Variant, photos: Sequence[Path], report: Report
+    model: CleverModel, variant: Variant, photos: Sequence[Path], step: str, report: Report
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """The graph's inputs, eight photos at once."""
     for start in range(0, len(photos), 8):
-        report("calibrating", start, len(photos))
+        report(step, start, len(photos))
         pixel_values = model.preprocessor.batch(photos[start : start + 8])
         yield variant.feed(pixel_values, model.config.preprocessing)
     report("quantising", 0, 0)
