@@ -13,9 +13,9 @@ import torch
 
 from clever_export.package import package
 from clever_export.variants import export_variant
-from clever_hub import zoo
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.torch_model import CleverModel
+from clever_hub.hub import shipped as zoo
 
 WIDTHS = {"resnet18": 512, "resnet50": 2048}
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from clever_hub import errors
     from clever_hub.config import ModelConfig, PreprocessingConfig
     from clever_hub.embeddings import Embeddings
-    from clever_hub.images import load_image
-    from clever_hub.preprocess import Preprocessor
+    from clever_hub.hub.listing import list_models
+    from clever_hub.hub.shipped import ModelInfo
+    from clever_hub.images.opening import load_image
+    from clever_hub.images.preparing import Preprocessor
     from clever_hub.pretrained import from_pretrained
-    from clever_hub.zoo import ModelInfo, list_models
 
 __version__ = "0.1.0"
 
@@ -41,12 +42,12 @@ __all__ = [
 _HOMES = {
     "Embeddings": "clever_hub.embeddings",
     "ModelConfig": "clever_hub.config",
-    "ModelInfo": "clever_hub.zoo",
+    "ModelInfo": "clever_hub.hub.shipped",
     "PreprocessingConfig": "clever_hub.config",
-    "Preprocessor": "clever_hub.preprocess",
+    "Preprocessor": "clever_hub.images.preparing",
     "from_pretrained": "clever_hub.pretrained",
-    "list_models": "clever_hub.zoo",
-    "load_image": "clever_hub.images",
+    "list_models": "clever_hub.hub.listing",
+    "load_image": "clever_hub.images.opening",
 }
 
 

@@ -91,6 +91,21 @@ class Embeddings:
         return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped, tokens)
 
 
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A piece of the output of ``encode_batches``.
+
+    Attributes:
+        indices: Place of each row's image in the input.
+        sources: Name of each row's image.
+        embeddings: One row per image that could be read; ``.skipped`` has the others.
+    """
+
+    indices: list[int]
+    sources: list[str]
+    embeddings: Embeddings
+
+
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return (rows / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ConfigError, require, suggest
-from clever_hub.resolve import resolve
+from clever_hub.hub.resolve import resolve
 from clever_hub.weights import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     import torch
 
-    from clever_hub.onnx_model import OnnxModel
-    from clever_hub.torch_model import CleverModel
+    from clever_hub.backends.onnx import OnnxModel
+    from clever_hub.backends.torch import CleverModel
 
 
 class _Backend(NamedTuple):
@@ -37,7 +37,7 @@ class _Backend(NamedTuple):
 
 _BACKENDS = {
     "onnx": _Backend(
-        "clever_hub.onnx_model",
+        "clever_hub.backends.onnx",
         "onnx",
         ("onnxruntime",),
         (CONFIG_NAME, "model.onnx"),
@@ -45,7 +45,7 @@ _BACKENDS = {
         (WEIGHTS_NAME, "model.onnx.data"),
     ),
     "torch": _Backend(
-        "clever_hub.torch_model", "torch", ("torch", "timm", "safetensors", "jaxtyping")
+        "clever_hub.backends.torch", "torch", ("torch", "timm", "safetensors", "jaxtyping")
     ),
 }
 

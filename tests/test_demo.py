@@ -78,7 +78,7 @@ def test_demo_runs_whole_on_a_model_folder(
     from PIL import Image
 
     from clever_hub import ModelConfig, PreprocessingConfig
-    from clever_hub.torch_model import CleverModel
+    from clever_hub.backends.torch import CleverModel
 
     config = ModelConfig(
         name="clever-resnet10t",

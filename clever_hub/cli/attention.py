@@ -31,9 +31,9 @@ def run(
     if out.suffix.lower() != ".png":
         raise DataError(f"--output: expected a name that ends in .png, got {out}")
     loaded = from_pretrained(model, device=device, revision=revision)
-    from clever_hub.attention_picture import attention_picture, seen
+    from clever_hub.backends.attention import attention_maps
+    from clever_hub.cli.attention_picture import attention_picture, seen
     from clever_hub.files import atomic_path
-    from clever_hub.tokens import attention_maps
 
     maps = attention_maps(loaded, loaded.preprocessor.batch([image]))
     photo = seen(loaded.config.preprocessing, image)

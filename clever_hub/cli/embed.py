@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +11,7 @@ import typer
 from clever_hub.cli.console import fail, report_skipped, say
 from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.errors import DataError, require
-from clever_hub.images import EXTENSIONS
+from clever_hub.images.finding import find_images
 from clever_hub.pretrained import from_pretrained
 
 if TYPE_CHECKING:
@@ -61,7 +58,7 @@ def run(
     loaded = from_pretrained(model, backend=backend, device=device, revision=revision)
     require("pyarrow.parquet", backend)
     from clever_hub.cli.parquet import EmbeddingsWriter
-    from clever_hub.progress import track
+    from clever_hub.images.progress import track
 
     batches = loaded.encode_batches(
         files, batch_size=batch_size, normalize=normalize, on_error="skip"
@@ -77,62 +74,6 @@ def run(
     say(f"{writer.rows} of {len(files)} images embedded → {out}")
     if skipped and on_error is _OnError.raise_:
         fail(f"{len(skipped)} of {len(files)} images could not be read. Allow it: --on-error skip")
-
-
-def find_images(paths: list[Path]) -> Iterator[Path]:
-    """The image files among paths and in folders, each once.
-
-    Args:
-        paths: Files, taken whatever their ending, and folders, searched with their subfolders for
-            the endings of ``clever_hub.images.EXTENSIONS``. Links to folders are followed, to each
-            folder once. Hidden files in folders are left out: macOS writes "._a.jpg" files that
-            are no images.
-
-    Yields:
-        The files; those of a folder sorted by name.
-
-    Raises:
-        DataError: When a path does not exist, or a folder cannot be read or has no images.
-    """
-    seen: set[Path] = set()
-    resolved = cache(Path.resolve)  # once for a folder, not for each of its files
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-        found = _walk(path) if path.is_dir() else [path]
-        if not found:
-            endings = ", ".join(sorted(EXTENSIONS))
-            raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
-        # However its folder is spelt; two links to one file are two names for people.
-        yield from (file for file in found if _add(resolved(file.parent) / file.name, seen))
-
-
-def _walk(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    seen = {folder.resolve()}
-    for root, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not name.startswith(".") and _add(Path(root, name).resolve(), seen)
-        ]
-        found += [
-            Path(root, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-        ]
-    return found
-
-
-def _add(path: Path, seen: set[Path]) -> bool:
-    """Whether a path is new, from now on seen."""
-    new = path not in seen
-    seen.add(path)
-    return new
-
-
-def _unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error
 
 
 def _none_readable(skipped: list[Skipped]) -> str:

@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
+from clever_hub.backends.variants import VARIANT_KEY, Variant, check_graph_beside
 from clever_hub.cli.console import file_size, output, shown
 from clever_hub.cli.options import Model, Revision
 from clever_hub.config import ModelConfig
-from clever_hub.onnx_variant import VARIANT_KEY, Variant, check_graph_beside
-from clever_hub.resolve import resolve
+from clever_hub.hub.resolve import resolve
+from clever_hub.hub.shipped import ModelInfo, evaluation, means, model_info
 from clever_hub.weights import WEIGHTS_NAME, Weights
-from clever_hub.zoo import ModelInfo, evaluation, means, model_info
 
 _FIGURE = len("0.0001234")
 _BASELINES = {"random": "random weights", "pixels": "raw pixels"}

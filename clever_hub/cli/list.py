@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output, shown
-from clever_hub.zoo import ModelInfo, list_models, means
+from clever_hub.hub.listing import list_models
+from clever_hub.hub.shipped import ModelInfo, means
 
 _Path: TypeAlias = tuple[str, ...]
 _KNN: list[_Path] = [("knn", condition, "full", "top1") for condition in ("plain", "rotated")]

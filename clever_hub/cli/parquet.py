@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 import clever_hub
 from clever_hub.config import ModelConfig
-from clever_hub.encode import EncodedBatch
+from clever_hub.embeddings import EncodedBatch
 from clever_hub.errors import CleverError
 from clever_hub.files import atomic_path
-from clever_hub.resolve import Source
+from clever_hub.hub.source import Source
 
 ROWS_PER_GROUP = 4096
 

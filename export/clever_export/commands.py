@@ -57,7 +57,7 @@ def export(
     """
     from clever_export.package import copy_model, new_folder, package, refuse_variant
     from clever_export.progress import bar
-    from clever_hub.resolve import resolve
+    from clever_hub.hub.resolve import resolve
 
     folder, _ = resolve(model)
     refuse_variant(folder)
@@ -72,7 +72,7 @@ def export(
             package(copy_model(folder, temporary))
     else:
         from clever_export.variants import export_variant
-        from clever_hub.cli.embed import find_images
+        from clever_hub.images.finding import find_images
 
         with new_folder(out) as temporary, bar() as report:
             measured = export_variant(
@@ -125,8 +125,8 @@ def verify(
     from clever_export.progress import bar
     from clever_export.verify import REPORT_NAME, not_compared
     from clever_export.verify import verify as run
-    from clever_hub.cli.embed import find_images
-    from clever_hub.resolve import resolve
+    from clever_hub.hub.resolve import resolve
+    from clever_hub.images.finding import find_images
 
     path, source = resolve(folder)
     own = source.kind == "folder"

@@ -27,11 +27,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import optimizer
 from torch import Tensor, nn
 
+from clever_hub.backends.onnx import CONFIG_KEY
+from clever_hub.backends.torch import CleverModel
+from clever_hub.backends.variants import GRAPH_NAME, HASH_KEY, MAX_GRAPH_BYTES, PIXEL_VALUES
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
-from clever_hub.onnx_model import CONFIG_KEY
-from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, MAX_GRAPH_BYTES, PIXEL_VALUES
-from clever_hub.torch_model import CleverModel
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 OPSET = 20

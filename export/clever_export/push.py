@@ -16,7 +16,7 @@ from clever_export.card import CARD_NAME, make_card
 from clever_export.publish_check import KNOWN, check_folder
 from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
-from clever_hub.hub import api, patiently, repository_id
+from clever_hub.hub.client import api, patiently, repository_id
 from clever_hub.weights import sha256_of
 
 if TYPE_CHECKING:

@@ -26,11 +26,9 @@ from torch import Tensor, nn
 from clever_export.onnx import trace
 from clever_export.progress import Report, silent
 from clever_export.quantize import Fidelity, fidelity, quantize
-from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.errors import ConfigError, DataError, ModelFormatError
-from clever_hub.files import write_json
-from clever_hub.onnx_model import CONFIG_KEY
-from clever_hub.onnx_variant import (
+from clever_hub.backends.onnx import CONFIG_KEY
+from clever_hub.backends.torch import CleverModel
+from clever_hub.backends.variants import (
     DATA_NAME,
     GRAPH_NAME,
     PIXEL_VALUES,
@@ -39,7 +37,9 @@ from clever_hub.onnx_variant import (
     VARIANT_KEY,
     Variant,
 )
-from clever_hub.torch_model import CleverModel
+from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.errors import ConfigError, DataError, ModelFormatError
+from clever_hub.files import write_json
 
 MIN_IMAGES = 16
 # int8 of clever-resnet18's second stage, calibrated on 192 photos of Tiny ImageNet: 0.9995

@@ -17,10 +17,10 @@ from PIL import Image
 import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
+from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
 from clever_hub.errors import CleverError, DataError, ModelFormatError, missing_extra
 from clever_hub.files import write_json
-from clever_hub.onnx_variant import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
@@ -189,7 +189,7 @@ def _timm(folder: Path) -> Reader:
 def _session(folder: Path) -> Reader:
     import onnxruntime
 
-    from clever_hub.onnx_model import read_graph_config
+    from clever_hub.backends.onnx import read_graph_config
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

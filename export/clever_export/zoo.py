@@ -24,12 +24,12 @@ from clever_export.card import EVALUATION_NAME
 from clever_export.package import package
 from clever_export.publish_check import KNOWN
 from clever_export.verify import verify
-from clever_hub import zoo
-from clever_hub.cli.embed import find_images
+from clever_hub.backends.torch import CleverModel, write_model_folder
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
-from clever_hub.pins import write_pins
-from clever_hub.torch_model import CleverModel, write_model_folder
+from clever_hub.hub import shipped
+from clever_hub.hub.pins import write_pins
+from clever_hub.images.finding import find_images
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 # In scikit-image's wheel; public domain or CC0.
@@ -66,7 +66,7 @@ def ship(
     model = CleverModel.from_folder(model_folder)
     known = {key: value for key, value in provenance.items() if value}
     config = replace(model.config, provenance={**model.config.provenance, **known})
-    folder = Path(target) if target else zoo.ZOO / config.name
+    folder = Path(target) if target else shipped.ZOO / config.name
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / folder.name
         write_model_folder(staged, config, model.backbone.state_dict(), half_matrices=True)
@@ -142,18 +142,18 @@ def _evaluate(folder: Path, data: str, protocols: str | None) -> None:
 
 
 def _is_shipped(folder: Path) -> bool:
-    return folder.resolve().parent == zoo.ZOO.resolve()
+    return folder.resolve().parent == shipped.ZOO.resolve()
 
 
 def _pin(folder: Path) -> None:
     """Pin what the package ships; a folder elsewhere is nobody's to trust by name."""
     if _is_shipped(folder):
-        write_pins(zoo.ZOO)
+        write_pins(shipped.ZOO)
 
 
 def _folder(name: str) -> Path:
     """A folder, or the name of a shipped model; its pins may be out of date."""
-    folder = Path(name) if (Path(name) / CONFIG_NAME).is_file() else zoo.ZOO / name
+    folder = Path(name) if (Path(name) / CONFIG_NAME).is_file() else shipped.ZOO / name
     if not (folder / CONFIG_NAME).is_file():
         raise ModelNotFoundError(f"{name}: neither a model folder nor a shipped model")
     return folder
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.pin:
-        write_pins(zoo.ZOO)
+        write_pins(shipped.ZOO)
         return
     if options.model is None:
         parser.error("give a model folder, or --pin")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from clever_export.onnx import export_onnx
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.torch_model import CleverModel
 from tests.hub_server.client import Client
 from tests.hub_server.server import HubServer
 from tests.hub_server.state import User

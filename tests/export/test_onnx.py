@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 import clever_hub
 from clever_export.onnx import _point_into, check_graph, export_onnx
 from clever_export.verify import verify
+from clever_hub.backends.onnx import read_graph_config
 from clever_hub.cli.app import app
 from clever_hub.errors import ModelFormatError
-from clever_hub.onnx_model import read_graph_config
 from clever_hub.weights import Weights
 
 Exported = Callable[..., Path]

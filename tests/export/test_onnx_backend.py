@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import clever_hub
+from clever_hub.backends.onnx import OnnxModel, _providers
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
-from clever_hub.onnx_model import OnnxModel, _providers
 
 Exported = Callable[..., Path]
 

@@ -113,7 +113,7 @@ def test_the_line_to_load_it_works_without_a_tag(
     shown = alice.output.read_text()[before:]
     found = re.search(r'from_pretrained\("(.*)", revision="(.*)"\)', shown)
     assert found
-    source = alice.call("clever_hub.resolve:resolve", found[1], revision=found[2])[1]
+    source = alice.call("clever_hub.hub.resolve:resolve", found[1], revision=found[2])[1]
     assert source[3] == server.hub.repositories[repo].head.oid
     (folder / "LICENSE").write_text("words")
     options = ("--repo-id", repo, "--tag", "v1.1", "--dry-run")

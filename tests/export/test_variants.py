@@ -21,11 +21,11 @@ from clever_export import variants
 from clever_export.publish_check import check_folder
 from clever_export.quantize import fidelity
 from clever_export.variants import export_variant
-from clever_hub import zoo
+from clever_hub.backends.variants import Variant
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
-from clever_hub.onnx_variant import Variant
+from clever_hub.hub import shipped
 from clever_hub.weights import sha256_of
 from tests.hub_server.client import CallFailed, Client
 from tests.hub_server.server import HubServer
@@ -153,7 +153,7 @@ def test_int8_of_a_trained_model_is_faithful_on_photos_it_was_not_calibrated_wit
 ) -> None:
     steps: list[tuple[str, int, int]] = []
     measured = export_variant(
-        zoo.ZOO / "clever-resnet18",
+        shipped.ZOO / "clever-resnet18",
         tmp_path,
         precision="int8",
         images=crops,

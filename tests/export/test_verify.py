@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from clever_export import verify as module
 from clever_export.verify import verify
-from clever_hub import zoo
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
+from clever_hub.hub import shipped as zoo
 from clever_hub.weights import sha256_of
 
 Exported = Callable[..., Path]

@@ -12,12 +12,12 @@ import pytest
 import clever_hub
 from clever_export.publish_check import check_folder
 from clever_export.zoo import main, ship
-from clever_hub import zoo
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_json
-from clever_hub.pins import read_pins
-from clever_hub.torch_model import CleverModel
+from clever_hub.hub import shipped as zoo
+from clever_hub.hub.pins import read_pins
 from clever_hub.weights import sha256_of
 
 

@@ -11,7 +11,7 @@ import pytest
 from clever_hub.config import ModelConfig, PreprocessingConfig
 
 if TYPE_CHECKING:
-    from clever_hub.torch_model import CleverModel
+    from clever_hub.backends.torch import CleverModel
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def model(config: ModelConfig) -> CleverModel:
     """Random weights, always the same; eval mode."""
     import torch
 
-    from clever_hub.torch_model import CleverModel
+    from clever_hub.backends.torch import CleverModel
 
     torch.manual_seed(0)
     model = CleverModel(config)

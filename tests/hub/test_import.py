@@ -40,7 +40,7 @@ def test_the_check_notices_a_heavy_import(name: str, tmp_path: Path) -> None:
 def test_everything_but_the_backend_works_without_heavy_modules() -> None:
     statement = (
         "import clever_hub; clever_hub.list_models(); clever_hub.load_image; "
-        "clever_hub.Preprocessor; clever_hub.from_pretrained; import clever_hub.encode"
+        "clever_hub.Preprocessor; clever_hub.from_pretrained; import clever_hub.images.encoding"
     )
     assert not loaded_by(statement) & set(HEAVY)
 

@@ -35,7 +35,7 @@ class Client:
 
     Example:
         >>> with Client(Path("home"), "http://127.0.0.1:1") as client:  # doctest: +SKIP
-        ...     client.call("clever_hub.hub:download", "user/name", ["config.json"])
+        ...     client.call("clever_hub.hub.client:download", "user/name", ["config.json"])
     """
 
     def __init__(

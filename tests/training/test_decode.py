@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import ImageError
-from clever_hub.images import load_image
+from clever_hub.images.opening import load_image
 from clever_training.decode import EncodedPhoto, shrink_for
 
 

@@ -19,10 +19,10 @@ from transformers import (
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, TrainingError
-from clever_hub.torch_model import CleverModel
 from clever_training.evaluation.data import Photos, Splits, load_splits
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.run import build_network, finetune

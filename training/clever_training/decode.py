@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from clever_hub.images import load_image
+from clever_hub.images.opening import load_image
 
 Image = NDArray[np.uint8]
 _SHRINKS = (8, 4, 2)

@@ -13,7 +13,7 @@ from torch import nn
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ConfigError
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.preparing import Preprocessor
 from clever_training.backbones import invariant_length
 from clever_training.evaluation.data import Photos, Splits, load_photos, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1

@@ -12,8 +12,8 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from clever_hub.backends.torch import write_model_folder
 from clever_hub.errors import TrainingError
-from clever_hub.torch_model import write_model_folder
 from clever_training.build import model_config
 from clever_training.checkpoint import load_state, save_state
 from clever_training.data import Batch, Photos, Views, batches, make_loader

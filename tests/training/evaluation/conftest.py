@@ -15,8 +15,8 @@ import datasets
 import skimage.data
 import torch
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.torch_model import CleverModel
 from clever_training.evaluation.data import Splits, load_splits
 
 CLASSES = ("astronaut", "chelsea", "coffee", "rocket")

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import PreprocessingConfig
-from clever_hub.torch_model import CleverModel
 from clever_training.evaluation import equivariance, linear, rotation_map, strengths
 from clever_training.evaluation.context import Context, Profile
 from clever_training.evaluation.data import Photos, Splits

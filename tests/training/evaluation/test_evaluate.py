@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import typer
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import ConfigError, DataError
-from clever_hub.torch_model import CleverModel
 from clever_training.evaluate_command import evaluate
 from clever_training.evaluation import results, strengths
 from clever_training.evaluation.data import Splits

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from clever_hub.torch_model import CleverModel
+from clever_hub.backends.torch import CleverModel
 from clever_training.evaluation import features as features_module
 from clever_training.evaluation.data import Photos, Splits
 from clever_training.evaluation.features import FeatureStore

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, ModelNotFoundError
-from clever_hub.torch_model import CleverModel
 from clever_training.evaluation.models import (
     ModelFeatures,
     PixelFeatures,

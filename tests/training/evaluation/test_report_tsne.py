@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clever_hub.torch_model import CleverModel
+from clever_hub.backends.torch import CleverModel
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures, PixelFeatures

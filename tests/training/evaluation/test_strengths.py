@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clever_hub.torch_model import CleverModel
+from clever_hub.backends.torch import CleverModel
 from clever_training.evaluation import strengths
 from clever_training.evaluation.context import SLICE, Context, Profile, rows_of
 from clever_training.evaluation.copies import run_invariance, run_retrieval

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import DataError, ImageError, suggest
-from clever_hub.images import EXTENSIONS, load_image
+from clever_hub.images.opening import EXTENSIONS, load_image
 from clever_training.evaluation.presets import expand, take_apart
 from clever_training.image_folder import load_image_folder, may_hold_images
 

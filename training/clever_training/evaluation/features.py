@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.files import atomic_path
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.preparing import Preprocessor
 from clever_training.evaluation.data import Photos
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all

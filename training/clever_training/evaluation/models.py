@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.config import resolve_data_config
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, ModelNotFoundError
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.preparing import Preprocessor
 from clever_hub.pretrained import from_pretrained
-from clever_hub.torch_model import CleverModel
 from clever_training.backbones import check_size
 
 PIXELS_SIDE = 16

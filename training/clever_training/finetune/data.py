@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import CleverError
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.preparing import Preprocessor
 from clever_training.evaluation.data import Photos, stratified_positions
 from clever_training.recipe import ViewsRecipe
 from clever_training.render import render_fast

@@ -13,10 +13,10 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from clever_hub.backends.torch import CleverModel
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
 from clever_hub.files import write_json
-from clever_hub.torch_model import CleverModel
 from clever_hub.transformers import (
     CleverConfig,
     CleverForImageClassification,

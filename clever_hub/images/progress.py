@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from clever_hub.encode import EncodedBatch
+    from clever_hub.embeddings import EncodedBatch
 
 
 class _ImagesPerSecond(ProgressColumn):

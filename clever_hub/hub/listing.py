@@ -8,11 +8,36 @@ from functools import partial
 
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, HubError, ModelFormatError
-from clever_hub.hub import ORGANISATION, api, download, patiently
+from clever_hub.hub import shipped
+from clever_hub.hub.client import ORGANISATION, api, download, patiently
+from clever_hub.hub.shipped import ModelInfo, model_info
 from clever_hub.weights import WEIGHTS_NAME
-from clever_hub.zoo import ModelInfo, model_info
 
 _LOG = logging.getLogger(__name__)
+
+
+def list_models(remote: bool = False, *, token: str | bool | None = None) -> list[ModelInfo]:
+    """The models that ship in the package; no weights are read, nothing is asked of the network.
+
+    Args:
+        remote: List what the organisation ``clever-hub`` publishes on the Hugging Face Hub
+            instead.
+        token: Access token for the Hub; None takes the one that is set.
+
+    Returns:
+        One entry for each, by name.
+
+    Raises:
+        ModelFormatError: When a shipped folder is damaged.
+        HubError: When the Hub cannot be reached or refuses.
+
+    Example:
+        >>> [model.name for model in list_models()]  # doctest: +SKIP
+        ['clever-resnet18']
+    """
+    if remote:
+        return list_remote(token)
+    return [model_info(shipped.ZOO / name) for name in shipped.model_names()]
 
 
 def list_remote(token: str | bool | None = None) -> list[ModelInfo]:

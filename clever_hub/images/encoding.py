@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,27 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig
-from clever_hub.embeddings import Embeddings, Skipped
+from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped
 from clever_hub.errors import ConfigError, ImageError
-from clever_hub.images import ImageSource, describe, several
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.opening import ImageSource, describe, several
+from clever_hub.images.preparing import Preprocessor
 
 OnError: TypeAlias = Literal["raise", "skip"]
-
-
-@dataclass(frozen=True)
-class EncodedBatch:
-    """A piece of the output of ``encode_batches``.
-
-    Attributes:
-        indices: Place of each row's image in the input.
-        sources: Name of each row's image.
-        embeddings: One row per image that could be read; ``.skipped`` has the others.
-    """
-
-    indices: list[int]
-    sources: list[str]
-    embeddings: Embeddings
 
 
 class EncoderMixin:
@@ -113,7 +98,7 @@ class EncoderMixin:
             tokens=tokens,
         )
         if progress:
-            from clever_hub.progress import track
+            from clever_hub.images.progress import track
 
             batches = track(batches, total=_length(several(images)))
         parts = [batch.embeddings for batch in batches]

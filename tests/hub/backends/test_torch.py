@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import clever_hub
+from clever_hub.backends.torch import CleverModel, expected_shapes, write_model_folder
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
-from clever_hub.torch_model import CleverModel, expected_shapes, write_model_folder
 from clever_hub.weights import sha256_of
 
 

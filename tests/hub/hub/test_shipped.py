@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import clever_hub
-from clever_hub import zoo
 from clever_hub.errors import ModelFormatError
+from clever_hub.hub import shipped
 
 
 @pytest.fixture
 def one_model(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package that ships the tiny model alone."""
-    monkeypatch.setattr(zoo, "ZOO", model_folder.parent)
+    monkeypatch.setattr(shipped, "ZOO", model_folder.parent)
     return model_folder
 
 
@@ -34,13 +34,13 @@ def test_figures_are_those_of_the_evaluation(one_model: Path) -> None:
     (one_model / "evaluation.json").write_text(json.dumps({"figures": figures, "baselines": {}}))
     found = clever_hub.list_models()[0].figures
     assert found == figures
-    assert zoo.means(found) == {("knn", "upright", "full", "top1"): 15.2}
+    assert shipped.means(found) == {("knn", "upright", "full", "top1"): 15.2}
 
 
 @pytest.mark.parametrize("content", [{}, {"figures": None}, {"figures": {"knn": 5}}])
 def test_an_evaluation_without_figures_has_no_means(one_model: Path, content: object) -> None:
     (one_model / "evaluation.json").write_text(json.dumps(content))
-    assert zoo.means(clever_hub.list_models()[0].figures) == {}
+    assert shipped.means(clever_hub.list_models()[0].figures) == {}
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000], ids=["list", "half", "deep"])
@@ -56,7 +56,7 @@ def test_missing_weights_are_named(one_model: Path) -> None:
         clever_hub.list_models()
 
 
-@pytest.mark.parametrize("name", zoo.model_names())
+@pytest.mark.parametrize("name", shipped.model_names())
 def test_every_shipped_model_embeds_photos(name: str, photos: dict[str, Path]) -> None:
     info = next(info for info in clever_hub.list_models() if info.name == name)
     embeddings = clever_hub.from_pretrained(name).encode(photos.values(), normalize=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clever_hub.hub import repository_id
+from clever_hub.hub.client import repository_id
 from tests.hub_server.client import CallFailed, Client
 from tests.hub_server.server import HubServer
 from tests.hub_server.state import User
 
-DOWNLOAD = "clever_hub.hub:download"
+DOWNLOAD = "clever_hub.hub.client:download"
 TORCH_FILES = ["config.json", "model.safetensors"]
 ONNX_FILES = ["config.json", "model.onnx", "model.safetensors"]
 FILES = {
@@ -141,7 +141,7 @@ def test_the_environment_can_say_offline_too(
         with pytest.raises(CallFailed, match="HF_HUB_OFFLINE is set"):
             offline.call(DOWNLOAD, "alice/another", TORCH_FILES, cache_dir=tmp_path / "cache")
         with pytest.raises(CallFailed, match=r"neither a folder nor a model.*'clever-resnet18'"):
-            offline.call("clever_hub.resolve:resolve", "clever-resnet81")
+            offline.call("clever_hub.hub.resolve:resolve", "clever-resnet81")
     assert server.log == []
 
 
@@ -173,18 +173,18 @@ def test_a_bare_name_is_looked_for_in_the_organisation(
 ) -> None:
     commit = server.hub.add_files("clever-hub/clever-resnet34", FILES).oid
     options = {"cache_dir": tmp_path}
-    folder, source = client.call("clever_hub.resolve:resolve", "clever-resnet34", **options)
+    folder, source = client.call("clever_hub.hub.resolve:resolve", "clever-resnet34", **options)
     assert source[:4] == ["hub", "clever-hub/clever-resnet34", folder, commit]
     with pytest.raises(
         CallFailed, match=r"ModelNotFoundError: 'clever-resnet81': neither"
     ) as caught:
-        client.call("clever_hub.resolve:resolve", "clever-resnet81", **options)
+        client.call("clever_hub.hub.resolve:resolve", "clever-resnet81", **options)
     assert "Did you mean 'clever-resnet18'" in caught.value.message
 
 
 def test_a_shipped_name_asks_nobody(client: Client, server: HubServer) -> None:
     server.log.clear()
-    _, source = client.call("clever_hub.resolve:resolve", "clever-resnet18")
+    _, source = client.call("clever_hub.hub.resolve:resolve", "clever-resnet18")
     assert source[0] == "zoo"
     assert server.log == []
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.images import ImageSource, describe, load_image, several
+from clever_hub.images.opening import ImageSource, describe, load_image, several
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from clever_hub.errors import ModelFormatError
-from clever_hub.resolve import Source
+from clever_hub.hub.source import Source
 from tests.hub_server.client import CallFailed, Client
 from tests.hub_server.server import HubServer
 from tests.hub_server.state import User
 
-DOWNLOAD = "clever_hub.hub:download"
+DOWNLOAD = "clever_hub.hub.client:download"
 NAMES = ["config.json", "model.safetensors"]
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": os.urandom(300_000)}
 INFO = r"^/api/models/[^/]+/[^/]+$"

@@ -12,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import clever_hub
-from clever_hub.attention_picture import PANEL, overlay, seen
+from clever_hub.backends.attention import attention_maps
+from clever_hub.backends.torch import CleverModel, write_model_folder
 from clever_hub.cli.app import app
+from clever_hub.cli.attention_picture import PANEL, overlay, seen
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError
-from clever_hub.tokens import attention_maps
-from clever_hub.torch_model import CleverModel, write_model_folder
 
 ROWS = COLUMNS = 64 // 8
 

@@ -15,12 +15,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from clever_hub.backends.variants import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
-from clever_hub.onnx_variant import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Variant
-from clever_hub.preprocess import Preprocessor
-from clever_hub.resolve import Source
+from clever_hub.hub.source import Source
+from clever_hub.images.encoding import EncoderMixin
+from clever_hub.images.preparing import Preprocessor
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 CONFIG_KEY = "clever_config"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.config import ModelConfig
-from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ImageError
-from clever_hub.images import ImageSource
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.encoding import EncoderMixin
+from clever_hub.images.opening import ImageSource
+from clever_hub.images.preparing import Preprocessor
 
 
 class MeanColour(EncoderMixin):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from clever_hub.errors import ImageError
-from clever_hub.images import load_image
+from clever_hub.images.opening import load_image
 
 # Through getattr: scikit-image says nothing of its types. 75 × 113 pixels.
 CAT: NDArray[np.uint8] = np.ascontiguousarray(getattr(skimage.data, "chelsea")()[::4, ::4])  # noqa: B009

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from clever_hub.config import PreprocessingConfig
-from clever_hub.images import ImageSource
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.opening import ImageSource
+from clever_hub.images.preparing import Preprocessor
 
 PANEL = 224
 _GAP, _MARGIN, _CAPTION, _TITLE = 16, 24, 26, 62

@@ -50,10 +50,6 @@ class Snapshot(NamedTuple):
     weights_sha256: str | None
 
 
-class DamagedFileError(Exception):
-    """A file whose hash is not the one that the Hub names; it has been removed from the cache."""
-
-
 def repository_id(name: str) -> str | None:
     """The repository that a name means: ``user/name``, or a bare name of our organisation.
 
@@ -151,7 +147,7 @@ class _Repository:
     offline: bool = False
 
     def patiently(self, action: Callable[[], T]) -> T:
-        from clever_hub.hub_errors import EXPECTED, is_transient, translate, waiting_time
+        from clever_hub.hub.errors import EXPECTED, is_transient, translate, waiting_time
 
         begun = time.monotonic()
         for attempt in range(ATTEMPTS):
@@ -206,6 +202,8 @@ class _Repository:
 
     def _fetch(self, name: str, revision: str | None) -> Path:
         from huggingface_hub import hf_hub_download
+
+        from clever_hub.hub.errors import DamagedFileError
 
         before = self.cached(name, revision)
         path = Path(

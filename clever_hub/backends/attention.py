@@ -1,10 +1,10 @@
-"""Patch tokens and attention maps of vision transformers, as timm builds them."""
+"""Attention maps of vision transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,70 +12,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clever_hub.backends.tokens import token_grid
+from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import ConfigError
-
-if TYPE_CHECKING:
-    from clever_hub.torch_model import CleverModel
-
-
-class Tokens(NamedTuple):
-    """What one pass through a vision transformer gives.
-
-    Attributes:
-        embedding: float (batch, dim), the same as ``backbone(pixel_values)``.
-        patches: float (batch, rows, columns, dim), after the final norm; top left first.
-    """
-
-    embedding: Float[Tensor, "batch dim"]
-    patches: Float[Tensor, "batch rows columns dim"]
-
-
-def token_grid(backbone: nn.Module, architecture: str, size: int) -> tuple[int, int]:
-    """How many patches a square input has.
-
-    Args:
-        backbone: The timm model.
-        architecture: Its name, for messages.
-        size: Side of the input in pixels.
-
-    Returns:
-        Rows and columns.
-
-    Raises:
-        ConfigError: When the backbone is no vision transformer with one token per patch.
-    """
-    embed: Any = getattr(backbone, "patch_embed", None)
-    # Swin and its like have patches, too, but merge them on the way.
-    flat = hasattr(backbone, "num_prefix_tokens") and hasattr(backbone, "blocks")
-    if not flat or not hasattr(embed, "dynamic_feat_size"):
-        raise ConfigError(
-            f"patch tokens and attention maps need a vision transformer, such as "
-            f"vit_tiny_patch16_224; this model's backbone is {architecture}. What it has is the "
-            "embedding: leave tokens out"
-        )
-    rows, columns = embed.dynamic_feat_size((size, size))
-    return int(rows), int(columns)
-
-
-def embed_tokens(
-    backbone: nn.Module,
-    pixel_values: Float[Tensor, "batch 3 height width"],
-    grid: tuple[int, int],
-) -> Tokens:
-    """Embed images and keep the patch tokens, in one pass, differentiably.
-
-    Args:
-        backbone: A vision transformer of timm.
-        pixel_values: Prepared images.
-        grid: What ``token_grid`` gives for their size.
-
-    Returns:
-        Embedding and patch tokens.
-    """
-    vit: Any = backbone
-    features = vit.forward_features(pixel_values)  # (batch, prefix + rows·columns, dim)
-    patches = features[:, vit.num_prefix_tokens :]
-    return Tokens(vit.forward_head(features), patches.unflatten(1, grid))
 
 
 def attention_maps(

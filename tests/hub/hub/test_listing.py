@@ -33,11 +33,11 @@ def server(config: ModelConfig, tmp_path: Path) -> Iterator[HubServer]:
 
 def test_list_remote(server: HubServer, tmp_path: Path) -> None:
     with Client(tmp_path / "home", server.url) as client:
-        (info,) = client.call("clever_hub.zoo:list_models", remote=True)
+        (info,) = client.call("clever_hub.hub.listing:list_models", remote=True)
         assert "clever-hub/clever-a" in info
         assert "size_bytes=3000000" in info
         assert "website: the repository has no config.json" in client.output.read_text()
-        both = client.call("clever_hub.zoo:list_models", remote=True, token="hf_staff")
+        both = client.call("clever_hub.hub.listing:list_models", remote=True, token="hf_staff")
         assert ["clever-b" in info for info in both] == [False, True]
         assert client.call("tests.hub_server.tasks:command", "list", "--remote") == 0
         text = client.output.read_text()
@@ -50,5 +50,5 @@ def test_without_the_hub_the_list_says_why(server: HubServer, tmp_path: Path) ->
     server.fail("GET", "/api/models$", status=500, times=50)
     with Client(tmp_path / "home", server.url) as client:
         with pytest.raises(CallFailed, match="HubError: clever-hub: the Hub answered 500"):
-            client.call("clever_hub.zoo:list_models", remote=True)
+            client.call("clever_hub.hub.listing:list_models", remote=True)
         assert client.call("tests.hub_server.tasks:command", "list", "--remote") == 1

@@ -12,7 +12,7 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.weights import WEIGHTS_NAME
 
-ZOO = Path(__file__).parent / "zoo"
+ZOO = Path(__file__).parents[1] / "zoo"
 
 
 def model_names() -> list[str]:
@@ -46,32 +46,6 @@ class ModelInfo:
     figures: dict[str, Any]
     license: str
     size_bytes: int
-
-
-def list_models(remote: bool = False, *, token: str | bool | None = None) -> list[ModelInfo]:
-    """The models that ship in the package; no weights are read, nothing is asked of the network.
-
-    Args:
-        remote: List what the organisation ``clever-hub`` publishes on the Hugging Face Hub
-            instead.
-        token: Access token for the Hub; None takes the one that is set.
-
-    Returns:
-        One entry for each, by name.
-
-    Raises:
-        ModelFormatError: When a shipped folder is damaged.
-        HubError: When the Hub cannot be reached or refuses.
-
-    Example:
-        >>> [model.name for model in list_models()]  # doctest: +SKIP
-        ['clever-resnet18']
-    """
-    if remote:
-        from clever_hub.hub_listing import list_remote
-
-        return list_remote(token)
-    return [model_info(ZOO / name) for name in model_names()]
 
 
 def model_info(

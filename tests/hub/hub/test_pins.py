@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import clever_hub
-from clever_hub import zoo
 from clever_hub.errors import ModelFormatError
-from clever_hub.pins import PINS_NAME, check_pins, read_pins, write_pins
-from clever_hub.resolve import resolve
+from clever_hub.hub import shipped
+from clever_hub.hub.pins import PINS_NAME, check_pins, read_pins, write_pins
+from clever_hub.hub.resolve import resolve
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def root(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(model_folder, root / "clever-tiny")
     (root / "clever-tiny" / "verify.json").write_text("{}")
     write_pins(root)
-    monkeypatch.setattr(zoo, "ZOO", root)
+    monkeypatch.setattr(shipped, "ZOO", root)
     return root
 
 
 def test_every_file_of_the_package_is_pinned() -> None:
-    pins = read_pins(zoo.ZOO)
-    assert sorted(pins) == zoo.model_names()
-    for name in zoo.model_names():
-        files = {path.name for path in (zoo.ZOO / name).iterdir() if path.is_file()}
+    pins = read_pins(shipped.ZOO)
+    assert sorted(pins) == shipped.model_names()
+    for name in shipped.model_names():
+        files = {path.name for path in (shipped.ZOO / name).iterdir() if path.is_file()}
         assert pins[name].keys() == files - {"verify.json"}
         _, source = resolve(name)
         assert source.weights_sha256 == pins[name]["model.safetensors"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import clever_hub
-from clever_hub import zoo
 from clever_hub.errors import ConfigError, ModelFormatError, ModelNotFoundError
-from clever_hub.pins import write_pins
-from clever_hub.resolve import resolve
+from clever_hub.hub import shipped as zoo
+from clever_hub.hub.pins import write_pins
+from clever_hub.hub.resolve import resolve
 
 
 @pytest.fixture

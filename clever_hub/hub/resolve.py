@@ -5,56 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
-from clever_hub import zoo
 from clever_hub.config import CONFIG_NAME
-from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, suggest
-from clever_hub.hub import download, repository_id
-from clever_hub.pins import changed, check_pins
+from clever_hub.errors import CleverError, ModelNotFoundError, suggest
+from clever_hub.hub import shipped
+from clever_hub.hub.client import download, repository_id
+from clever_hub.hub.pins import check_pins
+from clever_hub.hub.source import Source
 from clever_hub.weights import WEIGHTS_NAME
-
-
-class Source(NamedTuple):
-    """Where a model came from.
-
-    Attributes:
-        kind: ``"folder"``, ``"zoo"`` (shipped in the package) or ``"hub"``.
-        name: What the user asked for; of a model from the Hub, its repository, ``user/name``.
-        path: The model folder on this machine.
-        revision: The Hub's commit; None elsewhere.
-        weights_sha256: Hash of the weights file that was loaded; before that, the hash that it must
-            have, or None where that is not known.
-    """
-
-    kind: Literal["folder", "zoo", "hub"]
-    name: str
-    path: Path
-    revision: str | None = None
-    weights_sha256: str | None = None
-
-    def verified(self, weights_sha256: str) -> Source:
-        """The source of weights that were read, if they are those that were expected.
-
-        Args:
-            weights_sha256: The hash of what was read.
-
-        Returns:
-            The source with this hash.
-
-        Raises:
-            ModelFormatError: When another was expected: the shipped file was changed, or the copy
-                in the cache is damaged.
-        """
-        expected, path = self.weights_sha256, self.path / WEIGHTS_NAME
-        if expected not in (None, weights_sha256):
-            if self.kind == "hub":
-                raise ModelFormatError(
-                    f"{self.name}: the copy in the cache is damaged: expected SHA-256 {expected}, "
-                    f"got {weights_sha256}. Remove {path.resolve()} and load it again"
-                )
-            raise ModelFormatError(changed(path, str(expected), weights_sha256))
-        return self._replace(weights_sha256=weights_sha256)
 
 
 def resolve(
@@ -140,9 +98,9 @@ def _look_up(name: str) -> Source | None:
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if (folder / CONFIG_NAME).is_file():
         return Source("folder", name, folder)
-    if name in zoo.model_names():
-        shipped = zoo.ZOO / name
-        return Source("zoo", name, shipped, None, check_pins(shipped))
+    if name in shipped.model_names():
+        packaged = shipped.ZOO / name
+        return Source("zoo", name, packaged, None, check_pins(packaged))
     # Found without its config: reading it says what is missing.
     if folder.is_dir():
         return Source("folder", name, folder)
@@ -153,5 +111,5 @@ def _look_up(name: str) -> Source | None:
 
 def _bare_name(name: str, error: CleverError) -> str:
     """A bare name is more likely a misspelt one of the package than a repository."""
-    hint = suggest(name, zoo.model_names())
+    hint = suggest(name, shipped.model_names())
     return f"{name!r}: neither a folder nor a model that ships in clever-hub. {hint} {error}"

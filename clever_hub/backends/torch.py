@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from clever_hub.backends.tokens import embed_tokens, token_grid
+from clever_hub.backends.variants import GRAPH_NAME, VARIANT_KEY, check_graph_beside
 from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.encode import EncoderMixin
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError, suggest
 from clever_hub.files import atomic_path, to_json
-from clever_hub.onnx_variant import GRAPH_NAME, VARIANT_KEY, check_graph_beside
-from clever_hub.preprocess import Preprocessor
-from clever_hub.resolve import Source
-from clever_hub.tokens import embed_tokens, token_grid
+from clever_hub.hub.source import Source
+from clever_hub.images.encoding import EncoderMixin
+from clever_hub.images.preparing import Preprocessor
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000

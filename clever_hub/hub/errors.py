@@ -23,7 +23,6 @@ from huggingface_hub.errors import (
 )
 
 from clever_hub.errors import CleverError, HubError, ModelFormatError, ModelNotFoundError
-from clever_hub.hub import DamagedFileError
 
 _TRANSIENT_STATUS = frozenset((408, 429, 500, 502, 503, 504))
 _DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -31,6 +30,12 @@ _NOT_WRITABLE = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR
 # The base class of every network error, of httpx or httpx2: whichever the installed client uses.
 _NetworkError: type[Exception] = HfHubHTTPError.__mro__[1]
 _LONGEST_WAIT = 30.0
+
+
+class DamagedFileError(Exception):
+    """A file whose hash is not the one that the Hub names; it has been removed from the cache."""
+
+
 # Everything that the client and the Xet store raise on trouble that is not a bug.
 EXPECTED = (OSError, ValueError, RuntimeError, EntryNotFoundError, DamagedFileError, _NetworkError)
 

@@ -13,7 +13,7 @@ from torchvision import transforms
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.preprocess import Preprocessor
+from clever_hub.images.preparing import Preprocessor
 
 MODES = transforms.InterpolationMode
 CONFIG = PreprocessingConfig(resize_size=73, crop_size=64)

@@ -23,19 +23,20 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import clever_hub
-from clever_hub import zoo
+from clever_hub.backends.torch import CleverModel
 from clever_hub.cli import app as app_module
 from clever_hub.cli.app import app
-from clever_hub.cli.embed import find_images
 from clever_hub.cli.info import _figures as info_figures
 from clever_hub.cli.list import _table as list_table
 from clever_hub.config import ModelConfig
-from clever_hub.encode import EncodedBatch, EncoderMixin
+from clever_hub.embeddings import EncodedBatch
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
-from clever_hub.torch_model import CleverModel
+from clever_hub.hub import shipped
+from clever_hub.hub.shipped import ModelInfo
+from clever_hub.images.encoding import EncoderMixin
+from clever_hub.images.finding import find_images
 from clever_hub.weights import sha256_of
-from clever_hub.zoo import ModelInfo
 
 runner = CliRunner()
 
@@ -126,7 +127,7 @@ def evaluated(model_folder: Path) -> Path:
 
 
 def test_list(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "ZOO", evaluated.parent)
+    monkeypatch.setattr(shipped, "ZOO", evaluated.parent)
     text = run("list").stdout
     assert "15.4/12.0" in text
     for words in ("clever-tiny", "19+5", "32", "random", "apache-2.0"):
@@ -171,20 +172,20 @@ def test_words_of_strangers_are_shown_as_they_are(
     config = json.loads((evaluated / "config.json").read_text())
     config["provenance"]["data"] = "photos [CC0] [/bold]\x1b[2Jgone"
     write_json(evaluated / "config.json", config)
-    monkeypatch.setattr(zoo, "ZOO", evaluated.parent)
+    monkeypatch.setattr(shipped, "ZOO", evaluated.parent)
     for text in (run("list").stdout, run("info", evaluated).stdout):
         assert "photos [CC0] [/bold]?[2Jgone" in text
 
 
 def test_where_there_is_nothing_to_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(zoo, "ZOO", tmp_path)
+    monkeypatch.setattr(shipped, "ZOO", tmp_path)
     assert run("list").stdout == "clever-hub ships no models that you can see.\n"
 
 
 def test_a_model_without_figures_is_listed(
     model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "ZOO", model_folder.parent)
+    monkeypatch.setattr(shipped, "ZOO", model_folder.parent)
     assert "–" in run("list").stdout
     assert "Measured" not in run("info", model_folder).stdout
 

@@ -1,0 +1,1 @@
+"""What computes: torch, ONNX Runtime, and what they share."""

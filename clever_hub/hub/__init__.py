@@ -1,0 +1,1 @@
+"""From a name to a model folder: shipped models, the Hugging Face Hub, its cache."""

@@ -1,0 +1,1 @@
+"""From image files to a backbone's input, and through it to embeddings."""
