@@ -22,9 +22,9 @@ import cv2
 import torch
 from results import machine, write_section
 
-from clever_training.decode import EncodedPhoto
-from clever_training.recipe import ViewsRecipe
-from clever_training.views import ViewSizes, make_views
+from clever_training.recipe.schema import ViewsRecipe
+from clever_training.views.decode import EncodedPhoto
+from clever_training.views.sample import ViewSizes, make_views
 
 STRATEGIES = {"baug": ("BAug", 5), "caug": ("CAug", 5), "caug+": ("CAug+", 20)}
 BACKENDS = ("fast", "torchvision")

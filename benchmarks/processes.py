@@ -25,11 +25,11 @@ import torch.distributed as dist
 from results import machine, write_section
 
 from clever_training import learner
-from clever_training.data import Batch
-from clever_training.learner import Learner, make_accelerator
-from clever_training.memory import keep_freed_memory
-from clever_training.recipe import Recipe
-from clever_training.schedule import StepSettings
+from clever_training.data.photos import Batch
+from clever_training.recipe.schema import Recipe
+from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.schedule import StepSettings
+from clever_training.runtime.memory import keep_freed_memory
 
 SETTINGS = StepSettings(1e-4, 0.05, 0.996, 0.04, freeze_last_layer=False)
 MODELS = (("resnet18", 48), ("resnet50", 32))

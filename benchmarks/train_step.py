@@ -27,12 +27,12 @@ from results import machine, write_section
 from torch import Tensor
 
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
-from clever_training.build import build
-from clever_training.data import Batch
-from clever_training.learner import Learner, make_accelerator
+from clever_training.data.photos import Batch
+from clever_training.model.build import build
 from clever_training.objectives.dino import Dino
-from clever_training.recipe import Recipe
-from clever_training.schedule import StepSettings
+from clever_training.recipe.schema import Recipe
+from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.schedule import StepSettings
 
 SETTINGS = StepSettings(1e-4, 0.05, 0.996, 0.04, freeze_last_layer=False)
 STUDENT_TEMPERATURE, CENTER_MOMENTUM, ORTHOGONALITY, REGULARIZATION = 0.1, 0.9, 1.0, 0.001

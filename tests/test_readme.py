@@ -75,7 +75,7 @@ def test_readme_lists_every_shipped_model(repository: Path) -> None:
 def test_the_recipe_on_the_training_page_is_valid(repository: Path) -> None:
     import yaml
 
-    from clever_training.recipe import Recipe
+    from clever_training.recipe.schema import Recipe
 
     text = (repository / "training" / "README.md").read_text(encoding="utf-8")
     whole, *parts = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -86,7 +86,7 @@ def test_the_recipe_on_the_training_page_is_valid(repository: Path) -> None:
 
 
 def test_recipes_on_the_pages_ship(repository: Path) -> None:
-    from clever_training.recipe import recipe_names
+    from clever_training.recipe.schema import recipe_names
 
     pages = "".join((repository / page).read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"clever-hub pretrain (\S+)", pages)) - {"RECIPE"}

@@ -109,7 +109,7 @@ def download(
     repository = _Repository(repo_id, revision, token, folder, offline)
     if not offline and repository.cached(CONFIG_NAME, revision) is None:
         # The client would go on for half a minute where there is no network; this fails at once.
-        there = repository.patiently(repository.names)
+        there = repository.with_retries(repository.names)
         if missing := sorted({CONFIG_NAME, *files} - there):
             raise _incomplete(repo_id, missing)
     found = repository.fetch(CONFIG_NAME, revision).parent
@@ -120,7 +120,7 @@ def download(
     return Snapshot(found, found.name, _weights_hash(found))
 
 
-def patiently(action: Callable[[], T], what: str) -> T:
+def with_retries(action: Callable[[], T], what: str) -> T:
     """Do something on the Hub, again after a transient failure.
 
     Args:
@@ -133,7 +133,7 @@ def patiently(action: Callable[[], T], what: str) -> T:
     Raises:
         CleverError: What went wrong for good, in words that say what to do.
     """
-    return _Repository(what).patiently(action)
+    return _Repository(what).with_retries(action)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Repository:
     cache_dir: Path | None = None
     offline: bool = False
 
-    def patiently(self, action: Callable[[], T]) -> T:
+    def with_retries(self, action: Callable[[], T]) -> T:
         from clever_hub.hub.errors import EXPECTED, is_transient, translate, waiting_time
 
         begun = time.monotonic()
@@ -189,7 +189,7 @@ class _Repository:
         if optional and self.known_absent(name, revision):
             return Path(name)
         try:
-            return self.patiently(partial(self._fetch, name, revision))
+            return self.with_retries(partial(self._fetch, name, revision))
         except CleverError as error:
             # Its subclass says that nobody could be asked.
             local = isinstance(error.__cause__, LocalEntryNotFoundError)

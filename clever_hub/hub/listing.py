@@ -9,7 +9,7 @@ from functools import partial
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, HubError, ModelFormatError
 from clever_hub.hub import shipped
-from clever_hub.hub.client import ORGANISATION, api, download, patiently
+from clever_hub.hub.client import ORGANISATION, api, download, with_retries
 from clever_hub.hub.shipped import ModelInfo, model_info
 from clever_hub.weights import WEIGHTS_NAME
 
@@ -53,7 +53,7 @@ def list_remote(token: str | bool | None = None) -> list[ModelInfo]:
     Raises:
         HubError: When the Hub cannot be reached or refuses.
     """
-    return list(_described(patiently(partial(_ids, token), ORGANISATION), token))
+    return list(_described(with_retries(partial(_ids, token), ORGANISATION), token))
 
 
 def _ids(token: str | bool | None) -> list[str]:
@@ -79,7 +79,7 @@ def _is_gated(error: CleverError) -> bool:
 def _describe(repo_id: str, token: str | bool | None) -> ModelInfo:
     snapshot = download(repo_id, [CONFIG_NAME], optional=["evaluation.json"], token=token)
     ask = partial(api(token).get_paths_info, repo_id, [WEIGHTS_NAME], revision=snapshot.commit)
-    sizes = [int(getattr(file, "size", 0)) for file in patiently(ask, repo_id)]
+    sizes = [int(getattr(file, "size", 0)) for file in with_retries(ask, repo_id)]
     if not sizes:
         raise ModelFormatError(f"{repo_id}: the repository has no {WEIGHTS_NAME}")
     return model_info(snapshot.folder, name=repo_id, size_bytes=sizes[0])

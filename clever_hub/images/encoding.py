@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped
 from clever_hub.errors import ConfigError, ImageError
-from clever_hub.images.opening import ImageSource, describe, several
+from clever_hub.images.opening import ImageSource, as_list, describe
 from clever_hub.images.preparing import Preprocessor
 
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -100,7 +100,7 @@ class EncoderMixin:
         if progress:
             from clever_hub.images.progress import track
 
-            batches = track(batches, total=_length(several(images)))
+            batches = track(batches, total=_length(as_list(images)))
         parts = [batch.embeddings for batch in batches]
         empty = self._embed_images([], tokens)
         return Embeddings(
@@ -150,7 +150,7 @@ class EncoderMixin:
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         if tokens:
             self._token_grid()  # refused now, not at the first batch
-        return self._stream(several(images), batch_size, normalize, on_error, workers, tokens)
+        return self._stream(as_list(images), batch_size, normalize, on_error, workers, tokens)
 
     def _stream(
         self,

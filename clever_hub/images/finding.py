@@ -39,6 +39,27 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         yield from (file for file in found if _add(resolved(file.parent) / file.name, seen))
 
 
+def spread_evenly(paths: list[Path], limit: int) -> list[Path]:
+    """Choose at most so many paths, evenly from the whole list.
+
+    The first ones of a folder may all be of one class.
+
+    Args:
+        paths: All paths.
+        limit: How many to choose at most.
+
+    Returns:
+        The chosen ones, in their order.
+
+    Example:
+        >>> spread_evenly([Path("a"), Path("b"), Path("c"), Path("d")], 2)
+        [PosixPath('a'), PosixPath('c')]
+    """
+    if len(paths) <= limit:
+        return paths
+    return [paths[index * len(paths) // limit] for index in range(limit)]
+
+
 def _walk(folder: Path) -> list[Path]:
     found: list[Path] = []
     seen = {folder.resolve()}

@@ -86,7 +86,7 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(describe(source), _reason(error)) from error
 
 
-def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+def as_list(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
     """One image as a list of it; several as they are.
 
     Args:
@@ -97,7 +97,7 @@ def several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource
         The images.
 
     Example:
-        >>> several("a.jpg"), several(("a.jpg", "b.jpg"))
+        >>> as_list("a.jpg"), as_list(("a.jpg", "b.jpg"))
         (['a.jpg'], ('a.jpg', 'b.jpg'))
     """
     if isinstance(images, np.ndarray):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.images.opening import ImageSource, describe, load_image, several
+from clever_hub.images.opening import ImageSource, as_list, describe, load_image
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -76,7 +76,7 @@ class Preprocessor:
             ImageError: When one cannot be read.
         """
         size = self.config.crop_size
-        prepared = [self(image) for image in several(images)]
+        prepared = [self(image) for image in as_list(images)]
         return np.stack(prepared) if prepared else np.empty((0, 3, size, size), np.float32)
 
     def _resize(self, image: Image.Image, name: str) -> Image.Image:

@@ -16,7 +16,7 @@ from clever_export.card import CARD_NAME, make_card
 from clever_export.publish_check import KNOWN, check_folder
 from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
-from clever_hub.hub.client import api, patiently, repository_id
+from clever_hub.hub.client import api, repository_id, with_retries
 from clever_hub.weights import sha256_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def plan(
     if "/" not in repo_id or repository_id(repo_id) is None:
         raise ModelNotFoundError(f"{repo_id!r}: expected the name of a repository, 'user/name'")
     contents = _contents(check_folder(folder), repo_id)
-    return patiently(partial(_compare, api(token), contents, repo_id, private, tag), repo_id)
+    return with_retries(partial(_compare, api(token), contents, repo_id, private, tag), repo_id)
 
 
 def push(
@@ -183,12 +183,12 @@ def send(
     parent = planned.parent
     if parent is None:
         create = partial(client.create_repo, repo_id, private=private, exist_ok=True)
-        patiently(create, repo_id)
-        parent = patiently(partial(_head, client, repo_id), repo_id)
+        with_retries(create, repo_id)
+        parent = with_retries(partial(_head, client, repo_id), repo_id)
     text = message or f"Publish {Path(folder).resolve().name} with clever-hub {__version__}"
-    commit = patiently(partial(_commit, client, contents, repo_id, parent, text), repo_id)
+    commit = with_retries(partial(_commit, client, contents, repo_id, parent, text), repo_id)
     if tag is not None and planned.tagged is None:
-        patiently(partial(_tag, client, repo_id, tag, commit), repo_id)
+        with_retries(partial(_tag, client, repo_id, tag, commit), repo_id)
     return Published(repo_id, commit, f"{client.endpoint}/{repo_id}", planned.changes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clever_training.recipe import Recipe
+from clever_training.recipe.schema import Recipe
 
 TILE = 96
 

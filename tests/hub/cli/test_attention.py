@@ -25,9 +25,9 @@ ROWS = COLUMNS = 64 // 8
 @pytest.fixture(scope="module")
 def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT-T as the training package builds and writes it."""
-    from clever_training.backbones import create_backbone
-    from clever_training.build import model_config
-    from clever_training.recipe import Recipe
+    from clever_training.model.backbones import create_backbone
+    from clever_training.model.build import model_config
+    from clever_training.recipe.schema import Recipe
 
     args = {"img_size": 64, "patch_size": 8}
     content = {

@@ -12,7 +12,7 @@ import typer
 
 from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import ConfigError, DataError
-from clever_training.evaluate_command import evaluate
+from clever_training.cli.evaluate import run as evaluate
 from clever_training.evaluation import results, strengths
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
+from clever_training.cli.report import _maps
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures, PixelFeatures
@@ -21,7 +22,6 @@ from clever_training.evaluation.report.tsne import (
     tsne_figure,
     turned,
 )
-from clever_training.report_command import _maps
 
 
 def planted(count: int = 120) -> Turned:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from clever_hub.errors import DataError, ImageError, suggest
 from clever_hub.images.opening import EXTENSIONS, load_image
+from clever_training.data.image_folder import load_image_folder, may_hold_images
 from clever_training.evaluation.presets import expand, take_apart
-from clever_training.image_folder import load_image_folder, may_hold_images
 
 VALIDATION_NAMES = ("validation", "val", "valid", "test")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")

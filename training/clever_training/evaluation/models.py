@@ -20,7 +20,7 @@ from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, ModelNotFoundError
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.pretrained import from_pretrained
-from clever_training.backbones import check_size
+from clever_training.model.backbones import check_size
 
 PIXELS_SIDE = 16
 

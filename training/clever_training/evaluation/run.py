@@ -11,9 +11,9 @@ from clever_training.evaluation import results
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
+from clever_training.evaluation.names import free_name
 from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
 from clever_training.evaluation.results import Figures
-from clever_training.names import free_name
 
 # What the report of steps in all begins with, before what was done last.
 IN_ALL = "in all: "

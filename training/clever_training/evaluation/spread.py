@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from clever_training.collapse import effective_rank, feature_std
+from clever_training.evaluation.collapse import effective_rank, feature_std
 from clever_training.evaluation.context import Context
 from clever_training.evaluation.perturbations import PLAIN
 from clever_training.evaluation.results import Figures

@@ -19,9 +19,9 @@ from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import CleverError
 from clever_hub.images.preparing import Preprocessor
 from clever_training.evaluation.data import Photos, stratified_positions
-from clever_training.recipe import ViewsRecipe
-from clever_training.render import render_fast
-from clever_training.views import sample
+from clever_training.recipe.schema import ViewsRecipe
+from clever_training.views.render import render_fast
+from clever_training.views.sample import sample
 
 
 class Example(TypedDict):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from clever_hub.errors import ConfigError
-from clever_training.precision import computes_bf16
+from clever_training.runtime.precision import computes_bf16
 
 HEADS = ("full", "invariant", "equivariant")
 PRECISIONS = ("auto", "bf16", "fp32")

@@ -10,8 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clever_training.equivariance import cosine_matrix, mean_of_pairs, projector_regularization
-from clever_training.objectives.gathering import average
+from clever_training.objectives.equivariance import (
+    cosine_matrix,
+    mean_of_pairs,
+    projector_regularization,
+)
+from clever_training.runtime.gathering import average
 
 
 @dataclass(frozen=True)

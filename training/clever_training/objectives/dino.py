@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clever_training.equivariance import cosine_matrix, mean_of_pairs
 from clever_training.objectives.base import Objective, Projections
-from clever_training.objectives.gathering import average
-from clever_training.projectors import DinoHead
+from clever_training.objectives.equivariance import cosine_matrix, mean_of_pairs
+from clever_training.objectives.projectors import DinoHead
+from clever_training.runtime.gathering import average
 
 
 def dino_loss(

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clever_training.objectives.base import Objective, Projections
-from clever_training.objectives.gathering import from_first_process, gather_photos
-from clever_training.projectors import PlainHead
+from clever_training.objectives.projectors import PlainHead
+from clever_training.runtime.gathering import from_first_process, gather_photos
 
 
 def lejepa_loss(

@@ -13,7 +13,7 @@ from clever_training.objectives.lejepa import Lejepa
 from clever_training.objectives.simclr import Simclr
 from clever_training.objectives.simsiam import Simsiam
 from clever_training.objectives.vicreg import Vicreg
-from clever_training.plugin import load_object
+from clever_training.recipe.plugin import load_object
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "dino": Dino,

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clever_training.objectives.base import Objective, Projections
-from clever_training.objectives.gathering import gather_photos
-from clever_training.projectors import MlpHead
+from clever_training.objectives.projectors import MlpHead
+from clever_training.runtime.gathering import gather_photos
 
 
 def nt_xent_loss(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clever_training.equivariance import (
+from clever_training.objectives.base import Objective, Projections
+from clever_training.objectives.equivariance import (
     cosine_matrix,
     mean_of_pairs,
     projector_regularization,
     symmetric_orthogonality,
 )
-from clever_training.objectives.base import Objective, Projections
-from clever_training.objectives.gathering import average
-from clever_training.projectors import SimsiamHead
+from clever_training.objectives.projectors import SimsiamHead
+from clever_training.runtime.gathering import average
 
 
 def simsiam_loss(

@@ -1,0 +1,1 @@
+"""The verbs of packaging; each module imports light things only."""

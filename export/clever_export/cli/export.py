@@ -1,0 +1,94 @@
+"""``clever-hub export``; heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clever_hub.cli.console import output
+from clever_hub.errors import ConfigError
+
+
+class _Precision(StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; must not exist yet.")],
+    precision: Annotated[
+        _Precision, typer.Option(help="What the graph computes in: fp16 for GPUs, int8 for CPUs.")
+    ] = _Precision.fp32,
+    with_preprocessing: Annotated[
+        bool,
+        typer.Option("--with-preprocessing", help="The graph takes uint8 pixels, NHWC, cropped."),
+    ] = False,
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="The weights are inside model.onnx.")
+    ] = False,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Photos to calibrate int8 with and to measure the loss on, or a folder; int8 "
+            "needs 16 at least."
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most photos to use, taken from all over the folder.")
+    ] = 256,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it though it is not faithful to the model.")
+    ] = False,
+) -> None:
+    """Write a complete model folder that every reader loads, or a variant for ONNX Runtime alone.
+
+    Without options it copies the weights and adds model.onnx (a graph that points into the weights
+    file), preprocessor_config.json, remote code for transformers, and the model card. A variant has
+    weights of its own: another precision, normalisation in the graph, or one file.
+
+    Examples:
+    - `clever-hub export runs/mine/model --out my-model`
+    - `clever-hub export clever-resnet18 --out small --precision int8 --images photos/`
+    """
+    from clever_export.package import copy_model, new_folder, package, refuse_variant
+    from clever_export.progress import bar
+    from clever_hub.hub.resolve import resolve
+
+    folder, _ = resolve(model)
+    refuse_variant(folder)
+    if precision is _Precision.fp32 and not with_preprocessing and not single_file:
+        if images:
+            raise ConfigError(
+                "--images: fp32 keeps the model's own weights, photos have no part in it. Add "
+                "--precision int8 (or fp16), or leave --images out"
+            )
+        with new_folder(out) as temporary, bar() as report:
+            report("tracing the graph", 0, 0)
+            package(copy_model(folder, temporary))
+    else:
+        from clever_export.variants import export_variant
+        from clever_hub.images.finding import find_images, spread_evenly
+
+        with new_folder(out) as temporary, bar() as report:
+            measured = export_variant(
+                folder,
+                temporary,
+                precision=precision.value,
+                with_preprocessing=with_preprocessing,
+                single_file=single_file,
+                images=spread_evenly(list(find_images(images or [])), limit),
+                force=force,
+                report=report,
+            )
+        if measured is not None:
+            output().print(
+                f"Mean cosine to the model, centred, {measured.images} held-out photos: "
+                f"{measured.describe()}",
+                highlight=False,
+            )
+    output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)

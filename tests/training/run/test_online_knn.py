@@ -1,0 +1,78 @@
+"""k-NN while a run goes on: the right figure, at the right time, and no trace in the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from clever_hub.errors import ConfigError, DataError
+from clever_training.recipe.schema import Recipe
+from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.online_knn import OnlineKnn
+from clever_training.run.pretrain import pretrain
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and blue squares, 30 of each: any network tells them apart."""
+    folder, rng = tmp_path_factory.mktemp("labelled"), np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (folder / name).mkdir()
+        for number in range(30):
+            square = rng.integers(0, 60, (32, 32, 3), dtype=np.uint8)
+            square[..., channel] += 180
+            Image.fromarray(square).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_it_tells_classes_apart_and_leaves_the_weights_alone(
+    labelled: Path, tiny_recipe: Make
+) -> None:
+    recipe = tiny_recipe("dino")
+    learner = Learner(recipe, make_accelerator(recipe))
+    learner.prepare()
+    before = {name: value.clone() for name, value in learner.clever.state_dict().items()}
+    generator = torch.get_rng_state()
+    figures = OnlineKnn(str(labelled), recipe).measure(learner)
+    assert figures == {"knn": 100.0, "knn_invariant": 100.0, "knn_equivariant": 100.0}
+    assert torch.equal(generator, torch.get_rng_state())
+    after = learner.clever.state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    assert all(module.training for module in learner.clever.modules())
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, [12]), (1, [6, 12]), (2, [12])])
+def test_a_run_measures_every_some_epochs_and_is_the_same_run(
+    every: int,
+    steps: list[int],
+    labelled: Path,
+    photo_folder: Path,
+    tiny_recipe: Make,
+    tmp_path: Path,
+) -> None:
+    recipe = tiny_recipe(run__knn_every_epochs=every)
+    pretrain(recipe, str(photo_folder), tmp_path / "a", validation=str(labelled), progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "knn" in line] == steps
+    if every == 1:
+        pretrain(recipe, str(photo_folder), tmp_path / "b", progress=False)
+        a, b = (load_file(tmp_path / run / "state.safetensors") for run in "ab")
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_too_few_photos_and_missing_ones_are_named(
+    labelled: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--validation: .* 10 photos as neighbours.*at least 20"):
+        OnlineKnn(str(labelled), tiny_recipe(run__knn_photos=10))
+    with pytest.raises(DataError, match="absent"):
+        OnlineKnn(str(tmp_path / "absent"), tiny_recipe())

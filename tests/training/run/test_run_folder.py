@@ -1,0 +1,74 @@
+"""A run folder is of one run, and stays so when recipes learn new keys."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clever_hub.errors import TrainingError
+from clever_training.recipe.schema import Recipe
+from clever_training.run.run_folder import RunFolder
+
+
+def test_a_run_from_before_a_key_existed_is_the_same_run(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(tiny_recipe(), "photos/", 48)
+    folder.state.touch()
+    content = json.loads(folder.recipe.read_text())
+    del content["recipe"]["views"]["flip"]
+    folder.recipe.write_text(json.dumps(content))
+    folder.claim(tiny_recipe(), "photos/", 48)
+    with pytest.raises(TrainingError, match=r"other settings: views\.flip\."):
+        folder.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
+
+
+def test_a_state_without_its_recipe_is_nobodys(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.state.touch()
+    with pytest.raises(TrainingError, match=r"a state without the recipe\.json"):
+        folder.claim(tiny_recipe(), "photos/", 48)
+    assert not folder.recipe.exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_can_be_no_folder_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match=r"file.*expected a run folder.*Give another --out"):
+        RunFolder(tmp_path / place)
+
+
+@pytest.mark.parametrize("action", ["claim", "rewind", "log"])
+def test_a_full_disk_is_said_and_leaves_what_was_there(
+    action: str,
+    tmp_path: Path,
+    tiny_recipe: Callable[..., Recipe],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(tiny_recipe(), "photos/", 48)
+    folder.log({"step": 1, "loss": 2.0})
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("clever_hub.files._flush", full)  # of every file that is replaced whole
+    actions = {
+        "claim": lambda: folder.claim(tiny_recipe(), "photos/", 48),
+        "rewind": lambda: folder.rewind_metrics(1),
+        "log": lambda: folder.log({"step": 2}),
+    }
+    if action == "log":
+        folder.metrics = Path("/dev/full")  # the system's own full disk
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*whole; make room"):
+        actions[action]()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,182 @@
+"""``clever-hub evaluate``: measure models. Light: what is heavy is imported when it runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from clever_hub.cli.console import output, say
+from clever_hub.errors import ConfigError
+from clever_training.evaluation.names import free_name
+
+
+def run(  # noqa: PLR0913, PLR0917 -- an option each
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Model names or folders; also timm:NAME, random:MODEL, pixels, pixels:SIDE.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; one with both; or "
+            "cub-200, flowers-102, food-101, oxford-pets."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for evaluation.json; of several models, a sub-folder for each."),
+    ],
+    protocols: Annotated[
+        str | None,
+        typer.Option(
+            help="Some of knn, linear, robustness, sweeps, invariance, retrieval, equivariance, "
+            "collapse, semi-supervised, separated by commas; all when left out."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds; the profile says when left out.")
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="quick (10,000 training photos) or full (all photos).")
+    ] = "quick",
+    baselines: Annotated[
+        bool, typer.Option(help="Also measure random weights and raw pixels.")
+    ] = True,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Another model, measured as a further baseline, such as runs/dino/model; may be "
+            "given several times.",
+        ),
+    ] = None,
+    last_blocks: Annotated[
+        int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
+    ] = 1,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Bring photos to squares of this many pixels a side, of the same content; the "
+            "model's own size when left out. Often more than it was trained at is better.",
+        ),
+    ] = None,
+    probe: Annotated[
+        str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
+    ] = "lbfgs",
+    device: Annotated[str | None, typer.Option(help="Such as cuda; the CPU when left out.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
+    ] = None,
+) -> None:
+    """Measure models on labelled photos: write evaluation.json, print tables.
+
+    Each part of the embedding by each protocol, next to random weights, raw pixels and the models
+    named by --beside. Features are computed once and kept; a later run into the same folder keeps
+    the protocols that it does not repeat. What the protocols mean: docs/evaluation.md. For one
+    page from several folders: `clever-hub report`.
+
+    Examples:
+    - `clever-hub evaluate clever-resnet18 --data photos/ --out measured`
+    - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear --out m`
+    - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ --out measured`
+    """
+    import datasets
+
+    from clever_training.evaluation.data import load_splits
+    from clever_training.evaluation.features import FeatureStore, cache_folder
+    from clever_training.evaluation.models import load_extractor
+    from clever_training.evaluation.protocols import PROFILES, chosen
+    from clever_training.evaluation.results import write
+    from clever_training.evaluation.run import Evaluation
+    from clever_training.evaluation.tables import progress_report, tables
+    from clever_training.runtime.memory import keep_freed_memory
+
+    if profile not in PROFILES:
+        raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
+    if probe not in {"lbfgs", "sgd"}:
+        raise ConfigError(f"--probe: expected lbfgs or sgd, got {probe!r}")
+    names = chosen(protocols)
+    count = seeds or PROFILES[profile].seeds
+    datasets.disable_progress_bars()
+    keep_freed_memory()
+    extractors, others = (
+        [
+            load_extractor(m, device=device, last_blocks=last_blocks, image_size=image_size)
+            for m in some
+        ]
+        for some in (models, beside or ())
+    )
+    splits = load_splits(data)
+    folders = model_folders([extractor.name for extractor in extractors])
+    for model, extractor, own in zip(models, extractors, folders, strict=True):
+        options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
+        options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
+        options |= {"image-size": image_size}
+        folder = out if len(models) == 1 else out / own
+        options |= {"probe": None if probe == "lbfgs" else probe, "out": folder, "beside": beside}
+        with progress_report(Console(stderr=True)) as report:
+            store = FeatureStore(cache or cache_folder(), report)
+            evaluation = Evaluation(
+                splits,
+                PROFILES[profile],
+                names,
+                range(count),
+                store,
+                command_line("evaluate", model, options, baselines=baselines),
+                "sgd" if probe == "sgd" else "lbfgs",
+            )
+            try:
+                content = evaluation.run(extractor, baselines, others)
+            except KeyboardInterrupt:
+                kept = f"Stopped; the features so far are kept in {store.folder}"
+                typer.echo(f"{kept}: the same command need not compute them again", err=True)
+                raise typer.Exit(130) from None
+        path = write(folder, content)
+        for table in tables(content):
+            output().print(table)
+        say(f"Wrote {path}")
+
+
+def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:
+    """The command that repeats a measurement; None is left out, a list is an option each.
+
+    Example:
+        >>> command_line("evaluate", "clever-resnet18", {"seeds": 3}, baselines=True)
+        'clever-hub evaluate clever-resnet18 --seeds 3'
+    """
+    words = ["clever-hub", verb, model]
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name}", str(one)] if one is not None else []
+    return shlex.join(words if baselines else [*words, "--no-baselines"])
+
+
+def model_folders(names: Sequence[str]) -> list[str]:
+    """Names of models as names of folders or files, each another one.
+
+    Runs of one recipe have one name: without the number the last would overwrite the others.
+
+    Args:
+        names: Of models.
+
+    Returns:
+        As many, in their order.
+
+    Example:
+        >>> model_folders(["random:a", "b", "b"])
+        ['random-a', 'b', 'b-2']
+    """
+    found: list[str] = []
+    for name in names:
+        base = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+        found.append(free_name(base, found))
+    return found

@@ -1,0 +1,129 @@
+"""``clever-hub finetune``. Light: what is heavy is imported when it runs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clever_hub.cli.console import say
+from clever_hub.errors import require
+
+
+def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
+    model: Annotated[
+        str,
+        typer.Argument(help="A model name or folder; to compare also timm:NAME, random:MODEL."),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; one with both; or "
+            "cub-200, flowers-102, food-101, oxford-pets."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the fine-tuned model.")],
+    head: Annotated[
+        str, typer.Option(help="What the head sees: full, invariant or equivariant.")
+    ] = "full",
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Train the head alone, the backbone stays.")
+    ] = False,
+    share: Annotated[
+        float, typer.Option(help="Share of the training photos, 0.01 for semi-supervised 1 %.")
+    ] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Passes through the training photos.")] = 10,
+    batch_size: Annotated[int, typer.Option(help="Photos in a step, per device.")] = 128,
+    lr: Annotated[
+        float | None, typer.Option(help="Of the head. [default: 0.001, with --freeze 0.01]")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of a block relative to the one above. [default: ViT 0.75, else 0.9]"
+        ),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.05,
+    crop_scale: Annotated[float, typer.Option(help="Smallest area of a training crop.")] = 0.35,
+    seed: Annotated[int, typer.Option(help="Of head, order, crops and share.")] = 0,
+    precision: Annotated[
+        str, typer.Option(help="bf16, fp32, or auto: bf16 where it is native.")
+    ] = "auto",
+    workers: Annotated[
+        int, typer.Option(help="Processes that prepare photos; 0: the training process does.")
+    ] = 0,
+) -> None:
+    """Fine-tune a model on labelled photos; the result loads in transformers.
+
+    The learning rate falls from the head to the first block. Ctrl-C keeps the last whole epoch; the
+    same command goes on from there. OUT loads with `AutoModelForImageClassification` (after
+    `import clever_hub.transformers`, or with `trust_remote_code=True`); OUT/finetune.json has the
+    figures of the last epoch.
+
+    Examples:
+    - `clever-hub finetune clever-resnet18 --data photos/ --out tuned`
+    - `clever-hub finetune clever-resnet18 --data photos/ --share 0.01 --out tuned-1`
+    - `clever-hub finetune clever-resnet18 --data oxford-pets --head invariant --freeze --out pets`
+    """
+    options: dict[str, Any] = {"head": head, "freeze": freeze, "share": share, "epochs": epochs}
+    options |= {"batch_size": batch_size, "lr": lr, "layer_decay": layer_decay}
+    options |= {"weight_decay": weight_decay, "crop_scale": crop_scale, "seed": seed}
+    options |= {"precision": precision, "workers": workers}
+    for module in ("datasets", "accelerate", "transformers"):
+        require(module, "train")
+    import datasets
+    import transformers
+
+    from clever_training.evaluation.data import load_splits
+    from clever_training.finetune.run import FILE_NAME, finetune
+    from clever_training.finetune.settings import FinetuneSettings
+    from clever_training.runtime.processes import is_rank_zero
+
+    settings = FinetuneSettings(**options)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    command = command_line(model, data, out, options)
+    try:
+        folder = finetune(model, load_splits(data), out, settings, command=command)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped; the same command goes on from {out}", err=True)
+        raise typer.Exit(130) from None
+    if is_rank_zero():
+        say(summary(folder / FILE_NAME))
+
+
+def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> str:
+    """The command that repeats a run: what was left at its default is left out.
+
+    Example:
+        >>> command_line("m", "d", Path("o"), {"head": "full", "freeze": True, "share": 0.1})
+        'clever-hub finetune m --data d --out o --freeze --share 0.1'
+    """
+    from clever_training.finetune.settings import FinetuneSettings
+
+    words = ["clever-hub", "finetune", model, "--data", data, "--out", str(out)]
+    defaults = FinetuneSettings()
+    for name, value in options.items():
+        if value == getattr(defaults, name):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value)]
+    return shlex.join(words)
+
+
+def summary(path: Path) -> str:
+    """What is printed at the end, from finetune.json."""
+    import json
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    figures = content["figures"]["finetune"]
+    ((condition, parts),) = figures.items()
+    ((part, metrics),) = parts.items()
+    photos = content["data"]["train"]["photos"]
+    return (
+        f"{condition}, head on {part}, {photos} training photos: "
+        f"Top-1 {metrics['top1']['mean']:.2f} %, Top-5 {metrics['top5']['mean']:.2f} % → "
+        f"{path.parent}"
+    )

@@ -1,0 +1,122 @@
+"""The ``pretrain`` command; heavy imports wait until it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clever_training.recipe.schema import Recipe
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    data: Annotated[str, typer.Option(help="Photos: folder, parquet, or Hub data set.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder. [default: ~/.cache/clever-hub/runs/<recipe's name>]"),
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Image column, where a table has several.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Replace a key, such as --set run.epochs=3; repeatable."),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Labelled photos for k-NN while it runs: NEIGHBOURS,QUERIES or one set."),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Also show the metrics in tensorboard, wandb or trackio; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print recipe, sizes, speed, duration, memory; then end."),
+    ] = False,
+) -> None:
+    """Pre-train a backbone with CLeVER, or go on with a run that was stopped.
+
+    RECIPE is a YAML file or the name of a shipped recipe; DATA a folder of images, a parquet file,
+    a folder of parquet files, or a data set on the Hub. Labels are not used.
+
+    Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
+    `clever-plus-simclr-resnet18-tiny`, `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`,
+    `clever-vit-tiny-tiny`, `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its
+    baseline `dino-resnet18-tiny`; of the papers, `clever-dino-imagenet100` and
+    `clever-simsiam-imagenet100`. `--set method=…` trains any with another method, such as
+    `clever-plus-simclr`. `--dry-run` says how long it will take, `clever-hub views` shows what it
+    will see.
+
+    Ctrl-C saves after the step; the same command goes on from there, on a processor bit for bit, on
+    GPUs but for rounding. While it runs,
+    OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
+    On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`; on the
+    cores of one: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub) pretrain …`.
+
+    **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ --out runs/mine`
+    """
+    from clever_hub.errors import require
+
+    require("accelerate", "train")
+    require("datasets", "train")
+    from clever_training.recipe.schema import read_recipe
+    from clever_training.run.pretrain import pretrain
+    from clever_training.runtime.processes import is_rank_zero, shutdown
+
+    settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
+    if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
+        for remark in settings.remarks():
+            typer.echo(f"Note: {remark}", err=True)
+    if dry_run:
+        _estimate(settings, data, image_column)
+        return
+    folder = out or Path.home() / ".cache" / "clever-hub" / "runs" / settings.name
+    try:
+        model = pretrain(
+            settings,
+            data,
+            folder,
+            image_column=image_column,
+            validation=validation,
+            track=track or (),
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped; the same command goes on from {folder}", err=True)
+        raise typer.Exit(130) from None
+    if is_rank_zero():
+        typer.echo(f"Model: {model}")
+    shutdown()
+
+
+def _estimate(recipe: Recipe, data: str, image_column: str | None) -> None:
+    from clever_training.run.dry_run import estimate_run
+    from clever_training.runtime.processes import is_rank_zero, shutdown
+
+    estimate = estimate_run(recipe, data, image_column=image_column)
+    if is_rank_zero():
+        typer.echo(estimate.text())
+    shutdown()
+
+
+def _override(item: str) -> tuple[str, Any]:
+    """``run.epochs=3`` as a dotted key and a value read as YAML."""
+    import yaml
+
+    from clever_hub.errors import ConfigError
+    from clever_training.recipe.yaml_reader import read_yaml
+
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r}: expected KEY=VALUE, such as run.epochs=3")
+    try:
+        return key, read_yaml(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {item!r}: expected a value in YAML, such as 3, caug or [0.2, 1.0], "
+            f"got {value!r}"
+        ) from error

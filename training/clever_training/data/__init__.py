@@ -1,0 +1,1 @@
+"""Where photos come from, and in which order."""

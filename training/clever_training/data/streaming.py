@@ -1,0 +1,331 @@
+"""Photos as a stream: read in order, shard by shard, for data sets that no disk here can hold.
+
+Each pass shuffles the order of the shards and shares them out to the processes; each process
+shuffles its photos inside windows that it reads ahead. All of that is a function of the seed, the
+pass and the process, and a position remembers the shard's place at its window's beginning. So
+nothing is lost or seen twice, also over a resume with the same number of processes: the window is
+read again. What a window does lose is depth: photos of two shards meet only inside one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import Sampler
+
+from clever_hub.errors import DataError, ImageError, TrainingError
+from clever_training.data.photos import Key, find_column, first_line
+from clever_training.recipe.schema import Recipe
+from clever_training.views.decode import EncodedPhoto
+from clever_training.views.sample import sizes_at
+
+T = TypeVar("T")
+_KINDS = {".parquet": "parquet", ".tar": "webdataset"}
+_REMOTE = ("http://", "https://", "hf://", "s3://", "gs://")
+# With fewer shards than this, parquet's row groups are taken as shards.
+_FEW = 8
+
+
+class StreamedRow(int):
+    """A photo's number in its pass, with the photo's file itself.
+
+    Attributes:
+        source: The bytes of the image file, or its path.
+    """
+
+    source: bytes | str
+
+
+class Window(NamedTuple):
+    """Photos of a pass that are shuffled together.
+
+    Attributes:
+        turn: Number of the pass.
+        row: Photos of the pass that this process read before.
+        state: Where the window begins in the shards; None at the beginning of a pass.
+        sources: The image files.
+    """
+
+    turn: int
+    row: int
+    state: dict[str, Any] | None
+    sources: list[bytes | str]
+
+
+class StreamedPhotos:
+    """A data set that is read in order.
+
+    Args:
+        table: A streamed data set.
+        column: Its image column; found by type when None.
+        name: Names it in errors.
+        count: Number of its photos.
+
+    Raises:
+        DataError: When it has no image column.
+    """
+
+    def __init__(
+        self, table: datasets.IterableDataset, column: str | None, name: str, count: int
+    ) -> None:
+        self.name, self.count = name, count
+        self.column = find_column(table.features, column, name)
+        table = table.select_columns(self.column)
+        self.table = table.cast_column(self.column, datasets.Image(decode=False))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def open(self, index: int) -> EncodedPhoto:
+        """One photo that is not decoded yet; ``index`` carries it."""
+        assert isinstance(index, StreamedRow)
+        if not index.source:
+            raise ImageError("empty", "it holds neither the bytes of a file nor a path")
+        return EncodedPhoto(index.source)
+
+    @contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Turn what is wrong with a photo into a ``DataError`` that names it."""
+        try:
+            yield
+        except ImageError as error:
+            raise DataError(
+                f"{self.name}: photo {int(index)} of the stream cannot be read ({error}). "
+                "Remove or mend it; training does not skip photos silently"
+            ) from error
+
+    def windows(
+        self, size: int, seed: int, rank: int, world: int, begin: Window
+    ) -> Iterator[Window]:
+        """This process's photos from a window on, pass after pass without end.
+
+        Args:
+            size: Photos in a window.
+            seed: Of the order of the shards.
+            rank: Number of this process.
+            world: Number of processes.
+            begin: The window to begin with; its ``sources`` do not count.
+
+        Raises:
+            DataError: When there is nothing to read, or reading fails.
+        """
+        table = self.table
+        if table.num_shards % world or table.num_shards < _FEW:
+            table = table.reshard()
+        turn, row, state = begin.turn, begin.row, begin.state
+        while True:
+            share = split_dataset_by_node(table, rank, world)
+            share.set_epoch(1 + seed * 1_000_003 + turn)  # not 0, whose shards are in order
+            if state is not None:
+                share.load_state_dict(state)
+            for sources, after in self._read(share, size):
+                yield Window(turn, row, state, sources)
+                row, state = row + len(sources), after
+            if row == 0:
+                raise DataError(f"{self.name}: holds no photos for process {rank} of {world}")
+            turn, row, state = turn + 1, 0, None
+
+    def _read(
+        self, share: datasets.IterableDataset, size: int
+    ) -> Iterator[tuple[list[bytes | str], dict[str, Any]]]:
+        sources: list[bytes | str] = []
+        try:
+            for entry in share:
+                image = entry[self.column] or {}
+                sources.append(image.get("bytes") or image.get("path") or b"")
+                if len(sources) == size:
+                    yield sources, deepcopy(share.state_dict())
+                    sources = []
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.name}: cannot be read on: {first_line(error)}") from error
+        if sources:
+            yield sources, deepcopy(share.state_dict())
+
+
+class StreamOrder(Sampler[list[Key]]):
+    """Batches of keys from a stream; the counterpart of ``Order``.
+
+    Args:
+        recipe: Seed, batch size, window, views.
+        photos: The stream.
+        start: First step to give, counted from the beginning of the run.
+        positions: What ``position`` of every process said when the state was written; None at the
+            beginning of a run.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Raises:
+        DataError: When there are fewer photos than a batch holds.
+        TrainingError: When the state is of another number of processes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        photos: StreamedPhotos,
+        start: int,
+        positions: Sequence[dict[str, Any]] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.steps_per_epoch = len(photos) // recipe.run.batch_size
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"{len(photos)} photos do not fill a batch of {recipe.run.batch_size}. "
+                "Lower run.batch_size or bring more photos"
+            )
+        if positions is not None and len(positions) != world:
+            raise TrainingError(
+                f"the state was written by {len(positions)} processes, now there are {world}: a "
+                "stream goes on with as many as it had"
+            )
+        self.recipe, self.photos, self.rank, self.world = recipe, photos, rank, world
+        self.start, self.stop = start, start
+        first = {"turn": 0, "row": 0, "state": None, "used": 0}
+        self._positions = {start: first if positions is None else positions[rank]}
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        total = self.recipe.total_steps(self.steps_per_epoch)
+        rows = self._rows(self._positions[self.start])
+        for step in range(self.start, self.stop):
+            sizes = sizes_at(self.recipe.views, step / total)
+            batch = [next(rows) for _ in range(self.recipe.run.batch_size // self.world)]
+            self._positions[step + 1] = batch[-1][2]
+            yield [(turn, row, sizes) for turn, row, _ in batch]
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Where the stream is after a step, as plain JSON.
+
+        Args:
+            step: Steps done; not before that of an earlier call.
+        """
+        for earlier in [key for key in self._positions if key < step]:
+            del self._positions[earlier]
+        return self._positions[step]
+
+    def _rows(self, position: dict[str, Any]) -> Iterator[tuple[int, StreamedRow, dict[str, Any]]]:
+        """Each photo with its pass, its number, and the position behind it."""
+        run = self.recipe.run
+        begin = Window(position["turn"], position["row"], position["state"], [])
+        windows = self.photos.windows(run.stream_window, run.seed, self.rank, self.world, begin)
+        used = position["used"]
+        for turn, first, state, sources in read_ahead(windows):
+            rng = np.random.default_rng((run.seed, turn, first, self.rank))
+            for place, chosen in enumerate(rng.permutation(len(sources)).tolist()):
+                if place < used:
+                    continue
+                # One number for each photo of a pass, whichever process reads it.
+                row = StreamedRow((first + chosen) * self.world + self.rank)
+                row.source = sources[chosen]
+                after = {"turn": turn, "row": first, "state": state, "used": place + 1}
+                yield turn, row, after
+            used = 0
+
+
+def open_stream(source: str, column: str | None = None, count: int | None = None) -> StreamedPhotos:
+    """Open photos as a stream.
+
+    Args:
+        source: A parquet file, a WebDataset shard (``.tar``), a folder of either, an address with
+            ``{000..146}`` for numbered shards, or the id of a data set on the Hub, split ``train``.
+        column: The image column.
+        count: Photos in a pass, where the files do not say: WebDataset shards.
+
+    Returns:
+        The stream; nothing but its head has been read.
+
+    Raises:
+        DataError: When nothing is there, it holds no images, or does not say how many.
+
+    Example:
+        >>> open_stream("https://host/train-{000..146}.tar", count=1281167)  # doctest: +SKIP
+    """
+    files = _files(source)
+    datasets.disable_progress_bars()
+    try:
+        if files:
+            kind = _KINDS[Path(files[0]).suffix]
+            table = datasets.load_dataset(kind, data_files=files, split="train", streaming=True)
+        else:
+            table = datasets.load_dataset(source, split="train", streaming=True)
+        count = count or _count(table, files)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source}: no images could be streamed: {first_line(error)}") from error
+    if not count:
+        raise DataError(
+            f"{source}: does not say how many photos it holds, which the schedule needs. "
+            "Set it: --set run.stream_photos=1281167"
+        )
+    return StreamedPhotos(table, column, source, count)
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Let a thread fetch the next item while the last one is used.
+
+    Args:
+        items: What it fetches from; none of them None.
+
+    Example:
+        >>> list(read_ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="clever-stream") as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+
+def _files(source: str) -> list[str]:
+    """The shards that a source names; none for a Hub id."""
+    path = Path(source)
+    if source.startswith(_REMOTE):
+        if Path(source).suffix not in _KINDS:
+            raise DataError(f"{source}: expected an address that ends in .parquet or .tar")
+        return _expand(source)
+    if path.is_dir():
+        for ending in _KINDS:
+            found = sorted(str(file) for file in path.rglob(f"*{ending}"))
+            if found:
+                return [file for file in found if Path(file).name.startswith("train")] or found
+        raise DataError(
+            f"{source}: expected parquet files or WebDataset shards (.tar) to stream. For a folder "
+            "of images leave run.stream out: they are picked by number"
+        )
+    if path.suffix in _KINDS:
+        files = _expand(source)
+        if missing := [file for file in files if not Path(file).is_file()]:
+            raise DataError(f"{missing[0]}: no such file")
+        return files
+    if path.exists() or source.count("/") > 1 or source.startswith((".", "/")):
+        raise DataError(f"{source}: expected parquet files, .tar shards, or a Hub data set id")
+    return []
+
+
+def _expand(source: str) -> list[str]:
+    """``a-{008..010}.tar`` as its three names."""
+    match = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", source)
+    if match is None:
+        return [source]
+    head, low, high, tail = match.groups()
+    return [f"{head}{number:0{len(low)}}{tail}" for number in range(int(low), int(high) + 1)]
+
+
+def _count(table: datasets.IterableDataset, files: list[str]) -> int | None:
+    if files and not files[0].startswith(_REMOTE) and files[0].endswith(".parquet"):
+        return sum(pq.read_metadata(file).num_rows for file in files)
+    splits = table.info.splits or {}
+    return splits["train"].num_examples if "train" in splits else None

@@ -1,0 +1,1 @@
+"""What is trained: backbone, split, heads and losses, put together."""

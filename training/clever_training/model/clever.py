@@ -1,0 +1,251 @@
+"""CLeVER for any invariance objective: split, two heads, three terms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+
+from clever_training.objectives import Objective, Projections
+from clever_training.objectives.transformation import (
+    TransformationHead,
+    transformation_loss,
+    view_pairs,
+)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How the terms add up; the paper's values by default.
+
+    Attributes:
+        orthogonality: λ.
+        regularization: λ_reg.
+        transformation: Of predicting the relative transformation of views; not in the paper.
+    """
+
+    orthogonality: float = 1.0
+    regularization: float = 0.001
+    transformation: float = 0.0
+
+
+class Branch(nn.Module):
+    """Backbone, split and heads: the student, or its teacher.
+
+    Args:
+        backbone: Maps images to embeddings.
+        invariant: Head of the invariant part, or of the whole embedding.
+        equivariant: Head of the rest; None for a baseline without a split.
+        invariant_dim: Where the embedding is split.
+
+    Attributes:
+        transformation: Predicts the relative transformation of two views from their equivariant
+            parts; of the student alone, where the method has it.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        invariant: nn.Module,
+        equivariant: nn.Module | None,
+        invariant_dim: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.invariant = invariant
+        self.equivariant = equivariant
+        self.invariant_dim = invariant_dim
+        self.transformation: TransformationHead | None = None
+
+    def forward(
+        self, crops: Sequence[Float[Tensor, "_ 3 _ _"]], batch: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Project all views of a batch.
+
+        Args:
+            crops: One tensor (views·batch, 3, size, size) for each image size, views slowest, so
+                that each size takes one pass through the backbone.
+            batch: Number of photos.
+
+        Returns:
+            Projections of the invariant part and, with a split, of the equivariant part, both
+            (views, batch, dim) in float32, and the embeddings (views, batch, d).
+        """
+        embeddings = torch.cat([self.backbone(crop) for crop in crops])
+        if self.equivariant is None:
+            parts = (self.invariant(embeddings), None)
+        else:
+            split = self.invariant_dim
+            parts = (
+                self.invariant(embeddings[:, :split]),
+                self.equivariant(embeddings[:, split:]),
+            )
+        invariant, equivariant, whole = (
+            None if part is None else part.float().unflatten(0, (-1, batch))
+            for part in (*parts, embeddings)
+        )
+        assert invariant is not None
+        assert whole is not None
+        return invariant, equivariant, whole
+
+
+class Clever(nn.Module):
+    """An invariance objective with CLeVER's equivariance terms around it.
+
+    L = L_CL + λ · L_Orth + λ_reg · L_PReg (Song et al., https://arxiv.org/abs/2406.00262,
+    section 3.3), where L_CL is the objective's own term. Without the split it is the plain
+    objective.
+
+    Args:
+        backbone: The backbone to be trained.
+        num_features: d, the length of its embedding.
+        invariant_dim: Length of the invariant part; equal to d for a plain objective.
+        objective: The invariance term.
+        weights: λ, λ_reg, and that of the term beyond the paper.
+        global_count: How many of the views are global; the teacher sees these alone.
+
+    Attributes:
+        start: Where the backbone's weights are from, as ``start_backbone`` says it.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_features: int,
+        invariant_dim: int,
+        objective: Objective,
+        weights: LossWeights | None = None,
+        global_count: int = 2,
+    ) -> None:
+        super().__init__()
+        self.global_count = global_count
+        self.start: dict[str, Any] = {"init": "random"}
+        split = invariant_dim < num_features
+        self.objective = objective
+        self.weights = weights or LossWeights()
+        self.student = Branch(
+            backbone,
+            objective.make_head(invariant_dim),
+            objective.make_head(num_features - invariant_dim) if split else None,
+            invariant_dim,
+        )
+        self.teacher: Branch | None = None
+        if objective.uses_teacher:
+            # It stays in train mode: batch statistics of its own, as in DINO. Its running
+            # statistics come from its own passes and are not averaged with the student's.
+            self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+            for module in self.teacher.modules():
+                if isinstance(module, DropPath):  # only the student drops
+                    module.drop_prob = 0.0
+        if split and self.weights.transformation:
+            self.student.transformation = TransformationHead(num_features - invariant_dim)
+
+    def forward(
+        self,
+        crops: Sequence[Float[Tensor, "_ 3 _ _"]],
+        batch: int,
+        temperature: float = 0.04,
+        parameters: Float[Tensor, "_ _ _"] | None = None,
+    ) -> dict[str, Tensor]:
+        """The loss terms of one batch; also moves the objective's state.
+
+        Args:
+            crops: Normalised views grouped by size, the global ones first: for each size one
+                tensor (views·batch, 3, size, size), views slowest.
+            batch: Number of photos.
+            temperature: τ_t, for objectives with a teacher.
+            parameters: What was done to each view, (batch, views, numbers), as
+                ``ViewParameters.as_array`` says it; for the transformation term alone.
+
+        Returns:
+            Scalars: ``loss``, ``invariance`` and, with a split, ``orthogonality`` and
+            ``regularization`` (unweighted), and the embeddings of the first view, detached, as
+            ``embedding`` (batch, d), to watch for collapse. With the transformation term also
+            ``transformation`` and how well it is predicted.
+        """
+        invariant, equivariant, whole = self._project(crops, batch)
+        # A covariance or a softmax over 65536 prototypes in bfloat16 would be mostly rounding.
+        with torch.autocast(whole.device.type, enabled=False):
+            terms = self._terms(invariant, equivariant, temperature)
+        if self.student.transformation is not None:
+            terms |= self._transformation(terms["loss"], whole, parameters)
+        self.objective.update(invariant, equivariant)
+        return {**terms, "embedding": whole[0].detach()}
+
+    def _terms(
+        self, invariant: Projections, equivariant: Projections | None, temperature: float
+    ) -> dict[str, Tensor]:
+        """Every term, detached, and their weighted sum."""
+        loss = self.objective.invariance(invariant, temperature)
+        terms = {"invariance": loss.detach()}
+        if equivariant is not None and self.student.equivariant is not None:
+            orthogonality = self.objective.orthogonality(equivariant, temperature)
+            regularization = self.objective.regularization(
+                self.student.invariant, self.student.equivariant
+            )
+            loss = (
+                loss
+                + self.weights.orthogonality * orthogonality
+                + self.weights.regularization * regularization
+            )
+            terms |= {
+                "orthogonality": orthogonality.detach(),
+                "regularization": regularization.detach(),
+            }
+        return {**terms, "loss": loss}
+
+    def _transformation(
+        self, loss: Tensor, whole: Tensor, parameters: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The loss with the transformation term, the term, and its indicators."""
+        assert self.student.transformation is not None
+        if parameters is None:
+            raise ValueError("the transformation term needs the views' parameters, got None")
+        pairs = view_pairs(len(whole), self.global_count)
+        predicted = self.student.transformation(whole[..., self.student.invariant_dim :], pairs)
+        with torch.autocast(whole.device.type, enabled=False):
+            term, indicators = transformation_loss(predicted, parameters.to(whole.device), pairs)
+        loss = loss + self.weights.transformation * term
+        return {**indicators, "transformation": term.detach(), "loss": loss}
+
+    def _project(
+        self, crops: Sequence[Tensor], batch: int
+    ) -> tuple[Projections, Projections | None, Tensor]:
+        student_ir, student_ef, whole = self.student(crops, batch)
+        teacher_ir = teacher_ef = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                # Local views of the global ones' size come in the same tensor, behind them.
+                seen = crops[0][: self.global_count * batch]
+                teacher_ir, teacher_ef, _ = self.teacher([seen], batch)
+        invariant = Projections(student_ir, teacher_ir, self.global_count)
+        if student_ef is None:
+            return invariant, None, whole
+        return invariant, Projections(student_ef, teacher_ef, self.global_count), whole
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """θ_t ← m θ_t + (1 − m) θ_s for every parameter; buffers are the teacher's own.
+
+        BatchNorm's running statistics are not averaged: the teacher takes its own, from the
+        views that it sees, with its own weights, as DINO's does.
+
+        Args:
+            momentum: m, in [0, 1].
+        """
+        if self.teacher is None:
+            return
+        students = dict(self.student.named_parameters())
+        for name, teacher in self.teacher.named_parameters():
+            teacher.lerp_(students[name].detach(), 1 - momentum)
+
+    @property
+    def shipped_backbone(self) -> nn.Module:
+        """What is worth keeping: the teacher's backbone where there is one, else the student's."""
+        return (self.teacher or self.student).backbone

@@ -1,0 +1,1 @@
+"""Recipes: a run in YAML, typed and checked."""

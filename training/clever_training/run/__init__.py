@@ -1,0 +1,1 @@
+"""A pre-training run from its first step to its last: loop, state, records."""

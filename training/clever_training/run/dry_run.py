@@ -1,0 +1,219 @@
+"""A run estimate_runn: what it is, how large, and how long it will take on this machine."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from clever_training.data.orders import make_order, open_photos
+from clever_training.data.photos import Photos, Views, batches, make_loader
+from clever_training.data.streaming import StreamedPhotos
+from clever_training.recipe.schema import Recipe
+from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.schedule import settings_at
+from clever_training.runtime.gathering import world_size
+from clever_training.runtime.processes import on_all_ranks
+from clever_training.views.sample import ViewSizes, sizes_at
+
+# The first steps set up memory and kernels; of the others the fastest is what the machine can do
+# when nothing else runs on it.
+_WARM, _TIMED = 1, 2
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run whose views have one size.
+
+    Attributes:
+        sizes: Sides of the views.
+        share: Of the run's steps.
+        step_seconds: One step with a batch at hand.
+        batch_seconds: One batch, loaded and augmented on one core.
+    """
+
+    sizes: ViewSizes
+    share: float
+    step_seconds: float
+    batch_seconds: float
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What ``--dry-run`` says.
+
+    Attributes:
+        recipe: With every default filled in.
+        photos: In a pass.
+        processes: That train together.
+        steps: Of the whole run.
+        parameters: Number of parameters of each part.
+        views: In a batch of this process.
+        stages: Measured speeds, in the order of the run.
+        memory: Peak in bytes: of this process, and of the accelerator where there is one.
+    """
+
+    recipe: Recipe
+    photos: int
+    processes: int
+    steps: int
+    parameters: dict[str, int]
+    views: int
+    stages: list[Stage]
+    memory: dict[str, int]
+
+    @property
+    def hours(self) -> float:
+        """Loading goes on beside the steps where the recipe has workers, else before each."""
+        workers = self.recipe.run.num_workers
+        seconds = 0.0
+        for stage in self.stages:
+            loading, step = stage.batch_seconds, stage.step_seconds
+            each = max(step, loading / workers) if workers else step + loading
+            seconds += stage.share * self.steps * each
+        return seconds / 3600
+
+    def text(self) -> str:
+        """The report, as printed."""
+        content = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False).strip()
+        lines = [content, ""]
+        lines.append(
+            f"data        {self.photos:,} photos, {self.steps:,} steps of "
+            f"{self.recipe.run.batch_size} on {self.processes} process"
+            + ("es" if self.processes > 1 else "")
+        )
+        for name, number in self.parameters.items():
+            lines.append(f"parameters  {number:>12,}  {name}")
+        for stage in self.stages:
+            sizes = f"{stage.sizes.global_size} and {stage.sizes.local_size} px"
+            if not self.recipe.views.local_count:
+                sizes = f"{stage.sizes.global_size} px"
+            lines.append(
+                f"speed       {self.views / stage.batch_seconds:,.0f} views/s loaded and augmented "
+                f"on one core, {self.views / stage.step_seconds:,.0f} views/s trained ({sizes})"
+            )
+        workers = self.recipe.run.num_workers
+        slow = [s for s in self.stages if workers and s.batch_seconds > workers * s.step_seconds]
+        if slow:
+            need = max(s.batch_seconds / s.step_seconds for s in slow)
+            lines.append(
+                f"            loading is the slower part: --set run.num_workers={need:.0f} or more "
+                "where there are cores"
+            )
+        for name, size in self.memory.items():
+            lines.append(f"memory      {size / 2**30:.1f} GiB  {name}")
+        lines.append(f"duration    about {_duration(self.hours)}, if the machine does nothing else")
+        return "\n".join(lines)
+
+
+def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) -> RunEstimate:
+    """Measure a run without starting it: a few steps for each size of views; writes nothing.
+
+    Args:
+        recipe: The run.
+        data: Its photos.
+        image_column: The image column of a table.
+
+    Returns:
+        What to expect.
+
+    Raises:
+        DataError: When the data set is wrong.
+        ConfigError: When the recipe is.
+    """
+    accelerator = make_accelerator(recipe)
+    photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
+    learner = on_all_ranks(lambda: Learner(recipe, accelerator))
+    learner.prepare()
+    order = make_order(recipe, photos, None, 0)
+    total = recipe.total_steps(order.steps_per_epoch)
+    steps = min(total, recipe.run.max_steps or total)
+    stages = [
+        _measure(recipe, photos, learner, sizes, share)
+        for sizes, share in _shares(recipe, steps / total)
+    ]
+    memory = {"of this process at its largest": _resident()}
+    if torch.cuda.is_available():
+        memory["of the accelerator at its largest"] = torch.cuda.max_memory_allocated()
+    views = recipe.views.global_count + recipe.views.local_count
+    return RunEstimate(
+        recipe,
+        len(photos),
+        world_size(),
+        steps,
+        _parameters(learner),
+        views * recipe.run.batch_size // world_size(),
+        stages,
+        memory,
+    )
+
+
+def _shares(recipe: Recipe, stop: float = 1.0) -> list[tuple[ViewSizes, float]]:
+    """The sizes that a run goes through until this much of it, each with its share of that."""
+    steps = (step.after for step in recipe.views.growth)
+    begins = sorted({0.0, *(after for after in steps if after < stop)})
+    ends = [*begins[1:], stop]
+    return [
+        (sizes_at(recipe.views, begin), (end - begin) / stop)
+        for begin, end in zip(begins, ends, strict=True)
+    ]
+
+
+def _measure(
+    recipe: Recipe,
+    photos: Photos | StreamedPhotos,
+    learner: Learner,
+    sizes: ViewSizes,
+    share: float,
+) -> Stage:
+    """Time a few batches and steps at one size."""
+    update = {"global_size": sizes.global_size, "local_size": sizes.local_size, "growth": []}
+    fixed = recipe.model_copy(update={"views": recipe.views.model_copy(update=update)})
+    order = make_order(fixed, photos, None, 0)
+    order.stop = min(order.stop, _WARM + _TIMED)
+    found = batches(make_loader(Views(photos, fixed), order, 0))
+    loading, steps = [], []
+    for step in range(order.stop):
+        begin = time.monotonic()
+        batch = next(found)
+        middle = time.monotonic()
+        learner.step(step, 0.0, batch, settings_at(fixed, step, order.steps_per_epoch))
+        if torch.accelerator.is_available():  # which goes on by itself
+            torch.accelerator.synchronize()
+        loading.append(middle - begin)
+        steps.append(time.monotonic() - middle)
+    warm = min(_WARM, order.stop - 1)
+    return Stage(sizes, share, min(steps[warm:]), min(loading[warm:]))
+
+
+def _parameters(learner: Learner) -> dict[str, int]:
+    """How many numbers each part of the student has; the teacher's are as many again."""
+    counts: dict[str, Any] = {}
+    for name, part in learner.clever.student.named_children():
+        counts[name] = sum(parameter.numel() for parameter in part.parameters())
+    names = {"backbone": "backbone", "invariant": "head of the invariant part"}
+    names |= {"equivariant": "head of the equivariant part"}
+    counts = {names.get(name, f"head: {name}"): number for name, number in counts.items()}
+    if learner.clever.teacher is not None:
+        teacher = learner.clever.teacher.parameters()
+        counts["teacher, a moving average"] = sum(parameter.numel() for parameter in teacher)
+    return counts
+
+
+def _resident() -> int:
+    """Largest resident size so far, in bytes; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 30:
+        return f"{hours * 3600:.0f} seconds"
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,179 @@
+"""One step: from a batch of views to moved weights, on one process or on many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
+from clever_hub.errors import ConfigError, TrainingError
+from clever_training.data.photos import Batch
+from clever_training.model.accumulation import take_in_parts
+from clever_training.model.backbones import count_batches_once
+from clever_training.model.build import build, make_optimizer
+from clever_training.model.clever import Clever
+from clever_training.model.small_maps import speed_up_small_maps
+from clever_training.model.sync_batch_norm import share_batch_norm
+from clever_training.recipe.schema import Recipe
+from clever_training.run.schedule import StepSettings
+from clever_training.runtime.gathering import average, world_size
+from clever_training.runtime.precision import computes_bf16
+
+
+def make_accelerator(
+    recipe: Recipe, trackers: Sequence[str] = (), folder: Path | None = None
+) -> Accelerator:
+    """What places the model on the devices that ``accelerate launch`` has given.
+
+    Args:
+        recipe: Its precision.
+        trackers: Names of accelerate's trackers.
+        folder: Where trackers write.
+
+    Returns:
+        The accelerator; its processes know each other from here on.
+
+    Raises:
+        ConfigError: When the batch cannot be shared out evenly.
+    """
+    precision = "bf16" if _use_bf16(recipe) else "no"
+    # accelerate keeps one precision a process; an earlier run in this one may have had another.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=not torch.cuda.is_available(),
+        log_with=list(trackers) or None,
+        project_dir=folder,
+    )
+    if recipe.run.batch_size % world_size():
+        raise ConfigError(
+            f"run.batch_size: {recipe.run.batch_size} photos cannot be shared evenly by "
+            f"{world_size()} processes; expected a multiple of {world_size()}"
+        )
+    return accelerator
+
+
+class Learner:
+    """Module, optimiser and the step that joins them.
+
+    Args:
+        recipe: What to do.
+        accelerator: From ``make_accelerator``.
+
+    Attributes:
+        clever: What is trained.
+        optimizer: Over the student's parameters.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+        self.recipe, self.accelerator = recipe, accelerator
+        device = accelerator.device
+        torch.manual_seed(recipe.run.seed)
+        clever = build(recipe)
+        if device.type == "cpu":
+            speed_up_small_maps(clever)
+        if recipe.run.channels_last:
+            clever = clever.to(memory_format=torch.channels_last)
+        take_in_parts(clever.student.backbone, recipe.run.accumulation)
+        self.clever: Clever = share_batch_norm(clever, device)
+        if recipe.backbone.gradient_checkpointing:
+            count_batches_once(self.clever.student.backbone)
+        self.optimizer = make_optimizer(recipe, self.clever.student)
+
+    def prepare(self) -> None:
+        """Move everything to its device; after a state has been loaded, before the first step."""
+        self._model, self._prepared = self.accelerator.prepare(self.clever, self.optimizer)
+
+    def step(
+        self, step: int, epoch: float, batch: Batch, settings: StepSettings
+    ) -> dict[str, Tensor]:
+        """One optimiser step.
+
+        Args:
+            step: Its number in the run.
+            epoch: The same in passes through the data.
+            batch: This process's share.
+            settings: What the schedule says.
+
+        Returns:
+            The loss terms, and the embeddings of the first view as ``embedding``.
+
+        Raises:
+            TrainingError: When a term or a gradient is not finite; names it. No weight has moved.
+        """
+        # Whatever is random inside the model (drop path) is a function of step and process alone.
+        seed = self.recipe.run.seed * 1_000_003 + step
+        torch.manual_seed(seed + (self.accelerator.process_index << 40))
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr
+            group["weight_decay"] = settings.weight_decay if group["decayed"] else 0.0
+        crops = [self._normalize(crop) for crop in batch.crops]
+        terms: dict[str, Tensor] = self._model(
+            crops, batch.size, settings.temperature, batch.parameters
+        )
+        reported = self._reported(terms)
+        where = f"step {step} (epoch {epoch:.2f})"
+        _check(reported, where)
+        self.accelerator.backward(terms["loss"])
+        self._limit_gradients(where, settings.freeze_last_layer)
+        self._prepared.step()
+        self._prepared.zero_grad(set_to_none=True)
+        self.clever.update_teacher(settings.teacher_momentum)
+        return {**terms, **reported}
+
+    def _reported(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars, averaged over the processes: all of them see the same, and stop alike."""
+        names = [name for name, value in terms.items() if value.ndim == 0]
+        means = average(torch.stack([terms[name].detach().float() for name in names]))
+        return dict(zip(names, means.cpu(), strict=True))
+
+    def _normalize(self, crops: Tensor) -> Tensor:
+        """uint8 (n, size, size, 3) to normalised (n, 3, size, size) on the device."""
+        device = self.accelerator.device
+        mean = torch.tensor(IMAGENET_MEAN, device=device) * 255
+        std = torch.tensor(IMAGENET_STD, device=device) * 255
+        pixels = ((crops.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+        if self.recipe.run.channels_last:
+            return pixels  # a permuted NHWC tensor is channels_last as it is
+        return pixels.contiguous()
+
+    def _limit_gradients(self, where: str, freeze_last_layer: bool) -> None:
+        """Gradient norms at most ``clip_grad``, one by one; DINO's last layers still at first."""
+        clip = self.recipe.optimizer.clip_grad
+        named = []
+        for name, parameter in self.clever.student.named_parameters():
+            if freeze_last_layer and ".last_layer." in name:
+                parameter.grad = None
+            if parameter.grad is not None:
+                named.append((name, parameter.grad))
+        norms = torch.stack([norm.float() for norm in torch._foreach_norm([g for _, g in named])])
+        # A finite loss may have gradients that are not; they would spoil the next state unseen.
+        if not bool(torch.isfinite(norms).all()):
+            name = named[int((~torch.isfinite(norms)).nonzero()[0])][0]
+            _check({f"the gradient of {name}": norms[~torch.isfinite(norms)][0]}, where)
+        if clip:
+            factors = (clip / (norms + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([g for _, g in named], list(factors.unbind()))
+
+
+def _check(values: dict[str, Tensor], where: str) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"{name} is {value.item()} at {where}. Begin anew with another --out and a lower "
+                "optimizer.lr, or run.precision fp32; --set backbone.init=RUN/model goes on from "
+                "the weights that were saved last"
+            )
+
+
+def _use_bf16(recipe: Recipe) -> bool:
+    if recipe.run.precision != "auto":
+        return recipe.run.precision == "bf16"
+    return computes_bf16()

@@ -1,0 +1,124 @@
+"""k-NN while a run goes on: what the embedding is worth so far, on photos it is not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from clever_hub.config import PreprocessingConfig
+from clever_hub.errors import ConfigError
+from clever_hub.images.preparing import Preprocessor
+from clever_training.evaluation.data import Photos, Splits, load_photos, load_splits
+from clever_training.evaluation.knn import K, knn_predict, top1
+from clever_training.model.backbones import invariant_length
+from clever_training.recipe.schema import Recipe
+from clever_training.runtime.gathering import world_size
+from clever_training.runtime.processes import gathered, rank
+
+if TYPE_CHECKING:
+    from clever_training.run.learner import Learner
+
+_BATCH = 128
+
+
+class OnlineKnn:
+    """Classifies upright photos by their nearest neighbours, every some epochs.
+
+    It is the k-NN of ``clever-hub evaluate`` (k 20, cosine, temperature 0.07), on the weights that
+    would be shipped, in evaluation mode. Each process embeds its share.
+
+    Args:
+        source: Labelled photos: ``NEIGHBOURS,QUERIES``, as ``evaluate`` takes them; or one set,
+            whose one half is then classified by the other.
+        recipe: How often, how many, at which size.
+
+    Raises:
+        DataError: When they cannot be read or have no labels.
+        ConfigError: When there are too few of them.
+    """
+
+    def __init__(self, source: str, recipe: Recipe) -> None:
+        self.every = recipe.run.knn_every_epochs
+        if "," in source:
+            splits = load_splits(source)
+        else:
+            photos = load_photos(source, "validation")
+            half = photos.stratified(len(photos) // 2, seed=0)
+            others = np.setdiff1d(np.arange(len(photos)), half.indices)
+            splits = Splits(half, photos.subset(others))
+        most = recipe.run.knn_photos
+        self.neighbours, self.queries = (part.stratified(most, seed=0) for part in splits)
+        if len(self.neighbours) < K:
+            raise ConfigError(
+                f"--validation: {source} leaves {len(self.neighbours)} photos as neighbours; "
+                f"k-NN needs at least {K}"
+            )
+        size = recipe.image_size
+        self._prepare = Preprocessor(PreprocessingConfig(resize_size=size, crop_size=size))
+
+    def due(self, done: int, per_epoch: int, stop: int) -> bool:
+        """Whether to measure after a step: every some epochs, and at the end.
+
+        Args:
+            done: Steps done.
+            per_epoch: Steps in a pass through the data.
+            stop: Steps in all.
+        """
+        return done == stop or (self.every > 0 and done % (self.every * per_epoch) == 0)
+
+    def measure(self, learner: Learner) -> dict[str, float]:
+        """Top-1 accuracy in per cent, of the whole embedding and of both parts.
+
+        Args:
+            learner: Has the weights; they, their running statistics and all generators stay as
+                they are.
+
+        Returns:
+            ``knn``, ``knn_invariant`` and ``knn_equivariant``; the same in every process.
+        """
+        backbone = learner.clever.shipped_backbone
+        was_training = backbone.training
+        backbone.eval()
+        try:
+            device = learner.accelerator.device
+            bank, queries = (
+                self._embed(backbone, photos, device) for photos in (self.neighbours, self.queries)
+            )
+        finally:
+            backbone.train(was_training)
+        split = invariant_length(bank.shape[1], learner.recipe.method.split_ratio)
+        parts = {"knn": slice(None), "knn_invariant": slice(split)}
+        parts["knn_equivariant"] = slice(split, None)
+        return {
+            name: self._accuracy(bank[:, part], queries[:, part]) for name, part in parts.items()
+        }
+
+    def _accuracy(self, bank: NDArray[np.float32], queries: NDArray[np.float32]) -> float:
+        predicted = knn_predict(bank, self.neighbours.labels, queries)
+        return round(top1(predicted, self.queries.labels), 3)
+
+    @torch.no_grad()
+    def _embed(
+        self, backbone: nn.Module, photos: Photos, device: torch.device
+    ) -> NDArray[np.float32]:
+        """Embeddings (photos, d) of all photos, each process taking every n-th."""
+        share = range(rank(), len(photos), world_size())
+        parts = [backbone(batch.to(device)).float().cpu() for batch in self._batches(photos, share)]
+        shares = gathered(torch.cat(parts).numpy())
+        whole = np.empty((len(photos), shares[0].shape[1]), dtype=np.float32)
+        for number, features in enumerate(shares):
+            whole[number :: world_size()] = features
+        return whole
+
+    def _batches(self, photos: Photos, share: range) -> Iterator[torch.Tensor]:
+        with ThreadPoolExecutor(2, thread_name_prefix="clever-knn") as pool:
+            for start in range(0, len(share), _BATCH):
+                chosen = share[start : start + _BATCH]
+                ready = list(pool.map(lambda place: self._prepare(photos[place]), chosen))
+                yield torch.from_numpy(np.stack(ready))

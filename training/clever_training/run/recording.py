@@ -1,0 +1,128 @@
+"""What a run tells while it goes: metrics.jsonl, a progress bar, and accelerate's trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from clever_hub.errors import ConfigError
+from clever_training.evaluation.collapse import effective_rank, feature_std
+from clever_training.model.backbones import invariant_length
+from clever_training.recipe.schema import Recipe
+from clever_training.run.progress import TrainingProgress
+from clever_training.run.run_folder import RunFolder
+from clever_training.runtime.gathering import gather_photos
+from clever_training.runtime.processes import is_rank_zero
+
+TRACKERS = ("tensorboard", "wandb", "trackio")
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are unknown or not installed, before anything is loaded.
+
+    Args:
+        names: Some of ``TRACKERS``.
+
+    Raises:
+        ConfigError: Names the tracker and the package to install.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise ConfigError(f"--track {name}: expected one of {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"--track {name}: the package {name} is not installed: pip install {name}"
+            )
+
+
+class Recorder:
+    """Writes down what the steps of a run give; only the first process writes.
+
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        accelerator: Has the trackers.
+        progress: The bar.
+        start: Steps done before.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        progress: TrainingProgress,
+        start: int,
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.accelerator, self.progress = accelerator, progress
+        if accelerator.log_with:
+            accelerator.init_trackers(
+                "clever-hub",
+                init_kwargs={
+                    # What a killed run wrote after its last state gives way to what is done again.
+                    "tensorboard": {"purge_step": start + 1},
+                    "wandb": {"name": recipe.name, "dir": str(folder.path)},
+                    "trackio": {"name": recipe.name},
+                },
+            )
+
+    def due(self, done: int, stop: int) -> bool:
+        """Whether the step that is done now gets a line."""
+        return done % self.recipe.run.log_steps == 0 or done == stop
+
+    def step(self, values: dict[str, Any], terms: dict[str, Tensor]) -> None:
+        """Write a line for a step; every process must call it.
+
+        Args:
+            values: Step, epoch, seconds, what the schedule said.
+            terms: What the step gave.
+        """
+        embedding = gather_photos(terms["embedding"].float().unsqueeze(0))[0]
+        if not is_rank_zero():
+            return
+        scalars = {name: value.item() for name, value in terms.items() if value.ndim == 0}
+        content = {
+            **{key: values[key] for key in ("step", "epoch", "seconds")},
+            **scalars,
+            **self._collapse(embedding),
+            **values,
+            "photos_per_second": self.progress.photos_per_second,
+            "waiting": self.progress.waiting,
+        }
+        self._write(content)
+        self.progress.line(content)
+
+    def measured(self, values: dict[str, Any], figures: dict[str, float]) -> None:
+        """Write a line of on-line measurements.
+
+        Args:
+            values: Step, epoch, seconds.
+            figures: By name.
+        """
+        if is_rank_zero():
+            self._write({**values, **figures})
+            self.progress.show(figures)
+
+    def close(self) -> None:
+        """Let the trackers finish."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def _collapse(self, embedding: Tensor) -> dict[str, float]:
+        """Rank and spread of both parts, over the whole batch."""
+        split = invariant_length(embedding.shape[1], self.recipe.method.split_ratio)
+        parts = {"invariant": embedding[:, :split], "equivariant": embedding[:, split:]}
+        return {
+            **{f"rank_{name}": effective_rank(part) for name, part in parts.items()},
+            **{f"std_{name}": feature_std(part) for name, part in parts.items()},
+        }
+
+    def _write(self, content: dict[str, Any]) -> None:
+        self.folder.log(content)
+        numbers = {key: value for key, value in content.items() if key != "step"}
+        self.accelerator.log(numbers, step=content["step"])

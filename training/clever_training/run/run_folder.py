@@ -1,0 +1,170 @@
+"""A run's folder: its recipe, metrics, state and model; used by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from clever_hub.errors import TrainingError
+from clever_hub.files import write_json, write_text
+from clever_training.recipe.schema import Recipe
+from clever_training.run.checkpoint import STATE_NAME
+
+# What may change between two starts of one run without making it another run.
+_FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
+
+
+class RunFolder:
+    """Paths and small files of a run.
+
+    Args:
+        path: The folder; made when missing.
+
+    Raises:
+        TrainingError: When there can be no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / STATE_NAME
+        self.model = path / "model"
+        self.metrics = path / "metrics.jsonl"
+        self.recipe = path / "recipe.json"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: expected a run folder, or a place where one can be made ({error}). "
+                "Give another --out"
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; the system lets go of it when the process dies, however it dies.
+
+        Raises:
+            TrainingError: When another process holds it, or nothing can be written there.
+        """
+        with _writing(self.path / ".lock"):
+            lock = (self.path / ".lock").open("w")
+        with lock as file:
+            _forget_in_children(file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.path}: another process trains in this run folder. "
+                    "Stop it, or give another --out"
+                ) from error
+            for path in (self.path, self.model):
+                for stale in path.glob(".*.tmp*"):
+                    stale.unlink()  # what a killed process was writing
+            yield
+
+    def claim(self, recipe: Recipe, data: str, photos: int) -> None:
+        """Write the resolved recipe, or check that the folder is of this very run.
+
+        Args:
+            recipe: The recipe.
+            data: Where the photos come from.
+            photos: How many there are.
+
+        Raises:
+            TrainingError: When the folder holds a run of another recipe or data set (names the
+                keys that differ), a state whose recipe is missing, or cannot be written to.
+        """
+        wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
+        if self.state.exists():
+            if not self.recipe.exists():
+                raise TrainingError(
+                    f"{self.state}: a state without the {self.recipe.name} that it belongs to. "
+                    "Bring that back, or move the state away, or give another --out"
+                )
+            found = json.loads(self.recipe.read_text(encoding="utf-8"))
+            # Keys that the recipe did not have when the run was begun have their defaults.
+            found["recipe"] = Recipe.parse(found["recipe"], str(self.recipe)).model_dump(
+                mode="json"
+            )
+            differing = sorted(_differences(_fixed(found), _fixed(wanted)))
+            if differing:
+                raise TrainingError(
+                    f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
+                    "Give another --out, or the settings it was begun with"
+                )
+        with _writing(self.recipe):
+            write_json(self.recipe, wanted)
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines that a run wrote after its last saved state.
+
+        Args:
+            step: Steps that the state has behind it.
+        """
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A line that was cut off by a kill has no line end, and belongs to what is done again.
+        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        with _writing(self.metrics):
+            write_text(self.metrics, "".join(kept))
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl.
+
+        Raises:
+            TrainingError: When the disk is full; the last state is whole.
+        """
+        with _writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say what a full disk or a missing right means for the run."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({error.strerror or error}). The last state, if there is "
+            "one, is whole; make room and run the same command again"
+        ) from error
+
+
+def _forget_in_children(file: IO[str]) -> None:
+    """Close a lock's file in forked processes.
+
+    A loader outlives a killed run for some seconds, and would hold the lock with it.
+    """
+    reference = weakref.ref(file)
+
+    def forget() -> None:
+        if (held := reference()) is not None:
+            held.close()
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def _fixed(content: dict[str, Any]) -> dict[str, Any]:
+    """The flat settings that make a run what it is; where its data lies is not among them."""
+    flat = dict(_flatten(content["recipe"]))
+    for key in _FREE:
+        flat.pop(f"run.{key}", None)
+    return {**flat, "photos": content["photos"]}
+
+
+def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> set[str]:
+    return {key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)}

@@ -1,0 +1,75 @@
+"""What changes from step to step: learning rate, weight decay, teacher momentum, temperature."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from clever_training.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The settings of one step.
+
+    Attributes:
+        lr: Learning rate.
+        weight_decay: Of matrices; biases and norms have none.
+        teacher_momentum: m of the teacher's update after the step.
+        temperature: τ_t.
+        freeze_last_layer: Whether the DINO heads' last layers keep still.
+    """
+
+    lr: float
+    weight_decay: float
+    teacher_momentum: float
+    temperature: float
+    freeze_last_layer: bool
+
+
+def settings_at(recipe: Recipe, step: int, steps_per_epoch: int) -> StepSettings:
+    """The settings of a step: a pure function, as published for DINO.
+
+    Linear warm-up of the learning rate from 0, then a cosine; cosines for weight decay and
+    momentum; linear warm-up of the temperature, by epoch.
+
+    Args:
+        recipe: The run.
+        step: Counted from 0.
+        steps_per_epoch: Steps in a pass through the data.
+
+    Returns:
+        The settings.
+
+    Example:
+        >>> recipe = Recipe.parse({"name": "mine", "optimizer": {"lr": 0.1, "warmup_epochs": 1}})
+        >>> settings_at(recipe, 50, 100).lr
+        0.05
+    """
+    optimizer, method = recipe.optimizer, recipe.method
+    total = recipe.total_steps(steps_per_epoch)
+    base = optimizer.lr * recipe.run.batch_size / 256
+    warmup = optimizer.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        lr = base * step / warmup
+    else:
+        lr = _cosine(base, optimizer.final_lr, (step - warmup) / max(1.0, total - warmup))
+    end = optimizer.weight_decay_end
+    epoch = step // steps_per_epoch
+    heat = method.warmup_teacher_temperature_epochs
+    # As np.linspace over the warm-up's epochs: its last epoch has the final temperature already.
+    share = min(1.0, epoch / max(1.0, heat - 1)) if heat > 1 else 1.0
+    return StepSettings(
+        lr=lr,
+        weight_decay=_cosine(
+            optimizer.weight_decay, optimizer.weight_decay if end is None else end, step / total
+        ),
+        teacher_momentum=_cosine(method.teacher_momentum, 1.0, step / total),
+        temperature=method.warmup_teacher_temperature
+        + share * (method.teacher_temperature - method.warmup_teacher_temperature),
+        freeze_last_layer=epoch < method.freeze_last_layer_epochs,
+    )
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2

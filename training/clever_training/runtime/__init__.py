@@ -1,0 +1,1 @@
+"""Processes, precision and memory of the machine that trains."""

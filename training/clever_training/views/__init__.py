@@ -1,0 +1,1 @@
+"""Augmented views of a photo, and what was done to make each."""
