@@ -11,8 +11,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from clever_hub.lazy import attach
 
 if TYPE_CHECKING:
     from clever_hub import errors
@@ -45,23 +46,10 @@ _HOMES = {
     "ModelInfo": "clever_hub.hub.shipped",
     "PreprocessingConfig": "clever_hub.config",
     "Preprocessor": "clever_hub.images.preparing",
+    "errors": "clever_hub.errors",
     "from_pretrained": "clever_hub.pretrained",
     "list_models": "clever_hub.hub.listing",
     "load_image": "clever_hub.images.opening",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name at its first use (PEP 562)."""
-    if name == "errors":
-        return importlib.import_module("clever_hub.errors")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'clever_hub' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names, also those that are not imported yet."""
-    return sorted(__all__)
+__getattr__, __dir__ = attach(globals(), _HOMES)
