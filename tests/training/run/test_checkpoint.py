@@ -22,7 +22,7 @@ import os, signal, sys
 from pathlib import Path
 from torch import nn
 from torch.optim import SGD
-from clever_training import checkpoint
+from clever_training.run import checkpoint
 import clever_hub.files
 
 def die(path):
