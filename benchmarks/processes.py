@@ -25,7 +25,7 @@ import torch.distributed as dist
 from results import machine, write_section
 
 from clever_training import learner
-from clever_training.data.photos import Batch
+from clever_training.data.loader import Batch
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
 from clever_training.run.schedule import StepSettings

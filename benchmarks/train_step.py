@@ -27,7 +27,7 @@ from results import machine, write_section
 from torch import Tensor
 
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
-from clever_training.data.photos import Batch
+from clever_training.data.loader import Batch
 from clever_training.model.build import build
 from clever_training.objectives.dino import Dino
 from clever_training.recipe.schema import Recipe

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.data.photos import Order, Views, batches, load_photos, make_loader
+from clever_training.data.loader import Views, batches, make_loader
+from clever_training.data.orders import Order
+from clever_training.data.photos import load_photos
 from clever_training.recipe.schema import Recipe
 
 

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from clever_hub.errors import DataError, TrainingError
-from clever_training.data.photos import Views, batches, make_loader
-from clever_training.data.streaming import StreamedPhotos, StreamOrder, open_stream
+from clever_training.data.loader import Views, batches, make_loader
+from clever_training.data.orders import StreamOrder
+from clever_training.data.streaming import open_stream
 from clever_training.recipe.schema import Recipe
 from clever_training.run.pretrain import pretrain
 
@@ -58,14 +59,6 @@ def _sources(order: StreamOrder) -> list[tuple[int, bytes | str]]:
     return [(key[0], key[1].source) for batch in order for key in batch]  # type: ignore[attr-defined]
 
 
-def _order(
-    recipe: Recipe, photos: StreamedPhotos, start: int, stop: int, **more: Any
-) -> StreamOrder:
-    order = StreamOrder(recipe, photos, start, **more)
-    order.stop = stop
-    return order
-
-
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
 def test_processes_see_every_photo_of_a_pass_once(
     world: int, parquet: Path, tiny_recipe: Make
@@ -76,7 +69,7 @@ def test_processes_see_every_photo_of_a_pass_once(
     seen = [
         source
         for rank in range(world)
-        for turn, source in _sources(_order(recipe, photos, 0, 48, rank=rank, world=world))
+        for turn, source in _sources(StreamOrder(recipe, photos, 0, 48, rank=rank, world=world))
         if turn == 0
     ]
     assert len(seen) == len(set(seen)) == len(photos) == 48
@@ -84,11 +77,11 @@ def test_processes_see_every_photo_of_a_pass_once(
 
 def test_passes_and_seeds_differ_in_order(parquet: Path, tiny_recipe: Make) -> None:
     photos = open_stream(str(parquet))
-    order = _sources(_order(tiny_recipe(), photos, 0, 12))
+    order = _sources(StreamOrder(tiny_recipe(), photos, 0, 12))
     assert [turn for turn, _ in order] == [0] * 48 + [1] * 48
     assert {s for t, s in order if t == 0} == {s for t, s in order if t == 1}
     assert [s for t, s in order if t == 0] != [s for t, s in order if t == 1]
-    assert _sources(_order(tiny_recipe(run__seed=1), photos, 0, 12)) != order
+    assert _sources(StreamOrder(tiny_recipe(run__seed=1), photos, 0, 12)) != order
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])
@@ -99,14 +92,14 @@ def test_a_stream_goes_on_at_its_position(
     recipe = tiny_recipe(run__stream_window=6)
     photos = open_stream(str(parquet if kind == "parquet" else shards), None, 48)
     share: dict[str, Any] = {"rank": world - 1, "world": world}
-    whole = _order(recipe, photos, 0, 15, **share)
+    whole = StreamOrder(recipe, photos, 0, 15, **share)
     batches, positions = [], {}
     for step, batch in enumerate(whole, start=1):
         batches.append(batch)
         # Through JSON, which is what the state keeps it in.
         positions[step] = json.loads(json.dumps(whole.position(step)))
     for step in (1, 7, 12):
-        again = _order(recipe, photos, step, 15, positions=[positions[step]] * world, **share)
+        again = StreamOrder(recipe, photos, step, 15, positions=[positions[step]] * world, **share)
         assert (
             _sources(again)
             == [
@@ -132,7 +125,7 @@ def test_a_streamed_run_resumes_bit_for_bit(
 def test_workers_are_handed_the_photos(parquet: Path, tiny_recipe: Make) -> None:
     recipe, photos = tiny_recipe(), open_stream(str(parquet))
     loaded = [
-        list(make_loader(Views(photos, recipe), _order(recipe, photos, 0, 2), workers))
+        list(make_loader(Views(photos, recipe), StreamOrder(recipe, photos, 0, 2), workers))
         for workers in (0, 1)
     ]
     for here, there in zip(*loaded, strict=True):
@@ -144,7 +137,7 @@ def test_a_state_of_another_number_of_processes_is_refused(
 ) -> None:
     photos = open_stream(str(parquet))
     with pytest.raises(TrainingError, match="written by 2 processes, now there are 1"):
-        StreamOrder(tiny_recipe(), photos, 3, [{}, {}])
+        StreamOrder(tiny_recipe(), photos, 3, 4, [{}, {}])
 
 
 def test_what_cannot_be_streamed_is_named(
@@ -159,13 +152,13 @@ def test_what_cannot_be_streamed_is_named(
     with pytest.raises(DataError, match=r"ends in \.parquet or \.tar"):
         open_stream("https://host/photos.zip")
     with pytest.raises(DataError, match="48 photos do not fill a batch of 64"):
-        StreamOrder(tiny_recipe(run__batch_size=64), open_stream(str(parquet)), 0)
+        StreamOrder(tiny_recipe(run__batch_size=64), open_stream(str(parquet)), 0, 1)
     bad = tmp_path / "bad.parquet"
     features = datasets.Features({"image": datasets.Image(decode=False)})
     rows = [{"bytes": b"no image", "path": None}] * 8
     datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(bad)
     photos = open_stream(str(bad))
-    loader = make_loader(Views(photos, tiny_recipe()), _order(tiny_recipe(), photos, 0, 1), 0)
+    loader = make_loader(Views(photos, tiny_recipe()), StreamOrder(tiny_recipe(), photos, 0, 1), 0)
     with pytest.raises(DataError, match=r"bad\.parquet: photo \d of the stream cannot be read"):
         next(batches(loader))
 

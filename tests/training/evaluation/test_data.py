@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.evaluation.data import Splits, load_photos, load_splits, stratified_positions
+from clever_training.data.labelled import load_labelled, stratified_positions
+from clever_training.evaluation.data import Splits, load_splits
 
 
 def test_a_folder_with_both_splits_and_two_files_are_the_same_data(
@@ -43,7 +44,7 @@ def test_a_class_may_be_called_train(tmp_path: Path, splits: Splits) -> None:
     for name in ("train", "car", "test"):
         (tmp_path / name).mkdir()
         splits.train[0].save(tmp_path / name / "test-1.png")
-    loaded = load_photos(str(tmp_path), "train")
+    loaded = load_labelled(str(tmp_path), "train")
     assert loaded.classes == ("car", "test", "train")
     assert len(loaded) == 3
 
@@ -51,14 +52,14 @@ def test_a_class_may_be_called_train(tmp_path: Path, splits: Splits) -> None:
 def test_a_named_column_that_holds_no_images_is_refused(photo_folder: Path) -> None:
     name = f"{photo_folder / 'train.parquet'}?image=label"
     with pytest.raises(DataError, match="expected images in the column 'label', got ClassLabel"):
-        load_photos(name, "train")
+        load_labelled(name, "train")
 
 
 def test_the_fingerprint_follows_the_content_not_the_name(
     photo_folder: Path, tmp_path: Path, splits: Splits
 ) -> None:
     shutil.copy(photo_folder / "train.parquet", tmp_path / "moved.parquet")
-    assert load_photos(str(tmp_path / "moved.parquet"), "train").fingerprint == (
+    assert load_labelled(str(tmp_path / "moved.parquet"), "train").fingerprint == (
         splits.train.fingerprint
     )
     assert splits.train.fingerprint != splits.validation.fingerprint
@@ -105,13 +106,13 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "notes.txt").write_text("no photo")
     with pytest.raises(DataError, match=r"train: expected parquet files or images"):
-        load_photos(str(tmp_path / "train"), "train")
+        load_labelled(str(tmp_path / "train"), "train")
 
 
 def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="one sub-folder per class"):
-        load_photos(str(tmp_path), "train")
+        load_labelled(str(tmp_path), "train")
 
 
 def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
@@ -127,10 +128,10 @@ def test_an_unreadable_row_is_named(tmp_path: Path) -> None:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "broken.parquet")
     with pytest.raises(DataError, match=r"broken\.parquet, row 0"):
-        load_photos(str(tmp_path / "broken.parquet"), "train")[0]
+        load_labelled(str(tmp_path / "broken.parquet"), "train")[0]
 
 
 def test_data_without_labels_or_images_names_its_columns(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"words": ["a"]}).to_parquet(tmp_path / "text.parquet")
     with pytest.raises(DataError, match=r"column of images, got columns \['words'\]"):
-        load_photos(str(tmp_path / "text.parquet"), "train")
+        load_labelled(str(tmp_path / "text.parquet"), "train")

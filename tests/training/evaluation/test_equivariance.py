@@ -14,9 +14,11 @@ from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import PreprocessingConfig
+from clever_training.data.labelled import LabelledPhotos
+from clever_training.data.photos import Photos
 from clever_training.evaluation import equivariance, linear, rotation_map, strengths
 from clever_training.evaluation.context import Context, Profile
-from clever_training.evaluation.data import Photos, Splits
+from clever_training.evaluation.data import Splits
 from clever_training.evaluation.equivariance import degrees_off, run_equivariance
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
@@ -62,7 +64,7 @@ class Toy:
         return found.astype(np.float32)
 
 
-class Ramps(Photos):
+class Ramps(LabelledPhotos):
     """Photos of ramps that rise to the right, some steeper than others."""
 
     def __getitem__(self, position: int) -> Image.Image:
@@ -74,7 +76,7 @@ class Ramps(Photos):
 
 def ramps(first: int, count: int) -> Ramps:
     rows = np.arange(first, first + count)
-    return Ramps("ramps", rows, "image", rows % 2, ("even", "odd"), "ramps", rows)
+    return Ramps(Photos("ramps", rows, "image"), rows % 2, ("even", "odd"), "ramps", rows)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
+from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation import features as features_module
-from clever_training.evaluation.data import Photos, Splits
+from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
 from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation, Rotate
@@ -121,7 +122,7 @@ def test_a_photo_is_decoded_once_for_all_perturbations_as_far_as_memory_goes(
     decoded: list[int] = []
     plain = type(splits.validation).__getitem__
 
-    def counting(self: Photos, position: int) -> Image.Image:
+    def counting(self: LabelledPhotos, position: int) -> Image.Image:
         decoded.append(position)
         return plain(self, position)
 

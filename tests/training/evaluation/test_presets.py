@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from clever_hub.errors import DataError
-from clever_training.evaluation.data import Splits, load_photos, load_splits
-from clever_training.evaluation.presets import PRESETS, expand, take_apart
+from clever_training.data.labelled import load_labelled, take_apart
+from clever_training.evaluation.data import Splits, load_splits
+from clever_training.evaluation.presets import PRESETS, expand
 
 NAMES = datasets.ClassLabel(names=["astronaut", "chelsea", "coffee", "rocket"])
 SPECIES = datasets.ClassLabel(names=["thing", "animal"])
@@ -61,7 +62,7 @@ def test_each_layout_gives_the_same_photos_and_labels(
     layout: str, splits: Splits, tmp_path: Path
 ) -> None:
     rows(splits, **LAYOUTS[layout]).to_parquet(tmp_path / "a.parquet")  # type: ignore[arg-type]
-    loaded = load_photos(str(tmp_path / "a.parquet"), "train")
+    loaded = load_labelled(str(tmp_path / "a.parquet"), "train")
     assert loaded.classes == splits.validation.classes
     assert loaded.labels.tolist() == splits.validation.labels.tolist()
     np.testing.assert_array_equal(np.asarray(loaded[5]), np.asarray(splits.validation[5]))
@@ -123,7 +124,7 @@ def test_columns_can_be_named(splits: Splits, tmp_path: Path) -> None:
 def test_a_wrong_column_is_named(splits: Splits, tmp_path: Path, query: str, message: str) -> None:
     rows(splits, "photo", species=(SPECIES, lambda _: 0)).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=message):
-        load_photos(f"{tmp_path / 'a.parquet'}{query}", "train")
+        load_labelled(f"{tmp_path / 'a.parquet'}{query}", "train")
 
 
 def test_a_file_with_a_question_mark_is_a_file(tmp_path: Path) -> None:

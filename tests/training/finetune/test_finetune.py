@@ -23,7 +23,8 @@ from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, TrainingError
-from clever_training.evaluation.data import Photos, Splits, load_splits
+from clever_training.data.labelled import LabelledPhotos
+from clever_training.evaluation.data import Splits, load_splits
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.run import build_network, finetune
 from clever_training.finetune.settings import FinetuneSettings
@@ -65,7 +66,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return CleverModel(config).save_pretrained(tmp_path_factory.mktemp("tiny"))
 
 
-class Unreadable(Photos):
+class Unreadable(LabelledPhotos):
     """Photos of which the eighth cannot be read."""
 
     def __getitem__(self, position: int) -> Image.Image:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from clever_hub.errors import ConfigError
-from clever_training.data.photos import Order, Views, load_photos, make_loader
+from clever_training.data.loader import Views, make_loader
+from clever_training.data.orders import Order
+from clever_training.data.photos import load_photos
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
 from clever_training.run.schedule import settings_at

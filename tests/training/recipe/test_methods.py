@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
-from clever_training.data.photos import Batch, Order, Views, load_photos, make_loader
+from clever_training.data.loader import Batch, Views, make_loader
+from clever_training.data.orders import Order
+from clever_training.data.photos import load_photos
 from clever_training.evaluation.collapse import effective_rank, feature_std
 from clever_training.model.build import build, make_optimizer
 from clever_training.recipe.methods import method_names

@@ -52,20 +52,3 @@ def training_split(folder: Path) -> Path:
     if len(names) == len(entries) > 1 and set(names) <= set(_SPLITS):
         return next((names[name] for name in _TRAINING if name in names), folder)
     return folder
-
-
-def may_hold_images(kind: Any) -> bool:
-    """Whether a column of this type can be read as images.
-
-    Args:
-        kind: A feature of ``datasets``.
-
-    Returns:
-        True for images, encoded files, paths, and a struct of the last two, as parquet files have.
-    """
-    if isinstance(kind, datasets.Image):
-        return True
-    if isinstance(kind, dict):
-        return set(kind) == {"bytes", "path"}
-    kinds = ("binary", "large_binary", "string", "large_string")
-    return isinstance(kind, datasets.Value) and kind.dtype in kinds

@@ -1,59 +1,199 @@
-"""Where a run's photos come from, and in which order: by number, or as a stream."""
+"""Which photos come in which step: by number, or from a stream."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clever_training.data.photos import Order, Photos, load_photos
-from clever_training.data.streaming import StreamedPhotos, StreamOrder, open_stream
+import numpy as np
+from torch.utils.data import Sampler
+
+from clever_hub.errors import DataError, TrainingError
+from clever_training.data.photos import Photos
+from clever_training.data.streaming import StreamedPhotos, StreamedRow, Window, read_ahead
 from clever_training.recipe.schema import Recipe
 from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import rank
+from clever_training.views.sample import ViewSizes, sizes_at
+
+Key = tuple[int, int, ViewSizes]  # epoch, sample index, sizes of its views
 
 
-def open_photos(recipe: Recipe, data: str, image_column: str | None) -> Photos | StreamedPhotos:
-    """The photos that a recipe trains on, picked by number or streamed.
+def steps_per_epoch(recipe: Recipe, photos: int) -> int:
+    """Steps in a pass through the data; the photos of a batch that is not full are left out.
 
     Args:
-        recipe: Says which.
-        data: Where they are.
-        image_column: The image column of a table.
+        recipe: Its batch size.
+        photos: Number of photos.
 
     Returns:
-        The photos.
+        The steps, at least 1.
 
     Raises:
-        DataError: When there are none.
+        DataError: When there are fewer photos than a batch holds.
     """
-    if recipe.run.stream:
-        return open_stream(data, image_column, recipe.run.stream_photos)
-    return load_photos(data, image_column)
+    steps = photos // recipe.run.batch_size
+    if steps == 0:
+        raise DataError(
+            f"{photos} photos do not fill a batch of {recipe.run.batch_size}. "
+            "Lower run.batch_size or bring more photos"
+        )
+    return steps
+
+
+def last_step(recipe: Recipe, per_epoch: int) -> int:
+    """The step before which a run ends: all its epochs, or ``run.max_steps`` of them.
+
+    Args:
+        recipe: The run.
+        per_epoch: Steps in a pass through the data.
+    """
+    total = recipe.total_steps(per_epoch)
+    return min(total, recipe.run.max_steps or total)
+
+
+class Order(Sampler[list[Key]]):
+    """Batches of keys: which photos, in which order, at which size. A pure function of the recipe.
+
+    Args:
+        recipe: Seed, batch size, views.
+        photos: Number of photos.
+        start: First step to give, counted from the beginning of the run.
+        stop: Step before which to end.
+        rank: Number of this process.
+        world: Number of processes; each takes its share of every batch.
+
+    Raises:
+        DataError: When there are fewer photos than a batch holds.
+    """
+
+    def __init__(
+        self, recipe: Recipe, photos: int, start: int, stop: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch(recipe, photos)
+        self.recipe, self.photos = recipe, photos
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        total = self.recipe.total_steps(self.steps_per_epoch)
+        size = self.recipe.run.batch_size
+        order, ordered = np.empty(0, dtype=np.int64), -1
+        for step in range(self.start, self.stop):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != ordered:
+                rng = np.random.default_rng((self.recipe.run.seed, epoch))
+                order, ordered = rng.permutation(self.photos), epoch
+            batch = order[place * size : (place + 1) * size]
+            sizes = sizes_at(self.recipe.views, step / total)
+            yield [(epoch, int(index), sizes) for index in batch[self.rank :: self.world]]
+
+
+class StreamOrder(Sampler[list[Key]]):
+    """Batches of keys from a stream; the counterpart of ``Order``.
+
+    Args:
+        recipe: Seed, batch size, window, views.
+        photos: The stream.
+        start: First step to give, counted from the beginning of the run.
+        stop: Step before which to end.
+        positions: What ``position`` of every process said when the state was written; None at the
+            beginning of a run.
+        rank: Number of this process.
+        world: Number of processes.
+
+    Raises:
+        DataError: When there are fewer photos than a batch holds.
+        TrainingError: When the state is of another number of processes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        photos: StreamedPhotos,
+        start: int,
+        stop: int,
+        positions: Sequence[dict[str, Any]] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch(recipe, len(photos))
+        if positions is not None and len(positions) != world:
+            raise TrainingError(
+                f"the state was written by {len(positions)} processes, now there are {world}: a "
+                "stream goes on with as many as it had"
+            )
+        self.recipe, self.photos, self.rank, self.world = recipe, photos, rank, world
+        self.start, self.stop = start, stop
+        first = {"turn": 0, "row": 0, "state": None, "used": 0}
+        self._positions = {start: first if positions is None else positions[rank]}
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        total = self.recipe.total_steps(self.steps_per_epoch)
+        rows = self._rows(self._positions[self.start])
+        for step in range(self.start, self.stop):
+            sizes = sizes_at(self.recipe.views, step / total)
+            batch = [next(rows) for _ in range(self.recipe.run.batch_size // self.world)]
+            self._positions[step + 1] = batch[-1][2]
+            yield [(turn, row, sizes) for turn, row, _ in batch]
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Where the stream is after a step, as plain JSON.
+
+        Args:
+            step: Steps done; not before that of an earlier call.
+        """
+        for earlier in [key for key in self._positions if key < step]:
+            del self._positions[earlier]
+        return self._positions[step]
+
+    def _rows(self, position: dict[str, Any]) -> Iterator[tuple[int, StreamedRow, dict[str, Any]]]:
+        """Each photo with its pass, its number, and the position behind it."""
+        run = self.recipe.run
+        begin = Window(position["turn"], position["row"], position["state"], [])
+        windows = self.photos.windows(run.stream_window, run.seed, self.rank, self.world, begin)
+        used = position["used"]
+        for turn, first, state, sources in read_ahead(windows):
+            rng = np.random.default_rng((run.seed, turn, first, self.rank))
+            for place, chosen in enumerate(rng.permutation(len(sources)).tolist()):
+                if place < used:
+                    continue
+                # One number for each photo of a pass, whichever process reads it.
+                row = StreamedRow((first + chosen) * self.world + self.rank)
+                row.source = sources[chosen]
+                after = {"turn": turn, "row": first, "state": state, "used": place + 1}
+                yield turn, row, after
+            used = 0
 
 
 def make_order(
-    recipe: Recipe, photos: Photos | StreamedPhotos, positions: Any, start: int
+    recipe: Recipe,
+    photos: Photos | StreamedPhotos,
+    start: int,
+    stop: int,
+    positions: Sequence[dict[str, Any]] | None = None,
 ) -> Order | StreamOrder:
-    """This process's batches from a step on, to the end of the run or of the trial.
+    """This process's batches.
 
     Args:
         recipe: Batch size, epochs, seed.
-        photos: Their number, or the stream itself.
+        photos: The photos, by number or as a stream.
+        start: First step to give, counted from the beginning of the run.
+        stop: Step before which to end.
         positions: Where each process's stream was when the state was written; None to begin.
-        start: Steps done before.
 
     Returns:
         The batches.
 
     Raises:
         DataError: When there are fewer photos than a batch holds.
-        TrainingError: When the state is of another number of processes.
+        TrainingError: When the state was written by another number of processes.
     """
     if isinstance(photos, StreamedPhotos):
-        order: Order | StreamOrder = StreamOrder(
-            recipe, photos, start, positions, rank(), world_size()
-        )
-    else:
-        order = Order(recipe, len(photos), start, 0, rank(), world_size())
-    total = recipe.total_steps(order.steps_per_epoch)
-    order.stop = min(total, recipe.run.max_steps or total)
-    return order
+        return StreamOrder(recipe, photos, start, stop, positions, rank(), world_size())
+    return Order(recipe, len(photos), start, stop, rank(), world_size())

@@ -10,24 +10,21 @@ read again. What a window does lose is depth: photos of two shards meet only ins
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import datasets
-import numpy as np
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
-from torch.utils.data import Sampler
 
-from clever_hub.errors import DataError, ImageError, TrainingError
-from clever_training.data.photos import Key, find_column, first_line
-from clever_training.recipe.schema import Recipe
+from clever_hub.errors import DataError
+from clever_training.data.image_column import find_image_column
+from clever_training.data.photos import encoded, first_line, naming_photo, open_encoded
 from clever_training.views.decode import EncodedPhoto
-from clever_training.views.sample import sizes_at
 
 T = TypeVar("T")
 _KINDS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -79,7 +76,7 @@ class StreamedPhotos:
         self, table: datasets.IterableDataset, column: str | None, name: str, count: int
     ) -> None:
         self.name, self.count = name, count
-        self.column = find_column(table.features, column, name)
+        self.column = find_image_column(table.features, column, name, "--image-column COLUMN")
         table = table.select_columns(self.column)
         self.table = table.cast_column(self.column, datasets.Image(decode=False))
 
@@ -87,22 +84,17 @@ class StreamedPhotos:
         return self.count
 
     def open(self, index: int) -> EncodedPhoto:
-        """One photo that is not decoded yet; ``index`` carries it."""
-        assert isinstance(index, StreamedRow)
-        if not index.source:
-            raise ImageError("empty", "it holds neither the bytes of a file nor a path")
-        return EncodedPhoto(index.source)
+        """One photo that is not decoded yet; ``index`` carries its file.
 
-    @contextmanager
-    def naming(self, index: int) -> Iterator[None]:
-        """Turn what is wrong with a photo into a ``DataError`` that names it."""
-        try:
-            yield
-        except ImageError as error:
-            raise DataError(
-                f"{self.name}: photo {int(index)} of the stream cannot be read ({error}). "
-                "Remove or mend it; training does not skip photos silently"
-            ) from error
+        Raises:
+            ImageError: When it cannot be read; ``naming`` adds which photo it is.
+        """
+        assert isinstance(index, StreamedRow)
+        return open_encoded(index.source)
+
+    def naming(self, index: int) -> AbstractContextManager[None]:
+        """Turn what is wrong with a photo into a ``DataError`` that says which photo it is."""
+        return naming_photo(f"{self.name}: photo {int(index)} of the stream")
 
     def windows(
         self, size: int, seed: int, rank: int, world: int, begin: Window
@@ -141,8 +133,7 @@ class StreamedPhotos:
         sources: list[bytes | str] = []
         try:
             for entry in share:
-                image = entry[self.column] or {}
-                sources.append(image.get("bytes") or image.get("path") or b"")
+                sources.append(encoded(entry[self.column]))
                 if len(sources) == size:
                     yield sources, deepcopy(share.state_dict())
                     sources = []
@@ -150,89 +141,6 @@ class StreamedPhotos:
             raise DataError(f"{self.name}: cannot be read on: {first_line(error)}") from error
         if sources:
             yield sources, deepcopy(share.state_dict())
-
-
-class StreamOrder(Sampler[list[Key]]):
-    """Batches of keys from a stream; the counterpart of ``Order``.
-
-    Args:
-        recipe: Seed, batch size, window, views.
-        photos: The stream.
-        start: First step to give, counted from the beginning of the run.
-        positions: What ``position`` of every process said when the state was written; None at the
-            beginning of a run.
-        rank: Number of this process.
-        world: Number of processes.
-
-    Raises:
-        DataError: When there are fewer photos than a batch holds.
-        TrainingError: When the state is of another number of processes.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        photos: StreamedPhotos,
-        start: int,
-        positions: Sequence[dict[str, Any]] | None = None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.steps_per_epoch = len(photos) // recipe.run.batch_size
-        if self.steps_per_epoch == 0:
-            raise DataError(
-                f"{len(photos)} photos do not fill a batch of {recipe.run.batch_size}. "
-                "Lower run.batch_size or bring more photos"
-            )
-        if positions is not None and len(positions) != world:
-            raise TrainingError(
-                f"the state was written by {len(positions)} processes, now there are {world}: a "
-                "stream goes on with as many as it had"
-            )
-        self.recipe, self.photos, self.rank, self.world = recipe, photos, rank, world
-        self.start, self.stop = start, start
-        first = {"turn": 0, "row": 0, "state": None, "used": 0}
-        self._positions = {start: first if positions is None else positions[rank]}
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        total = self.recipe.total_steps(self.steps_per_epoch)
-        rows = self._rows(self._positions[self.start])
-        for step in range(self.start, self.stop):
-            sizes = sizes_at(self.recipe.views, step / total)
-            batch = [next(rows) for _ in range(self.recipe.run.batch_size // self.world)]
-            self._positions[step + 1] = batch[-1][2]
-            yield [(turn, row, sizes) for turn, row, _ in batch]
-
-    def position(self, step: int) -> dict[str, Any]:
-        """Where the stream is after a step, as plain JSON.
-
-        Args:
-            step: Steps done; not before that of an earlier call.
-        """
-        for earlier in [key for key in self._positions if key < step]:
-            del self._positions[earlier]
-        return self._positions[step]
-
-    def _rows(self, position: dict[str, Any]) -> Iterator[tuple[int, StreamedRow, dict[str, Any]]]:
-        """Each photo with its pass, its number, and the position behind it."""
-        run = self.recipe.run
-        begin = Window(position["turn"], position["row"], position["state"], [])
-        windows = self.photos.windows(run.stream_window, run.seed, self.rank, self.world, begin)
-        used = position["used"]
-        for turn, first, state, sources in read_ahead(windows):
-            rng = np.random.default_rng((run.seed, turn, first, self.rank))
-            for place, chosen in enumerate(rng.permutation(len(sources)).tolist()):
-                if place < used:
-                    continue
-                # One number for each photo of a pass, whichever process reads it.
-                row = StreamedRow((first + chosen) * self.world + self.rank)
-                row.source = sources[chosen]
-                after = {"turn": turn, "row": first, "state": state, "used": place + 1}
-                yield turn, row, after
-            used = 0
 
 
 def open_stream(source: str, column: str | None = None, count: int | None = None) -> StreamedPhotos:

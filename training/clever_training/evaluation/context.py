@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clever_training.evaluation.data import Photos, Splits
+from clever_training.data.labelled import LabelledPhotos
+from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import Perturbation
@@ -106,7 +107,13 @@ class Context:
         return self.of(self.splits.validation, perturbation, label or "validation", seed=self.seed)
 
     def of(
-        self, photos: Photos, perturbation: Perturbation, label: str, *, seed: int, view: int = 0
+        self,
+        photos: LabelledPhotos,
+        perturbation: Perturbation,
+        label: str,
+        *,
+        seed: int,
+        view: int = 0,
     ) -> NDArray[np.float32]:
         """Features of some photos, float32 (N, d)."""
         text = f"{self.label} {label}"
@@ -153,7 +160,7 @@ class Protocol(NamedTuple):
     shown: tuple[str, ...] | None = None
 
 
-def rows_of(part: Photos, whole: Photos) -> NDArray[np.int64]:
+def rows_of(part: LabelledPhotos, whole: LabelledPhotos) -> NDArray[np.int64]:
     """Where the photos of a subset are in a larger one of the same data.
 
     Args:

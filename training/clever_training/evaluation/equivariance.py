@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation import regression
 from clever_training.evaluation.context import SLICE, Columns, Context, rows_of
-from clever_training.evaluation.data import Photos
 from clever_training.evaluation.perturbations import (
     ROTATED,
     UPRIGHT,
@@ -171,7 +171,7 @@ def _views(
     return (first, second), targets.astype(np.float32)
 
 
-def _photos(context: Context, fitting: bool) -> tuple[Photos, Photos, int]:
+def _photos(context: Context, fitting: bool) -> tuple[LabelledPhotos, LabelledPhotos, int]:
     """All photos of a split, those used here, and the seed of their transformations."""
     if fitting:
         train = context.splits.train

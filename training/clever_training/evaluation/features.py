@@ -16,7 +16,7 @@ from PIL import Image
 
 from clever_hub.files import atomic_path
 from clever_hub.images.preparing import Preprocessor
-from clever_training.evaluation.data import Photos
+from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
@@ -61,7 +61,7 @@ class FeatureStore:
     def features(
         self,
         extractor: FeatureExtractor,
-        photos: Photos,
+        photos: LabelledPhotos,
         perturbation: Perturbation = PLAIN,
         *,
         seed: int = 0,
@@ -114,7 +114,7 @@ class FeatureStore:
     def _batches(
         self,
         extractor: FeatureExtractor,
-        photos: Photos,
+        photos: LabelledPhotos,
         perturbation: Perturbation,
         parameters: list[tuple[Parameters, ...]],
     ) -> Iterator[NDArray[np.float32]]:
@@ -134,7 +134,9 @@ class FeatureStore:
                     waiting.append(pool.map(prepare, _span(start + BATCH_SIZE, len(photos))))
                 yield batch
 
-    def _canvas(self, extractor: FeatureExtractor, photos: Photos) -> Callable[[int], Image.Image]:
+    def _canvas(
+        self, extractor: FeatureExtractor, photos: LabelledPhotos
+    ) -> Callable[[int], Image.Image]:
         """The photo at a position, resized and cropped as the model does, decoded once."""
         crop, geometry = _geometry(extractor), repr(extractor.preprocessing)
 
@@ -170,7 +172,7 @@ def _geometry(extractor: FeatureExtractor) -> Callable[[Image.Image], Image.Imag
 
 def _key(
     extractor: FeatureExtractor,
-    photos: Photos,
+    photos: LabelledPhotos,
     perturbation: Perturbation,
     parameters: list[tuple[Parameters, ...]],
 ) -> str:

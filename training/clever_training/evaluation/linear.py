@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clever_training.data.labelled import stratified_positions
 from clever_training.evaluation import probe
 from clever_training.evaluation.context import SLICE, Columns, Context
-from clever_training.evaluation.data import stratified_positions
 from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation
 from clever_training.evaluation.probe import Probe, fit_probe
 from clever_training.evaluation.results import Figures

@@ -1,12 +1,10 @@
-"""Data sets by short names, and how a data set's name says which columns to read."""
+"""Data sets by short names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from clever_hub.errors import DataError, suggest
 
@@ -27,21 +25,6 @@ PRESETS: Mapping[str, str] = MappingProxyType(
         "oxford-pets": "timm/oxford-iiit-pet:train,timm/oxford-iiit-pet:test",
     }
 )
-_COLUMNS = ("image", "label")
-
-
-class Named(NamedTuple):
-    """A data set's name, taken apart.
-
-    Attributes:
-        name: A path or a Hub id, with its split.
-        image: Column of the images; None looks for it.
-        label: Column of the labels; None looks for it.
-    """
-
-    name: str
-    image: str | None = None
-    label: str | None = None
 
 
 def expand(specification: str) -> str:
@@ -70,28 +53,3 @@ def expand(specification: str) -> str:
     if not set("/:,.") & set(name) and (hint := suggest(name, PRESETS)).startswith("Did"):
         raise DataError(f"{name}: no such folder or data set. {hint}")
     return specification
-
-
-def take_apart(name: str) -> Named:
-    """Read the columns off the end of a data set's name.
-
-    Args:
-        name: Such as ``user/birds:train?image=photo&label=species``; both are optional.
-
-    Returns:
-        The name without them, and the columns.
-
-    Raises:
-        DataError: When something else than ``image`` and ``label`` is set.
-
-    Example:
-        >>> take_apart("user/birds:train?label=species")
-        Named(name='user/birds:train', image=None, label='species')
-    """
-    if Path(name).expanduser().exists():
-        return Named(name)
-    rest, mark, query = name.partition("?")
-    columns = dict(parse_qsl(query))
-    if mark and (not columns or columns.keys() - set(_COLUMNS)):
-        raise DataError(f"{name}: expected ?image=COLUMN&label=COLUMN after the name, got ?{query}")
-    return Named(rest, columns.get("image"), columns.get("label"))

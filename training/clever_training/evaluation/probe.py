@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clever_training.evaluation.data import stratified_positions
+from clever_training.data.labelled import stratified_positions
 
 # Of the mean cross-entropy, on standardised features; scikit-learn's C is 1 / (N · l2).
 L2_GRID = (1.0, 0.1, 0.01, 0.001, 0.0001)

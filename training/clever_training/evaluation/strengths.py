@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.context import Context, rows_of
-from clever_training.evaluation.data import Photos
 from clever_training.evaluation.perturbations import (
     UPRIGHT,
     Blur,
@@ -82,7 +82,7 @@ def sweep_names() -> dict[str, Perturbation]:
     }
 
 
-def sweep_photos(context: Context) -> Photos:
+def sweep_photos(context: Context) -> LabelledPhotos:
     """The validation photos that are seen at every strength."""
     return context.splits.validation.stratified(context.profile.sweep)
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import CleverError
 from clever_hub.images.preparing import Preprocessor
-from clever_training.evaluation.data import Photos, stratified_positions
+from clever_training.data.labelled import LabelledPhotos, stratified_positions
 from clever_training.recipe.schema import ViewsRecipe
 from clever_training.views.render import render_fast
 from clever_training.views.sample import sample
@@ -36,10 +36,10 @@ class Example(TypedDict):
     labels: int
 
 
-class _LabelledPhotos(ABC, Dataset[Example | CleverError]):
+class _Examples(ABC, Dataset[Example | CleverError]):
     """Photos with their classes; the kinds differ in what is made of a photo."""
 
-    def __init__(self, photos: Photos) -> None:
+    def __init__(self, photos: LabelledPhotos) -> None:
         self.photos = photos
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class _LabelledPhotos(ABC, Dataset[Example | CleverError]):
         """What the model sees of the photo, float32 (3, size, size)."""
 
 
-class PlainPhotos(_LabelledPhotos):
+class PlainPhotos(_Examples):
     """Photos as the model sees them when it is used.
 
     Args:
@@ -66,7 +66,7 @@ class PlainPhotos(_LabelledPhotos):
         preprocessing: The model's.
     """
 
-    def __init__(self, photos: Photos, preprocessing: PreprocessingConfig) -> None:
+    def __init__(self, photos: LabelledPhotos, preprocessing: PreprocessingConfig) -> None:
         super().__init__(photos)
         self._prepare = Preprocessor(preprocessing)
 
@@ -74,7 +74,7 @@ class PlainPhotos(_LabelledPhotos):
         return self._prepare(photo)
 
 
-class CroppedPhotos(_LabelledPhotos):
+class CroppedPhotos(_Examples):
     """Photos cropped at random and flipped half of the time, differently in each epoch.
 
     The crop is a pure function of (seed, epoch, row of the photo): a run that goes on after a stop
@@ -88,7 +88,11 @@ class CroppedPhotos(_LabelledPhotos):
     """
 
     def __init__(
-        self, photos: Photos, preprocessing: PreprocessingConfig, crop_scale: float, seed: int
+        self,
+        photos: LabelledPhotos,
+        preprocessing: PreprocessingConfig,
+        crop_scale: float,
+        seed: int,
     ) -> None:
         super().__init__(photos)
         self.seed, self.epoch = seed, 0
@@ -133,7 +137,7 @@ def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
     return batch
 
 
-def semi_supervised(photos: Photos, share: float, seed: int) -> Photos:
+def semi_supervised(photos: LabelledPhotos, share: float, seed: int) -> LabelledPhotos:
     """A share of the labelled photos, drawn alike from every class and at least one of each.
 
     Args:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import yaml
 
-from clever_training.data.orders import make_order, open_photos
-from clever_training.data.photos import Photos, Views, batches, make_loader
+from clever_training.data.loader import Views, batches, make_loader
+from clever_training.data.orders import last_step, make_order, steps_per_epoch
+from clever_training.data.photos import Photos
+from clever_training.data.sources import open_photos
 from clever_training.data.streaming import StreamedPhotos
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
@@ -130,9 +132,8 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
     photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
     learner = on_all_ranks(lambda: Learner(recipe, accelerator))
     learner.prepare()
-    order = make_order(recipe, photos, None, 0)
-    total = recipe.total_steps(order.steps_per_epoch)
-    steps = min(total, recipe.run.max_steps or total)
+    per_epoch = steps_per_epoch(recipe, len(photos))
+    total, steps = recipe.total_steps(per_epoch), last_step(recipe, per_epoch)
     stages = [
         _measure(recipe, photos, learner, sizes, share)
         for sizes, share in _shares(recipe, steps / total)
@@ -174,20 +175,20 @@ def _measure(
     """Time a few batches and steps at one size."""
     update = {"global_size": sizes.global_size, "local_size": sizes.local_size, "growth": []}
     fixed = recipe.model_copy(update={"views": recipe.views.model_copy(update=update)})
-    order = make_order(fixed, photos, None, 0)
-    order.stop = min(order.stop, _WARM + _TIMED)
-    found = batches(make_loader(Views(photos, fixed), order, 0))
+    per_epoch = steps_per_epoch(fixed, len(photos))
+    stop = min(last_step(fixed, per_epoch), _WARM + _TIMED)
+    found = batches(make_loader(Views(photos, fixed), make_order(fixed, photos, 0, stop), 0))
     loading, steps = [], []
-    for step in range(order.stop):
+    for step in range(stop):
         begin = time.monotonic()
         batch = next(found)
         middle = time.monotonic()
-        learner.step(step, 0.0, batch, settings_at(fixed, step, order.steps_per_epoch))
+        learner.step(step, 0.0, batch, settings_at(fixed, step, per_epoch))
         if torch.accelerator.is_available():  # which goes on by itself
             torch.accelerator.synchronize()
         loading.append(middle - begin)
         steps.append(time.monotonic() - middle)
-    warm = min(_WARM, order.stop - 1)
+    warm = min(_WARM, stop - 1)
     return Stage(sizes, share, min(steps[warm:]), min(loading[warm:]))
 
 

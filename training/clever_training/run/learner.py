@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
 from clever_hub.errors import ConfigError, TrainingError
-from clever_training.data.photos import Batch
+from clever_training.data.loader import Batch
 from clever_training.model.accumulation import take_in_parts
 from clever_training.model.backbones import count_batches_once
 from clever_training.model.build import build, make_optimizer

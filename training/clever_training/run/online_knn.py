@@ -14,7 +14,8 @@ from torch import nn
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
-from clever_training.evaluation.data import Photos, Splits, load_photos, load_splits
+from clever_training.data.labelled import LabelledPhotos, load_labelled
+from clever_training.evaluation.data import Splits, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1
 from clever_training.model.backbones import invariant_length
 from clever_training.recipe.schema import Recipe
@@ -48,7 +49,7 @@ class OnlineKnn:
         if "," in source:
             splits = load_splits(source)
         else:
-            photos = load_photos(source, "validation")
+            photos = load_labelled(source, "validation")
             half = photos.stratified(len(photos) // 2, seed=0)
             others = np.setdiff1d(np.arange(len(photos)), half.indices)
             splits = Splits(half, photos.subset(others))
@@ -105,7 +106,7 @@ class OnlineKnn:
 
     @torch.no_grad()
     def _embed(
-        self, backbone: nn.Module, photos: Photos, device: torch.device
+        self, backbone: nn.Module, photos: LabelledPhotos, device: torch.device
     ) -> NDArray[np.float32]:
         """Embeddings (photos, d) of all photos, each process taking every n-th."""
         share = range(rank(), len(photos), world_size())
@@ -116,7 +117,7 @@ class OnlineKnn:
             whole[number :: world_size()] = features
         return whole
 
-    def _batches(self, photos: Photos, share: range) -> Iterator[torch.Tensor]:
+    def _batches(self, photos: LabelledPhotos, share: range) -> Iterator[torch.Tensor]:
         with ThreadPoolExecutor(2, thread_name_prefix="clever-knn") as pool:
             for start in range(0, len(share), _BATCH):
                 chosen = share[start : start + _BATCH]

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from clever_hub.backends.torch import write_model_folder
 from clever_hub.errors import TrainingError
-from clever_training.data.orders import make_order, open_photos
-from clever_training.data.photos import Batch, Photos, Views, batches, make_loader
-from clever_training.data.streaming import StreamedPhotos, StreamOrder
+from clever_training.data.loader import Batch, Views, batches, make_loader
+from clever_training.data.orders import StreamOrder, last_step, make_order, steps_per_epoch
+from clever_training.data.photos import Photos
+from clever_training.data.sources import open_photos
+from clever_training.data.streaming import StreamedPhotos
 from clever_training.model.build import model_config
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
@@ -134,7 +136,9 @@ class _Run:
         """From the state's step to the end, or until asked to stop."""
         recipe, run = self.recipe, self.recipe.run
         start = int(self.counters["step"])
-        self.order = order = make_order(recipe, self.photos, self.counters.get("stream"), start)
+        stop = last_step(recipe, steps_per_epoch(recipe, len(self.photos)))
+        positions = self.counters.get("stream")
+        self.order = order = make_order(recipe, self.photos, start, stop, positions)
         loader = make_loader(Views(self.photos, recipe), order, run.num_workers)
         saved = mark = time.monotonic()
         with self.progress.running(recipe.name, start, order.stop, run.batch_size):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from clever_training.evaluation.data import Photos
+from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.knn import unit
 from clever_training.evaluation.models import FeatureExtractor
@@ -46,7 +46,7 @@ class Turned:
     classes: tuple[str, ...]
 
 
-def choose(photos: Photos, points: int) -> Photos:
+def choose(photos: LabelledPhotos, points: int) -> LabelledPhotos:
     """Photos of at most eight classes, spread evenly over the list of classes.
 
     Args:
@@ -63,7 +63,7 @@ def choose(photos: Photos, points: int) -> Photos:
     return photos.subset(np.concatenate(rows))
 
 
-def turned(extractor: FeatureExtractor, photos: Photos, store: FeatureStore) -> Turned:
+def turned(extractor: FeatureExtractor, photos: LabelledPhotos, store: FeatureStore) -> Turned:
     """Features of the photos, each turned ``TURNS`` times within ±90°, through the disc.
 
     Args:

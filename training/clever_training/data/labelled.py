@@ -1,0 +1,278 @@
+"""Labelled photos: rows of a photo source with their classes, in subsets that can be cited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.errors import DataError
+from clever_hub.images.opening import EXTENSIONS, load_image
+from clever_training.data.image_column import check_column, find_image_column
+from clever_training.data.image_folder import load_image_folder
+from clever_training.data.photos import Photos, naming_photo, undecoded
+
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_COLUMNS = ("image", "label")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPhotos:
+    """Labelled photos, decoded when they are asked for.
+
+    Attributes:
+        photos: The whole data set.
+        labels: int64 (N,), in [0, number of classes); the class of each photo of the subset.
+        classes: Name of each class.
+        fingerprint: SHA-256 of the content of the whole data set, in hexadecimal.
+        indices: int64 (N,), row of each photo in the whole data set, ascending.
+
+    Example:
+        >>> photos = load_labelled("photos/train", "train")  # doctest: +SKIP
+        >>> len(photos), photos[0].size  # doctest: +SKIP
+        (50000, (64, 64))
+    """
+
+    photos: Photos
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    fingerprint: str
+    indices: NDArray[np.int64]
+
+    @property
+    def name(self) -> str:
+        """The data set as the user gave it."""
+        return self.photos.name
+
+    @property
+    def table(self) -> Any:
+        """The whole data set; images undecoded."""
+        return self.photos.table
+
+    @property
+    def image_column(self) -> str:
+        """Name of the column with the images."""
+        return self.photos.image_column
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Image.Image:
+        """Decode one photo of the subset as RGB.
+
+        Raises:
+            DataError: When it cannot be read; names the row.
+        """
+        row = int(self.indices[position])
+        with naming_photo(f"{self.name}, row {row}:"):
+            return load_image(self.photos.source(row))
+
+    def subset(self, positions: NDArray[np.int64]) -> LabelledPhotos:
+        """The photos at these positions, in ascending order."""
+        chosen = np.sort(positions)
+        return replace(self, labels=self.labels[chosen], indices=self.indices[chosen])
+
+    def stratified(self, count: int | None, seed: int = 0) -> LabelledPhotos:
+        """A random subset with the same share of every class.
+
+        Args:
+            count: How many photos; all of them when None or not fewer than there are.
+            seed: Seed of the choice.
+
+        Returns:
+            The subset; always the same one for the same arguments.
+        """
+        if count is None or count >= len(self):
+            return self
+        return self.subset(stratified_positions(self.labels, count, seed))
+
+    def subset_id(self) -> str:
+        """Identifies data and subset: what a cached feature matrix depends on."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What evaluation.json says about the data."""
+        return {
+            "name": self.name,
+            "photos": len(self),
+            "photos_in_all": len(self.photos),
+            "classes": len(self.classes),
+            "fingerprint": self.fingerprint,
+            "subset": self.subset_id(),
+        }
+
+
+def stratified_positions(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Choose photos so that every class keeps its share.
+
+    Each class gets its share rounded down; what is left goes to the largest remainders.
+
+    Args:
+        labels: int64 (N,).
+        count: How many to choose, at most N.
+        seed: Of the choice.
+
+    Returns:
+        int64 (count,), ascending positions.
+
+    Example:
+        >>> stratified_positions(np.array([0, 0, 0, 0, 1, 1]), 3, seed=0).shape
+        (3,)
+    """
+    random = np.random.default_rng(seed)
+    names, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * count / len(labels)
+    shares = np.floor(exact).astype(np.int64)
+    # Shuffled before sorting, so that equal remainders are broken at random.
+    order = random.permutation(len(names))
+    largest = order[np.argsort(-(exact - shares)[order], kind="stable")]
+    shares[largest[: count - shares.sum()]] += 1
+    chosen = [
+        random.choice(np.flatnonzero(labels == name), share, replace=False)
+        for name, share in zip(names, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def load_labelled(name: str, split: str) -> LabelledPhotos:
+    """Load one split with its labels.
+
+    Args:
+        name: A parquet file, a folder of parquet files, an image folder (one sub-folder per
+            class) or a Hub id, ``id:split`` to name the split. Where the columns are not found by
+            themselves, ``NAME?image=COLUMN&label=COLUMN``.
+        split: Which split of a Hub data set, when the name does not say.
+
+    Returns:
+        All of its photos.
+
+    Raises:
+        DataError: When it is missing, or has no images or no labels.
+    """
+    name, image, label = take_apart(name)
+    path = Path(name).expanduser()
+    try:
+        table, fingerprint = _load_path(path) if path.exists() else _load_hub(name, split)
+    except DataError:
+        raise
+    except Exception as error:  # datasets raises whatever its readers raise
+        raise DataError(f"{name}: cannot be loaded as a data set: {error}") from error
+    image = find_image_column(table.features, image, name, f"{name}?image=COLUMN")
+    photos = undecoded(table, image, name)
+    if label is None:
+        label = _label_column(name, table)
+    check_column(table.features, label, name)
+    labels, classes = _labels(name, table, label)
+    return LabelledPhotos(photos, labels, classes, fingerprint, np.arange(len(table)))
+
+
+class Named(NamedTuple):
+    """A data set's name, taken apart.
+
+    Attributes:
+        name: A path or a Hub id, with its split.
+        image: Column of the images; None looks for it.
+        label: Column of the labels; None looks for it.
+    """
+
+    name: str
+    image: str | None = None
+    label: str | None = None
+
+
+def take_apart(name: str) -> Named:
+    """Read the columns off the end of a data set's name.
+
+    Args:
+        name: Such as ``user/birds:train?image=photo&label=species``; both are optional.
+
+    Returns:
+        The name without them, and the columns.
+
+    Raises:
+        DataError: When something else than ``image`` and ``label`` is set.
+
+    Example:
+        >>> take_apart("user/birds:train?label=species")
+        Named(name='user/birds:train', image=None, label='species')
+    """
+    if Path(name).expanduser().exists():
+        return Named(name)
+    rest, mark, query = name.partition("?")
+    columns = dict(parse_qsl(query))
+    if mark and (not columns or columns.keys() - set(_COLUMNS)):
+        raise DataError(f"{name}: expected ?image=COLUMN&label=COLUMN after the name, got ?{query}")
+    return Named(rest, columns.get("image"), columns.get("label"))
+
+
+def _load_path(path: Path) -> tuple[Any, str]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    tables = [file for file in files if file.suffix == ".parquet"]
+    images = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    if tables:
+        table = datasets.load_dataset("parquet", data_files=[str(p) for p in tables], split="train")
+        return table, _hash_files(tables, path)
+    if not images:
+        raise DataError(f"{path}: expected parquet files or images, found {len(files)} other files")
+    if all(image.parent == path for image in images):
+        raise DataError(f"{path}: expected one sub-folder per class, all images lie in one folder")
+    return load_image_folder(path, labels=True), _hash_files(images, path)
+
+
+def _load_hub(name: str, split: str) -> tuple[Any, str]:
+    if "*" in name:
+        pattern = Path(name).expanduser()
+        files = sorted(pattern.parent.glob(pattern.name))
+        table = datasets.load_dataset("parquet", data_files=[str(p) for p in files], split="train")
+        return table, _hash_files(files, pattern.parent)
+    if name.startswith((".", "/", "~")) or name.endswith(".parquet"):
+        raise DataError(f"{name}: no such file or folder")
+    repository, _, named = name.partition(":")
+    table = datasets.load_dataset(repository, split=named or split)
+    return table, hashlib.sha256(table._fingerprint.encode()).hexdigest()
+
+
+def _hash_files(files: Sequence[Path], root: Path) -> str:
+    """SHA-256 over names and content. A single file's own name does not count: it may move."""
+    digest = hashlib.sha256()
+    for file in files:
+        if len(files) > 1:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _label_column(name: str, table: Any) -> str:
+    kinds = table.features
+    found = [key for key, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)]
+    found = [key for key in LABEL_NAMES if key in kinds] or found
+    if not found:
+        raise DataError(
+            f"{name}: expected a column {LABEL_NAMES}, got {table.column_names}. "
+            f"Name it: {name}?label=COLUMN"
+        )
+    return str(found[0])
+
+
+def _labels(name: str, table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    values = table[column][:]
+    if any(value is None or value == -1 for value in values):
+        raise DataError(f"{name}: expected a label in every row, column {column!r} has gaps")
+    kind = table.features[column]
+    if isinstance(kind, datasets.ClassLabel):
+        return np.asarray(values, dtype=np.int64), tuple(kind.names)
+    known = sorted(set(values))
+    place = {value: index for index, value in enumerate(known)}
+    labels = np.asarray([place[value] for value in values], dtype=np.int64)
+    return labels, tuple(str(value) for value in known)

@@ -1,0 +1,144 @@
+"""Batches of views, made in the background."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from clever_hub.errors import CleverError
+from clever_training.data.orders import Key
+from clever_training.recipe.schema import Recipe
+from clever_training.views.decode import EncodedPhoto, Image
+from clever_training.views.sample import make_views
+
+
+@dataclass
+class Batch:
+    """Views of some photos, as workers hand them over.
+
+    Attributes:
+        crops: uint8 (views·batch, size, size, 3), one for each size, views slowest.
+        parameters: float32 (batch, views, 14), what was done to make each view (PARAMETER_NAMES).
+        size: Number of photos.
+    """
+
+    crops: list[Tensor]
+    parameters: Tensor
+    size: int
+
+
+@runtime_checkable
+class PhotoSource(Protocol):
+    """Where views come from: photos by number, or a stream."""
+
+    def open(self, index: int) -> EncodedPhoto:
+        """One photo that is not decoded yet."""
+
+    def naming(self, index: int) -> AbstractContextManager[None]:
+        """Turn what is wrong with a photo into a ``DataError`` that names it."""
+
+
+# The views of a photo, and what was done to make each: float32 (views, 14).
+Item = tuple[list[Image], NDArray[np.float32]]
+
+
+class Views(Dataset[Item | CleverError]):
+    """Photos seen through a recipe's views; each item is a pure function of its key.
+
+    Args:
+        photos: Where the photos come from.
+        recipe: Seed and views.
+    """
+
+    def __init__(self, photos: PhotoSource, recipe: Recipe) -> None:
+        self.photos = photos
+        self.recipe = recipe
+
+    def __getitem__(self, key: Key) -> Item | CleverError:
+        epoch, index, sizes = key
+        seed = self.recipe.run.seed
+        try:
+            with self.photos.naming(index):
+                views, parameters = make_views(
+                    self.photos.open(index), self.recipe.views, sizes, (seed, epoch, index)
+                )
+        except CleverError as error:
+            return error  # raised on a worker, it would come with that one's whole traceback
+        return views, np.stack([view.as_array() for view in parameters])
+
+
+def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLoader[Any]:
+    """Load batches in the background.
+
+    Args:
+        views: The data set.
+        order: Its batches.
+        workers: Number of processes; 0 loads in this one.
+
+    Returns:
+        Yields ``Batch``, or the error that ``batches`` raises.
+    """
+    return DataLoader(
+        views,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=4 if workers else None,
+        # Its own generator: the default one would be moved by each start, and so by a resume.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
+    """What a loader yields.
+
+    Args:
+        loader: From ``make_loader``.
+
+    Yields:
+        Its batches.
+
+    Raises:
+        CleverError: What was wrong with a photo or with the making of its views.
+    """
+    for batch in loader:
+        if isinstance(batch, CleverError):
+            raise batch
+        yield batch
+
+
+def _collate(found: Sequence[Item | CleverError]) -> Batch | CleverError:
+    items: list[Item] = []
+    for item in found:
+        if isinstance(item, CleverError):
+            return item
+        items.append(item)
+    views = list(zip(*(item[0] for item in items), strict=True))  # [view][photo]
+    sizes = list(dict.fromkeys(view[0].shape[0] for view in views))
+    crops = [
+        torch.from_numpy(np.stack([p for view in views if view[0].shape[0] == size for p in view]))
+        for size in sizes
+    ]
+    parameters = torch.from_numpy(np.stack([item[1] for item in items]))
+    return Batch(crops, parameters, len(items))
+
+
+def _quiet_worker(_: int) -> None:
+    # Ctrl-C and a service manager's stop reach all processes; the training's own decides when to
+    # end, and workers end when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # One process, one core: the libraries' own threads would fight the training's for it.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
