@@ -1,19 +1,15 @@
-"""From a recipe to what is trained, how it is moved, and what the model says of itself."""
+"""From a recipe to the module that is trained and the optimiser that moves it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from clever_hub import __version__
-from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_training.model.backbones import (
     check_size,
     checkpoint_gradients,
-    create_backbone,
     embedding_length,
     invariant_length,
     start_backbone,
@@ -104,48 +100,3 @@ def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
         return SGD(groups, lr=options.lr, momentum=options.momentum)
     # Fused: one pass over a ResNet-50's weights in the place of a dozen, a sixth of the time.
     return AdamW(groups, lr=options.lr, fused=True)
-
-
-def model_config(
-    recipe: Recipe, counters: dict[str, Any], steps_per_epoch: int, photos: int
-) -> ModelConfig:
-    """The config of the model that a run has made so far.
-
-    Args:
-        recipe: The run's recipe.
-        counters: Of its state.
-        steps_per_epoch: Steps in a pass through the data.
-        photos: Number of photos.
-
-    Returns:
-        The config, provenance included.
-    """
-    backbone = create_backbone(recipe.backbone.architecture, recipe.backbone.model_args)
-    features = embedding_length(backbone)
-    size = recipe.image_size
-    start = counters.get("start")
-    content = recipe.model_dump(mode="json")
-    if start:
-        content["backbone"]["init"] = start["init"]
-    return ModelConfig(
-        name=recipe.name,
-        architecture=recipe.backbone.architecture,
-        model_args=dict(recipe.backbone.model_args),
-        num_features=features,
-        invariant_dim=invariant_length(features, recipe.method.split_ratio),
-        preprocessing=PreprocessingConfig(resize_size=size, crop_size=size),
-        provenance={
-            "method": recipe.method.name,
-            "data": recipe.data_name,
-            "photos": photos,
-            "epochs": round(counters["step"] / steps_per_epoch, 3),
-            "planned_epochs": recipe.run.epochs,
-            "steps": counters["step"],
-            "hours": round(counters["seconds"] / 3600, 3),
-            "clever_hub": __version__,
-            "torch": torch.__version__,
-            **({"start": start} if start else {}),
-            "recipe": content,
-        },
-        data_terms=recipe.data_terms,
-    )

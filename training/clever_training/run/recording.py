@@ -39,6 +39,17 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
+def scalars(terms: dict[str, Tensor]) -> dict[str, float]:
+    """The terms of a step that are single numbers.
+
+    Example:
+        >>> import torch
+        >>> scalars({"loss": torch.tensor(0.5), "embedding": torch.zeros(2, 3)})
+        {'loss': 0.5}
+    """
+    return {name: value.item() for name, value in terms.items() if value.ndim == 0}
+
+
 class Recorder:
     """Writes down what the steps of a run give; only the first process writes.
 
@@ -85,10 +96,9 @@ class Recorder:
         embedding = gather_photos(terms["embedding"].float().unsqueeze(0))[0]
         if not is_rank_zero():
             return
-        scalars = {name: value.item() for name, value in terms.items() if value.ndim == 0}
         content = {
             **{key: values[key] for key in ("step", "epoch", "seconds")},
-            **scalars,
+            **scalars(terms),
             **self._collapse(embedding),
             **values,
             "photos_per_second": self.progress.photos_per_second,

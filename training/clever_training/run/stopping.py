@@ -6,27 +6,39 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
+class StopRequest:
+    """Whether this process was asked to stop.
+
+    Attributes:
+        asked: Set by the first SIGINT or SIGTERM.
+    """
+
+    asked: bool = False
+
+
 @contextmanager
-def stop_signals() -> Iterator[dict[str, bool]]:
+def stop_signals() -> Iterator[StopRequest]:
     """Let SIGINT and SIGTERM ask to stop after the step; a second one stops at once.
 
     Yields:
-        A mapping whose ``asked`` becomes True.
+        The request; ``asked`` becomes True at the first signal.
     """
-    stopping = {"asked": False}
+    request = StopRequest()
 
     def ask(number: int, _: FrameType | None) -> None:
-        if stopping["asked"]:
+        if request.asked:
             raise KeyboardInterrupt
-        stopping["asked"] = True
+        request.asked = True
         sys.stderr.write(f"\n{signal.Signals(number).name}: saving after this step …\n")
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopping
+        yield request
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,0 +1,86 @@
+"""The model folder that a run writes: the weights worth keeping, and how they came about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from clever_hub import __version__
+from clever_hub.backends.torch import write_model_folder
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.errors import TrainingError
+from clever_training.model.backbones import embedding_length, invariant_length
+from clever_training.model.clever import Clever
+from clever_training.recipe.schema import Recipe
+from clever_training.run.state import RunState
+
+
+def write_model(
+    folder: Path, recipe: Recipe, clever: Clever, state: RunState, per_epoch: int, photos: int
+) -> None:
+    """Write the model that a run has made so far.
+
+    Args:
+        folder: The model folder.
+        recipe: The run's recipe.
+        clever: What is trained.
+        state: How far the run has come.
+        per_epoch: Steps in a pass through the data.
+        photos: Number of photos.
+
+    Raises:
+        TrainingError: When the folder cannot be written.
+    """
+    backbone = clever.shipped_backbone
+    config = model_config(recipe, state, embedding_length(backbone), per_epoch, photos)
+    try:
+        write_model_folder(folder, config, backbone.state_dict())
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be written ({error}). The state is whole; make room "
+            "and run the same command again"
+        ) from error
+
+
+def model_config(
+    recipe: Recipe, state: RunState, num_features: int, per_epoch: int, photos: int
+) -> ModelConfig:
+    """The config of the model that a run has made so far.
+
+    Args:
+        recipe: The run's recipe.
+        state: How far the run has come.
+        num_features: Length of the embedding.
+        per_epoch: Steps in a pass through the data.
+        photos: Number of photos.
+
+    Returns:
+        The config, provenance included.
+    """
+    size = recipe.image_size
+    content = recipe.model_dump(mode="json")
+    if state.start:
+        content["backbone"]["init"] = state.start["init"]
+    return ModelConfig(
+        name=recipe.name,
+        architecture=recipe.backbone.architecture,
+        model_args=dict(recipe.backbone.model_args),
+        num_features=num_features,
+        invariant_dim=invariant_length(num_features, recipe.method.split_ratio),
+        preprocessing=PreprocessingConfig(resize_size=size, crop_size=size),
+        provenance={
+            "method": recipe.method.name,
+            "data": recipe.data_name,
+            "photos": photos,
+            "epochs": round(state.step / per_epoch, 3),
+            "planned_epochs": recipe.run.epochs,
+            "steps": state.step,
+            "hours": round(state.seconds / 3600, 3),
+            "clever_hub": __version__,
+            "torch": torch.__version__,
+            **({"start": state.start} if state.start else {}),
+            "recipe": content,
+        },
+        data_terms=recipe.data_terms,
+    )

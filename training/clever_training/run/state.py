@@ -1,0 +1,38 @@
+"""How far a run has come: the numbers that lie beside the tensors in its state file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class RunState:
+    """How far a run has come; a new run begins with the defaults.
+
+    Attributes:
+        step: Steps done.
+        seconds: Seconds spent on them, over all starts of the run.
+        start: Where the backbone's first weights came from, as ``start_backbone`` says it; None
+            in states of runs that did not record it.
+        stream: Position of each process in a stream; None where photos are picked by number.
+
+    Example:
+        >>> RunState.from_json({"step": 3, "seconds": 1.5, "start": {"init": "timm"}}).step
+        3
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    start: dict[str, Any] | None = None
+    stream: list[dict[str, Any]] | None = None
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> RunState:
+        """Read the counters of a state file; those that it does not have keep their defaults."""
+        known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counters of a state file; what is None is left out."""
+        return {key: value for key, value in vars(self).items() if value is not None}
