@@ -1,13 +1,93 @@
-"""What a model gives back: the two parts of the embedding."""
+"""The two parts of an embedding: where it is split, and what ``encode`` returns."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class _Array(Protocol):
+    """A numpy array or a torch tensor: this module needs no torch."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+_ArrayT = TypeVar("_ArrayT", bound=_Array)
+
+
+def invariant_length(num_features: int, split_ratio: float) -> int:
+    """Length of the invariant part: ⌊ratio · d⌋, guarded against 0.57 · 100 = 56.99…9 and its kind.
+
+    Args:
+        num_features: d, the length of the embedding.
+        split_ratio: The share of the invariant part, in (0, 1].
+
+    Returns:
+        Where the embedding is split.
+
+    Example:
+        >>> invariant_length(2048, 0.8), invariant_length(512, 0.8), invariant_length(192, 0.8)
+        (1638, 409, 153)
+        >>> invariant_length(100, 0.57)
+        57
+    """
+    return math.floor(num_features * split_ratio + 1e-9)
+
+
+def split(embedding: _ArrayT, invariant_dim: int) -> tuple[_ArrayT, _ArrayT]:
+    """Split embeddings into their two parts.
+
+    The invariant part comes first (Song et al., https://arxiv.org/abs/2406.00262, section 3.2).
+
+    Args:
+        embedding: numpy array or torch tensor (..., d).
+        invariant_dim: Length of the invariant part.
+
+    Returns:
+        Views of the invariant part (..., invariant_dim) and the equivariant part
+        (..., d − invariant_dim), which has no columns where ``invariant_dim`` is d.
+
+    Example:
+        >>> invariant, equivariant = split(np.ones((2, 5)), 4)
+        >>> invariant.shape, equivariant.shape
+        ((2, 4), (2, 1))
+    """
+    # Not `[..., :n]`: torch.export traces an ellipsis into other nodes, so that the exported graph
+    # of the same model would have another hash.
+    leading = (slice(None),) * (embedding.ndim - 1)
+    invariant, equivariant = slice(invariant_dim), slice(invariant_dim, None)
+    return embedding[(*leading, invariant)], embedding[(*leading, equivariant)]
+
+
+def part_columns(invariant_dim: int, num_features: int) -> dict[str, slice]:
+    """The columns of each part of an embedding.
+
+    Args:
+        invariant_dim: Length of the invariant part.
+        num_features: Length of the embedding.
+
+    Returns:
+        ``full`` and, unless the equivariant part is empty, ``invariant`` and ``equivariant``.
+
+    Example:
+        >>> part_columns(4, 5)["equivariant"]
+        slice(4, 5, None)
+        >>> list(part_columns(5, 5))
+        ['full']
+    """
+    columns = {"full": slice(0, num_features)}
+    if invariant_dim < num_features:
+        columns["invariant"] = slice(0, invariant_dim)
+        columns["equivariant"] = slice(invariant_dim, num_features)
+    return columns
 
 
 class Skipped(NamedTuple):

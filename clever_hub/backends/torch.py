@@ -1,4 +1,4 @@
-"""The torch backend: a timm backbone whose embedding is split in two. The only user of timm."""
+"""The torch backend: a timm backbone whose embedding is split in two."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import timm
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
 from clever_hub.backends.tokens import embed_tokens, token_grid
 from clever_hub.backends.variants import GRAPH_NAME, VARIANT_KEY, check_graph_beside
 from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.errors import ConfigError, DeviceError, ModelFormatError, suggest
+from clever_hub.embeddings import split
+from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.files import atomic_path, to_json
 from clever_hub.hub.source import Source
 from clever_hub.images.encoding import EncoderMixin
@@ -102,8 +103,7 @@ class CleverModel(EncoderMixin, nn.Module):
             The raw (not normalised) embeddings.
         """
         embedding = self.backbone(pixel_values)  # (batch, num_features)
-        split = self.config.invariant_dim
-        return CleverOutput(embedding[:, :split], embedding[:, split:])
+        return CleverOutput(*split(embedding, self.config.invariant_dim))
 
     @classmethod
     def from_folder(
@@ -305,8 +305,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             f"{config.architecture} with {config.model_args}: expected at most {MAX_PARAMETERS:,} "
             f"parameters, got {count:,}"
         )
-    # timm's num_features is before a head's own hidden layer, which MobileNetV3 and others keep.
-    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    width = embedding_length(backbone)
     if width != config.num_features:
         raise ModelFormatError(
             f"num_features: {config.architecture} with {config.model_args} gives {width}, "
@@ -316,22 +315,10 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _build_backbone(config: ModelConfig) -> nn.Module:
-    if not timm.is_model(config.architecture):
-        hint = suggest(config.architecture, timm.list_models(f"{config.architecture[:3]}*"))
-        raise ModelFormatError(
-            f"architecture: timm {timm.__version__} has no model {config.architecture!r}. "
-            f"{hint[:300]}"
-        )
     try:
-        backbone = timm.create_model(
-            config.architecture, pretrained=False, num_classes=0, **config.model_args
-        )
-    except Exception as error:  # timm raises whatever its arguments lead to
-        raise ModelFormatError(
-            f"model_args: timm cannot build {config.architecture} with {config.model_args}: {error}"
-        ) from error
-    assert isinstance(backbone, nn.Module)
-    return backbone
+        return build_backbone(config.architecture, config.model_args)
+    except BackboneError as error:
+        raise ModelFormatError(str(error)) from error
 
 
 def _copy_weights(backbone: nn.Module, weights: Weights) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig
-from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped
+from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped, split
 from clever_hub.errors import ConfigError, ImageError
 from clever_hub.images.opening import ImageSource, as_list, describe
 from clever_hub.images.preparing import Preprocessor
@@ -188,8 +188,8 @@ class EncoderMixin:
 
     def _split(self, embedding: NDArray[np.float32]) -> Embeddings:
         """Cut (N, num_features) in two; copies, so that a kept part does not keep the whole."""
-        split = self.config.invariant_dim
-        return Embeddings(embedding[:, :split].copy(), embedding[:, split:].copy())
+        invariant, equivariant = split(embedding, self.config.invariant_dim)
+        return Embeddings(invariant.copy(), equivariant.copy())
 
 
 class _Prepared(NamedTuple):

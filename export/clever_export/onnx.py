@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from clever_hub.backends.onnx import CONFIG_KEY
 from clever_hub.backends.torch import CleverModel
 from clever_hub.backends.variants import GRAPH_NAME, HASH_KEY, MAX_GRAPH_BYTES, PIXEL_VALUES
+from clever_hub.embeddings import split
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
 from clever_hub.weights import WEIGHTS_NAME, Weights
@@ -46,11 +47,11 @@ class _Exported(nn.Module):
     def __init__(self, model: CleverModel) -> None:
         super().__init__()
         self.backbone = model.backbone
-        self.split = model.config.invariant_dim
+        self.invariant_dim = model.config.invariant_dim
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         embedding = self.backbone(pixel_values)
-        return embedding[:, : self.split], embedding[:, self.split :]
+        return split(embedding, self.invariant_dim)
 
 
 def export_onnx(folder: str | Path) -> Path:

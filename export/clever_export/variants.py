@@ -38,6 +38,7 @@ from clever_hub.backends.variants import (
     Variant,
 )
 from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.embeddings import split
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.files import write_json
 
@@ -63,7 +64,8 @@ class _Prepared(nn.Module):
         super().__init__()
         # Halving is in place; the caller's model stays what it is.
         self.backbone = copy.deepcopy(model.backbone).half() if half else model.backbone
-        self.split, self.half_precision, self.pixels = model.config.invariant_dim, half, pixels
+        self.half_precision, self.pixels = half, pixels
+        self.invariant_dim = model.config.invariant_dim
         preprocessing = model.config.preprocessing
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, name))
@@ -74,7 +76,7 @@ class _Prepared(nn.Module):
             levels = images.permute(0, 3, 1, 2).to(torch.float32)  # (batch, 3, size, size)
             images = (levels / 255 - self.mean) / self.std
         embedding = self.backbone(images.half() if self.half_precision else images).float()
-        return embedding[:, : self.split], embedding[:, self.split :]
+        return split(embedding, self.invariant_dim)
 
 
 def export_variant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clever_hub.embeddings import Embeddings, Skipped
+from clever_hub.embeddings import Embeddings, Skipped, invariant_length, part_columns, split
 
 
 @pytest.fixture
@@ -67,3 +67,30 @@ def test_parts_must_belong_together() -> None:
 
 def test_the_text_says_the_shapes(embeddings: Embeddings) -> None:
     assert repr(embeddings) == "Embeddings(invariant=(5, 3), equivariant=(5, 2), 1 skipped)"
+
+
+@pytest.mark.parametrize(
+    ("features", "ratio", "length"),
+    # In binary 0.57 · 100 is 56.99…9 and 0.29 · 100 is 28.99…9.
+    [(2048, 0.8, 1638), (512, 0.8, 409), (192, 0.8, 153), (100, 0.57, 57), (100, 0.29, 29)],
+)
+def test_the_invariant_length_is_rounded_down_but_not_by_a_binary_fraction(
+    features: int, ratio: float, length: int
+) -> None:
+    assert invariant_length(features, ratio) == length
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_the_split_and_the_columns_agree_for_any_array(length: int) -> None:
+    torch = pytest.importorskip("torch")
+    rows = np.random.default_rng(0).normal(size=(2, 4, 5))
+    columns = part_columns(length, 5)
+    for array in (rows, torch.from_numpy(rows)):
+        invariant, equivariant = split(array, length)
+        np.testing.assert_array_equal(np.concatenate([invariant, equivariant], axis=-1), rows)
+        assert invariant.shape == (2, 4, length)
+        if length < 5:
+            np.testing.assert_array_equal(array[..., columns["invariant"]], invariant)
+            np.testing.assert_array_equal(array[..., columns["equivariant"]], equivariant)
+    assert columns["full"] == slice(0, 5)
+    assert len(columns) == (3 if length < 5 else 1)

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 import clever_hub
+from clever_hub.backends.timm import embedding_length
 from clever_hub.errors import CleverError, ConfigError
 from clever_training.data.loader import Batch
-from clever_training.model.backbones import create_backbone, embedding_length, start_backbone
+from clever_training.model.backbones import create_backbone, start_backbone
 from clever_training.model.build import build
 from clever_training.model.freezing import freeze_all_but
 from clever_training.recipe.schema import Recipe

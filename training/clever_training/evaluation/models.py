@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data.config import resolve_data_config
 
+from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.embeddings import part_columns, split
 from clever_hub.errors import ConfigError, ModelNotFoundError
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.pretrained import from_pretrained
@@ -90,7 +91,7 @@ class ModelFeatures:
         # Photos come resized and cropped, and perturbed: only the values are left to prepare.
         side = self.preprocessing.crop_size
         self._normalize = Preprocessor(replace(self.preprocessing, resize_size=side))
-        self.parts = split_parts(
+        self.parts = part_columns(
             last_blocks * config.invariant_dim, last_blocks * config.num_features
         )
         self._digest: str | None = None
@@ -169,8 +170,8 @@ class ModelFeatures:
 
     def _join(self, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
         """All invariant parts first, so that the parts stay contiguous."""
-        cut = self.model.config.invariant_dim
-        invariant, equivariant = [t[:, :cut] for t in tokens], [t[:, cut:] for t in tokens]
+        parts = [split(token, self.model.config.invariant_dim) for token in tokens]
+        invariant, equivariant = zip(*parts, strict=True)
         return torch.cat([*invariant, *equivariant], dim=1)
 
 
@@ -317,15 +318,6 @@ def resized(preprocessing: PreprocessingConfig, side: int | None) -> Preprocessi
     return replace(preprocessing, resize_size=shortest, crop_size=side)
 
 
-def split_parts(invariant_dim: int, num_features: int) -> dict[str, slice]:
-    """The columns of each part; only ``full`` when there is nothing equivariant."""
-    parts = {"full": slice(0, num_features)}
-    if invariant_dim < num_features:
-        parts["invariant"] = slice(0, invariant_dim)
-        parts["equivariant"] = slice(invariant_dim, num_features)
-    return parts
-
-
 def dims(parts: dict[str, slice]) -> dict[str, int]:
     """The length of each part."""
     return {name: part.stop - part.start for name, part in parts.items()}
@@ -349,19 +341,18 @@ def _config_of(name: str) -> ModelConfig:
 
 def _timm_config(name: str) -> ModelConfig:
     """A config for a timm model: its own preprocessing, and no equivariant part."""
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise ModelNotFoundError(f"timm {timm.__version__} has no model {name!r}")
-    # Built on the meta device: only its sizes are asked for.
-    with torch.device("meta"):
-        backbone = timm.create_model(name, num_classes=0)
+    try:
+        # Built on the meta device: only its sizes are asked for.
+        with torch.device("meta"):
+            backbone = build_backbone(name)
+    except BackboneError as error:
+        raise ModelNotFoundError(f"timm:{name}: {error}") from error
     data = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
     size = int(data["input_size"][-1])
-    # Some keep a hidden layer of their head, which is then the embedding.
-    width: Any = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    width = embedding_length(backbone)
     return ModelConfig(
         name=name,
-        architecture=architecture,
+        architecture=name.partition(".")[0],
         num_features=width,
         invariant_dim=width,
         preprocessing=PreprocessingConfig(
@@ -377,11 +368,11 @@ def _timm_config(name: str) -> ModelConfig:
 def _timm_model(name: str, device: str | None) -> CleverModel:
     config = _timm_config(name)
     try:
-        backbone = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # timm passes on whatever the download raises
+        backbone = build_backbone(name, pretrained=True)
+    except BackboneError as error:
         raise ModelNotFoundError(
-            f"timm:{name}: its pretrained weights cannot be had ({error}). Without a network only "
-            f"cached ones can; random:timm:{name} needs none"
+            f"timm:{name}: its pretrained weights cannot be had ({error.__cause__}). Without a "
+            f"network only cached ones can; random:timm:{name} needs none"
         ) from error
     model = CleverModel(config)
     model.backbone.load_state_dict(backbone.state_dict(), strict=True)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from clever_hub.errors import ConfigError, suggest
+from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
+from clever_hub.errors import ConfigError
 
 
 def create_backbone(
@@ -48,28 +47,16 @@ def create_backbone(
             "such model. The paper's other backbones are resnet18, resnet50, "
             "vit_tiny_patch16_224 and vit_small_patch16_224"
         )
-    if not timm.is_model(architecture):
-        hint = suggest(architecture, timm.list_models(f"{architecture[:3]}*"))
-        raise ConfigError(
-            f"backbone.architecture: timm has no model {architecture!r}. {hint[:300]}"
-        )
-    extra: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
-        backbone = timm.create_model(
-            architecture, pretrained=pretrained, num_classes=0, **(model_args or {}), **extra
-        )
-    except Exception as error:  # timm raises whatever its arguments lead to
-        if pretrained:
+        return build_backbone(architecture, model_args, drop_path=drop_path, pretrained=pretrained)
+    except BackboneError as error:
+        if pretrained and error.key == "model_args":
             raise ConfigError(
                 f"backbone.init: timm: no weights for {architecture} with model_args {model_args}: "
-                f"{error} They come from the Hub once, then from its cache; or start from random "
-                "or from a clever model, by name or folder"
+                f"{error.__cause__} They come from the Hub once, then from its cache; or start "
+                "from random or from a clever model, by name or folder"
             ) from error
-        raise ConfigError(
-            f"backbone.model_args: timm cannot build {architecture} with {model_args}: {error}"
-        ) from error
-    assert isinstance(backbone, nn.Module)
-    return backbone
+        raise ConfigError(f"backbone.{error}") from error
 
 
 # Of a model that another starts from: its training is part of the other's.
@@ -236,34 +223,3 @@ def check_size(backbone: nn.Module, what: str, size: int) -> None:
             f"{what}: expected an embedding of shape {expected}, got {shape}. Take a backbone with "
             "pooled features, or leave its pooling as it is"
         )
-
-
-def embedding_length(backbone: nn.Module) -> int:
-    """Length of the embedding that a timm backbone gives.
-
-    Args:
-        backbone: Built by ``create_backbone``.
-
-    Returns:
-        timm's ``head_hidden_size`` for the few that keep a hidden layer, else ``num_features``.
-    """
-    length = getattr(backbone, "head_hidden_size", None) or backbone.num_features
-    assert isinstance(length, int)
-    return length
-
-
-def invariant_length(num_features: int, split_ratio: float) -> int:
-    """⌊ratio · d⌋, guarded against 0.8 · 5 = 4.000…1 and its kind.
-
-    Args:
-        num_features: d, the length of the embedding.
-        split_ratio: The share of the invariant part, in (0, 1).
-
-    Returns:
-        The invariant part's length.
-
-    Example:
-        >>> invariant_length(2048, 0.8), invariant_length(512, 0.8), invariant_length(192, 0.8)
-        (1638, 409, 153)
-    """
-    return math.floor(num_features * split_ratio + 1e-9)

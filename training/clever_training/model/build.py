@@ -7,13 +7,9 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from clever_training.model.backbones import (
-    check_size,
-    checkpoint_gradients,
-    embedding_length,
-    invariant_length,
-    start_backbone,
-)
+from clever_hub.backends.timm import embedding_length
+from clever_hub.embeddings import invariant_length
+from clever_training.model.backbones import check_size, checkpoint_gradients, start_backbone
 from clever_training.model.clever import Clever, LossWeights
 from clever_training.model.freezing import freeze_all_but
 from clever_training.objectives import make_objective

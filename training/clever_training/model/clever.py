@@ -12,6 +12,7 @@ from jaxtyping import Float
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
+from clever_hub.embeddings import split
 from clever_training.objectives import Objective, Projections
 from clever_training.objectives.transformation import (
     TransformationHead,
@@ -81,11 +82,8 @@ class Branch(nn.Module):
         if self.equivariant is None:
             parts = (self.invariant(embeddings), None)
         else:
-            split = self.invariant_dim
-            parts = (
-                self.invariant(embeddings[:, :split]),
-                self.equivariant(embeddings[:, split:]),
-            )
+            invariant_part, equivariant_part = split(embeddings, self.invariant_dim)
+            parts = (self.invariant(invariant_part), self.equivariant(equivariant_part))
         invariant, equivariant, whole = (
             None if part is None else part.float().unflatten(0, (-1, batch))
             for part in (*parts, embeddings)
@@ -208,7 +206,8 @@ class Clever(nn.Module):
         if parameters is None:
             raise ValueError("the transformation term needs the views' parameters, got None")
         pairs = view_pairs(len(whole), self.global_count)
-        predicted = self.student.transformation(whole[..., self.student.invariant_dim :], pairs)
+        _, equivariant = split(whole, self.student.invariant_dim)
+        predicted = self.student.transformation(equivariant, pairs)
         with torch.autocast(whole.device.type, enabled=False):
             term, indicators = transformation_loss(predicted, parameters.to(whole.device), pairs)
         loss = loss + self.weights.transformation * term

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from clever_hub import __version__
+from clever_hub.backends.timm import embedding_length
 from clever_hub.backends.torch import write_model_folder
 from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.embeddings import invariant_length
 from clever_hub.errors import TrainingError
-from clever_training.model.backbones import embedding_length, invariant_length
 from clever_training.model.clever import Clever
 from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState

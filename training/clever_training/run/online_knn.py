@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from clever_hub.config import PreprocessingConfig
+from clever_hub.embeddings import invariant_length, split
 from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.data import Splits, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1
-from clever_training.model.backbones import invariant_length
 from clever_training.recipe.schema import Recipe
 from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import gathered, rank
@@ -93,12 +93,10 @@ class OnlineKnn:
             )
         finally:
             backbone.train(was_training)
-        split = invariant_length(bank.shape[1], learner.recipe.method.split_ratio)
-        parts = {"knn": slice(None), "knn_invariant": slice(split)}
-        parts["knn_equivariant"] = slice(split, None)
-        return {
-            name: self._accuracy(bank[:, part], queries[:, part]) for name, part in parts.items()
-        }
+        length = invariant_length(bank.shape[1], learner.recipe.method.split_ratio)
+        names = ("knn", "knn_invariant", "knn_equivariant")
+        parts = zip((bank, *split(bank, length)), (queries, *split(queries, length)), strict=True)
+        return {name: self._accuracy(*part) for name, part in zip(names, parts, strict=True)}
 
     def _accuracy(self, bank: NDArray[np.float32], queries: NDArray[np.float32]) -> float:
         predicted = knn_predict(bank, self.neighbours.labels, queries)

@@ -9,9 +9,9 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
+from clever_hub.embeddings import invariant_length, split
 from clever_hub.errors import ConfigError
 from clever_training.evaluation.collapse import effective_rank, feature_std
-from clever_training.model.backbones import invariant_length
 from clever_training.recipe.schema import Recipe
 from clever_training.run.progress import TrainingProgress
 from clever_training.run.run_folder import RunFolder
@@ -125,8 +125,8 @@ class Recorder:
 
     def _collapse(self, embedding: Tensor) -> dict[str, float]:
         """Rank and spread of both parts, over the whole batch."""
-        split = invariant_length(embedding.shape[1], self.recipe.method.split_ratio)
-        parts = {"invariant": embedding[:, :split], "equivariant": embedding[:, split:]}
+        length = invariant_length(embedding.shape[1], self.recipe.method.split_ratio)
+        parts = dict(zip(("invariant", "equivariant"), split(embedding, length), strict=True))
         return {
             **{f"rank_{name}": effective_rank(part) for name, part in parts.items()},
             **{f"std_{name}": feature_std(part) for name, part in parts.items()},
