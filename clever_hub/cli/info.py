@@ -11,8 +11,9 @@ from clever_hub.backends.variants import VARIANT_KEY, Variant, check_graph_besid
 from clever_hub.cli.console import file_size, output, shown
 from clever_hub.cli.options import Model, Revision
 from clever_hub.config import ModelConfig
+from clever_hub.hub.evaluation import read_evaluation
 from clever_hub.hub.resolve import resolve
-from clever_hub.hub.shipped import ModelInfo, evaluation, means, model_info
+from clever_hub.hub.shipped import ModelInfo, means, model_info
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 _FIGURE = len("0.0001234")
@@ -54,7 +55,7 @@ def run(
     console = output()
     console.print(table)
     if info.figures:
-        console.print(_figures(evaluation(folder)))
+        console.print(_figures(read_evaluation(folder) or {}))
 
 
 def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:

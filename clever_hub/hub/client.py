@@ -114,9 +114,11 @@ def download(
             raise _incomplete(repo_id, missing)
     found = repository.fetch(CONFIG_NAME, revision).parent
     # From here on by commit: the branch may move between two files.
-    for name in (*files, *optional):
-        if name != CONFIG_NAME:
-            repository.fetch(name, found.name, optional=name in optional)
+    for name in files:
+        if name not in (CONFIG_NAME, *optional):
+            repository.fetch(name, found.name)
+    for name in optional:
+        repository.fetch_optional(name, found.name)
     return Snapshot(found, found.name, _weights_hash(found))
 
 
@@ -182,22 +184,24 @@ class _Repository:
             self.repo_id, name, cache_dir=self.cache_dir, revision=revision
         )
 
-    def fetch(self, name: str, revision: str | None, optional: bool = False) -> Path:
+    def fetch(self, name: str, revision: str | None) -> Path:
         """Bring a file into the cache, whole and undamaged."""
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        if optional and self.known_absent(name, revision):
-            return Path(name)
         try:
             return self.with_retries(partial(self._fetch, name, revision))
         except CleverError as error:
-            # Its subclass says that nobody could be asked.
-            local = isinstance(error.__cause__, LocalEntryNotFoundError)
-            absent = isinstance(error.__cause__, EntryNotFoundError) and not local
-            if optional and (absent or (local and self.offline)):
-                return Path(name)
-            if absent:
+            if _repository_lacks_file(error):
                 raise _incomplete(self.repo_id, [name]) from error.__cause__
+            raise
+
+    def fetch_optional(self, name: str, revision: str | None) -> Path | None:
+        """As ``fetch``; None where the repository has no such file or, offline, the cache."""
+        if self.known_absent(name, revision):
+            return None
+        try:
+            return self.with_retries(partial(self._fetch, name, revision))
+        except CleverError as error:
+            if _repository_lacks_file(error) or (self.offline and _cache_lacks_file(error)):
+                return None
             raise
 
     def _fetch(self, name: str, revision: str | None) -> Path:
@@ -239,6 +243,20 @@ def _incomplete(repo_id: str, missing: list[str]) -> ModelFormatError:
     else:
         hint = 'Load it with backend="torch"'
     return ModelFormatError(f"{repo_id}: the repository has no {', '.join(missing)}. {hint}")
+
+
+def _repository_lacks_file(error: CleverError) -> bool:
+    """Whether the Hub has answered that there is no such file."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    return isinstance(error.__cause__, EntryNotFoundError) and not _cache_lacks_file(error)
+
+
+def _cache_lacks_file(error: CleverError) -> bool:
+    """Whether a file is not in the cache and the Hub could not be asked."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return isinstance(error.__cause__, LocalEntryNotFoundError)
 
 
 def _expected_hash(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, HubError, ModelFormatError
 from clever_hub.hub import shipped
 from clever_hub.hub.client import ORGANISATION, api, download, with_retries
+from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.hub.shipped import ModelInfo, model_info
 from clever_hub.weights import WEIGHTS_NAME
 
@@ -77,7 +78,7 @@ def _is_gated(error: CleverError) -> bool:
 
 
 def _describe(repo_id: str, token: str | bool | None) -> ModelInfo:
-    snapshot = download(repo_id, [CONFIG_NAME], optional=["evaluation.json"], token=token)
+    snapshot = download(repo_id, [CONFIG_NAME], optional=[EVALUATION_NAME], token=token)
     ask = partial(api(token).get_paths_info, repo_id, [WEIGHTS_NAME], revision=snapshot.commit)
     sizes = [int(getattr(file, "size", 0)) for file in with_retries(ask, repo_id)]
     if not sizes:

@@ -10,6 +10,7 @@ from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, ModelNotFoundError, suggest
 from clever_hub.hub import shipped
 from clever_hub.hub.client import download, repository_id
+from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.hub.pins import check_pins
 from clever_hub.hub.source import Source
 from clever_hub.weights import WEIGHTS_NAME
@@ -19,7 +20,7 @@ def resolve(
     name_or_path: str | os.PathLike[str],
     *,
     files: Sequence[str] = (CONFIG_NAME, WEIGHTS_NAME),
-    optional: Sequence[str] = ("evaluation.json",),
+    optional: Sequence[str] = (EVALUATION_NAME,),
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
+from clever_hub.hub.evaluation import read_evaluation
 from clever_hub.weights import WEIGHTS_NAME
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -72,7 +72,7 @@ def model_info(
         equivariant_dim=config.equivariant_dim,
         image_size=config.preprocessing.crop_size,
         data=str(config.provenance.get("data", "")),
-        figures=_entry(evaluation(folder), "figures"),
+        figures=_entry(read_evaluation(folder) or {}, "figures"),
         license=config.license,
         size_bytes=_weights_size(folder) if size_bytes is None else size_bytes,
     )
@@ -83,30 +83,6 @@ def _weights_size(folder: Path) -> int:
         return (folder / WEIGHTS_NAME).stat().st_size
     except OSError as error:
         raise ModelFormatError(f"{folder}: {WEIGHTS_NAME} is missing") from error
-
-
-def evaluation(folder: Path) -> dict[str, Any]:
-    """The content of evaluation.json; ``clever_training.evaluation`` describes it.
-
-    Args:
-        folder: The model folder.
-
-    Returns:
-        The content; empty when nothing was measured yet.
-
-    Raises:
-        ModelFormatError: When the file is damaged.
-    """
-    path = folder / "evaluation.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}  # as in a run that is still training
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelFormatError(f"{path}: expected an object, got {type(content).__name__}")
-    return content
 
 
 def means(figures: Mapping[str, Any]) -> dict[tuple[str, ...], float]:

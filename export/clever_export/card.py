@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -28,9 +27,9 @@ from clever_export.card_text import (
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
+from clever_hub.hub.evaluation import EVALUATION_NAME, check_evaluation, read_evaluation
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
-EVALUATION_NAME = "evaluation.json"
 CARD_NAME = "README.md"
 PICTURE_NAME = "figures.png"
 _MANY_PHOTOS = 1_000_000
@@ -57,7 +56,7 @@ def write_card(folder: str | Path) -> Path:
     from clever_export.card_picture import draw_figures
 
     folder = Path(folder)
-    evaluation = read_evaluation(folder)
+    evaluation = own_evaluation(folder)
     if evaluation is not None:
         draw_figures(evaluation, folder / PICTURE_NAME)
     return write_text(folder / CARD_NAME, make_card(folder))
@@ -78,7 +77,7 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
-    evaluation = read_evaluation(folder)
+    evaluation = own_evaluation(folder)
     data = ModelCardData(
         license=config.license,
         library_name="clever-hub",
@@ -107,8 +106,8 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}\n"))
 
 
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The folder's evaluation.json, or None where there is none.
+def own_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The folder's evaluation.json, checked to be about this model; None where there is none.
 
     Args:
         folder: A model folder.
@@ -121,18 +120,11 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
             about other weights than the folder's, or made with ``--image-size``.
     """
     path = folder / EVALUATION_NAME
-    if not path.is_file():
+    content = read_evaluation(path)
+    if content is None:
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema_version"] != 1:
-            raise ValueError(f"schema_version {content['schema_version']}, expected 1")
-        content["figures"], content["model"], content["protocols"]
-        weights, measured = (content["model"].get(key) for key in ("weights_sha256", "input_size"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFormatError(
-            f"{path}: not what clever-hub evaluate writes ({error!r}). Measure again with it"
-        ) from error
+    check_evaluation(content, path)
+    weights, measured = (content["model"].get(key) for key in ("weights_sha256", "input_size"))
     if weights and (folder / WEIGHTS_NAME).is_file():
         _check_weights(path, weights, sha256_of(folder / WEIGHTS_NAME))
     size = ModelConfig.load(folder).preprocessing.crop_size
@@ -141,8 +133,7 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
             f"{path}: figures of photos of {measured} pixels, the model's own size is {size}. "
             "Remove it, or measure again without --image-size"
         )
-    result: dict[str, Any] = content
-    return result
+    return content
 
 
 def _check_weights(path: Path, measured: str, found: str) -> None:

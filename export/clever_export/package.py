@@ -11,12 +11,13 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from clever_export.card import EVALUATION_NAME, write_card
+from clever_export.card import write_card
 from clever_export.onnx import export_onnx
 from clever_hub.backends.variants import VARIANT_KEY
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, ModelFormatError
 from clever_hub.files import write_json, write_text
+from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.weights import WEIGHTS_NAME
 
 PROCESSOR_NAME = "preprocessor_config.json"

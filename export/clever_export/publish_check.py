@@ -12,13 +12,14 @@ import onnxruntime
 from huggingface_hub import ModelCard
 
 import clever_hub
-from clever_export.card import CARD_NAME, EVALUATION_NAME, PICTURE_NAME, make_card
+from clever_export.card import CARD_NAME, PICTURE_NAME, make_card
 from clever_export.package import AUTO_MAP, PROCESSOR_NAME, REMOTE_CODE
 from clever_export.verify import REPORT_NAME
 from clever_hub.backends.onnx import read_graph_config
 from clever_hub.backends.variants import Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
+from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"

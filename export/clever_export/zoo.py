@@ -11,16 +11,14 @@ any other change of the zoo's files, ``--pin`` pins them again.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from clever_export.card import EVALUATION_NAME
 from clever_export.package import package
 from clever_export.publish_check import KNOWN
 from clever_export.verify import verify
@@ -28,6 +26,7 @@ from clever_hub.backends.torch import CleverModel, write_model_folder
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
 from clever_hub.hub import shipped
+from clever_hub.hub.evaluation import EVALUATION_NAME, read_evaluation
 from clever_hub.hub.pins import write_pins
 from clever_hub.images.finding import find_images
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
@@ -114,9 +113,10 @@ def _replace(folder: Path, staged: Path) -> None:
 def _measured(path: Path) -> object:
     """The hash of the weights that an evaluation.json is about."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["model"]["weights_sha256"]
-    except (ValueError, KeyError, TypeError):
+        model = (read_evaluation(path) or {}).get("model")
+    except ModelFormatError:
         return None
+    return model.get("weights_sha256") if isinstance(model, Mapping) else None
 
 
 def _photos() -> list[Path]:

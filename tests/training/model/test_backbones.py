@@ -94,7 +94,7 @@ class TestStart:
         _, record = start_backbone("resnet18", {}, 0.0, "timm")
         assert asked == [True]
         assert record["name"] == "resnet18.a1_in1k"
-        assert len(record["weights_sha256"]) == 64
+        assert len(record["tensors_sha256"]) == 64
 
     def test_timms_weights_without_a_network_say_so(self) -> None:
         with pytest.raises(ConfigError, match="init: timm: no weights for test_resnet"):

@@ -5,7 +5,6 @@ The schema is described in ``clever_training.evaluation``.
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,15 @@ import timm
 import torch
 
 import clever_hub
-from clever_hub.errors import DataError
+from clever_hub.errors import DataError, ModelFormatError
 from clever_hub.files import write_json
-
-SCHEMA_VERSION = 1
-FILE_NAME = "evaluation.json"
+from clever_hub.hub.evaluation import (
+    EVALUATION_NAME,
+    SCHEMA_VERSION,
+    check_evaluation,
+    evaluation_path,
+    read_evaluation,
+)
 
 # condition → part → metric → value, of one seed.
 Figures: TypeAlias = dict[str, dict[str, dict[str, float]]]
@@ -122,7 +125,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> Path:
     Returns:
         The file.
     """
-    path = folder / FILE_NAME
+    path = folder / EVALUATION_NAME
     return write_json(path, merge(read(path) if path.is_file() else None, content))
 
 
@@ -136,17 +139,14 @@ def read(path: Path) -> dict[str, Any]:
         Its content.
 
     Raises:
-        DataError: When it is missing, no JSON, or of another schema version.
+        DataError: When it is missing, damaged, or of another schema version.
     """
-    path = path / FILE_NAME if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; make it with clever-hub evaluate") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError(f"{path}: expected schema_version {SCHEMA_VERSION}, got {version!r}")
-    assert isinstance(content, dict)
+        content = read_evaluation(path)
+        if content is None:
+            missing = evaluation_path(path)
+            raise DataError(f"{missing}: no such file; make it with clever-hub evaluate")
+        check_evaluation(content, path)
+    except ModelFormatError as error:
+        raise DataError(str(error)) from error
     return content

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
@@ -74,7 +75,7 @@ class Evaluation:
             record["data"] = {"train": splits.train.describe()}
             record["data"]["validation"] = splits.validation.describe()
         return {
-            "schema_version": results.SCHEMA_VERSION,
+            "schema_version": SCHEMA_VERSION,
             "model": extractor.describe(),
             "figures": figures,
             "baselines": {

@@ -76,8 +76,9 @@ def start_backbone(
 
     Returns:
         The backbone, and where its weights are from: ``init`` (of a folder the model's name) and,
-        unless they are random, ``name`` and ``weights_sha256``, for the provenance; of a clever
-        model also its own ``epochs``, ``hours`` and ``start``, as far as it knows them.
+        unless they are random, ``name``, for the provenance; of timm's weights also
+        ``tensors_sha256``; of a clever model also ``weights_sha256``, the hash of its file, and its
+        own ``epochs``, ``hours`` and ``start``, as far as it knows them.
 
     Raises:
         ConfigError: When the clever model is of another architecture, or does not fit.
@@ -89,8 +90,8 @@ def start_backbone(
         backbone = create_backbone(architecture, model_args, drop_path, pretrained=True)
         source: Any = backbone.pretrained_cfg
         name = f"{source.get('architecture', architecture)}.{source.get('tag', '')}".rstrip(".")
-        digest = weights_sha256(backbone.state_dict())
-        return backbone, {"init": init, "name": name, "weights_sha256": digest}
+        digest = tensors_sha256(backbone.state_dict())
+        return backbone, {"init": init, "name": name, "tensors_sha256": digest}
     return _from_clever_model(architecture, model_args, drop_path, init)
 
 
@@ -114,18 +115,20 @@ def _from_clever_model(
             f"backbone.init: the weights of {init} do not fit {architecture} with backbone."
             f"model_args {model_args}; its own are {dict(config.model_args)}: {error}"
         ) from error
-    digest = model.source.weights_sha256 if model.source else None
+    assert model.source is not None
     return backbone, {
         # Where a folder lies is nobody else's: the provenance is published.
         "init": config.name if Path(init).expanduser().is_dir() else init,
         "name": config.name,
-        "weights_sha256": digest or weights_sha256(backbone.state_dict()),
+        "weights_sha256": model.source.weights_sha256,
         **{key: config.provenance[key] for key in _HISTORY if key in config.provenance},
     }
 
 
-def weights_sha256(state: Mapping[str, Tensor]) -> str:
-    """A hash of all weights and their names, whatever file they came in.
+def tensors_sha256(state: Mapping[str, Tensor]) -> str:
+    """A hash of all tensors and their names, whatever file they came in.
+
+    ``weights_sha256`` elsewhere is the hash of a weights file.
 
     Args:
         state: Tensors by name.
@@ -135,7 +138,7 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
 
     Example:
         >>> import torch
-        >>> weights_sha256({"a": torch.zeros(2)})[:8]
+        >>> tensors_sha256({"a": torch.zeros(2)})[:8]
         '50edc262'
     """
     digest = hashlib.sha256()

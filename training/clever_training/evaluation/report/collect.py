@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clever_hub.errors import DataError
-from clever_training.evaluation.results import FILE_NAME, read
+from clever_hub.hub.evaluation import EVALUATION_NAME
+from clever_training.evaluation.results import read
 
 FINETUNE_NAME = "finetune.json"
 PARTS = ("full", "invariant", "equivariant")
@@ -148,8 +149,8 @@ def collect(folders: Sequence[str | Path]) -> Field:
         found = _files(folder)
         if not found:
             raise DataError(
-                f"{folder}: expected a folder with {FILE_NAME} or {FINETUNE_NAME}, found neither. "
-                "Make one with clever-hub evaluate or clever-hub finetune"
+                f"{folder}: expected a folder with {EVALUATION_NAME} or {FINETUNE_NAME}, found "
+                "neither. Make one with clever-hub evaluate or clever-hub finetune"
             )
         evaluations += [path for path in found if path.name != FINETUNE_NAME]
         tuned += [path for path in found if path.name == FINETUNE_NAME]
@@ -176,10 +177,10 @@ def collect(folders: Sequence[str | Path]) -> Field:
 def _files(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
-    here = [folder / name for name in (FILE_NAME, FINETUNE_NAME) if (folder / name).is_file()]
+    here = [folder / name for name in (EVALUATION_NAME, FINETUNE_NAME) if (folder / name).is_file()]
     if here or not folder.is_dir():
         return here
-    below = [*folder.glob(f"*/{FILE_NAME}"), *folder.glob(f"*/{FINETUNE_NAME}")]
+    below = [*folder.glob(f"*/{EVALUATION_NAME}"), *folder.glob(f"*/{FINETUNE_NAME}")]
     return sorted(below)
 
 
