@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -81,6 +82,10 @@ class Context:
         """Columns of each part."""
         return self.extractor.parts
 
+    def subset(self, name: str) -> LabelledPhotos:
+        """One of ``SUBSETS``."""
+        return SUBSETS[name](self.splits, self.profile)
+
     def parts_and_slice(self) -> Mapping[str, Columns]:
         """The parts, and as many random columns of the invariant one as the equivariant one has.
 
@@ -142,6 +147,15 @@ class Context:
         return lambda done, total: self.store.report(f"{self.label} {label}", done, total)
 
 
+# The smaller subsets that protocols use, by the names that evaluation.json has for their sizes.
+SUBSETS: Mapping[str, Callable[[Splits, Profile], LabelledPhotos]] = MappingProxyType(
+    {
+        "sweep_photos": lambda splits, profile: splits.validation.stratified(profile.sweep),
+        "pairs": lambda splits, profile: splits.train.stratified(profile.pairs),
+    }
+)
+
+
 class Protocol(NamedTuple):
     """A way to measure.
 
@@ -151,6 +165,8 @@ class Protocol(NamedTuple):
         headline: The metrics that tables show.
         unit: Of the headline metrics.
         shown: The conditions that tables show; all of them when None.
+        subsets: Names in ``SUBSETS`` of the smaller subsets that it uses; their sizes go into
+            evaluation.json.
     """
 
     run: Callable[[Context], Figures]
@@ -158,6 +174,7 @@ class Protocol(NamedTuple):
     headline: tuple[str, ...]
     unit: Literal["%", ""] = ""
     shown: tuple[str, ...] | None = None
+    subsets: tuple[str, ...] = ()
 
 
 def rows_of(part: LabelledPhotos, whole: LabelledPhotos) -> NDArray[np.int64]:

@@ -175,7 +175,7 @@ def _photos(context: Context, fitting: bool) -> tuple[LabelledPhotos, LabelledPh
     """All photos of a split, those used here, and the seed of their transformations."""
     if fitting:
         train = context.splits.train
-        return train, train.stratified(context.profile.pairs), 0
+        return train, context.subset("pairs"), 0
     return context.splits.validation, sweep_photos(context), context.seed
 
 

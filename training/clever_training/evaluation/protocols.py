@@ -47,15 +47,22 @@ PROTOCOLS = {
         ("top1",),
         "%",
         robustness.SWEEPS_SHOWN,
+        subsets=("sweep_photos",),
     ),
     "invariance": Protocol(
         copies.run_invariance,
         copies.INVARIANCE_SETTINGS,
         ("same_centred", "gap", "gap_centred"),
         shown=copies.SHOWN,
+        subsets=("sweep_photos",),
     ),
     "retrieval": Protocol(
-        copies.run_retrieval, copies.RETRIEVAL_SETTINGS, ("hit1",), "%", copies.SHOWN
+        copies.run_retrieval,
+        copies.RETRIEVAL_SETTINGS,
+        ("hit1",),
+        "%",
+        copies.SHOWN,
+        subsets=("sweep_photos",),
     ),
     "equivariance": Protocol(
         equivariance.run_equivariance,
@@ -64,6 +71,7 @@ PROTOCOLS = {
             *("ridge_r2", "mlp_r2", "ridge_degrees", "mlp_degrees"),
             *("top1", "pose_mrr", "photo_mrr"),
         ),
+        subsets=("sweep_photos", "pairs"),
     ),
     "collapse": Protocol(spread.run_collapse, spread.SETTINGS, ("std", "effective_rank", "dim")),
     "semi-supervised": Protocol(linear.run_semi_supervised, linear.SEMI_SETTINGS, ("top1",), "%"),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results
+from clever_training.evaluation.context import SUBSETS
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
@@ -71,18 +72,20 @@ class Evaluation:
         steps = self._steps(1 + len(others))
         figures, records = self._measure(lambda _: extractor, splits, steps)
         for name, record in records.items():
-            record["settings"] |= self._shares(name, splits)
+            for subset in PROTOCOLS[name].subsets:
+                record["settings"][subset] = len(SUBSETS[subset](splits, self.profile))
             record["data"] = {"train": splits.train.describe()}
             record["data"]["validation"] = splits.validation.describe()
+        measured_baselines = {}
+        for name, make in others.items():
+            measured, _ = self._measure(make, splits, steps)
+            model = make(self.seeds[0]).describe()
+            measured_baselines[name] = {"model": model, "figures": measured}
         return {
             "schema_version": SCHEMA_VERSION,
             "model": extractor.describe(),
             "figures": figures,
-            "baselines": {
-                name: {"model": make(self.seeds[0]).describe(), "figures": measured}
-                for name, make in others.items()
-                for measured, _ in [self._measure(make, splits, steps)]
-            },
+            "baselines": measured_baselines,
             "protocols": records,
         }
 
@@ -140,15 +143,6 @@ class Evaluation:
         if self.probe in settings:
             settings["probe"] = self.probe
         return settings
-
-    def _shares(self, name: str, splits: Splits) -> dict[str, int]:
-        """How many photos a protocol uses where it does not use all of the profile's."""
-        found = {}
-        if name in ("sweeps", "invariance", "retrieval", "equivariance"):
-            found["sweep_photos"] = len(splits.validation.stratified(self.profile.sweep))
-        if name == "equivariance":
-            found["pairs"] = len(splits.train.stratified(self.profile.pairs))
-        return found
 
     def _baselines(
         self, extractor: FeatureExtractor

@@ -84,7 +84,7 @@ def sweep_names() -> dict[str, Perturbation]:
 
 def sweep_photos(context: Context) -> LabelledPhotos:
     """The validation photos that are seen at every strength."""
-    return context.splits.validation.stratified(context.profile.sweep)
+    return context.subset("sweep_photos")
 
 
 def sweep_features(context: Context, name: str, perturbation: Perturbation) -> NDArray[np.float32]:
