@@ -104,15 +104,17 @@ class PlainStep:
     def _loss(self, s_ir: Tensor, s_ef: Tensor, t_ir: Tensor, t_ef: Tensor) -> Tensor:
         objective, tau = self.clever.objective, SETTINGS.temperature
         assert isinstance(objective, Dino)
+        center_ir = objective.teacher_invariant_center
+        center_ef = objective.teacher_equivariant_center
         contrastive, orthogonality, pairs = torch.zeros(()), torch.zeros(()), 0
         for q in range(len(t_ir)):
             for v in range(len(s_ir)):
                 if v == q:
                     continue
-                target = F.softmax((t_ir[q] - objective.center_ir) / tau, dim=-1).detach()
+                target = F.softmax((t_ir[q] - center_ir) / tau, dim=-1).detach()
                 log = F.log_softmax(s_ir[v] / STUDENT_TEMPERATURE, dim=-1)
                 contrastive = contrastive + torch.sum(-target * log, dim=-1).mean()
-                target = F.softmax((t_ef[q] - objective.center_ef) / tau, dim=-1).detach()
+                target = F.softmax((t_ef[q] - center_ef) / tau, dim=-1).detach()
                 view = F.softmax(s_ef[v] / STUDENT_TEMPERATURE, dim=-1)
                 cosine = F.cosine_similarity(target, view, dim=-1).mean()
                 orthogonality = orthogonality + cosine.abs()
@@ -132,7 +134,8 @@ class PlainStep:
         objective, momentum = self.clever.objective, SETTINGS.teacher_momentum
         assert isinstance(objective, Dino)
         assert self.clever.teacher is not None
-        for center, outputs in ((objective.center_ir, t_ir), (objective.center_ef, t_ef)):
+        centers = (objective.teacher_invariant_center, objective.teacher_equivariant_center)
+        for center, outputs in zip(centers, (t_ir, t_ef), strict=True):
             mean = outputs.flatten(0, 1).mean(dim=0, keepdim=True)
             center.copy_(center * CENTER_MOMENTUM + mean * (1 - CENTER_MOMENTUM))
         pairs = zip(self.clever.teacher.parameters(), self.clever.student.parameters(), strict=True)

@@ -27,6 +27,18 @@ def _random(*shape: int) -> torch.Tensor:
 
 
 class TestDino:
+    def test_a_state_with_the_centres_former_names_is_loaded(self) -> None:
+        names = ("teacher_invariant_center", "teacher_equivariant_center")
+        written, read = (make_objective("dino", {"prototypes": 7}) for _ in range(2))
+        for name in names:
+            getattr(written, name).copy_(_random(1, 7) + len(name))
+        former = dict(zip(("center_ir", "center_ef"), written.state_dict().values(), strict=True))
+        parent = torch.nn.ModuleDict({"objective": read})
+        parent.load_state_dict({f"objective.{key}": value for key, value in former.items()})
+        for name in names:
+            assert torch.equal(getattr(read, name), getattr(written, name))
+        assert tuple(read.state_dict()) == names
+
     def test_is_the_published_double_loop(self) -> None:
         student, teacher = _random(4, 5, 7), _random(2, 5, 7)
         center = _random(1, 7)

@@ -216,17 +216,17 @@ class Clever(nn.Module):
     def _project(
         self, crops: Sequence[Tensor], batch: int
     ) -> tuple[Projections, Projections | None, Tensor]:
-        student_ir, student_ef, whole = self.student(crops, batch)
-        teacher_ir = teacher_ef = None
+        invariant, equivariant, whole = self.student(crops, batch)
+        teacher_invariant = teacher_equivariant = None
         if self.teacher is not None:
             with torch.no_grad():
                 # Local views of the global ones' size come in the same tensor, behind them.
                 seen = crops[0][: self.global_count * batch]
-                teacher_ir, teacher_ef, _ = self.teacher([seen], batch)
-        invariant = Projections(student_ir, teacher_ir, self.global_count)
-        if student_ef is None:
-            return invariant, None, whole
-        return invariant, Projections(student_ef, teacher_ef, self.global_count), whole
+                teacher_invariant, teacher_equivariant, _ = self.teacher([seen], batch)
+        first = Projections(invariant, teacher_invariant, self.global_count)
+        if equivariant is None:
+            return first, None, whole
+        return first, Projections(equivariant, teacher_equivariant, self.global_count), whole
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:

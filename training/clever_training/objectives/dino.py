@@ -79,6 +79,13 @@ def update_center(
     return center * momentum + batch_mean.detach() * (1 - momentum)
 
 
+# The names that the centres had in state files of earlier versions.
+_FORMER_NAMES = {
+    "center_ir": "teacher_invariant_center",
+    "center_ef": "teacher_equivariant_center",
+}
+
+
 class Dino(Objective):
     """DINO: the student predicts the teacher's prototypes from another view.
 
@@ -92,8 +99,8 @@ class Dino(Objective):
     """
 
     uses_teacher: ClassVar[bool] = True
-    center_ir: Tensor
-    center_ef: Tensor
+    teacher_invariant_center: Tensor
+    teacher_equivariant_center: Tensor
 
     def __init__(
         self,
@@ -108,8 +115,9 @@ class Dino(Objective):
         self.head_args = (prototypes, hidden_dim, bottleneck_dim, head_batch_norm)
         self.student_temperature = student_temperature
         self.center_momentum = center_momentum
-        self.register_buffer("center_ir", torch.zeros(1, prototypes))
-        self.register_buffer("center_ef", torch.zeros(1, prototypes))
+        self.register_buffer("teacher_invariant_center", torch.zeros(1, prototypes))
+        self.register_buffer("teacher_equivariant_center", torch.zeros(1, prototypes))
+        self.register_load_state_dict_pre_hook(_rename_centers)
 
     def make_head(self, in_dim: int) -> nn.Module:
         """A ``DinoHead``."""
@@ -120,7 +128,7 @@ class Dino(Objective):
         assert projections.teacher is not None
         loss = dino_loss(
             F.log_softmax(projections.student / self.student_temperature, dim=-1),
-            sharpen(projections.teacher, self.center_ir, temperature),
+            sharpen(projections.teacher, self.teacher_invariant_center, temperature),
         )
         return average(loss)
 
@@ -129,14 +137,24 @@ class Dino(Objective):
         assert projections.teacher is not None
         matrix = cosine_matrix(
             F.softmax(projections.student / self.student_temperature, dim=-1),
-            sharpen(projections.teacher, self.center_ef, temperature),
+            sharpen(projections.teacher, self.teacher_equivariant_center, temperature),
         )
         return mean_of_pairs(average(matrix).abs())
 
     @torch.no_grad()
     def update(self, invariant: Projections, equivariant: Projections | None) -> None:
         """Move the centres towards the teacher's mean output over all processes."""
-        for center, part in ((self.center_ir, invariant), (self.center_ef, equivariant)):
+        centers = (self.teacher_invariant_center, self.teacher_equivariant_center)
+        for center, part in zip(centers, (invariant, equivariant), strict=True):
             if part is not None and part.teacher is not None:
                 mean = average(part.teacher.mean(dim=(0, 1)).unsqueeze(0))
                 center.copy_(update_center(center, mean, self.center_momentum))
+
+
+def _rename_centers(
+    _module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_args: object
+) -> None:
+    """Give the centres of an earlier version's state their names of today."""
+    for former, name in _FORMER_NAMES.items():
+        if prefix + former in state_dict:
+            state_dict[prefix + name] = state_dict.pop(prefix + former)
