@@ -23,33 +23,48 @@ if TYPE_CHECKING:
     from clever_hub.hub.shipped import ModelInfo
     from clever_hub.images.opening import load_image
     from clever_hub.images.preparing import Preprocessor
+    from clever_hub.jobs.heads import Heads
+    from clever_hub.jobs.orient import Orientation, orientation
+    from clever_hub.jobs.relate import Relation, Relations, relate
     from clever_hub.pretrained import from_pretrained
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Embeddings",
+    "Heads",
     "ModelConfig",
     "ModelInfo",
+    "Orientation",
     "PreprocessingConfig",
     "Preprocessor",
+    "Relation",
+    "Relations",
     "__version__",
     "errors",
     "from_pretrained",
     "list_models",
     "load_image",
+    "orientation",
+    "relate",
 ]
 
 _HOMES = {
     "Embeddings": "clever_hub.embeddings",
+    "Heads": "clever_hub.jobs.heads",
     "ModelConfig": "clever_hub.config",
     "ModelInfo": "clever_hub.hub.shipped",
+    "Orientation": "clever_hub.jobs.orient",
     "PreprocessingConfig": "clever_hub.config",
     "Preprocessor": "clever_hub.images.preparing",
+    "Relation": "clever_hub.jobs.relate",
+    "Relations": "clever_hub.jobs.relate",
     "errors": "clever_hub.errors",
     "from_pretrained": "clever_hub.pretrained",
     "list_models": "clever_hub.hub.listing",
     "load_image": "clever_hub.images.opening",
+    "orientation": "clever_hub.jobs.orient",
+    "relate": "clever_hub.jobs.relate",
 }
 
 __getattr__, __dir__ = attach(globals(), _HOMES)

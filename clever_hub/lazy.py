@@ -14,7 +14,8 @@ def attach(
 
     Args:
         package: The package's ``globals()``; a name is kept there once it has been imported.
-        homes: The module of each public name. A module that ends in the name is the name itself.
+        homes: The module of each public name. The package's own module of that name is the name
+            itself.
 
     Returns:
         ``__getattr__`` and ``__dir__``.
@@ -29,7 +30,8 @@ def attach(
         if name not in homes:
             raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
         module = importlib.import_module(homes[name])
-        value = module if homes[name].endswith(f".{name}") else getattr(module, name)
+        own = homes[name] == f"{package['__name__']}.{name}"
+        value = module if own else getattr(module, name)
         package[name] = value
         return value
 

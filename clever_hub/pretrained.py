@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ConfigError, require, suggest
 from clever_hub.hub.resolve import resolve
+from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class _Backend(NamedTuple):
     extra: str
     needs: tuple[str, ...]
     files: tuple[str, ...] = (CONFIG_NAME, WEIGHTS_NAME)
-    optional: tuple[str, ...] = ()
+    optional: tuple[str, ...] = (HEADS_NAME,)
 
 
 _BACKENDS = {
@@ -42,7 +43,7 @@ _BACKENDS = {
         ("onnxruntime",),
         (CONFIG_NAME, "model.onnx"),
         # Of a variant (float16, int8) the graph has weights of its own.
-        (WEIGHTS_NAME, "model.onnx.data"),
+        (WEIGHTS_NAME, "model.onnx.data", HEADS_NAME),
     ),
     "torch": _Backend(
         "clever_hub.backends.torch", "torch", ("torch", "timm", "safetensors", "jaxtyping")

@@ -19,8 +19,8 @@ from clever_hub.backends.variants import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Var
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.hub.source import Source
-from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.jobs.answering import JobsMixin
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 CONFIG_KEY = "clever_config"
@@ -59,7 +59,7 @@ class OnnxOutput(NamedTuple):
         return np.concatenate(self, axis=1)
 
 
-class OnnxModel(EncoderMixin):
+class OnnxModel(JobsMixin):
     """A model folder run by ONNX Runtime, with the ``encode`` of the torch backend.
 
     May be shared between threads, pickled into spawned workers, and used after a fork: a session

@@ -25,8 +25,8 @@ from clever_hub.embeddings import split
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.files import atomic_path, to_json
 from clever_hub.hub.source import Source
-from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.jobs.answering import JobsMixin
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000
@@ -50,7 +50,7 @@ class CleverOutput(NamedTuple):
         return torch.cat(self, dim=1)
 
 
-class CleverModel(EncoderMixin, nn.Module):
+class CleverModel(JobsMixin, nn.Module):
     """A backbone whose embedding has an invariant and an equivariant part.
 
     The split is that of CLeVER (Song et al., https://arxiv.org/abs/2406.00262, section 3.2): the

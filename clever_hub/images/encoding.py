@@ -161,10 +161,12 @@ class EncoderMixin:
         workers: int,
         tokens: bool,
     ) -> Iterator[EncodedBatch]:
-        prepared = _prepare(self.preprocessor, images, ahead=2 * batch_size, workers=workers)
+        batches = prepared_batches(
+            self.preprocessor, images, batch_size=batch_size, on_error=on_error, workers=workers
+        )
         # Closed here rather than by the garbage collector: it ends the threads.
-        with closing(prepared):
-            for good, bad in _batched(prepared, batch_size, on_error):
+        with closing(batches):
+            for good, bad in batches:
                 embeddings = self._embed_images(good, tokens)
                 embeddings = embeddings.normalized() if normalize else embeddings
                 yield EncodedBatch(
@@ -173,7 +175,7 @@ class EncoderMixin:
                     replace(embeddings, skipped=tuple(bad)),
                 )
 
-    def _embed_images(self, images: Sequence[_Prepared], tokens: bool) -> Embeddings:
+    def _embed_images(self, images: Sequence[Prepared], tokens: bool) -> Embeddings:
         if not images:
             width = self.config.num_features
             empty = self._split(np.empty((0, width), np.float32))
@@ -192,7 +194,7 @@ class EncoderMixin:
         return Embeddings(invariant.copy(), equivariant.copy())
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """An image that was read: its place, its name, float32 (3, H, W)."""
 
     position: int
@@ -200,13 +202,41 @@ class _Prepared(NamedTuple):
     pixels: NDArray[np.float32]
 
 
+def prepared_batches(
+    preprocessor: Preprocessor,
+    images: Iterable[ImageSource],
+    *,
+    batch_size: int,
+    on_error: OnError,
+    workers: int,
+) -> Generator[tuple[list[Prepared], list[Skipped]]]:
+    """Read images in threads, no more than two batches ahead.
+
+    Args:
+        preprocessor: Prepares each image.
+        images: Anything that ``load_image`` takes.
+        batch_size: Images that can be read to a batch; the last may have fewer.
+        on_error: As for ``encode``.
+        workers: How many threads.
+
+    Yields:
+        The images of a batch, and those that could not be read before it was full.
+
+    Raises:
+        ImageError: When one cannot be read, unless it is to be skipped.
+    """
+    prepared = _prepare(preprocessor, images, ahead=2 * batch_size, workers=workers)
+    with closing(prepared):
+        yield from _batched(prepared, batch_size, on_error)
+
+
 def _prepare(
     preprocessor: Preprocessor, images: Iterable[ImageSource], ahead: int, workers: int
-) -> Generator[_Prepared | Skipped]:
+) -> Generator[Prepared | Skipped]:
     """Read images in threads, ``ahead`` of the consumer at most; the order is kept."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="clever-hub-decode")
     numbered = enumerate(images)
-    waiting: deque[Future[_Prepared | Skipped]] = deque()
+    waiting: deque[Future[Prepared | Skipped]] = deque()
     try:
         while True:
             for index, image in islice(numbered, ahead - len(waiting)):
@@ -218,21 +248,21 @@ def _prepare(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(preprocessor: Preprocessor, index: int, image: ImageSource) -> _Prepared | Skipped:
+def _read(preprocessor: Preprocessor, index: int, image: ImageSource) -> Prepared | Skipped:
     name = describe(image)
     if not isinstance(image, (str, os.PathLike)):
         name = f"image {index} {name}"
     try:
-        return _Prepared(index, name, preprocessor(image))
+        return Prepared(index, name, preprocessor(image))
     except ImageError as error:
         return Skipped(index, name, error.reason)
 
 
 def _batched(
-    prepared: Iterable[_Prepared | Skipped], batch_size: int, on_error: OnError
-) -> Iterator[tuple[list[_Prepared], list[Skipped]]]:
+    prepared: Iterable[Prepared | Skipped], batch_size: int, on_error: OnError
+) -> Iterator[tuple[list[Prepared], list[Skipped]]]:
     """Group what could be read; what could not goes with the batch that it came before."""
-    good: list[_Prepared] = []
+    good: list[Prepared] = []
     bad: list[Skipped] = []
     for image in prepared:
         if isinstance(image, Skipped):

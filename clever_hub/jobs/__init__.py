@@ -1,0 +1,1 @@
+"""What the two parts of the embedding are for: embeddings in, answers out, on numpy alone."""

@@ -1,0 +1,168 @@
+"""What a model answers about images: how two are related, how they are turned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+
+from clever_hub.embeddings import Embeddings, Skipped
+from clever_hub.errors import ModelFormatError
+from clever_hub.hub.source import Source
+from clever_hub.images.encoding import EncoderMixin, OnError, Prepared, prepared_batches
+from clever_hub.images.opening import ImageSource, as_list
+from clever_hub.jobs.heads import HEADS_KEY, Heads
+from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
+from clever_hub.jobs.relate import Relation, relate
+
+
+class TurnedBatch(NamedTuple):
+    """A piece of the output of ``encode_turned``.
+
+    Attributes:
+        sources: Name of each row's image.
+        turned: The embeddings of the images as they are, and turned by 90, 180 and 270 degrees
+            counter-clockwise.
+        skipped: The images that could not be read.
+    """
+
+    sources: list[str]
+    turned: list[Embeddings]
+    skipped: list[Skipped]
+
+
+class JobsMixin(EncoderMixin):
+    """Gives ``relate`` and ``orientation`` to a backend.
+
+    Attributes:
+        source: Where the weights came from; None for a model built from a config alone.
+    """
+
+    source: Source | None
+    _heads: Heads | None = None
+
+    @property
+    def heads(self) -> Heads:
+        """The heads that lie beside the weights, read at their first use.
+
+        Raises:
+            ModelFormatError: When the model has none, or they are damaged.
+        """
+        if self._heads is None:
+            if self.source is None:
+                raise ModelFormatError(
+                    f"{self.config.name}: built from a config alone, so there is no folder with "
+                    "heads. Load a model with clever_hub.from_pretrained"
+                )
+            self._heads = Heads.load(self.source.path)
+        return self._heads
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the model says that it has heads."""
+        return HEADS_KEY in self.config.extra
+
+    def relate(self, a: ImageSource, b: ImageSource, *, given_same: bool = False) -> Relation:
+        """Is it the same photo, and what was done to it?
+
+        For many pairs, embed the images once and give the rows to ``clever_hub.relate``.
+
+        Args:
+            a: A path, PIL image, uint8 array (height, width, 3), or the bytes of an image file.
+            b: Another.
+            given_same: Take for granted that both show the same photo.
+
+        Returns:
+            How b is made from a. Both are compared as the model sees them: the middle square.
+
+        Raises:
+            ImageError: When an image cannot be read; names it.
+            ModelFormatError: When the model has no heads; names models that have.
+
+        Example:
+            >>> model.relate("a.jpg", "b.jpg").angle  # doctest: +SKIP
+            90.0
+        """
+        heads = self.heads  # before the work
+        both = self.encode([a, b])
+        return relate(both[:1], both[1:], heads, given_same=given_same)[0]
+
+    def orientation(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        upright: float = 0.25,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+    ) -> Orientation:
+        """How images are turned from upright.
+
+        Each is embedded in all four positions: a turn that the model does not see in one, it may
+        see in another. From embeddings that are there already: ``clever_hub.orientation``.
+
+        Args:
+            images: As for ``encode``.
+            upright: The share of images that is believed to be upright before looking; the default
+                favours no quarter.
+            batch_size: How many images are prepared at once.
+            num_workers: Threads that decode; None chooses by the number of cores.
+
+        Returns:
+            Angle, quarter turn and confidence of each image, in the order of the input.
+
+        Raises:
+            ImageError: When an image cannot be read; names it.
+            ModelFormatError: When the model has no heads; names models that have.
+
+        Example:
+            >>> model.orientation(["a.jpg", "b.jpg"]).quarter  # doctest: +SKIP
+            array([ 0, 90])
+        """
+        heads = self.heads
+        batches = self.encode_turned(images, batch_size=batch_size, num_workers=num_workers)
+        found = [orientation_from_four(b.turned, heads, upright=upright) for b in batches]
+        return Orientation.joined(found)
+
+    def encode_turned(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+        num_workers: int | None = None,
+    ) -> Generator[TurnedBatch]:
+        """Embed images in all four positions, each decoded once.
+
+        Args:
+            images: As for ``encode``.
+            batch_size: How many images are prepared at once.
+            on_error: As for ``encode``.
+            num_workers: As for ``encode``.
+
+        Yields:
+            Batches in the order of the input, for ``clever_hub.jobs.orient``.
+
+        Raises:
+            ImageError: As for ``encode``.
+        """
+        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        batches = prepared_batches(
+            self.preprocessor,
+            as_list(images),
+            batch_size=batch_size,
+            on_error=on_error,
+            workers=workers,
+        )
+        with closing(batches):
+            for good, bad in batches:
+                turned = [self._embed_turned(good, quarter) for quarter in range(len(QUARTERS))]
+                yield TurnedBatch([image.source for image in good], turned, bad)
+
+    def _embed_turned(self, images: Sequence[Prepared], quarter: int) -> Embeddings:
+        """Embed prepared images, turned counter-clockwise by so many quarters."""
+        pixels = (np.rot90(image.pixels, quarter, axes=(1, 2)) for image in images)  # (3, H, W)
+        turned = [image._replace(pixels=p) for image, p in zip(images, pixels, strict=True)]
+        return self._embed_images(turned, tokens=False)

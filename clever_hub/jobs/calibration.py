@@ -1,0 +1,327 @@
+"""How far a model's answers can be trusted, as it was measured on photos that it never saw.
+
+The entry ``"calibration"`` of a config's ``"heads"``. A bare cosine says little: 0.6 is a copy for
+one model and chance for another. So thresholds are given as rates of false pairs, and every answer
+comes with a probability or an error that was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.errors import ConfigError, ModelFormatError
+
+PARTS = ("invariant", "equivariant", "full")
+# What the probability of "same" may be made of; clever_hub.jobs.relate computes them.
+FEATURES = (
+    "cosine_invariant",
+    "cosine_equivariant",
+    "cosine_full",
+    "rotation_length",
+    "mirroring_margin",
+    "turn_agreement",
+)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The centred cosine that so many pairs of different photos exceed.
+
+    Attributes:
+        threshold: The cosine.
+        low: Lower end of its 95 % interval, by bootstrap over photos.
+        high: Upper end.
+        extrapolated: Whether too few pairs were there to see it: it is of a tail fitted to them.
+    """
+
+    threshold: float
+    low: float
+    high: float
+    extrapolated: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "threshold": self.threshold,
+            "low": self.low,
+            "high": self.high,
+            "extrapolated": self.extrapolated,
+        }
+
+
+@dataclass(frozen=True)
+class SameCalibration:
+    """A logistic model of the probability that two images show the same photo.
+
+    Attributes:
+        features: Names of what it sees, out of ``FEATURES``.
+        weights: One for each feature.
+        bias: What is added.
+        prior: The share of pairs of the same photo that it was fitted for.
+    """
+
+    features: tuple[str, ...]
+    weights: tuple[float, ...]
+    bias: float
+    prior: float
+
+
+@dataclass(frozen=True)
+class OrientationCalibration:
+    """What the length of a predicted turn is worth.
+
+    Attributes:
+        temperature: The probability of a quarter turn q goes with exp(v · u_q / temperature), v
+            being the predicted (sine, cosine) and u_q that of the quarter turn.
+        confidence_at: By rate of error, such as ``"0.01"``: the lowest confidence above which no
+            more than that share of the calibration's photos, turned by any quarter, was wrong.
+        from_four: Both for predictions averaged over the image and its three quarter turns.
+    """
+
+    temperature: float
+    confidence_at: Mapping[str, float]
+    from_four: OrientationCalibration | None = None
+
+
+@dataclass(frozen=True)
+class AngleCalibration:
+    """What the length of a predicted (sine, cosine) is worth.
+
+    Attributes:
+        lengths: Ascending lengths.
+        degrees: The error that 68 % of the angles stay below, at each length.
+        unknown_below: Where it is shorter than this, the angle is unknown.
+    """
+
+    lengths: tuple[float, ...]
+    degrees: tuple[float, ...]
+    unknown_below: float
+
+    def error(self, length: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Error in degrees that two thirds of the angles stay below; interpolated."""
+        degrees: NDArray[np.float32] = np.interp(length, self.lengths, self.degrees).astype(
+            np.float32
+        )
+        return degrees
+
+
+@dataclass(frozen=True)
+class ValueCalibration:
+    """How well one of the regressed values is told.
+
+    Attributes:
+        error: What 68 % of the errors stay below.
+        r2: Share of the value's variance that is explained; where it is low, the value is unknown.
+    """
+
+    error: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far a model's answers can be trusted.
+
+    Attributes:
+        photos: How many photos it was measured on, none of them trained on.
+        data: Which.
+        cosine: Part → rate of false pairs, such as ``"1e-5"`` → threshold.
+        same: Of the probability that two images show the same photo.
+        orientation: Of quarter turns.
+        angle: Of angles between two images.
+        mirrored: Factor on the log-odds of mirroring, and what is added.
+        values: Of ``zoom`` (octaves), ``shift`` (share of the side), ``brightness``, ``contrast``,
+            ``saturation`` (natural logarithm) and ``hue`` (share of a turn).
+    """
+
+    photos: int
+    data: str
+    cosine: Mapping[str, Mapping[str, Threshold]]
+    same: SameCalibration
+    orientation: OrientationCalibration
+    angle: AngleCalibration
+    mirrored: tuple[float, float] = (1.0, 0.0)
+    values: Mapping[str, ValueCalibration] = field(default_factory=dict)
+
+    def threshold(self, part: str, rate: float) -> float:
+        """The centred cosine that a share ``rate`` of pairs of different photos exceeds.
+
+        Between two rates that were measured it is interpolated, linearly in the logarithm of the
+        rate.
+
+        Args:
+            part: ``invariant``, ``equivariant`` or ``full``.
+            rate: Such as 1e-5.
+
+        Returns:
+            The threshold.
+
+        Raises:
+            ConfigError: When there is no such part, or the rate is outside of what was measured.
+        """
+        if part not in self.cosine:
+            raise ConfigError(f"part: expected one of {', '.join(self.cosine)}, got {part!r}")
+        known = sorted((float(r), t.threshold) for r, t in self.cosine[part].items())
+        if not known[0][0] <= rate <= known[-1][0]:
+            raise ConfigError(
+                f"rate of false pairs: this model's calibration has {known[0][0]:g} to "
+                f"{known[-1][0]:g}, got {rate:g}"
+            )
+        rates, thresholds = zip(*known, strict=True)
+        return float(np.interp(math.log(rate), np.log(rates), thresholds))
+
+    @classmethod
+    def from_dict(cls, content: object) -> Self:
+        """Read the entry of a config.
+
+        Args:
+            content: The entry ``"calibration"``.
+
+        Raises:
+            ModelFormatError: When a key is missing or a value is wrong.
+        """
+        entry = _mapping("calibration", content)
+        same, angle = _mapping("same", entry.get("same")), _mapping("angle", entry.get("angle"))
+        cosine = _mapping("cosine", entry.get("cosine"))
+        scale, shift = numbers("mirrored", entry.get("mirrored", [1.0, 0.0]), 2)
+        lengths = numbers("angle.lengths", angle.get("lengths"))
+        return cls(
+            photos=int(number("photos", entry.get("photos"), 0, 2**53)),
+            data=str(entry.get("data", "")),
+            cosine={part: _thresholds(part, cosine[part]) for part in PARTS if part in cosine},
+            same=_same(same),
+            orientation=_orientation(_mapping("orientation", entry.get("orientation"))),
+            angle=AngleCalibration(
+                lengths,
+                numbers("angle.degrees", angle.get("degrees"), len(lengths)),
+                number("angle.unknown_below", angle.get("unknown_below")),
+            ),
+            mirrored=(scale, shift),
+            values={
+                name: ValueCalibration(
+                    number(f"values.{name}.error", _mapping(name, value).get("error")),
+                    number(f"values.{name}.r2", _mapping(name, value).get("r2")),
+                )
+                for name, value in _mapping("values", entry.get("values", {})).items()
+            },
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry, ready for JSON."""
+        return {
+            "photos": self.photos,
+            "data": self.data,
+            "cosine": {
+                part: {rate: found.to_dict() for rate, found in rates.items()}
+                for part, rates in self.cosine.items()
+            },
+            "same": {
+                "features": list(self.same.features),
+                "weights": list(self.same.weights),
+                "bias": self.same.bias,
+                "prior": self.same.prior,
+            },
+            "orientation": _orientation_dict(self.orientation),
+            "angle": {
+                "lengths": list(self.angle.lengths),
+                "degrees": list(self.angle.degrees),
+                "unknown_below": self.angle.unknown_below,
+            },
+            "mirrored": list(self.mirrored),
+            "values": {n: {"error": v.error, "r2": v.r2} for n, v in self.values.items()},
+        }
+
+
+def _thresholds(part: str, content: object) -> dict[str, Threshold]:
+    found = {}
+    for rate, value in _mapping(f"cosine.{part}", content).items():
+        key = f"cosine.{part}.{rate}"
+        entry = _mapping(key, value)
+        found[rate] = Threshold(
+            number(f"{key}.threshold", entry.get("threshold")),
+            number(f"{key}.low", entry.get("low")),
+            number(f"{key}.high", entry.get("high")),
+            extrapolated=bool(entry.get("extrapolated", False)),
+        )
+        try:
+            rate_in_range = 0 < float(rate) < 1
+        except ValueError:
+            rate_in_range = False
+        if not rate_in_range:
+            raise ModelFormatError(f"calibration.{key}: expected a rate such as '1e-5'")
+    if not found:
+        raise ModelFormatError(f"calibration.cosine.{part}: expected thresholds by rate, got none")
+    return found
+
+
+def _same(entry: Mapping[str, Any]) -> SameCalibration:
+    features = entry.get("features")
+    if not isinstance(features, Sequence) or isinstance(features, str):
+        raise ModelFormatError(f"calibration.same.features: expected names, got {features!r}")
+    if unknown := [name for name in features if name not in FEATURES]:
+        raise ModelFormatError(
+            f"calibration.same.features: this clever-hub knows {', '.join(FEATURES)}, got "
+            f"{unknown}. Update it: pip install -U clever-hub"
+        )
+    return SameCalibration(
+        tuple(features),
+        numbers("same.weights", entry.get("weights"), len(features)),
+        number("same.bias", entry.get("bias")),
+        number("same.prior", entry.get("prior"), 0, 1),
+    )
+
+
+def _orientation(entry: Mapping[str, Any]) -> OrientationCalibration:
+    levels = _mapping("orientation.confidence_at", entry.get("confidence_at"))
+    four = entry.get("from_four")
+    return OrientationCalibration(
+        number("orientation.temperature", entry.get("temperature"), 1e-6, 1e6),
+        {rate: number(f"confidence_at.{rate}", level) for rate, level in levels.items()},
+        None if four is None else _orientation(_mapping("orientation.from_four", four)),
+    )
+
+
+def _orientation_dict(found: OrientationCalibration) -> dict[str, Any]:
+    four = {} if found.from_four is None else {"from_four": _orientation_dict(found.from_four)}
+    return {
+        "temperature": found.temperature,
+        "confidence_at": dict(found.confidence_at),
+        **four,
+    }
+
+
+def number(key: str, value: object, low: float = -1e12, high: float = 1e12) -> float:
+    """A number of a config, checked.
+
+    Args:
+        key: Its name in the message.
+        value: What the config has.
+        low: Smallest that is allowed.
+        high: Largest.
+
+    Raises:
+        ModelFormatError: When it is no number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ModelFormatError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def numbers(key: str, value: object, count: int | None = None) -> tuple[float, ...]:
+    """A list of numbers of a config, checked; ``count`` of them where that is given."""
+    if not isinstance(value, (list, tuple)) or not value or count not in (None, len(value)):
+        wanted = f"a list of {count} numbers" if count is not None else "a list of numbers"
+        raise ModelFormatError(f"{key}: expected {wanted}, got {value!r}")
+    return tuple(number(f"{key}[{index}]", entry) for index, entry in enumerate(value))
+
+
+def _mapping(key: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ModelFormatError(f"calibration.{key}: expected an object, got {value!r}")
+    return value

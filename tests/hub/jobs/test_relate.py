@@ -1,0 +1,231 @@
+"""Relations: what the head says, in the words and directions that a user reads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clever_hub
+from clever_hub.embeddings import Embeddings
+from clever_hub.errors import DataError, ImageError, ModelFormatError
+from clever_hub.jobs.calibration import Calibration
+from clever_hub.jobs.heads import Heads, HeadsConfig, PairValues
+from clever_hub.jobs.relate import Relation, relate
+from tests.hub.jobs.conftest import CALIBRATION
+
+Rows = Any
+
+
+def constant(length: int, value: float) -> Rows:
+    return np.full(length, value, np.float32)
+
+
+class Scripted(Heads):
+    """Heads that say what a test wants them to, of b from a; the way back is its inverse."""
+
+    def __init__(
+        self,
+        angle: float = 0.0,
+        mirrored: bool = False,
+        length: float = 1.0,
+        octaves: float = 0.0,
+        place: tuple[float, float] = (0.0, 0.0),
+        color: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
+        margin: float = 9.0,
+        calibration: dict[str, Any] | None = CALIBRATION,
+    ) -> None:
+        found = None if calibration is None else Calibration.from_dict(calibration)
+        self.config = HeadsConfig("0" * 64, 5, 16, 180.0, calibration=found)
+        self.invariant_mean, self.equivariant_mean = constant(19, 0), constant(5, 0)
+        self.angle, self.is_mirrored, self.length = angle, mirrored, length
+        self.octaves, self.place, self.color, self.margin = octaves, place, color, margin
+        self.there = True
+
+    def pairs(self, a: Rows, b: Rows) -> PairValues:  # noqa: ARG002
+        """Rotation in the head's own terms: θ_a − θ_b, or θ_a + θ_b with a mirroring between."""
+        sign = 1 if self.there else -1
+        phi = np.radians(self.angle if self.is_mirrored else -sign * self.angle)
+        vector: Rows = self.length * np.tile([np.sin(phi), np.cos(phi)], (len(a), 1))
+        junk: Rows = np.tile([0.6, -0.8], (len(a), 1))
+        size = -sign * self.octaves * np.log(2)
+        crop: Rows = np.tile([*self.place, size, size], (len(a), 1))
+        logit: Rows = np.full(len(a), self.margin if self.is_mirrored else -self.margin)
+        self.there = not self.there
+        straight, other = (junk, vector) if self.is_mirrored else (vector, junk)
+        color: Rows = sign * np.tile(self.color, (len(a), 1))
+        return PairValues(straight, other, crop, color, logit)
+
+    def turns(self, equivariant: Rows) -> Rows:
+        """Upright."""
+        return np.tile([0.0, 1.0], (len(equivariant), 1))
+
+
+def embeddings(count: int = 1, seed: int = 0) -> Embeddings:
+    random = np.random.default_rng(seed)
+    return Embeddings(
+        random.normal(size=(count, 19)).astype(np.float32),
+        random.normal(size=(count, 5)).astype(np.float32),
+    )
+
+
+def related(heads: Heads, **options: bool) -> Relation:
+    """Of an embedding to itself, so that both are certainly the same."""
+    return relate(embeddings(), embeddings(), heads, **options)[0]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("angle", [0, 30, 90, -120, 179])
+def test_angles_are_counter_clockwise_from_a_to_b(angle: float, mirrored: bool) -> None:
+    found = related(Scripted(angle=angle, mirrored=mirrored))
+    assert found.angle == pytest.approx(angle, abs=1e-3)
+    assert found.mirrored is mirrored
+    assert found.angle_error == pytest.approx(4)
+    assert found.same is not None
+    assert found.same > 0.9
+
+
+def test_half_a_turn_is_plus_180() -> None:
+    assert related(Scripted(angle=180)).angle == pytest.approx(180, abs=1e-3)
+
+
+def test_zoom_is_how_much_larger_things_are_and_shift_a_share_of_the_side() -> None:
+    found = related(Scripted(octaves=1.0, place=(0.5, -0.2)))
+    assert found.zoom == pytest.approx(2)
+    assert found.zoom_error == pytest.approx(0.2)
+    assert found.shift == pytest.approx((0.25, -0.1))
+
+
+def test_colors_are_factors_and_what_the_head_does_not_tell_is_unknown() -> None:
+    found = related(Scripted(color=(np.log(1.2), np.log(0.5), 0.0, 0.1)))
+    assert found.colors[:3] == pytest.approx((1.2, 0.5, 1.0))
+    assert found.colors_error[:3] == pytest.approx((0.1, 0.1, 0.2))
+    assert found.colors.hue is None  # its R² is 0.01
+    assert found.colors_error.hue is None
+
+
+def test_a_short_vector_is_an_unknown_angle() -> None:
+    found = related(Scripted(angle=30, length=0.25))
+    assert found.angle is None
+    assert found.angle_error is None
+    assert "unknown angle" in found.words()
+    longer = related(Scripted(angle=30, length=0.5))
+    assert longer.angle == pytest.approx(30, abs=1e-3)
+    assert longer.angle_error == pytest.approx(20)
+
+
+def test_an_unsure_mirroring_leaves_the_angle_unknown_too() -> None:
+    found = related(Scripted(angle=30, mirrored=True, margin=0.5))
+    assert found.mirrored is None
+    assert found.mirrored_probability == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert found.angle is None
+
+
+def test_of_different_photos_nothing_is_known_unless_they_are_given_as_the_same() -> None:
+    a, b = embeddings(), embeddings(seed=1)
+    found = relate(a, b, Scripted(angle=30))[0]
+    assert found.same is not None
+    assert found.same < 0.5
+    assert [found.angle, found.mirrored, found.zoom, found.shift] == 4 * [None]
+    assert set(found.colors) == {None}
+    assert found.words().startswith("different photos")
+    assert relate(a, b, Scripted(angle=30), given_same=True)[0].angle == pytest.approx(30, abs=1e-3)
+
+
+def test_without_a_calibration_there_is_no_probability_and_no_error() -> None:
+    found = related(Scripted(angle=30, octaves=1.0, calibration=None))
+    assert found.same is None
+    assert found.angle == pytest.approx(30, abs=1e-3)
+    assert found.angle_error is None
+    assert found.zoom == pytest.approx(2)
+    assert related(Scripted(angle=30, length=0.4, calibration=None)).angle is None
+
+
+def test_both_sides_are_asked_and_averaged() -> None:
+    class OneSided(Scripted):
+        """Sees nothing on the way back."""
+
+        def pairs(self, a: Rows, b: Rows) -> PairValues:
+            values = super().pairs(a, b)
+            return values if not self.there else PairValues(*(0 * value for value in values))
+
+    found = related(OneSided(angle=30, octaves=1.0, calibration=None))
+    assert found.angle == pytest.approx(30, abs=1e-3)  # of half the length
+    assert found.zoom == pytest.approx(2**0.5)
+
+
+def test_words_say_what_was_done() -> None:
+    found = related(Scripted(angle=90, mirrored=True, octaves=1.0, color=(0.4, 0.0, 0.0, 0.0)))
+    assert found.words() == (
+        "the same photo (99 %): mirrored, turned by 90° counter-clockwise (±4°), cropped to 50 % "
+        "of the side, brightness × 1.5"
+    ).replace(" %", "%")
+    assert related(Scripted()).words() == "the same photo (99%): no change that the model can tell"
+    assert "clockwise" in related(Scripted(angle=-90)).words()
+
+
+def test_columns_and_dicts_are_flat(headed_folder: Path) -> None:
+    heads = Heads.load(headed_folder)
+    found = relate(embeddings(3), embeddings(3, seed=1), heads, given_same=True)
+    assert len(found) == len(list(found)) == 3
+    columns = found.columns()
+    assert {len(column) for column in columns.values()} == {3}
+    row = found[1].to_dict()
+    assert columns.keys() <= row.keys()
+    for name, column in columns.items():
+        expected = None if np.isnan(column[1]) else float(column[1])
+        assert row[name] == expected
+
+
+def test_embeddings_that_do_not_fit_are_refused() -> None:
+    heads = Scripted()
+    with pytest.raises(DataError, match="as many rows in both, got 2 and 3"):
+        relate(embeddings(2), embeddings(3), heads)
+    wide = Embeddings(np.zeros((2, 20), np.float32), np.zeros((2, 5), np.float32))
+    with pytest.raises(DataError, match="have 19 and 5 entries, the embeddings have 20 and 5"):
+        relate(embeddings(2), wide, heads)
+    with pytest.raises(DataError, match="are normalised"):
+        relate(embeddings(2), embeddings(2).normalized(), heads)
+
+
+def test_cosines_are_of_centred_embeddings() -> None:
+    heads = Scripted()
+    heads.invariant_mean, heads.equivariant_mean = constant(19, 100), constant(5, 100)
+    one, other = embeddings(), embeddings(seed=1)
+    far, off = (Embeddings(100 + e.invariant, 100 + e.equivariant) for e in (one, other))
+    same = relate(far, off, heads).same[0]
+    assert same == pytest.approx(relate(embeddings(), other, Scripted()).same[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch"])
+def test_a_model_relates_two_files(
+    headed_folder: Path, photos: dict[str, Path], backend: str
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder, backend=backend)
+    found = model.relate(photos["coffee"], photos["chelsea"])
+    both = model.encode([photos["coffee"], photos["chelsea"]])
+    assert found == clever_hub.relate(both[0], both[1], model.heads)[0]
+    with pytest.raises(ImageError, match=r"gone\.jpg"):
+        model.relate(photos["coffee"], "gone.jpg")
+
+
+def test_a_model_without_heads_relates_nothing(model_folder: Path, photos: dict[str, Path]) -> None:
+    model = clever_hub.from_pretrained(model_folder)
+    with pytest.raises(ModelFormatError, match="has no heads"):
+        model.relate(photos["coffee"], photos["chelsea"])
+
+
+def test_the_weights_of_same_are_the_calibrations() -> None:
+    content = copy.deepcopy(CALIBRATION)
+    content["same"] = {
+        "features": ["rotation_length", "turn_agreement", "mirroring_margin"],
+        "weights": [2.0, 1.0, 0.5],
+        "bias": -3.0,
+        "prior": 0.5,
+    }
+    # Length 1; both are upright as the relation says; a margin of 4.
+    found = related(Scripted(margin=4.0, calibration=content), given_same=True)
+    assert found.same == pytest.approx(1 / (1 + np.exp(-(2 + 1 + 2 - 3))))
