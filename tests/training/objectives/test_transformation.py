@@ -17,7 +17,10 @@ from clever_hub.errors import ConfigError
 from clever_training.model.clever import Clever, LossWeights
 from clever_training.objectives import make_objective
 from clever_training.objectives.transformation import (
+    OF_PAIRS,
     REGRESSED,
+    Relative,
+    TargetUnits,
     TransformationHead,
     relative_transformation,
     transformation_loss,
@@ -95,31 +98,86 @@ def test_blind_guesses_cost_one_and_perfect_ones_nothing() -> None:
     parameters, pairs = _parameters(64, 3), view_pairs(3, 2)
     head = TransformationHead(5)
     blind = head(torch.randn(3, 64, 5), pairs)
-    loss, indicators = transformation_loss(blind, parameters, pairs)
-    assert loss.item() == pytest.approx(1.0, abs=1e-4)
-    assert {k: round(v.item(), 3) for k, v in indicators.items() if k != "accuracy_flip"} == {
+    loss, indicators = transformation_loss(blind, parameters, pairs, head.unit)
+    # The rotation of either branch has a deviation of its own, its mean over the pairs is near 1.
+    assert loss.item() == pytest.approx(1.0, abs=0.01)
+    assert {k: round(v.item(), 1) + 0.0 for k, v in indicators.items() if k != "accuracy_flip"} == {
         "r2_rotation": 0.0,
         "r2_crop": 0.0,
         "r2_color": 0.0,
         "r2_turn": 0.0,
     }
-    perfect = _perfect(parameters, pairs)
-    loss, indicators = transformation_loss(perfect, parameters, pairs)
+    perfect = _perfect(parameters, pairs, head.unit)
+    loss, indicators = transformation_loss(perfect, parameters, pairs, head.unit)
     assert loss.item() < 1e-3
     assert all(value.item() == pytest.approx(1.0, abs=1e-4) for value in indicators.values())
 
 
-def _perfect(parameters: torch.Tensor, pairs: list[tuple[int, int]]) -> torch.Tensor:
+def _relative(parameters: torch.Tensor, pairs: list[tuple[int, int]]) -> Relative:
     a, b = (parameters[:, list(v)].transpose(0, 1) for v in zip(*pairs, strict=True))
-    relative = relative_transformation(a, b)
-    known = relative.known.flatten(0, 1)
-    values = relative.values.flatten(0, 1)
-    mean = (known * values).sum(0) / known.sum(0)
-    variance = (known * (values - mean) ** 2).sum(0) / known.sum(0)
-    variance[:2], variance[10:] = variance[:2].mean(), variance[10:].mean()
-    scaled = (relative.values - mean) / variance.sqrt()
+    return relative_transformation(a, b)
+
+
+def _perfect(
+    parameters: torch.Tensor, pairs: list[tuple[int, int]], unit: TargetUnits
+) -> torch.Tensor:
+    """What is true of each pair; the rotation of the wrong mirroring is nonsense."""
+    relative = _relative(parameters, pairs)
+    rotation, rest = relative.values[..., :2], relative.values[..., 2:]
+    mirrored = relative.mirrored.unsqueeze(-1)
+    nonsense = torch.full_like(rotation, 7.0)
+    branches = [
+        torch.where(mirrored, *pair) for pair in ((nonsense, rotation), (rotation, nonsense))
+    ]
+    scaled = (torch.cat([*branches, rest], dim=-1) - unit.center) / unit.scale
     logit = relative.mirrored.float().mul(40).sub(20).unsqueeze(-1)
     return torch.cat([scaled, logit], dim=-1)
+
+
+def test_units_are_those_of_all_pairs_so_far_whatever_the_batches_were() -> None:
+    """Also where a value is not known of some pairs, or of any of a batch."""
+    parameters, pairs = _parameters(48, 3, grayscale=0.5), view_pairs(3, 2)
+    parameters[:4, :, 10] = 1  # grey views: a batch without hue and saturation
+    whole, parts = TargetUnits(), TargetUnits()
+    whole.observe(_relative(parameters, pairs))
+    for batch in parameters.split([4, 20, 24]):
+        parts.observe(_relative(batch, pairs))
+    torch.testing.assert_close(parts.center, whole.center)
+    torch.testing.assert_close(parts.scale, whole.scale)
+    relative = _relative(parameters, pairs)
+    straight = relative.values[~relative.mirrored]
+    torch.testing.assert_close(whole.center[:2], straight[:, :2].mean(dim=0))
+    mirrored = relative.values[relative.mirrored]
+    torch.testing.assert_close(whole.center[2:4], mirrored[:, :2].mean(dim=0))
+    hues = relative.values[..., 9][relative.known[..., 9] > 0]
+    torch.testing.assert_close(whole.center[11], hues.mean())
+    torch.testing.assert_close(whole.scale[11], hues.std(correction=0))
+    spread = straight[:, :2].var(dim=0, correction=0).mean().sqrt()
+    torch.testing.assert_close(whole.scale[:2], spread.expand(2))
+
+
+def test_units_stay_in_evaluation() -> None:
+    head, parameters, pairs = TransformationHead(5), _parameters(8, 2), view_pairs(2, 2)
+    transformation_loss(head(torch.zeros(2, 8, 5), pairs), parameters, pairs, head.unit)
+    before = head.unit.count.clone()
+    assert before.max() == 16
+    head.eval()
+    transformation_loss(head(torch.zeros(2, 8, 5), pairs), parameters, pairs, head.unit)
+    assert torch.equal(head.unit.count, before)
+
+
+def test_the_rotation_is_asked_of_the_branch_that_is_true() -> None:
+    parameters, pairs, unit = _parameters(32, 2), view_pairs(2, 2), TargetUnits()
+    predictions = torch.zeros(2, 32, REGRESSED + 1, requires_grad=True)
+    loss, _ = transformation_loss(predictions, parameters, pairs, unit)
+    (gradient,) = torch.autograd.grad(loss, predictions)
+    mirrored = _relative(parameters, pairs).mirrored
+    assert mirrored.any()
+    assert (~mirrored).any()
+    assert gradient[mirrored][:, :2].abs().max() == 0
+    assert gradient[~mirrored][:, 2:4].abs().max() == 0
+    assert (gradient[mirrored][:, 2:4].abs().sum(dim=1) > 0).all()
+    assert (gradient[~mirrored][:, :2].abs().sum(dim=1) > 0).all()
 
 
 def test_a_views_own_turn_is_told_by_its_own_part_alone() -> None:
@@ -133,26 +191,29 @@ def test_a_views_own_turn_is_told_by_its_own_part_alone() -> None:
     before = head(parts, [(0, 1)])
     parts[0] += 1
     after = head(parts, [(0, 1)])
-    assert torch.equal(before[..., 10:12], after[..., 10:12])
-    assert not torch.isclose(before[..., :10], after[..., :10]).all()
+    turns = slice(OF_PAIRS, REGRESSED)
+    assert torch.equal(before[..., turns], after[..., turns])
+    assert not torch.isclose(before[..., :OF_PAIRS], after[..., :OF_PAIRS]).all()
 
 
 def test_what_does_not_vary_is_left_out() -> None:
     parameters = _parameters(16, 2, strategy="baug", flip=0.0, jitter_probability=0.0)
     predictions = torch.zeros(2, 16, REGRESSED + 1, requires_grad=True)
-    loss, indicators = transformation_loss(predictions, parameters, view_pairs(2, 2))
+    loss, indicators = transformation_loss(predictions, parameters, view_pairs(2, 2), TargetUnits())
     assert set(indicators) == {"r2_crop"}
     assert loss.item() == pytest.approx(1.0, abs=1e-4)
     still = parameters[:1, :1].expand(4, 2, -1)
-    loss, indicators = transformation_loss(predictions[:, :4], still, view_pairs(2, 2))
+    pairs, unit = view_pairs(2, 2), TargetUnits()
+    loss, indicators = transformation_loss(predictions[:, :4], still, pairs, unit)
     assert (loss.item(), indicators) == (0.0, {})
     torch.autograd.backward(loss)  # every process still has a gradient to average
 
 
 def test_unknown_parameters_are_refused() -> None:
     parameters = torch.full((4, 2, 14), torch.nan)
+    predictions, pairs = torch.zeros(2, 4, REGRESSED + 1), view_pairs(2, 2)
     with pytest.raises(ConfigError, match=r"transformation_weight: .*not known.*views\.aug"):
-        transformation_loss(torch.zeros(2, 4, REGRESSED + 1), parameters, view_pairs(2, 2))
+        transformation_loss(predictions, parameters, pairs, TargetUnits())
 
 
 def test_weight_zero_is_the_papers_method_to_the_bit() -> None:
@@ -179,11 +240,11 @@ def test_bfloat16_changes_the_loss_by_rounding_alone() -> None:
     head, parameters, pairs = TransformationHead(20), _parameters(32, 2), view_pairs(2, 2)
     torch.nn.init.normal_(head.last.weight, std=0.05)
     parts = torch.randn(2, 32, 20)
-    exact, _ = transformation_loss(head(parts, pairs), parameters, pairs)
+    exact, _ = transformation_loss(head(parts, pairs), parameters, pairs, head.unit)
     with torch.autocast("cpu", torch.bfloat16):
         predictions = head(parts, pairs)
         assert predictions.dtype == torch.float32
-        rounded, _ = transformation_loss(predictions, parameters, pairs)
+        rounded, _ = transformation_loss(predictions, parameters, pairs, head.eval().unit)
     assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
 
 

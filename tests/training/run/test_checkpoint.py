@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from clever_hub.errors import TrainingError
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.run_folder import RunFolder
 
@@ -61,3 +62,15 @@ def test_killed_while_it_is_written_the_previous_state_is_whole(
         other = nn.Linear(3, 2)
         assert load_state(path, other, SGD(other.parameters()))["step"] == 1
         assert torch.equal(other.weight, layer.weight)
+
+
+def test_a_state_with_the_earlier_transformation_head_is_refused(tmp_path: Path) -> None:
+    path, layer = tmp_path / "state.safetensors", nn.Linear(3, 2)
+    parts = {"student": nn.ModuleDict({"transformation": nn.ModuleDict({"mlp": nn.ModuleList()})})}
+    earlier = nn.ModuleDict(parts)
+    earlier["student"]["transformation"]["mlp"].append(layer)  # type: ignore[index, operator, union-attr]
+    save_state(path, earlier, SGD(layer.parameters()), {"step": 1})
+    with pytest.raises(
+        TrainingError, match=r"earlier version's transformation head.*backbone\.init="
+    ):
+        load_state(path, earlier, SGD(layer.parameters()))

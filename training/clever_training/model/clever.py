@@ -209,7 +209,12 @@ class Clever(nn.Module):
         _, equivariant = split(whole, self.student.invariant_dim)
         predicted = self.student.transformation(equivariant, pairs)
         with torch.autocast(whole.device.type, enabled=False):
-            term, indicators = transformation_loss(predicted, parameters.to(whole.device), pairs)
+            term, indicators = transformation_loss(
+                predicted,
+                parameters.to(whole.device),
+                pairs,
+                self.student.transformation.unit,
+            )
         loss = loss + self.weights.transformation * term
         return {**indicators, "transformation": term.detach(), "loss": loss}
 

@@ -25,21 +25,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from clever_hub.errors import ConfigError
-from clever_training.runtime.gathering import average
+from clever_training.runtime.gathering import average, world_size
 
 # Columns of a view's parameters, as ``ViewParameters.as_array`` orders them.
 LEFT, TOP, WIDTH, HEIGHT, FLIP, ANGLE = range(6)
 FACTORS, HUE, GRAYSCALE = slice(6, 9), 9, 10
 
-# Columns of what is predicted; the mirroring comes last, as a logit.
+# Columns of a pair's values.
 GROUPS = {
     "rotation": slice(0, 2),
     "crop": slice(2, 6),
     "color": slice(6, 10),
     "turn": slice(10, 12),
 }
-OF_PAIRS, REGRESSED = 10, 12
 _SATURATION, _HUE = 8, 9
+
+# Columns of what is predicted: the rotation if the pair is not mirrored, and if it is, for the two
+# are found in different ways and a user may know which; the other values; the mirroring, a logit.
+STRAIGHT, MIRRORED, REST = slice(0, 2), slice(2, 4), slice(4, 14)
+OF_PAIRS, REGRESSED = 12, 14
+# Sine and cosine have one scale: the cosine of small angles hardly varies.
+_ANGLES = (STRAIGHT, MIRRORED, slice(12, 14))
 _STILL = 1e-6  # variance of a target that nothing moves, such as the angle of unturned views
 
 
@@ -107,23 +113,80 @@ def relative_transformation(
     return Relative(values, mirrored, known)
 
 
+class TargetUnits(nn.Module):
+    """Mean and deviation of each value over all pairs of the training so far.
+
+    Predictions are in these units. A batch's own would change from step to step, and what is
+    predicted for one pair alone, long after the training, would have none. The state is that of all
+    processes, and part of a run's.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("count", "mean", "squares"):
+            self.register_buffer(name, torch.zeros(REGRESSED, dtype=torch.float64))
+
+    @torch.no_grad()
+    def observe(self, relative: Relative) -> None:
+        """Take a batch's values into account, of the pairs of all processes.
+
+        Two sets of values are joined as Chan et al. do (1979, "Updating formulae and a pairwise
+        algorithm for computing sample variances").
+
+        Args:
+            relative: Of this process's pairs.
+        """
+        values, known = (part.double().flatten(0, -2) for part in _by_branch(relative))
+        # Of the mean over the processes, each with as many pairs: shares, not sums.
+        shares = average(known.mean(dim=0))
+        mean = average((known * values).mean(dim=0)) / shares.clamp_min(1e-12)
+        squares = average((known * (values - mean).square()).mean(dim=0))
+        count, pairs = shares * len(values) * world_size(), len(values) * world_size()
+        total = (self.count + count).clamp_min(1e-12)
+        apart = mean - self.mean
+        self.squares += squares * pairs + apart.square() * self.count * count / total
+        self.mean += apart * count / total
+        self.count += count
+
+    @property
+    def center(self) -> Float[Tensor, "14"]:
+        """Mean of each value, float32; 0 of what has not been seen."""
+        return self.mean.float()
+
+    @property
+    def scale(self) -> Float[Tensor, "14"]:
+        """Deviation of each value, float32; sine and cosine of an angle have the same."""
+        variance = self.squares / self.count.clamp_min(1)
+        for angle in _ANGLES:
+            variance[angle] = variance[angle].mean()
+        return variance.float().clamp_min(_STILL).sqrt()
+
+
 class TransformationHead(nn.Module):
     """Predicts the relative transformation of two views from their equivariant parts.
 
-    The turn of the second view is predicted from its own part alone, all else from both.
+    The turn of the second view is predicted from its own part alone, all else from both. A value is
+    its prediction times ``unit.scale`` plus ``unit.center``.
 
     Args:
         in_dim: Length of the equivariant part.
         hidden_dim: Width of the hidden layers.
 
+    Attributes:
+        unit: Of the predictions.
+
     Example:
         >>> TransformationHead(103)(torch.zeros(3, 8, 103), [(0, 1), (1, 2)]).shape
-        torch.Size([2, 8, 13])
+        torch.Size([2, 8, 15])
     """
 
     def __init__(self, in_dim: int, hidden_dim: int = 512) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
+        self.pair = nn.Sequential(
             nn.Linear(2 * in_dim, hidden_dim),
             nn.LayerNorm(hidden_dim),
             nn.ReLU(inplace=True),
@@ -137,6 +200,7 @@ class TransformationHead(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.last_turn = nn.Linear(hidden_dim, REGRESSED - OF_PAIRS)
+        self.unit = TargetUnits()
         # Begins with the blind guess, whose cost is 1 in every group.
         for layer in (self.last, self.last_turn):
             nn.init.zeros_(layer.weight)
@@ -144,10 +208,14 @@ class TransformationHead(nn.Module):
 
     def forward(
         self, equivariant: Float[Tensor, "views batch dim"], pairs: list[tuple[int, int]]
-    ) -> Float[Tensor, "pairs batch 13"]:
-        """Predictions in units of each value's deviation in the batch, and a logit; float32."""
+    ) -> Float[Tensor, "pairs batch 15"]:
+        """Predictions in ``unit``: 14 values, and a logit; float32.
+
+        In this order: sine and cosine of the rotation if the pair is not mirrored, the same if it
+        is, crop, colours, sine and cosine of the second view's own turn, mirroring.
+        """
         first, second = (equivariant[list(views)] for views in zip(*pairs, strict=True))
-        pair = self.last(self.mlp(torch.cat([first, second], dim=-1))).float()
+        pair = self.last(self.pair(torch.cat([first, second], dim=-1))).float()
         # Once for each view: with local views, one is the second of several pairs.
         turns = self.last_turn(self.turn(equivariant)).float()[[view for _, view in pairs]]
         return torch.cat([pair[..., :OF_PAIRS], turns, pair[..., OF_PAIRS:]], dim=-1)
@@ -171,20 +239,23 @@ def view_pairs(views: int, global_count: int) -> list[tuple[int, int]]:
 
 
 def transformation_loss(
-    predictions: Float[Tensor, "pairs batch 13"],
+    predictions: Float[Tensor, "pairs batch 15"],
     parameters: Float[Tensor, "batch views columns"],
     pairs: list[tuple[int, int]],
+    unit: TargetUnits,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """How much of the relative transformations the predictions leave unexplained.
 
     Rotation, crop, colour, the second view's own turn and mirroring count alike. Of the first four
-    it is the share of the values' variance in the batch, 1 − R²; of the mirroring the cross-entropy
-    in units of a blind guess's. What does not vary (the angle without rotation) is left out.
+    it is the squared error in units of the values' deviation, so 1 − R²; the rotation is asked of
+    that prediction whose mirroring is true. Of the mirroring it is the cross-entropy in units of a
+    blind guess's. What does not vary (the angle without rotation) is left out.
 
     Args:
         predictions: Of ``TransformationHead``.
         parameters: What was done to each view of this process's photos.
         pairs: Which views each prediction is about.
+        unit: The head's; takes the batch into account first where it is in training mode.
 
     Returns:
         A scalar, about 1 for blind guesses, 0 at best; and the indicators ``r2_rotation``,
@@ -200,7 +271,9 @@ def transformation_loss(
         )
     a, b = (parameters[:, list(views)].transpose(0, 1) for views in zip(*pairs, strict=True))
     relative = relative_transformation(a, b)
-    terms, indicators = _regression(predictions[..., :REGRESSED].flatten(0, 1), relative)
+    if unit.training:
+        unit.observe(relative)
+    terms, indicators = _regression(predictions[..., :REGRESSED], relative, unit)
     share = average(relative.mirrored.float().mean())
     if 0 < share < 1:
         logits, truth = predictions[..., REGRESSED], relative.mirrored
@@ -213,25 +286,45 @@ def transformation_loss(
 
 
 def _regression(
-    predicted: Float[Tensor, "n 12"], relative: Relative
+    predicted: Float[Tensor, "*pairs 14"], relative: Relative, unit: TargetUnits
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """1 − R² of this process's photos in each group that varies, and R² of all processes'."""
-    values, known = relative.values.flatten(0, -2), relative.known.flatten(0, -2)
+    mirrored, known = relative.mirrored, relative.known.flatten(0, -2)
+    center, scale, predicted = (
+        _true_branch(part, mirrored).flatten(0, -2)
+        for part in (
+            unit.center.expand_as(predicted),
+            unit.scale.expand_as(predicted),
+            predicted,
+        )
+    )
+    target = (relative.values.flatten(0, -2) - center) / scale
     shares = average(known.mean(dim=0)).clamp_min(1e-12)
-    center = average((known * values).mean(dim=0)) / shares
-    variance = average((known * (values - center).square()).mean(dim=0)) / shares
-    # Sine and cosine have one scale: the cosine of small angles hardly varies.
-    for angle in ("rotation", "turn"):
-        variance[GROUPS[angle]] = variance[GROUPS[angle]].mean()
-    target = (values - center) / variance.clamp_min(_STILL).sqrt()
     unexplained = (known * (predicted - target).square()).mean(dim=0) / shares
+    varies = scale.amax(dim=0).square() > 2 * _STILL
     terms, indicators = [], {}
     for name, columns in GROUPS.items():
-        varies = variance[columns] > _STILL
-        if varies.any():
-            terms.append(unexplained[columns][varies].mean())
+        if varies[columns].any():
+            terms.append(unexplained[columns][varies[columns]].mean())
             indicators[f"r2_{name}"] = 1 - average(terms[-1].detach())
     return terms, indicators
+
+
+def _by_branch(relative: Relative) -> tuple[Float[Tensor, "*pairs 14"], Float[Tensor, "*pairs 14"]]:
+    """Values and what is known of them in the columns of predictions: the rotation twice."""
+    rotation = relative.values[..., GROUPS["rotation"]]
+    values = torch.cat([rotation, relative.values], dim=-1)
+    mirrored = relative.mirrored.float().unsqueeze(-1).expand_as(rotation)
+    known = torch.cat([1 - mirrored, mirrored, relative.known[..., 2:]], dim=-1)
+    return values, known
+
+
+def _true_branch(
+    columns: Float[Tensor, "*pairs 14"], mirrored: Bool[Tensor, "*pairs"]
+) -> Float[Tensor, "*pairs 12"]:
+    """Of columns of predictions those of a pair's values: the rotation that is asked for."""
+    rotation = torch.where(mirrored.unsqueeze(-1), columns[..., MIRRORED], columns[..., STRAIGHT])
+    return torch.cat([rotation, columns[..., REST]], dim=-1)
 
 
 def _center(view: Tensor, start: int, side: int) -> Tensor:

@@ -21,6 +21,8 @@ from clever_hub.files import atomic_path
 
 STATE_NAME = "state.safetensors"
 _VERSION = 1
+# A tensor that only states of the transformation head of 13 columns have.
+_EARLIER_HEAD = "student.transformation.mlp.0.weight"
 
 
 def save_state(
@@ -83,6 +85,12 @@ def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str,
             f"{path}: not a state of a run ({error}). Remove it to begin anew"
         ) from error
     weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
+    if _EARLIER_HEAD in weights:
+        raise TrainingError(
+            f"{path}: the state has an earlier version's transformation head, whose "
+            "units were each batch's own. End the run with the version that began it, or begin "
+            f"anew from its weights: another --out, --set backbone.init={path.parent / 'model'}"
+        )
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
