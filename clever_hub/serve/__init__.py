@@ -1,0 +1,1 @@
+"""``clever-hub serve``: embeddings over HTTP, with dynamic batches and a page to try a model on."""

@@ -1,0 +1,77 @@
+"""What was done to a photo, by a model's heads: answers of ``/v1/relate`` and ``/v1/orient``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from clever_hub.serve.errors import ApiError
+from clever_hub.serve.schemas import Picture
+from clever_hub.serve.service import Served, Service
+
+
+async def relation_answer(
+    service: Service, served: Served, pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    """How the second of two photos was made from the first.
+
+    Args:
+        service: The server.
+        served: The model.
+        pictures: Two images.
+
+    Returns:
+        The JSON: the fields of ``clever_hub.Relation``; null is unknown.
+
+    Raises:
+        ApiError: 400, when the model has no heads or an image cannot be read.
+    """
+    heads = _heads(served)
+    both = await service.embed(served, pictures)
+    relation = import_module("clever_hub.jobs.relate").relate(both[:1], both[1:], heads)[0]
+    return {"object": "relation", "model": served.name, **relation.to_dict()}
+
+
+async def orientation_answer(
+    service: Service, served: Served, pictures: Sequence[Picture]
+) -> dict[str, Any]:
+    """By how much each photo is turned.
+
+    Args:
+        service: The server.
+        served: The model.
+        pictures: The images; each goes through the network in all four positions.
+
+    Returns:
+        The JSON: for each image, the fields of ``clever_hub.Orientation``.
+
+    Raises:
+        ApiError: 400, when the model has no heads or an image cannot be read.
+    """
+    heads = _heads(served)
+    four = await service.embed_turned(served, pictures)
+    found = import_module("clever_hub.jobs.orient").orientation_from_four(four, heads)
+    entries = [
+        {
+            "object": "orientation",
+            "index": index,
+            "angle": float(found.angle[index]),
+            "quarter": int(found.quarter[index]),
+            "confidence": float(found.confidence[index]),
+        }
+        for index in range(len(pictures))
+    ]
+    return {"object": "list", "data": entries, "model": served.name}
+
+
+def _heads(served: Served) -> Any:
+    if not served.has_heads:
+        raise ApiError(
+            400,
+            "no_heads",
+            f"model: {served.name}: this model has no heads, which tell what was done to a photo. "
+            "Its entry in /v1/models says so; serve one with heads",
+            param="model",
+        )
+    return getattr(served.model, "heads")  # noqa: B009  # of models that have them

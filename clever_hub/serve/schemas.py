@@ -1,0 +1,167 @@
+"""What the requests say: fields checked, each error naming the field."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from clever_hub.errors import suggest
+from clever_hub.serve.errors import invalid, too_many
+from clever_hub.serve.settings import Settings
+
+# The bytes of a file, or a text that stands for them: base64, a data URI, an address.
+Picture: TypeAlias = bytes | str
+
+_COMMON = ("model", "input", "user")
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every request says.
+
+    Attributes:
+        model: The name of the model; None where the request leaves it out.
+        pictures: The images, as they came.
+    """
+
+    model: str | None
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class EmbeddingsRequest(Request):
+    """A request for embeddings.
+
+    Attributes:
+        encoding_format: ``"float"``: lists of numbers; ``"base64"``: the bytes of little-endian
+            float32.
+        dimensions: How many of the first entries to give; None for all.
+        normalize: Whether to give unit vectors.
+    """
+
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    normalize: bool = False
+
+
+def embeddings_request(fields: Mapping[str, Any], settings: Settings) -> EmbeddingsRequest:
+    """Check the fields of a request for embeddings.
+
+    Args:
+        fields: As ``read_fields`` gives them; numbers and truth values may be texts, as in forms.
+        settings: The limits.
+
+    Returns:
+        The request.
+
+    Raises:
+        ApiError: 400, when a field is missing, unknown or wrong.
+
+    Example:
+        >>> embeddings_request({"input": "aGk="}, Settings()).pictures
+        ['aGk=']
+    """
+    extra = ("encoding_format", "dimensions", "normalize", "modality")
+    model, pictures = _common(fields, settings, extra)
+    encoding: Any = fields.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        raise invalid("encoding_format", f"expected 'float' or 'base64', got {_shown(encoding)}")
+    # Other servers embed texts, too, and their clients say which it is.
+    if fields.get("modality", "image") != "image":
+        raise invalid("modality", f"expected 'image', got {_shown(fields['modality'])}")
+    return EmbeddingsRequest(
+        model,
+        pictures,
+        encoding_format=encoding,
+        dimensions=_dimensions(fields.get("dimensions")),
+        normalize=_truth("normalize", fields.get("normalize", False)),
+    )
+
+
+def images_request(
+    fields: Mapping[str, Any],
+    settings: Settings,
+    *,
+    count: int | None = None,
+    most: int | None = None,
+) -> Request:
+    """Check the fields of a request that has a model and images.
+
+    Args:
+        fields: As ``read_fields`` gives them.
+        settings: The limits.
+        count: How many images it must have; None for any number.
+        most: How many it may have, where that is less than in other requests.
+
+    Returns:
+        The request.
+
+    Raises:
+        ApiError: 400, when a field is missing, unknown or wrong.
+    """
+    request = Request(*_common(fields, settings))
+    if count is not None and len(request.pictures) != count:
+        raise invalid("input", f"expected {count} images, got {len(request.pictures)}")
+    if most is not None and len(request.pictures) > most:
+        raise too_many(most, str(len(request.pictures)))
+    return request
+
+
+def _common(
+    fields: Mapping[str, Any], settings: Settings, extra: Collection[str] = ()
+) -> tuple[str | None, list[Picture]]:
+    known = {*_COMMON, *extra}
+    for name in fields.keys() - known:
+        raise invalid(name[:80], f"unknown. {suggest(name[:80], known)}", "unknown_field")
+    model = fields.get("model")
+    if model is not None and not isinstance(model, str):
+        raise invalid("model", f"expected a name, got {_shown(model)}")
+    return model, _pictures(fields.get("input"), settings)
+
+
+def _pictures(given: object, settings: Settings) -> list[Picture]:
+    several = given if isinstance(given, list) else [given]
+    if given is None or not several:
+        raise invalid("input", "expected an image or a list of images, got none", "missing_input")
+    if len(several) > settings.max_inputs:
+        raise too_many(settings.max_inputs, str(len(several)))
+    return [_picture(index, entry) for index, entry in enumerate(several)]
+
+
+def _picture(index: int, entry: object) -> Picture:
+    if isinstance(entry, dict) and entry.keys() == {"image"}:  # as other servers tell kinds apart
+        entry = entry["image"]
+    if isinstance(entry, (bytes, str)):
+        return entry
+    raise invalid(
+        f"input[{index}]",
+        f"expected base64, a data URI or a file, got {_shown(entry)}",
+        "invalid_image",
+    )
+
+
+def _dimensions(given: object) -> int | None:
+    if given is None:
+        return None
+    number = given
+    if isinstance(given, str) and given.isdecimal() and len(given) < 10:
+        number = int(given)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise invalid("dimensions", f"expected a whole number of 1 or more, got {_shown(given)}")
+    return number
+
+
+def _truth(name: str, given: object) -> bool:
+    if isinstance(given, bool):
+        return given
+    if isinstance(given, str) and given.lower() in _TRUTH:
+        return _TRUTH[given.lower()]
+    raise invalid(name, f"expected true or false, got {_shown(given)}")
+
+
+def _shown(value: object) -> str:
+    """A stranger's value, short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,425 @@
+"""The API: what is asked and answered, and what bad requests get."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tests.hub.serve.conftest import NAME, Open
+
+if TYPE_CHECKING:
+    from clever_hub.backends.onnx import OnnxModel
+
+URL = "/v1/embeddings"
+
+
+@pytest.fixture
+def client(opened: Open) -> TestClient:
+    return opened()
+
+
+def encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def data_uri(path: Path) -> str:
+    return f"data:image/{path.suffix[1:]};base64,{encoded(path)}"
+
+
+def vectors(answer: Any) -> NDArray[np.float32]:
+    assert answer.status_code == 200, answer.text
+    rows = answer.json()["data"]
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    return np.array([row["embedding"] for row in rows], np.float32)
+
+
+def error(answer: Any, status: int, code: str) -> dict[str, Any]:
+    """The error of an answer, in the one shape that all have."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    content = answer.json()
+    assert content.keys() == {"error"}
+    assert content["error"].keys() == {"message", "type", "param", "code"}
+    assert content["error"]["code"] == code
+    found: dict[str, Any] = content["error"]
+    return found
+
+
+def test_the_answers_are_those_of_encode(
+    client: TestClient, onnx_model: OnnxModel, photos: dict[str, Path]
+) -> None:
+    paths = list(photos.values())
+    expected = onnx_model.encode(paths)
+    for model, part in ((NAME, "full"), (f"{NAME}:invariant", "invariant")):
+        answer = client.post(URL, json={"model": model, "input": [encoded(p) for p in paths]})
+        np.testing.assert_allclose(vectors(answer), getattr(expected, part), atol=1e-5)
+        assert answer.json()["model"] == model
+        assert answer.json()["object"] == "list"
+    assert vectors(
+        client.post(URL, json={"model": f"{NAME}:equivariant", "input": encoded(paths[0])})
+    ).shape == (1, 103)
+
+
+def test_every_way_to_send_an_image_gives_the_same(
+    client: TestClient, photos: dict[str, Path]
+) -> None:
+    path = photos["chelsea"]
+    ways = [
+        client.post(URL, json={"model": NAME, "input": encoded(path)}),
+        client.post(URL, json={"model": NAME, "input": [data_uri(path)]}),
+        client.post(URL, json={"input": [{"image": data_uri(path)}], "modality": "image"}),
+        client.post(URL, json={"input": encoded(path), "user": "somebody"}),
+        client.post(URL, files={"input": path.read_bytes()}, data={"model": NAME}),
+        client.post(URL, files=[("input[]", path.read_bytes())]),
+        client.post(URL, files={"other": (None, "x")} | {"input": path.read_bytes()}),
+    ]
+    first = vectors(ways[0])
+    for answer in ways[1:-1]:
+        np.testing.assert_array_equal(vectors(answer), first)
+    error(ways[-1], 400, "unknown_field")
+
+
+def test_several_files_come_back_in_order(
+    client: TestClient, onnx_model: OnnxModel, photos: dict[str, Path]
+) -> None:
+    paths = list(photos.values()) * 3
+    answer = client.post(URL, files=[("input", path.read_bytes()) for path in paths])
+    np.testing.assert_allclose(vectors(answer), onnx_model.encode(paths).full, atol=1e-5)
+
+
+def test_numbers_read_back_as_the_same_float32(client: TestClient, photos: dict[str, Path]) -> None:
+    body = {"input": encoded(photos["rocket"])}
+    as_base64 = client.post(URL, json=body | {"encoding_format": "base64"}).json()
+    raw = base64.b64decode(as_base64["data"][0]["embedding"])
+    np.testing.assert_array_equal(
+        np.frombuffer(raw, "<f4"), vectors(client.post(URL, json=body))[0]
+    )
+
+
+def test_dimensions_and_unit_vectors(client: TestClient, photos: dict[str, Path]) -> None:
+    body = {"input": encoded(photos["coffee"])}
+    whole = vectors(client.post(URL, json=body))[0]
+    np.testing.assert_array_equal(
+        vectors(client.post(URL, json=body | {"dimensions": 64}))[0], whole[:64]
+    )
+    unit = vectors(client.post(URL, json=body | {"dimensions": 64, "normalize": True}))[0]
+    np.testing.assert_allclose(unit, whole[:64] / np.linalg.norm(whole[:64]), rtol=1e-5)
+    form = {"dimensions": "64", "normalize": "true"}
+    sent = client.post(URL, files={"input": photos["coffee"].read_bytes()}, data=form)
+    np.testing.assert_array_equal(vectors(sent)[0], unit)
+
+
+def test_the_bad_image_of_a_request_is_named(client: TestClient, photos: dict[str, Path]) -> None:
+    good, bad = encoded(photos["coffee"]), base64.b64encode(b"no image").decode()
+    found = error(client.post(URL, json={"input": [good, bad, "§§"]}), 400, "invalid_image")
+    assert found["param"] == "input[1]"
+    assert "input[1]: not an image of a known format" in found["message"]
+    assert "input[2]: expected base64" in found["message"]
+
+
+def test_a_truncated_image_is_named(client: TestClient, photos: dict[str, Path]) -> None:
+    half = photos["rocket"].read_bytes()
+    found = error(client.post(URL, files={"input": half[: len(half) // 2]}), 400, "invalid_image")
+    assert found["param"] == "input[0]"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        ({}, 400, "missing_input", "input: expected an image or a list of images, got none"),
+        ({"input": []}, 400, "missing_input", "got none"),
+        ({"input": [7]}, 400, "invalid_image", r"input\[0\]: expected base64.*got 7"),
+        ({"input": {"text": "a"}}, 400, "invalid_image", r"got \{'text'"),
+        ({"input": "a", "model": "clever-resnet81"}, 404, "model_not_found", "Did you mean"),
+        ({"input": "a", "model": 7}, 400, "invalid_value", "model: expected a name, got 7"),
+        ({"input": "a", "inputs": "b"}, 400, "unknown_field", "inputs: unknown. Did you mean"),
+        ({"input": "a", "encoding_format": "hex"}, 400, "invalid_value", "'float' or 'base64'"),
+        ({"input": "a", "dimensions": 0}, 400, "invalid_value", "dimensions: expected a whole"),
+        ({"input": "a", "dimensions": True}, 400, "invalid_value", "dimensions: expected"),
+        ({"input": "a", "dimensions": "9" * 5000}, 400, "invalid_value", "dimensions: expected"),
+        ({"input": "a", "normalize": "maybe"}, 400, "invalid_value", "normalize: expected true"),
+        ({"input": "a", "modality": "text"}, 400, "invalid_value", "modality: expected 'image'"),
+        ({"input": "data:image/png,a"}, 400, "invalid_image", "expected a data URI"),
+        ({"input": "data:image/png;base64"}, 400, "invalid_image", "expected a data URI"),
+        ({"input": "not base64!"}, 400, "invalid_image", "expected base64"),
+        ({"input": ""}, 400, "invalid_image", "the file is empty"),
+        ({"input": "a" * 10}, 400, "invalid_image", "expected base64"),
+        ({"input": "http://a.test/b.jpg"}, 400, "urls_not_allowed", "--allow-urls"),
+        ({"input": ["x"] * 65}, 400, "too_many_inputs", "expected at most 64 images, got 65"),
+        ({"input": "\ud83d"}, 400, "invalid_json", "the body is no JSON"),
+        ([], 400, "invalid_json", "expected a JSON object"),
+    ],
+)
+def test_bad_requests(
+    client: TestClient, body: object, status: int, code: str, message: str
+) -> None:
+    import re
+
+    answer = client.post(
+        URL, content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert re.search(message, error(answer, status, code)["message"])
+
+
+def test_more_dimensions_than_there_are(client: TestClient, photos: dict[str, Path]) -> None:
+    body = {"input": encoded(photos["coffee"]), "model": f"{NAME}:equivariant", "dimensions": 104}
+    found = error(client.post(URL, json=body), 400, "invalid_value")
+    assert found["message"] == f"dimensions: {NAME}:equivariant has 103, got 104"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "code"),
+    [
+        (b"{", "application/json", 400, "invalid_json"),
+        (b"[" * 100_000, "application/json", 400, "invalid_json"),
+        (b"\xff", "application/json", 400, "invalid_json"),
+        (b"{}", "text/plain", 415, "unsupported_media_type"),
+        (b"{}", "", 415, "unsupported_media_type"),
+        (b"{}", "multipart/form-data", 400, "invalid_multipart"),
+        (b"--x\r\n", "multipart/form-data; boundary=x", 400, "missing_input"),
+        (b"nonsense", "multipart/form-data; boundary=x", 400, "invalid_multipart"),
+    ],
+)
+def test_bodies_that_cannot_be_parsed(
+    client: TestClient, content: bytes, kind: str, status: int, code: str
+) -> None:
+    error(client.post(URL, content=content, headers={"Content-Type": kind}), status, code)
+
+
+def test_files_are_named_input_and_counted(opened: Open, photos: dict[str, Path]) -> None:
+    client, file = opened(max_inputs=2), photos["rocket"].read_bytes()
+    found = error(client.post(URL, files={"file": file}), 400, "invalid_value")
+    assert found["param"] == "file"
+    three = [("input", file)] * 3
+    assert "at most 2" in error(client.post(URL, files=three), 400, "too_many_inputs")["message"]
+    both = client.post(URL, files={"input": file}, data={"input": "a"})
+    error(both, 400, "invalid_value")
+
+
+def test_a_large_body_is_refused_whatever_it_says_of_its_length(opened: Open) -> None:
+    client = opened(max_body_bytes=10_000)
+    service = client.app.state.service  # type: ignore[attr-defined]
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(1_000):
+            yield b" " * 1_000
+
+    headers = {"Content-Type": "application/json"}
+    error(client.post(URL, content=b" " * 10_001, headers=headers), 413, "body_too_large")
+    chunked = client.post(URL, content=pieces(), headers=headers)
+    assert "content-length" not in chunked.request.headers
+    error(chunked, 413, "body_too_large")
+    error(client.post(URL, files={"input": b"x" * 10_000}), 413, "body_too_large")
+    assert (service.gate.images, service.gate.body_bytes) == (0, 0)
+
+
+def test_large_files_and_bombs_are_refused(opened: Open) -> None:
+    client = opened(max_image_bytes=20_000, max_pixels=1_000_000)
+    bomb = io.BytesIO()
+    Image.new("1", (1_100, 1_000)).save(bomb, "PNG")
+    assert len(bomb.getvalue()) < 2_000
+    found = error(client.post(URL, files={"input": bomb.getvalue()}), 413, "image_too_large")
+    assert found["message"] == "input[0]: expected at most 1,000,000 pixels, got 1,100,000"
+    for body in ({"files": {"input": b"x" * 20_001}}, {"json": {"input": "x" * 60_000}}):
+        error(client.post(URL, **body), 413, "image_too_large")
+
+
+def test_a_full_server_says_so(opened: Open, photos: dict[str, Path]) -> None:
+    client = opened(max_queue=2, max_inputs=2)
+    gate = client.app.state.service.gate  # type: ignore[attr-defined]
+    file = photos["rocket"].read_bytes()
+    with gate.admit() as slot:
+        one = client.post(URL, files={"input": file})
+        assert one.status_code == 200
+        found = client.post(URL, files=[("input", file)] * 2)
+        assert error(found, 503, "overloaded")["type"] == "overloaded_error"
+        slot.grow(images=1)
+        found = client.post(URL, files={"input": file})
+        error(found, 503, "overloaded")
+        assert int(found.headers["retry-after"]) >= 1
+    assert client.post(URL, files=[("input", file)] * 2).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_given_up(
+    opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    go = threading.Event()
+
+    def stuck(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        assert go.wait(20)
+        return onnx_model(pixels).full
+
+    monkeypatch.setattr(onnx_model, "_embed_batch", stuck)
+    client = opened(timeout=0.2)
+    answer = client.post(URL, files={"input": photos["rocket"].read_bytes()})
+    error(answer, 503, "timeout")
+    assert answer.headers["retry-after"] == "1"
+    go.set()
+    assert client.app.state.service.gate.images == 0  # type: ignore[attr-defined]
+
+
+def test_a_failing_network_is_a_server_error_and_is_not_described(
+    opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> NDArray[np.float32]:
+        raise RuntimeError("a secret path")
+
+    monkeypatch.setattr(onnx_model, "_embed_batch", fails)
+    client = opened()
+    answer = client.post(URL, files={"input": photos["rocket"].read_bytes()})
+    found = error(answer, 500, "internal_error")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] in found["message"]
+    error(client.get("/readyz"), 503, "not_ready")
+
+
+def test_numbers_that_are_not_finite_are_no_answer(
+    opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        onnx_model, "_embed_batch", lambda pixels: np.full((len(pixels), 512), np.nan, np.float32)
+    )
+    client = opened()
+    error(client.post(URL, files={"input": photos["rocket"].read_bytes()}), 500, "not_finite")
+
+
+def test_several_models(opened: Open, onnx_model: OnnxModel, photos: dict[str, Path]) -> None:
+    client = opened({"a": onnx_model, "b": onnx_model})
+    names = [entry["id"] for entry in client.get("/v1/models").json()["data"]]
+    assert names == ["a", "a:invariant", "a:equivariant", "b", "b:invariant", "b:equivariant"]
+    file = {"input": photos["rocket"].read_bytes()}
+    assert vectors(client.post(URL, files=file, data={"model": "b"})).shape == (1, 512)
+    assert "one of a, b" in error(client.post(URL, files=file), 400, "missing_model")["message"]
+
+
+def test_models_are_described(client: TestClient, onnx_model: OnnxModel) -> None:
+    entry = client.get(f"/v1/models/{NAME}:equivariant").json()
+    assert (entry["id"], entry["part"], entry["dimensions"]) == (
+        f"{NAME}:equivariant",
+        "equivariant",
+        103,
+    )
+    assert entry["weights_sha256"] == onnx_model.source.weights_sha256
+    error(client.get("/v1/models/none"), 404, "model_not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/relate", "/v1/orient"])
+def test_a_model_without_heads_says_so(
+    client: TestClient, photos: dict[str, Path], path: str
+) -> None:
+    assert client.get(f"/v1/models/{NAME}").json()["heads"] is False
+    files = [("input", photos[name].read_bytes()) for name in ("rocket", "coffee")]
+    assert "has no heads" in error(client.post(path, files=files), 400, "no_heads")["message"]
+
+
+def test_a_relation_is_one_of_two_images(client: TestClient, photos: dict[str, Path]) -> None:
+    file = ("input", photos["rocket"].read_bytes())
+    found = error(client.post("/v1/relate", files=[file]), 400, "invalid_value")
+    assert found["message"] == "input: expected 2 images, got 1"
+
+
+def test_the_key_is_asked_for(opened: Open) -> None:
+    client = opened(api_key="s3cret")
+    for path in ("/v1/models", "/v1/embeddings", "/metrics", "/openapi.json"):
+        answer = client.get(path)
+        error(answer, 401, "invalid_api_key")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        wrong = {"Authorization": "Bearer s3cret2"}
+        assert client.get(path, headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer s3cret"}
+        assert client.get(path, headers=right).status_code != 401
+    for path in ("/healthz", "/readyz", "/"):
+        assert client.get(path).status_code == 200
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(client: TestClient) -> None:
+    error(client.get("/v2/embeddings"), 404, "not_found")
+    answer = client.get(URL)
+    error(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_health_and_readiness(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "models": [NAME]}
+
+
+def test_metrics_count(client: TestClient, photos: dict[str, Path]) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    client.post(URL, files=[("input", photos["rocket"].read_bytes())] * 3)
+    client.post(URL, json={"input": "no image"})
+    client.get("/some/path/that/nobody/has")
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+    assert samples["clever_requests_total", "/v1/embeddings", "200"] == 1
+    assert samples["clever_requests_total", "/v1/embeddings", "400"] == 1
+    assert samples["clever_requests_total", "404", "other"] == 1
+    assert samples["clever_images_total", NAME] == 3
+    assert samples["clever_refused_total", "invalid_image"] == 1
+    assert samples["clever_decode_seconds_count", NAME] == 4
+    assert samples["clever_waiting_images",] == 0
+
+
+def test_a_request_keeps_a_harmless_id_and_gets_one_otherwise(client: TestClient) -> None:
+    kept = client.get("/healthz", headers={"X-Request-Id": "abc-1"})
+    assert kept.headers["x-request-id"] == "abc-1"
+    for bad in ("x" * 65, "a b", 'a"b'):
+        given = client.get("/healthz", headers={"X-Request-Id": bad}).headers["x-request-id"]
+        assert given != bad
+        assert len(given) == 16
+
+
+def test_each_request_is_logged(
+    client: TestClient, photos: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="clever_hub.serve"):
+        client.post(URL, files={"input": photos["rocket"].read_bytes()})
+        client.post(URL, json={"input": "no image"})
+    fields = [record.fields for record in caplog.records if record.message == "request"]  # type: ignore[attr-defined]
+    assert [f["status"] for f in fields] == [200, 400]
+    assert (fields[0]["model"], fields[0]["images"]) == (NAME, 1)
+    assert fields[1]["code"] == "invalid_image"
+
+
+def test_the_description_names_every_route(client: TestClient) -> None:
+    content = client.get("/openapi.json").json()
+    assert content["openapi"].startswith("3.1")
+    routes = {
+        route.path.replace(":path", "")
+        for route in client.app.routes  # type: ignore[attr-defined]
+        if hasattr(route, "endpoint") and route.path != "/"
+    }
+    assert set(content["paths"]) == routes
+    fields = content["paths"][URL]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert NAME in fields["properties"]["model"]["enum"]
+
+
+def test_addresses_are_fetched_where_allowed(
+    opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = photos["rocket"].read_bytes()
+    monkeypatch.setattr("clever_hub.serve.urls.UrlFetcher.__call__", lambda *_: file)
+    client = opened(allow_urls=True)
+    answer = client.post(URL, json={"input": "https://a.test/rocket.jpg"})
+    expected = onnx_model.encode(file).full
+    np.testing.assert_allclose(vectors(answer), expected, atol=1e-5)
+    monkeypatch.undo()
+    inside = client.post(URL, json={"input": ["http://127.0.0.1:1/x", "http://[::1]/"]})
+    found = error(inside, 400, "url_not_public")
+    assert found["param"] == "input[0]"

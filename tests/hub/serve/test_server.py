@@ -1,0 +1,290 @@
+"""A real server process: crossed answers, overload, clients that leave, and the end."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+from tests.hub.serve.conftest import NAME, ServerProcess
+
+if TYPE_CHECKING:
+    from clever_hub.backends.onnx import OnnxModel
+
+Start = Callable[..., ServerProcess]
+CLEAN = (0, -15)  # uvicorn ends itself by the signal that it was ended with
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def vectors(self) -> NDArray[np.float32]:
+        rows = json.loads(self.body)["data"]
+        return np.array([row["embedding"] for row in rows], np.float32)
+
+
+class Client:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def post(self, images: Sequence[bytes]) -> Answer:
+        boundary = b"--b0undary"
+        parts = [
+            boundary
+            + b'\r\nContent-Disposition: form-data; name="input"; filename="a"\r\n\r\n'
+            + image
+            + b"\r\n"
+            for image in images
+        ]
+        kind = "multipart/form-data; boundary=b0undary"
+        body = b"".join([*parts, boundary, b"--\r\n"])
+        self._connection.request("POST", "/v1/embeddings", body, {"Content-Type": kind})
+        return self._answer()
+
+    def get(self, path: str) -> Answer:
+        self._connection.request("GET", path)
+        return self._answer()
+
+    def _answer(self) -> Answer:
+        response = self._connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())
+
+    def leave(self) -> None:
+        """Go away in the middle."""
+        assert self._connection.sock is not None
+        self._connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def get(port: int, path: str) -> Answer:
+    with Client(port) as client:
+        return client.get(path)
+
+
+def post(port: int, images: Sequence[bytes]) -> Answer:
+    with Client(port) as client:
+        return client.post(images)
+
+
+@pytest.fixture(scope="module")
+def pieces(photos: dict[str, Path]) -> list[bytes]:
+    """Thirty-two pieces of real photos, all different."""
+    found = []
+    for path in photos.values():
+        photo = Image.open(path).convert("RGB")
+        width, height = photo.width // 3, photo.height // 3
+        for index in range(8):
+            left, top = index % 3 * width, index // 3 * height
+            file = io.BytesIO()
+            photo.crop((left, top, left + width, top + height)).save(file, "JPEG")
+            found.append(file.getvalue())
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(onnx_model: OnnxModel, pieces: list[bytes]) -> NDArray[np.float32]:
+    """Their embeddings."""
+    return onnx_model.encode(pieces).full
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def waiting(port: int) -> float:
+    """How many images are in the server."""
+    text = get(port, "/metrics").body.decode()
+    return float(text.partition("\nclever_waiting_images ")[2].partition("\n")[0])
+
+
+def is_its_own(answer: Answer, rows: NDArray[np.float32]) -> bool:
+    """Whether the vectors are those of the photos; any other photo's differ by 0.1 and more."""
+    return np.allclose(answer.vectors(), rows, atol=1e-3, rtol=1e-3)
+
+
+def test_the_photos_can_be_told_apart(expected: NDArray[np.float32]) -> None:
+    for index, row in enumerate(expected):
+        others = np.delete(expected, index, axis=0)
+        assert np.abs(others - row).max(axis=1).min() > 0.1
+
+
+def test_no_answer_is_crossed_and_a_bad_image_fails_alone(
+    served: Start, pieces: list[bytes], expected: NDArray[np.float32]
+) -> None:
+    server = served("--max-wait-ms", "20")
+    rng = np.random.default_rng(0)
+    plans = [rng.permutation(len(pieces)).tolist() for _ in range(16)]
+
+    def client(plan: list[int]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        with Client(server.port) as connection:
+            for step in range(0, len(plan), 2):
+                chosen = plan[step : step + 1 + step % 3]
+                answer = connection.post([pieces[index] for index in chosen])
+                found["own" if is_its_own(answer, expected[chosen]) else "crossed"] += 1
+                bad = connection.post([pieces[plan[0]], b"no image"])
+                found[json.loads(bad.body)["error"]["param"]] += 1
+        return found
+
+    with ThreadPoolExecutor(len(plans)) as pool:
+        total = sum(pool.map(client, plans), Counter[str]())
+    assert total == {"own": 256, "input[1]": 256}
+    text = get(server.port, "/metrics").body.decode()
+    batches = float(text.partition(f'clever_batch_images_count{{model="{NAME}"}} ')[2].split()[0])
+    images = float(text.partition(f'clever_images_total{{model="{NAME}"}} ')[2].split()[0])
+    assert images / batches > 1.5  # they did go together
+    assert server.end() in CLEAN
+
+
+def test_overload_loses_crosses_and_keeps_nothing(
+    served: Start, pieces: list[bytes], expected: NDArray[np.float32]
+) -> None:
+    server = served("--max-queue", "6", "--max-batch", "4")
+    sent, found, crossed = [0] * 60, Counter[int](), []
+    lock, stop = threading.Lock(), threading.Event()
+
+    def client(number: int) -> None:
+        with Client(server.port) as connection:
+            while not stop.is_set():
+                chosen = (number + sent[number]) % len(pieces)
+                sent[number] += 1
+                answer = connection.post([pieces[chosen]])
+                with lock:
+                    found[answer.status] += 1
+                    if answer.status == 200 and not is_its_own(answer, expected[[chosen]]):
+                        crossed.append(chosen)
+                    if answer.status == 503 and int(answer.headers["retry-after"]) < 1:
+                        crossed.append(-1)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(len(sent))]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    warm = resident(server.process.pid)
+    time.sleep(3)
+    grown = resident(server.process.pid) - warm
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    end = time.monotonic()
+    after = post(server.port, [pieces[0]])
+    assert after.status == 200
+    assert time.monotonic() - end < 1
+    assert not crossed
+    assert found.keys() == {200, 503}
+    assert found.total() == sum(sent)  # every request has its answer
+    assert found[503] > found[200] > 20
+    assert grown < 30e6
+    assert waiting(server.port) == 0
+    assert server.end() in CLEAN
+
+
+def test_sigterm_answers_what_was_let_in(
+    served: Start, pieces: list[bytes], expected: NDArray[np.float32]
+) -> None:
+    server = served("--max-batch", "2")
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(post, server.port, pieces) for _ in range(4)]
+        until = time.monotonic() + 20
+        while waiting(server.port) < 4 * len(pieces):
+            assert time.monotonic() < until
+        assert server.end() in CLEAN
+        for answer in answers:
+            assert is_its_own(answer.result(30), expected)
+    assert [entry["message"] for entry in server.log()][-1] == "stopped"
+    with pytest.raises(ConnectionRefusedError):
+        get(server.port, "/healthz")
+
+
+def test_a_client_that_leaves_takes_its_images_with_it(served: Start, pieces: list[bytes]) -> None:
+    server = served("--max-batch", "1")
+    with ThreadPoolExecutor(1) as pool, Client(server.port) as client:
+        leaving = pool.submit(client.post, pieces * 2)
+        until = time.monotonic() + 20
+        while waiting(server.port) < 2 * len(pieces):
+            assert time.monotonic() < until
+        client.leave()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            leaving.result(20)
+    while waiting(server.port):
+        assert time.monotonic() < until
+    statuses = [entry.get("status") for entry in server.log() if entry["message"] == "request"]
+    assert statuses == [499]
+    assert server.end() in CLEAN
+
+
+def test_a_body_that_does_not_arrive_is_given_up(served: Start) -> None:
+    server = served("--timeout", "0.5")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        head = "POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        answer = connection.recv(10_000).decode()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert '"code":"body_timeout"' in answer
+    assert waiting(server.port) == 0
+    assert server.end() in CLEAN
+
+
+def test_a_log_line_cannot_be_forged(served: Start) -> None:
+    server = served("--log-format", "text")
+    path = "/x%0a2026-01-01T00:00:00+00:00 info request status=200".replace(" ", "%20")
+    assert get(server.port, path).status == 404
+    server.end()
+    lines = server.log_path.read_text().splitlines()
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+    assert [line for line in lines if r"path='/x\n2026" in line]
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = CliRunner().invoke(app, ["serve", "no-such-model", "--port", str(port)])
+    assert result.exit_code == 1
+    assert f"127.0.0.1:{port}: Address already in use" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-model"], "neither a folder nor a model that ships"),
+        ([NAME, NAME], f"two models called '{NAME}'. Name one: OTHER={NAME}"),
+        ([f"a:b={NAME}"], "expected no colon"),
+        ([f"={NAME}"], "expected no colon"),
+        ([NAME, "clever-resnet50", "--revision", "v1"], "--revision: is of one model"),
+        ([NAME, "--host", "no.such.host.invalid"], "--host: no.such.host.invalid"),
+        ([NAME, "--max-body-mb", "1000000", "--api-key", ""], "api_key: expected ASCII"),
+    ],
+)
+def test_what_cannot_be_served_is_told(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["serve", "--port", "0", *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
