@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clever_hub.backends.evaluating import eval_view
 from clever_hub.backends.tokens import token_grid
 from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import ConfigError
@@ -49,32 +48,26 @@ def attention_maps(
             f"attention maps are those of the CLS token, and {config.architecture} averages its "
             "patches instead. Take a backbone with a CLS token, such as vit_tiny_patch16_224"
         )
-    parameter = next(vit.parameters())
-    inputs = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
-    with torch.inference_mode(), model._evaluating(), _recorded(vit.blocks[-1].attn) as recorded:
-        vit.forward_features(inputs)
+    view: Any = eval_view(vit)
+    recorded = _record(view.blocks[-1].attn)
+    with torch.inference_mode():
+        view.forward_features(model._inputs(pixel_values))
     (attention,) = recorded  # (batch, heads, queries, keys), softmax over the keys
     maps: NDArray[np.float32] = attention[:, :, 0, vit.num_prefix_tokens :].float().cpu().numpy()
     return maps.reshape(*maps.shape[:2], *grid)  # (batch, heads, rows, columns)
 
 
-@contextmanager
-def _recorded(attention: Any) -> Iterator[list[Tensor]]:
-    """Keep the attention weights that a block of timm computes meanwhile.
+def _record(attention: Any) -> list[Tensor]:
+    """Keep the attention weights that a block of timm computes from now on.
 
-    Fused attention never has them in memory, so it is switched off for a while; written out, they
-    go through ``attn_drop``, whatever the block does to queries and keys before.
+    Fused attention never has them in memory, so it is switched off; written out, they go through
+    ``attn_drop``, whatever the block does to queries and keys before.
     """
     recorded: list[Tensor] = []
 
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         recorded.append(inputs[0])
 
-    fused = attention.fused_attn
-    handle = attention.attn_drop.register_forward_pre_hook(keep)
     attention.fused_attn = False
-    try:
-        yield recorded
-    finally:
-        attention.fused_attn = fused
-        handle.remove()
+    attention.attn_drop.register_forward_pre_hook(keep)
+    return recorded

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from clever_hub.backends.evaluating import evaluating
 from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
 from clever_hub.backends.tokens import embed_tokens, token_grid
 from clever_hub.backends.variants import GRAPH_NAME, VARIANT_KEY, check_graph_beside
@@ -30,7 +29,6 @@ from clever_hub.jobs.answering import JobsMixin
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000
-_MODE_LOCK = threading.Lock()
 
 
 class CleverOutput(NamedTuple):
@@ -90,8 +88,6 @@ class CleverModel(JobsMixin, nn.Module):
         self.source: Source | None = None
         self.preprocessor = Preprocessor(config.preprocessing)
         self.backbone = _build_backbone(config)
-        self._evaluators = 0
-        self._modes: dict[nn.Module, bool] = {}
 
     def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> CleverOutput:
         """Embed a batch of prepared images, differentiably.
@@ -160,14 +156,23 @@ class CleverModel(JobsMixin, nn.Module):
         """
         return write_model_folder(folder, self.config, self.backbone.state_dict(), half_matrices)
 
+    def _backend(self) -> str:
+        """Device and dtype of the weights."""
+        parameter = next(self.backbone.parameters())
+        return f"torch on {parameter.device}, {str(parameter.dtype).removeprefix('torch.')}"
+
     def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
-        parameter = next(self.backbone.parameters())
-        inputs = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
-        with self._evaluating(), torch.inference_mode():
-            embedding: Tensor = self.backbone(inputs)
+        with torch.inference_mode():
+            # Called as a user calls it, so that what model.compile() has made is used.
+            embedding: Tensor = evaluating(self)(self._inputs(pixel_values)).full
             result: NDArray[np.float32] = embedding.float().cpu().numpy()
         return result
+
+    def _inputs(self, pixel_values: NDArray[np.float32]) -> Tensor:
+        """The images where the weights are, in their dtype."""
+        parameter = next(self.backbone.parameters())
+        return torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
 
     def _token_grid(self) -> tuple[int, int]:
         """Rows and columns of patches in an input; ConfigError for other than ViTs."""
@@ -178,30 +183,10 @@ class CleverModel(JobsMixin, nn.Module):
         self, pixel_values: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Embed (N, 3, H, W): (N, num_features), and (N, rows, columns, num_features) tokens."""
-        parameter = next(self.backbone.parameters())
-        inputs = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
-        with self._evaluating(), torch.inference_mode():
-            found = embed_tokens(self.backbone, inputs, self._token_grid())
+        with torch.inference_mode():
+            backbone = evaluating(self.backbone)
+            found = embed_tokens(backbone, self._inputs(pixel_values), self._token_grid())
             return found.embedding.float().cpu().numpy(), found.patches.float().cpu().numpy()
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Eval mode for a while; then each submodule's own mode: some may have been frozen."""
-        # Threads may embed at the same time: the first remembers the modes, the last restores them.
-        with _MODE_LOCK:
-            if self._evaluators == 0:
-                self._modes = {module: module.training for module in self.modules()}
-                self.eval()
-            self._evaluators += 1
-        try:
-            yield
-        finally:
-            with _MODE_LOCK:
-                self._evaluators -= 1
-                if self._evaluators == 0:
-                    for module, training in self._modes.items():
-                        module.training = training
-                    self._modes = {}
 
 
 def load(
@@ -348,10 +333,12 @@ def _device(device: str | torch.device | None) -> torch.device:
     """The device, checked to be there: never a silent fall back to the CPU."""
     try:
         wanted = torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise DeviceError(
             f"device: expected 'cpu', 'cuda', 'cuda:1', 'mps' …, got {device!r}"
         ) from error
+    if wanted.type == "meta":
+        raise DeviceError("device: 'meta' holds no numbers to compute with. Leave device out")
     try:
         torch.empty(1, device=wanted)
     except Exception as error:  # which one depends on the device and on torch's build
