@@ -143,6 +143,14 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.invariant)
 
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        """The whole embedding for ``np.asarray``: float32 (N, d_i + d_e)."""
+        if copy is False:
+            raise ValueError("the whole embedding is joined from two parts, which makes a copy")
+        return self.full if dtype is None else self.full.astype(dtype)
+
     def __iter__(self) -> Iterator[Embeddings]:
         return (self[row] for row in range(len(self)))
 

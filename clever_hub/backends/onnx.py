@@ -80,6 +80,8 @@ class OnnxModel(JobsMixin):
         (1, 512)
     """
 
+    source: Source
+
     def __init__(
         self, folder: Path, source: Source, providers: Sequence[Provider], threads: int | None
     ) -> None:
@@ -124,6 +126,11 @@ class OnnxModel(JobsMixin):
             ValueError: When the shape or the dtype is another.
         """
         size = self.config.preprocessing.crop_size
+        if not isinstance(pixel_values, np.ndarray):
+            raise ValueError(
+                f"pixel_values: expected a numpy array, got {type(pixel_values).__name__}. Give "
+                "model.preprocessor.batch(images), or tensor.numpy()"
+            )
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
             raise ValueError(
                 f"pixel_values: expected (batch, 3, {size}, {size}), got {pixel_values.shape}"
@@ -132,6 +139,10 @@ class OnnxModel(JobsMixin):
             raise ValueError(f"pixel_values: expected float32, got {pixel_values.dtype}")
         inputs = self._variant.feed(pixel_values, self.config.preprocessing)
         return OnnxOutput(*self._here().run(["invariant", "equivariant"], inputs))
+
+    def _backend(self) -> str:
+        """The first execution provider, without its ending."""
+        return f"onnx on {_wanted(self._providers).removesuffix('ExecutionProvider')}"
 
     def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, SupportsIndex, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped, split
 from clever_hub.errors import ConfigError, ImageError
+from clever_hub.hub.source import Source
 from clever_hub.images.opening import ImageSource, as_list, describe
+from clever_hub.images.options import LoadKeywords, LoadOptions
 from clever_hub.images.preparing import Preprocessor
 
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -33,6 +35,21 @@ class EncoderMixin:
 
     config: ModelConfig
     preprocessor: Preprocessor
+    source: Source | None
+
+    def __repr__(self) -> str:
+        """Name, dimensions, input size, backend and source, on one line."""
+        config, size = self.config, self.config.preprocessing.crop_size
+        parts = f"{config.invariant_dim} invariant + {config.equivariant_dim} equivariant"
+        where = f"{self.source.kind} {self.source.path}" if self.source else "a config alone"
+        return (
+            f"{type(self).__name__}({config.name}: {config.architecture}, {parts}, "
+            f"{size} × {size} px, {self._backend()}, from {where})"
+        )
+
+    def _backend(self) -> str:
+        """What computes, and where."""
+        raise NotImplementedError
 
     def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed (N, 3, H, W) float32; returns (N, num_features) float32."""
@@ -61,12 +78,15 @@ class EncoderMixin:
         on_error: OnError = "raise",
         num_workers: int | None = None,
         tokens: bool = False,
+        **load: Unpack[LoadKeywords],
     ) -> Embeddings:
         """Embed images.
 
         Args:
-            images: A path, PIL image, uint8 array (height, width, 3) or the bytes of an image file;
-                or any iterable of them, such as a generator, which is read as it is needed.
+            images: Anything that ``clever_hub.load_image`` takes: a path, PIL image, uint8 array or
+                torch tensor (height, width, 3), the bytes of an image file or a file open for
+                reading; or any iterable of them, such as a generator, which is read as it is
+                needed.
             batch_size: How many images the backbone sees at once.
             normalize: Give unit vectors, each part by itself.
             progress: Show a progress bar on stderr.
@@ -76,6 +96,8 @@ class EncoderMixin:
             tokens: Of a vision transformer, with the torch backend: also give the token of each
                 patch after the final norm, for dense tasks. A photo has hundreds, 0.3 MB for a
                 ViT-S at 224 px: take ``encode_batches`` for many photos.
+            **load: How images are opened: ``color_management``, ``background``, ``layout``,
+                ``decode``; see ``clever_hub.load_image``.
 
         Returns:
             The embeddings, in the order of the input; of one image, one row.
@@ -83,7 +105,8 @@ class EncoderMixin:
         Raises:
             ImageError: When an image cannot be read; names it.
             ValueError: When an option is out of range.
-            ConfigError: When tokens are asked of a backbone or a backend that has none.
+            ConfigError: When ``images`` is no image, a way of opening is unknown, or tokens are
+                asked of a backbone or a backend that has none.
 
         Example:
             >>> model.encode(["a.jpg", "b.jpg"]).invariant.shape  # doctest: +SKIP
@@ -96,6 +119,7 @@ class EncoderMixin:
             on_error=on_error,
             num_workers=num_workers,
             tokens=tokens,
+            **load,
         )
         if progress:
             from clever_hub.images.progress import track
@@ -119,6 +143,7 @@ class EncoderMixin:
         on_error: OnError = "raise",
         num_workers: int | None = None,
         tokens: bool = False,
+        **load: Unpack[LoadKeywords],
     ) -> Iterator[EncodedBatch]:
         """Embed images piece by piece, for inputs whose embeddings do not fit into memory.
 
@@ -132,6 +157,7 @@ class EncoderMixin:
             on_error: As for ``encode``.
             num_workers: As for ``encode``.
             tokens: As for ``encode``.
+            **load: As for ``encode``.
 
         Yields:
             Batches in the order of the input.
@@ -142,28 +168,30 @@ class EncoderMixin:
             ConfigError: As for ``encode``.
         """
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
-        if batch_size < 1 or workers < 1:
-            raise ValueError(
-                f"batch_size and num_workers must be at least 1, got {batch_size} and {workers}"
-            )
+        _check_whole("batch_size", batch_size)
+        _check_whole("num_workers", workers)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         if tokens:
             self._token_grid()  # refused now, not at the first batch
-        return self._stream(as_list(images), batch_size, normalize, on_error, workers, tokens)
+        preprocessor = self.preprocessor
+        if load:
+            preprocessor = preprocessor.with_options(LoadOptions(**load))
+        batches = prepared_batches(
+            preprocessor,
+            as_list(images),
+            batch_size=batch_size,
+            on_error=on_error,
+            workers=workers,
+        )
+        return self._stream(batches, normalize, tokens)
 
     def _stream(
         self,
-        images: Iterable[ImageSource],
-        batch_size: int,
+        batches: Generator[tuple[list[Prepared], list[Skipped]]],
         normalize: bool,
-        on_error: OnError,
-        workers: int,
         tokens: bool,
     ) -> Iterator[EncodedBatch]:
-        batches = prepared_batches(
-            self.preprocessor, images, batch_size=batch_size, on_error=on_error, workers=workers
-        )
         # Closed here rather than by the garbage collector: it ends the threads.
         with closing(batches):
             for good, bad in batches:
@@ -276,6 +304,11 @@ def _batched(
             good, bad = [], []
     if good or bad:
         yield good, bad
+
+
+def _check_whole(name: str, value: object) -> None:
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool) or value.__index__() < 1:
+        raise ValueError(f"{name}: expected a whole number, 1 or more, got {value!r}")
 
 
 def _join_tokens(parts: Sequence[Embeddings]) -> NDArray[np.float32] | None:

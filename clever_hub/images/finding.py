@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from clever_hub.errors import DataError
-from clever_hub.images.opening import EXTENSIONS
+from clever_hub.images.decoding import EXTENSIONS
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:
@@ -16,7 +16,7 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
 
     Args:
         paths: Files, taken whatever their ending, and folders, searched with their subfolders for
-            the endings of ``opening.EXTENSIONS``. Links to folders are followed, to each
+            the endings of ``decoding.EXTENSIONS``. Links to folders are followed, to each
             folder once. Hidden files in folders are left out: macOS writes "._a.jpg" files that
             are no images.
 

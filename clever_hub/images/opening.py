@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from clever_hub.errors import ImageError
+from clever_hub.errors import ConfigError, ImageError, MissingExtraError
+from clever_hub.images.colors import to_rgb
+from clever_hub.images.decoding import FORMATS, decode
+from clever_hub.images.options import LoadKeywords, LoadOptions
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    import torch
+
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | torch.Tensor"
+)
 
 # EXIF 2.32, table 4: what brings an image of each orientation upright.
 _UPRIGHT = {
@@ -29,57 +40,56 @@ _UPRIGHT = {
 }
 
 _ORIENTATION_PLACES = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-# A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
-EXTENSIONS = frozenset(
-    (
-        *(
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".png",
-            ".webp",
-            ".bmp",
-            ".dib",
-            ".gif",
-            ".tif",
-            ".tiff",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".jp2", ".j2k", ".jpx"),
-    )
-)
+_EXPECTED = "a path, bytes, an open binary file, a PIL image or a uint8 array (height, width, 3)"
 # Pillow decodes an image from disk at its first use, which two threads must not do at once.
 _LAZY_DECODING = threading.Lock()
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(
+    source: ImageSource, *, target: int | None = None, **options: Unpack[LoadKeywords]
+) -> Image.Image:
     """Open an image as RGB.
 
     Cameras' EXIF orientation is applied. Gray, palette, CMYK and transparent images become RGB as
-    Pillow converts them, which drops transparency. 16-bit grayscale is scaled down, 65535 to 255;
-    Pillow itself would cut everything above 255 off. Of an animation, the first frame is taken.
+    Pillow converts them, which ignores colour profiles and drops transparency, unless ``options``
+    say otherwise. 16-bit grayscale is scaled down, 65535 to 255; Pillow itself would cut everything
+    above 255 off. Of an animation, the first frame is taken.
 
     Args:
-        source: A path, the bytes of an image file, a PIL image, or a uint8 array of shape
-            (height, width), (height, width, 1), (height, width, 3) in the order red green blue, or
+        source: A path or ``file://`` address, the bytes of an image file, a file that is open for
+            reading bytes, a PIL image, or a uint8 array or torch tensor of shape (height, width),
+            (height, width, 1), (height, width, 3) in the order red green blue, or
             (height, width, 4) with transparency. It is left as it was.
+        target: Length of the shortest side that the caller resizes to, in pixels; for
+            ``decode="reduced"`` alone.
+        **options: ``color_management``, ``background``, ``layout`` and ``decode``, as
+            ``LoadOptions`` describes them.
 
     Returns:
         A new image of mode RGB.
 
     Raises:
-        ImageError: When it is missing, empty, truncated, no image, so large that it may be a
-            decompression bomb (the limit is twice ``PIL.Image.MAX_IMAGE_PIXELS``), or an array of
-            another dtype or shape. The error names the source.
+        ImageError: When it is missing, empty, truncated, no image, no regular file, so large that
+            it may be a decompression bomb (the limit is twice ``PIL.Image.MAX_IMAGE_PIXELS``), or
+            an array of another dtype or shape. The error names the source.
+        MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed.
+        ConfigError: When an option has a wrong value.
 
     Example:
         >>> import numpy as np
         >>> load_image(np.zeros((4, 6, 3), dtype=np.uint8)).size
         (6, 4)
     """
+    return open_image(source, LoadOptions(**options), target)
+
+
+def open_image(source: ImageSource, options: LoadOptions, target: int | None) -> Image.Image:
+    """``load_image`` with its options in one object."""
     try:
-        return _to_rgb(_open(source))
+        reduce_to = target if options.decode == "reduced" else None
+        return to_rgb(_open(source, options.layout, reduce_to), options)
+    except MissingExtraError:
+        raise
     except Exception as error:
         # What a broken file makes Pillow raise depends on where it is broken: OSError,
         # SyntaxError, struct.error, ValueError, IndexError … all mean that it cannot be read.
@@ -91,20 +101,25 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource
 
     Args:
         images: Anything that ``load_image`` takes, or an iterable of it. An open file counts as one
-            image, for ``load_image`` to refuse: its lines are none.
+            image.
 
     Returns:
         The images.
+
+    Raises:
+        ConfigError: When it is neither.
 
     Example:
         >>> as_list("a.jpg"), as_list(("a.jpg", "b.jpg"))
         (['a.jpg'], ('a.jpg', 'b.jpg'))
     """
-    if isinstance(images, np.ndarray):
-        one = images.ndim in (2, 3)  # (height, width[, channels]); four dimensions are a batch
+    if isinstance(images, np.ndarray) or _is_tensor(images):
+        one = images.ndim in (2, 3)  # type: ignore[union-attr] # four dimensions are a batch
     else:
         kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
         one = isinstance(images, kinds) or hasattr(images, "read")
+    if not one and not isinstance(images, Iterable):
+        raise ConfigError(f"images: expected {_EXPECTED}, or several; got {describe(images)}")
     return cast("Iterable[ImageSource]", [images] if one else images)
 
 
@@ -122,28 +137,55 @@ def describe(source: object) -> str:
         return str(filename) if filename else f"<PIL image {source.mode} {source.size}>"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
-    if isinstance(source, np.ndarray):
-        return f"<array {source.dtype} {source.shape}>"
+    if isinstance(source, np.ndarray) or _is_tensor(source):
+        kind = "array" if isinstance(source, np.ndarray) else "tensor"
+        array = cast("Any", source)
+        return f"<{kind} {str(array.dtype).removeprefix('torch.')} {tuple(array.shape)}>"
+    if hasattr(source, "read") and isinstance(name := getattr(source, "name", None), str):
+        return name
     return f"<{type(source).__name__}>"
 
 
-def _open(source: object) -> Image.Image:
+def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
     if isinstance(source, (str, os.PathLike)):
         # Read whole: nothing stays open, and the file is not decoded from under a writer.
-        return _open(Path(source).read_bytes())
+        return _open(_read(os.fspath(source)), layout, reduce_to)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        if not source:
-            raise ValueError("the file is empty")
-        return _upright(Image.open(io.BytesIO(source), formats=FORMATS))
+        return _upright(decode(bytes(source), reduce_to))
     if isinstance(source, Image.Image):
         with _LAZY_DECODING:
             return _upright(source)
+    if _is_tensor(source):
+        source = cast("Any", source).detach().cpu().numpy()
     if isinstance(source, np.ndarray):
-        return _from_array(source)
-    hint = "; read the file first: its read() gives bytes" if hasattr(source, "read") else ""
-    raise ValueError(
-        f"expected a path, bytes, a PIL image or a uint8 array (height, width, 3){hint}"
-    )
+        return _from_array(source, layout)
+    if hasattr(source, "read"):
+        content = source.read()
+        if not isinstance(content, bytes):
+            raise ValueError(f"expected a file opened for bytes, mode 'rb', got {describe(source)}")
+        return _open(content, layout, reduce_to)
+    raise ValueError(f"expected {_EXPECTED}")
+
+
+def _read(path: str) -> bytes:
+    """The content of a regular file; a pipe would wait for a writer that never comes."""
+    address = urlsplit(path)
+    if address.scheme == "file":
+        path = unquote(address.path)
+    elif address.scheme in ("http", "https"):
+        raise ValueError(
+            "nothing is fetched from the network here; fetch it first, such as "
+            "urllib.request.urlopen(address).read(), and give the bytes"
+        )
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError("expected a regular file, got a pipe, a socket or a device")
+    return Path(path).read_bytes()
+
+
+def _is_tensor(value: object) -> bool:
+    """Whether it is a torch tensor; torch itself is not needed to know."""
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -161,32 +203,16 @@ def _upright(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _from_array(array: NDArray[np.generic]) -> Image.Image:
+def _from_array(array: NDArray[np.generic], layout: str) -> Image.Image:
+    if layout == "chw" and array.ndim == 3:
+        array = np.ascontiguousarray(array.transpose(1, 2, 0))
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
         hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
+        swapped = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.dtype == np.uint8
+        hint = '; of shape (3, height, width)? give layout="chw"' if swapped else hint
         raise ValueError(f"expected uint8 of shape (height, width, 3){hint}")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if 0 in image.size:
-        raise ValueError("the image has no pixels")
-    if image.mode == "F":
-        raise ValueError("floating point pixels have no agreed range; save it as 8 or 16 bit")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
-    if "transparency" in image.info and image.mode == "P":
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    low, high = values.min(), values.max()
-    if low < 0 or high > 65_535:
-        raise ValueError(f"expected 16-bit values, 0 to 65535, got {low} to {high}")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded, 65535 → 255
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
-from clever_hub.images.opening import ImageSource, as_list, describe, load_image
+from clever_hub.images.opening import ImageSource, as_list, describe, open_image
+from clever_hub.images.options import LoadOptions
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -30,6 +31,7 @@ class Preprocessor:
 
     Attributes:
         config: Sizes, interpolation, mean and standard deviation.
+        options: How images are opened.
 
     Example:
         >>> import numpy as np
@@ -38,8 +40,9 @@ class Preprocessor:
         (3, 64, 64)
     """
 
-    def __init__(self, config: PreprocessingConfig) -> None:
+    def __init__(self, config: PreprocessingConfig, options: LoadOptions | None = None) -> None:
         self.config = config
+        self.options = options or LoadOptions()
         self._mean = np.asarray(config.mean, dtype=np.float32)[:, None, None]
         self._std = np.asarray(config.std, dtype=np.float32)[:, None, None]
 
@@ -55,13 +58,18 @@ class Preprocessor:
         Raises:
             ImageError: When it cannot be read, or is too long and thin to be resized.
         """
-        resized = self._resize(load_image(image), describe(image))
+        opened = open_image(image, self.options, self.config.resize_size)
+        resized = self._resize(opened, describe(image))
         pixels = np.asarray(self._crop(resized), dtype=np.float32)  # (H, W, 3)
         pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # (3, H, W)
         pixels /= np.float32(255)
         pixels -= self._mean
         pixels /= self._std
         return pixels
+
+    def with_options(self, options: LoadOptions) -> Preprocessor:
+        """The same preparation of images that are opened in another way."""
+        return Preprocessor(self.config, options)
 
     def batch(self, images: ImageSource | Iterable[ImageSource]) -> NDArray[np.float32]:
         """Prepare several images.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import ImageError
-from clever_hub.images.opening import FORMATS
+from clever_hub.images.decoding import FORMATS
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture

@@ -211,9 +211,10 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
         (CAT[:0], "no pixels"),
         (Image.new("RGB", (0, 4)), "no pixels"),
         (Image.fromarray(np.array([[-1, 70_000]], np.int32)), "16-bit values, .* got -1 to 70000"),
-        (7, "expected a path, bytes, a PIL image or a uint8 array"),
+        (7, "expected a path, bytes, an open binary file, a PIL image or a uint8 array"),
         (None, "expected a path"),
-        (io.BytesIO(CAT_PNG), r"read the file first: its read\(\) gives bytes"),
+        (io.StringIO("cat"), "opened for bytes, mode 'rb'"),
+        ("https://example.com/a.jpg", r"fetch it first, such as urllib.request.urlopen"),
     ],
 )
 def test_what_is_no_image_is_refused(source: object, reason: str) -> None:

@@ -140,7 +140,7 @@ def test_units_are_those_of_all_pairs_so_far_whatever_the_batches_were() -> None
     parameters[:4, :, 10] = 1  # grey views: a batch without hue and saturation
     whole, parts = TargetUnits(), TargetUnits()
     whole.observe(_relative(parameters, pairs))
-    for batch in parameters.split([4, 20, 24]):
+    for batch in torch.split(parameters, [4, 20, 24]):
         parts.observe(_relative(batch, pairs))
     torch.testing.assert_close(parts.center, whole.center)
     torch.testing.assert_close(parts.scale, whole.scale)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_hub.images.opening import EXTENSIONS, load_image
+from clever_hub.images.decoding import EXTENSIONS
+from clever_hub.images.opening import load_image
 from clever_training.data.image_column import check_column, find_image_column
 from clever_training.data.image_folder import load_image_folder
 from clever_training.data.photos import Photos, naming_photo, undecoded

@@ -117,7 +117,7 @@ class Dino(Objective):
         self.center_momentum = center_momentum
         self.register_buffer("teacher_invariant_center", torch.zeros(1, prototypes))
         self.register_buffer("teacher_equivariant_center", torch.zeros(1, prototypes))
-        self.register_load_state_dict_pre_hook(_rename_centers)
+        self.register_load_state_dict_pre_hook(_rename_centers)  # type: ignore[no-untyped-call]
 
     def make_head(self, in_dim: int) -> nn.Module:
         """A ``DinoHead``."""

@@ -1,0 +1,99 @@
+"""From the bytes of an image file to a PIL image, whatever the format."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from PIL import Image, UnidentifiedImageError
+
+from clever_hub.errors import missing_extra
+
+# A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+EXTENSIONS = frozenset(
+    (
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".webp",
+            ".bmp",
+            ".dib",
+            ".gif",
+            ".tif",
+            ".tiff",
+        ),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".avif", ".jp2", ".j2k", ".jpx"),
+        *(".heic", ".heif"),
+    )
+)
+# What HEIC files begin with, after "ftyp" (ISO/IEC 23008-12); AVIF has its own.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
+    """Open the bytes of an image file; only its head is read now.
+
+    Args:
+        content: The file.
+        reduce_to: Let the JPEG decoder shrink the image, to no less than twice this length of its
+            shortest side.
+
+    Returns:
+        The image, as Pillow opens it.
+
+    Raises:
+        UnidentifiedImageError: When it is of none of ``FORMATS``.
+        DecompressionBombError: When it has more than twice ``PIL.Image.MAX_IMAGE_PIXELS``.
+        MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed.
+    """
+    if not content:
+        raise ValueError("the file is empty")
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC:
+        return _open_heic(content)
+    image = _by_format(content)
+    if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):
+        raise Image.DecompressionBombError(
+            f"{image.width} × {image.height} pixels, more than twice PIL.Image.MAX_IMAGE_PIXELS"
+        )
+    if reduce_to is not None and image.format == "JPEG":
+        _shrink_while_decoding(image, reduce_to)
+    return image
+
+
+def _by_format(content: bytes) -> Image.Image:
+    """What ``Image.open`` does, but for its warning: our limit is an error of its own."""
+    Image.init()
+    for name in FORMATS:
+        if name not in Image.OPEN:
+            continue  # Pillow was built without it
+        factory, accept = Image.OPEN[name]
+        if accept is not None and not isinstance(accepted := accept(content[:16]), str):
+            if not accepted:
+                continue
+            try:
+                return factory(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # as Image.open: not of this format after all
+    raise UnidentifiedImageError
+
+
+def _shrink_while_decoding(image: Image.Image, target: int) -> None:
+    """Let libjpeg decode 1/8, 1/4 or 1/2 of the size, if that leaves twice the target."""
+    for factor in (8, 4, 2):
+        if min(image.size) // factor >= 2 * target:
+            # Rounded down: asked for 188 of 375 pixels, Pillow would not shrink at all.
+            image.draft(image.mode, (image.width // factor, image.height // factor))
+            return
+
+
+def _open_heic(content: bytes) -> Image.Image:
+    try:
+        import pillow_heif
+    except ModuleNotFoundError as error:
+        raise missing_extra("pillow_heif", "heic") from error
+    image: Image.Image = pillow_heif.open_heif(content, convert_hdr_to_8bit=True).to_pillow()
+    return image
