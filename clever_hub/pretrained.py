@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, overload
 
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ConfigError, require, suggest
@@ -14,7 +15,7 @@ from clever_hub.weights import WEIGHTS_NAME
 if TYPE_CHECKING:
     import torch
 
-    from clever_hub.backends.onnx import OnnxModel
+    from clever_hub.backends.onnx import OnnxModel, Provider
     from clever_hub.backends.torch import CleverModel
 
 
@@ -56,24 +57,49 @@ def backend_names() -> list[str]:
     return sorted(_BACKENDS)
 
 
+# Each overload spells its keywords, so that a type checker refuses a misspelt one.
 @overload
 def from_pretrained(
     name_or_path: str | os.PathLike[str],
     *,
     backend: Literal["torch"] = "torch",
-    **options: Any,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
 ) -> CleverModel: ...
 
 
 @overload
 def from_pretrained(
-    name_or_path: str | os.PathLike[str], *, backend: Literal["onnx"], **options: Any
+    name_or_path: str | os.PathLike[str],
+    *,
+    backend: Literal["onnx"],
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    providers: Sequence[Provider] | None = None,
+    threads: SupportsIndex | None = None,
+    tensorrt: bool = False,
 ) -> OnnxModel: ...
 
 
 @overload
 def from_pretrained(
-    name_or_path: str | os.PathLike[str], *, backend: str, **options: Any
+    name_or_path: str | os.PathLike[str],
+    *,
+    backend: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
 ) -> CleverModel | OnnxModel: ...
 
 

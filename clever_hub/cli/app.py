@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import clever_hub
 from clever_hub.cli.console import fail
@@ -24,6 +24,8 @@ _ORDER = (
     *("pretrain", "evaluate", "finetune", "views", "plot", "report", "attention"),
     *("export", "verify", "publish"),
 )
+# Scripts and published model cards use them.
+_EARLIER_NAMES = {"--out": "--output", "--report": "--output"}
 _PANELS = {"clever_training": "Train and measure", "clever_export": "Package and publish"}
 
 
@@ -71,6 +73,20 @@ class VerbGroup(TyperGroup):
             fail(str(missing_extra(error.name or "a module", entry.extras[0])))
 
 
+class Verb(TyperCommand):
+    """A command whose options also answer to their earlier names, which the help does not show."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser, with the earlier names added."""
+        parser: Any = super().make_parser(ctx)
+        taken = {name for option in self.params for name in option.opts}
+        for option in self.params:
+            for earlier, name in _EARLIER_NAMES.items():
+                if name in option.opts and earlier not in taken:
+                    parser.add_option(option, [earlier], dest=option.name, nargs=option.nargs)
+        return parser
+
+
 def _command(entry: EntryPoint) -> Any:
     """Turn the function that an entry point names into a command."""
     holder = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -79,7 +95,7 @@ def _command(entry: EntryPoint) -> Any:
         function = entry.load()
     except ImportError as error:
         function = _refusal(entry, error)
-    holder.command(name=entry.name, rich_help_panel=panel)(function)
+    holder.command(name=entry.name, cls=Verb, rich_help_panel=panel)(function)
     return typer.main.get_command(holder)
 
 
@@ -104,7 +120,7 @@ def _is_ours(module: str | None) -> bool:
 app = typer.Typer(
     cls=VerbGroup,
     name="clever-hub",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

@@ -95,7 +95,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         ConfigError: When ``out`` is there already: what it holds may be somebody's only copy.
     """
     if os.path.lexists(out):
-        raise ConfigError(f"--out: {out} is there already. Remove it, or name another folder")
+        raise ConfigError(f"--output: {out} is there already. Remove it, or name another folder")
     # A name of its own: another export to the same folder may be on its way.
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     temporary.mkdir(parents=True)

@@ -79,7 +79,7 @@ def _refuse_variant(folder: Path) -> None:
         raise ModelFormatError(
             f"{folder}: is an ONNX variant ({variant.precision}) of {config.name}, for machines "
             "of your own: copy the folder there as it is. Publish the model that it was made from; "
-            "whoever wants a variant makes it from that with `clever-hub export user/name --out "
+            "whoever wants a variant makes it from that with `clever-hub export user/name -o "
             "DIR` and the same options"
         )
 
@@ -94,7 +94,7 @@ def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
             yield f"{path.name} is empty"
     missing = [name for name in REQUIRED if not (folder / name).exists()]
     if missing:
-        yield f"missing: {', '.join(missing)}. `clever-hub export MODEL --out NEW` writes them"
+        yield f"missing: {', '.join(missing)}. `clever-hub export MODEL -o NEW` writes them"
     graph = folder / GRAPH_NAME
     if graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
         yield f"{GRAPH_NAME} has {graph.stat().st_size:,} bytes: it holds weights. Export it again"
@@ -167,7 +167,7 @@ def _config_problems(folder: Path) -> Iterator[str]:
 
 
 def _card_problems(folder: Path) -> Iterator[str]:
-    advice = "`clever-hub export MODEL --out NEW` writes a complete one"
+    advice = "`clever-hub export MODEL -o NEW` writes a complete one"
     try:
         card = ModelCard.load(folder / CARD_NAME)
         expected = ModelCard(make_card(folder))

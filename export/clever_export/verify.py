@@ -333,7 +333,7 @@ def _write_report(folder: Path, agreements: list[Agreement], images: int, path: 
         write_json(path, content)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot write the report: {error.strerror}. Name another place: --report FILE"
+            f"{path}: cannot write the report: {error.strerror}. Name another place: --output FILE"
         ) from error
 
 

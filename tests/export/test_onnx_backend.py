@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,10 +95,10 @@ def test_a_session_that_falls_back_to_the_cpu_is_an_error(
     gpu = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: gpu)
     folder = exported("test_resnet")
-    for more, name in (({}, "CUDA"), ({"tensorrt": True}, "Tensorrt")):
+    for tensorrt, name in ((False, "CUDA"), (True, "Tensorrt")):
         message = rf"{name}Exec.* runs on CPUExecutionProvider\. Check the driver"
         with pytest.raises(DeviceError, match=message):
-            clever_hub.from_pretrained(folder, backend="onnx", device="cuda", **more)
+            clever_hub.from_pretrained(folder, backend="onnx", device="cuda", tensorrt=tensorrt)
 
 
 def test_what_keeps_a_gpu_from_working_is_said(
@@ -155,9 +156,7 @@ def test_every_provider_is_checked_and_any_whole_number_is_taken(exported: Expor
         ({"tensorrt": True, "device": "cpu"}, 'add device="cuda"'),
     ],
 )
-def test_wrong_options_are_named(
-    options: dict[str, object], message: str, exported: Exported
-) -> None:
+def test_wrong_options_are_named(options: dict[str, Any], message: str, exported: Exported) -> None:
     with pytest.raises(ConfigError, match=message):
         clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", **options)
 

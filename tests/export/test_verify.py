@@ -103,7 +103,7 @@ def test_without_photos_pictures_are_drawn_and_the_report_goes_where_it_is_wante
 
 def test_a_report_that_cannot_be_written_names_another_way(complete: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="--report"):
+    with pytest.raises(DataError, match="--output"):
         verify(complete, report=tmp_path / "file" / "report.json")
 
 

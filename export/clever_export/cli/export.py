@@ -20,7 +20,9 @@ class _Precision(StrEnum):
 
 def run(
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; must not exist yet.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write; must not exist yet.")
+    ],
     precision: Annotated[
         _Precision, typer.Option(help="What the graph computes in: fp16 for GPUs, int8 for CPUs.")
     ] = _Precision.fp32,
@@ -52,8 +54,8 @@ def run(
     weights of its own: another precision, normalisation in the graph, or one file.
 
     Examples:
-    - `clever-hub export runs/mine/model --out my-model`
-    - `clever-hub export clever-resnet18 --out small --precision int8 --images photos/`
+    - `clever-hub export runs/mine/model -o my-model`
+    - `clever-hub export clever-resnet18 -o small --precision int8 --images photos/`
     """
     from clever_export.package import copy_model, new_folder, package, refuse_variant
     from clever_export.progress import bar

@@ -22,8 +22,10 @@ def run(
     report: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             help="The report to write. When left out, FOLDER/verify.json; of a model given by "
-            "name, NAME-verify.json here."
+            "name, NAME-verify.json here.",
         ),
     ] = None,
 ) -> None:

@@ -453,3 +453,53 @@ def test_real_photos_by_the_folder(
     assert rows.shape == (125, 19)
     assert np.isfinite(rows).all()
     assert len(np.unique(rows.round(3), axis=0)) == 125
+
+
+# Names of options, completion, narrow terminals.
+
+
+def test_help_is_a_short_option_of_the_command_and_of_every_verb() -> None:
+    for verb in app_module.verbs():
+        assert run(verb, "-h").stdout == run(verb, "--help").stdout
+    assert "--install-completion" in run("-h").stdout
+
+
+@pytest.mark.parametrize("verb", ["embed", "attention", "export", "verify"])
+def test_what_a_verb_writes_is_named_by_one_option(verb: str) -> None:
+    text = run(verb, "--help").stdout
+    assert re.search(r"--output +-o ", text)
+    assert not re.search(r"--(out|report)\b(?!put)", text)
+
+
+def test_the_earlier_name_of_the_option_still_works(
+    model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "e.parquet"
+    assert run("embed", model_folder, folder, "--out", out).exit_code == 0
+    assert pq.read_metadata(out).num_rows == 4
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("em", ["embed"]), ("v", ["views", "verify"])])
+def test_the_shell_completes_verbs(typed: str, expected: list[str]) -> None:
+    environment = {
+        "_CLEVER_HUB_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"clever-hub {typed}",
+        "COMP_CWORD": "1",
+    }
+    result = runner.invoke(app, [], env=environment, prog_name="clever-hub")
+    assert result.stdout.split() == expected
+
+
+def test_the_list_on_40_columns_cuts_no_name_and_no_figure(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ZOO", evaluated.parent)
+    found = Console(width=40, file=io.StringIO())
+    monkeypatch.setattr("clever_hub.cli.list.output", lambda: found)
+    assert run("list").exit_code == 0
+    assert isinstance(found.file, io.StringIO)
+    text = found.file.getvalue()
+    for words in ("clever-tiny\n", "19+5", "15.4/12.0", "apache-2.0", "clever-hub info"):
+        assert words in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 40
