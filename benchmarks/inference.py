@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,51 +28,13 @@ import numpy as np
 from inference_contenders import CONTENDERS, Failure, Job, serve
 from inference_models import make_folders
 from inference_report import report
+from inference_settings import ONNX, REFERENCE, SETTINGS, Measured, Setting
 from inference_start import first_vectors
 from results import write_section
 
-REFERENCE, ONNX = "timm eager", "clever_hub onnx"
-SETTINGS = [(name, size) for name in ("resnet18", "resnet50") for size in (64, 224)]
-
-
-@dataclass
-class Measured:
-    """Figures of one contender in one setting, a list entry for each round.
-
-    Attributes:
-        model: Images/s of the model alone.
-        files: Images/s from file to vector.
-        memory: Resident bytes after all rounds.
-        failure: Why it did not take part.
-    """
-
-    model: list[float] = field(default_factory=list)
-    files: list[float] = field(default_factory=list)
-    memory: int = 0
-    failure: str = ""
-
-
-@dataclass
-class Setting:
-    """A model, an image size and a batch size, with everyone's figures.
-
-    Attributes:
-        architecture: timm's name.
-        size: Side of the images in pixels.
-        batch: Images at once.
-        contenders: Figures by name.
-        decode: Images/s of reading files and preparing images alone, both threads at it.
-    """
-
-    architecture: str
-    size: int
-    batch: int
-    contenders: dict[str, Measured] = field(default_factory=dict)
-    decode: list[float] = field(default_factory=list)
-
 
 def measure(setting: Setting, job: Job, rounds: int, seconds: float) -> None:
-    """Fill a setting: all contenders wait, and take turns."""
+    """Measure every contender of a setting: all wait in processes and take turns."""
     with ExitStack() as stack:
         waiting = {
             name: stack.enter_context(_process(job._replace(contender=name)))
@@ -98,7 +59,7 @@ def measure(setting: Setting, job: Job, rounds: int, seconds: float) -> None:
 def _ask(
     setting: Setting, waiting: dict[str, Connection], name: str, what: str, seconds: float
 ) -> Any:
-    """A contender's answer; None from one that has failed, which is told once."""
+    """A contender's answer; None if it has failed, which is reported once."""
     measured = setting.contenders[name]
     if measured.failure:
         return None
@@ -115,7 +76,7 @@ def _ask(
 
 
 def _compare(name: str, vectors: Any, expected: Any) -> None:
-    """A benchmark of something that computes something else would be worth nothing."""
+    """Check that a contender computes the same embeddings as the reference."""
     if vectors is None or expected is None:
         return
     dots = (vectors * expected).sum(1)

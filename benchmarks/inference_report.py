@@ -7,13 +7,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from inference_settings import ONNX, REFERENCE
 from results import machine
 
 if TYPE_CHECKING:
-    from inference import Setting
     from inference_models import Model
+    from inference_settings import Setting
 
-REFERENCE, ONNX, INT8 = "timm eager", "clever_hub onnx", "clever_hub onnx int8"
+INT8 = "clever_hub onnx int8"
 _FILES = (
     "Full-size photos. timm reads them with torch's DataLoader and {threads} workers. In brackets: "
     "the share of 1/(1/decode + 1/model), what cores shared by decoding and the model allow."

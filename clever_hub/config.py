@@ -17,14 +17,14 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# A config is data from strangers. These bounds are far above any real backbone, and low enough
-# that nothing large is allocated, and no endless loop entered, before the weights are compared.
+# Configs may come from untrusted sources. These bounds are far above any real backbone. They keep a
+# config from allocating much memory or looping for long before the weights are compared.
 MAX_FEATURES = 65_536
 MAX_PIXELS_PER_SIDE = 8_192
 MAX_MODEL_ARG = 65_536
 MAX_DEPTH = 1_024
 
-# timm arguments that would fetch weights, unpickle a checkpoint or change what comes out.
+# timm arguments that would fetch weights, unpickle a checkpoint or change the output.
 _FORBIDDEN_MODEL_ARGS = frozenset(
     (
         *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
@@ -98,13 +98,13 @@ class ModelConfig:
         architecture: The backbone's name in timm.
         model_args: Arguments for ``timm.create_model``, plain JSON.
         num_features: Length d of the embedding.
-        invariant_dim: Length of the invariant part, the first entries of the embedding. Stored
-            rather than recomputed from a ratio: implementations round differently.
+        invariant_dim: Length of the invariant part, the first entries of the embedding. It is
+            stored because implementations that compute it from a ratio round differently.
         preprocessing: How images are prepared.
-        provenance: How the weights came about: method, data, epochs, recipe …
+        provenance: How the weights were made: method, data, epochs, recipe …
         license: SPDX identifier of the licence of the weights.
         data_terms: Terms of the training data, in a sentence.
-        extra: Every other key of the file, kept and written back as it was.
+        extra: Every other key of the file; written back unchanged.
 
     Example:
         >>> config = ModelConfig(
@@ -128,7 +128,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for key in ("name", "architecture", "license", "data_terms"):
             _check_type(key, getattr(self, key), str, "a text")
-        # timm also accepts "hf-hub:…" and "local-dir:…", which would load somebody's weights.
+        # timm also accepts "hf-hub:…" and "local-dir:…", which would load other weights.
         if not re.fullmatch(r"[a-z0-9_]+", self.architecture):
             raise ModelFormatError(
                 f"architecture: expected the name of a timm model, such as 'resnet18', "
@@ -157,7 +157,7 @@ class ModelConfig:
             The checked config.
 
         Raises:
-            ModelFormatError: When it is no CLeVER config, a key is missing, or a value is wrong.
+            ModelFormatError: When it is not a CLeVER config, a key is missing, or a value is wrong.
         """
         content = dict(_check_mapping(CONFIG_NAME, content))
         if content.get("model_type") != "clever":
@@ -229,7 +229,7 @@ class ModelConfig:
             raise ModelFormatError(f"{path}: {error}") from error
 
     def _derived(self) -> dict[str, Any]:
-        """What other readers want to find, and what follows from the rest."""
+        """Keys that other readers need, and keys that follow from the rest."""
         return {
             "model_type": "clever",
             "architectures": ["CleverModel"],

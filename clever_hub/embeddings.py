@@ -94,8 +94,8 @@ class Skipped(NamedTuple):
     """An image that was left out.
 
     Attributes:
-        position: Its place in the input, from 0.
-        source: Its path, or what it was.
+        position: Its index in the input.
+        source: Its path, or a description of an image without one.
         reason: What is wrong with it.
     """
 
@@ -109,11 +109,12 @@ class Embeddings:
     """The embeddings of N images, in the order of the input.
 
     Attributes:
-        invariant: float32 (N, d_i); z_IR in the paper, stays when a photo is turned or distorted.
-        equivariant: float32 (N, d_e); z_EF in the paper, moves with it.
+        invariant: float32 (N, d_i); z_IR in the paper. Trained to stay the same when a photo is
+            rotated or distorted.
+        equivariant: float32 (N, d_e); z_EF in the paper. Free to change with the photo.
         skipped: The images that have no row, with ``on_error="skip"``.
-        tokens: float32 (N, rows, columns, d_i + d_e), the token of each patch, top left first,
-            where they were asked for; else None.
+        tokens: float32 (N, rows, columns, d_i + d_e), the token of each patch, top left first; None
+            unless asked for with ``tokens=True``.
 
     Example:
         >>> e = Embeddings(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
@@ -172,8 +173,8 @@ class Embeddings:
         """Unit vectors, each part by itself, so that a dot product is a cosine.
 
         Returns:
-            New embeddings; a row of zeros stays zeros. Tokens become unit vectors as a whole: the
-            split is trained on the embedding, not on them.
+            New embeddings; a row of zeros stays zeros. A token is normalised as a whole: only the
+            embedding was trained to have two parts.
         """
         tokens = None if self.tokens is None else _unit(self.tokens)
         return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped, tokens)
@@ -181,12 +182,12 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A piece of the output of ``encode_batches``.
+    """One batch of the output of ``encode_batches``.
 
     Attributes:
-        indices: Place of each row's image in the input.
+        indices: Index of each row's image in the input.
         sources: Name of each row's image.
-        embeddings: One row per image that could be read; ``.skipped`` has the others.
+        embeddings: One row for each image that could be read; the others are in ``.skipped``.
     """
 
     indices: list[int]

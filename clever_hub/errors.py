@@ -3,7 +3,7 @@
     CleverError
     ├── ModelNotFoundError   the name or folder leads to no model
     ├── ModelFormatError     the model folder is there, its config or weights are wrong
-    ├── HubError             the Hub cannot be reached or refuses, or its cache cannot be used
+    ├── HubError             the Hub cannot be reached or refuses, or its cache is unusable
     ├── ImageError           an image could not be read; ``source`` names it
     ├── ConfigError          a recipe or option has a wrong key or value
     ├── DataError            a data set is wrong: no images, an unreadable row
@@ -11,8 +11,8 @@
     ├── MissingExtraError    an optional dependency is not installed (also an ImportError)
     └── DeviceError          the device that was asked for is not there
 
-A message says what was expected, what came, and what to do. ``except CleverError`` catches them
-all; anything else that escapes is a bug.
+A message says what was expected, what came, and what to do. ``except CleverError`` catches all of
+them; any other exception that reaches the user is a bug.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ImageError(CleverError):
     """An image could not be read.
 
     Attributes:
-        source: Names the image: its path, or its place in the input.
-        reason: What is wrong with it, without the name.
+        source: The image's path, or its position in the input.
+        reason: What is wrong with the image, without its name.
     """
 
     def __init__(self, source: str, reason: str) -> None:
@@ -53,7 +53,8 @@ class ImageError(CleverError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        # Exceptions pickle by their message alone, which would fail on the way out of a worker.
+        # By default exceptions are pickled by their message alone; unpickling would then fail in
+        # the process that receives it from a worker.
         return type(self), (self.source, self.reason)
 
 
@@ -78,7 +79,7 @@ class DeviceError(CleverError):
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it.
+    """Import an optional dependency, or say which extra installs it.
 
     Args:
         module: The module to import, such as ``"torch"`` or ``"pyarrow.parquet"``.
@@ -89,7 +90,7 @@ def require(module: str, extra: str) -> ModuleType:
 
     Raises:
         MissingExtraError: When the module's top-level package is not installed. An import error
-            from within an installed package is passed on as it is: an extra would not mend it.
+            from within an installed package is passed on: installing an extra would not repair it.
 
     Example:
         >>> require("math", "torch").pi
@@ -120,7 +121,7 @@ def missing_extra(module: str, extra: str) -> MissingExtraError:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A sentence that names what the user may have meant.
+    """A sentence with the names that the user may have meant.
 
     Args:
         name: What was given.

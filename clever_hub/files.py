@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Atomic writes: a reader sees the old file or the new one, never a partial file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``target`` when the block ends well.
+    """Give a temporary path to write to; it becomes ``target`` when the block succeeds.
 
     The temporary file lies next to the target, because a rename is atomic only within one file
     system. When the block raises, it is removed and the target stays as it was.
 
     Args:
-        target: The file to be written; its folder is made when missing.
+        target: The file to write; its folder is created when missing.
 
     Yields:
         The path to write to.
 
     Raises:
-        OSError: When the folder cannot be written to, or the target is no file: a pipe or a device
-            would be replaced by one.
+        OSError: When the folder cannot be written to, or the target is not a regular file: the
+            rename would replace a pipe or a device by a file.
 
     Example:
         >>> import tempfile
@@ -42,8 +42,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         code = errno.EISDIR if target.is_dir() else errno.EINVAL
         raise OSError(code, "expected the name of a file to write", str(target))
-    # The ending is kept: some writers choose the format by it. The file is left for the writer to
-    # make, so that it gets the permissions of any new file.
+    # Some writers choose the format by the suffix, so it is kept. The writer creates the file, so
+    # that it gets the default permissions of a new file.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
@@ -90,6 +90,6 @@ def to_json(content: Mapping[str, Any] | list[Any]) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Bring the content to disk, so that the rename never outruns it when the machine dies."""
+    """Flush the content to disk before the rename, so that a crash leaves no empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""``from_pretrained``: one door to every backend."""
+"""``from_pretrained``: load a model with any backend."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Backend(NamedTuple):
     Attributes:
         module: The module.
         extra: The extra that installs what it imports.
-        needs: What it imports.
+        needs: The modules that it imports.
         files: The files of a model folder that it reads; only these are downloaded.
-        optional: Files that it reads where they are there.
+        optional: Files that it reads when the folder has them.
     """
 
     module: str
@@ -119,36 +119,37 @@ def from_pretrained(
 
     Args:
         name_or_path: A model folder, the name of a model that ships in the package (see
-            ``list_models``), or a repository on the Hugging Face Hub, ``user/name``; looked for in
-            this order. A bare name that does not ship is looked for in the organisation
-            ``clever-hub``. ``model.source`` says what was found, on the Hub with its commit.
-        backend: ``"torch"``, or ``"onnx"``: ONNX Runtime, which needs no torch, for folders with a
+            ``list_models``), or a repository on the Hugging Face Hub, ``user/name``; searched in
+            this order. A bare name that does not ship is searched in the organisation
+            ``clever-hub``. ``model.source`` says what was found; for the Hub, with its commit.
+        backend: ``"torch"``, or ``"onnx"`` for ONNX Runtime, which needs no torch and a folder with
             model.onnx.
         revision: A branch, tag or commit on the Hub; None is main. Folders and shipped models have
-            none.
-        device: Such as ``"cuda"`` or ``"cuda:1"``; None is the CPU. One that is missing is an
-            error, never a silent CPU.
-        dtype: What to compute in, such as ``"bfloat16"``; None is float32.
-        cache_dir: Where downloads are kept; None is the cache that all of Hugging Face's libraries
-            share (HF_HOME).
-        local_files_only: Load what was downloaded before and ask nobody. HF_HUB_OFFLINE=1 does the
-            same. Folders and shipped models never ask.
-        token: Access token for private and gated repositories; None takes HF_TOKEN or the one of
-            ``hf auth login``, False none.
-        **backend_options: Options of the backend: ``providers``, ``threads`` and ``tensorrt`` of
+            no revisions.
+        device: Such as ``"cuda"`` or ``"cuda:1"``; None is the CPU. A device that is missing is an
+            error; there is no silent fallback to the CPU.
+        dtype: The dtype to compute in, such as ``"bfloat16"``; None is float32.
+        cache_dir: Folder for downloads; None is the cache that all Hugging Face libraries share
+            (HF_HOME).
+        local_files_only: Use only files that are already in the cache; send no request.
+            HF_HUB_OFFLINE=1 does the same. Folders and shipped models never need a request.
+        token: Access token for private and gated repositories; None takes HF_TOKEN or the token of
+            ``hf auth login``; False sends none.
+        **backend_options: Options of the backend: ``providers``, ``threads`` and ``tensorrt`` for
             onnx; torch has none.
 
     Returns:
-        The model, in eval mode. ``model.encode(images)`` gives ``Embeddings``; a torch model is
-        also an ``nn.Module``, called with ``pixel_values``, differentiable; an onnx model is called
-        with a float32 array.
+        The model, in eval mode. ``model.encode(images)`` returns ``Embeddings``. A torch model is
+        also a differentiable ``nn.Module`` that takes ``pixel_values``; an onnx model takes a
+        float32 array.
 
     Raises:
-        ModelNotFoundError: When there is no such model; names the nearest.
-        ModelFormatError: When the model's config or weights are wrong. Nothing is half loaded.
+        ModelNotFoundError: When there is no such model; suggests similar names.
+        ModelFormatError: When the model's config or weights are wrong. A model is never partly
+            loaded.
         HubError: When the Hub cannot be reached or refuses, or the cache cannot be used.
         DeviceError: When the device is not there.
-        MissingExtraError: When the backend is not installed; says how to.
+        MissingExtraError: When the backend is not installed; says how to install it.
         ConfigError: When the backend or one of its options is unknown.
 
     Example:
@@ -161,7 +162,7 @@ def from_pretrained(
     if backend not in _BACKENDS:
         raise ConfigError(f"backend: unknown {backend!r}. {suggest(backend, _BACKENDS)}")
     chosen = _BACKENDS[backend]
-    for module in chosen.needs:  # before a download that would be of no use
+    for module in chosen.needs:  # checked first, so that nothing is downloaded in vain
         require(module, chosen.extra)
     folder, source = resolve(
         name_or_path,

@@ -1,4 +1,4 @@
-"""Reading ``model.safetensors``: checked before anything is allocated, never unpickled.
+"""Read ``model.safetensors``: checked before anything is allocated, never unpickled.
 
 The header is read here rather than with the safetensors library for two reasons: the light install
 needs it without torch, and hash, header and tensors must come from one opened file, because a
@@ -38,7 +38,7 @@ class TensorEntry:
     Attributes:
         dtype: A key of ``DTYPES``.
         shape: Its shape; empty for a scalar.
-        offset: Where its bytes begin, from the beginning of the file.
+        offset: Position of its first byte in the file.
         size: How many bytes it has.
     """
 
@@ -91,7 +91,7 @@ class Weights:
         self._file.close()
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Compare names and shapes with what the model wants.
+        """Compare names and shapes with those of the model.
 
         Args:
             expected: The shape of every tensor of the model, by name.
@@ -111,7 +111,7 @@ class Weights:
         """Every tensor, mapped from the file: pages are read when they are touched.
 
         Returns:
-            Arrays in the stored dtype. They may be written to, which leaves the file as it is.
+            Arrays in the stored dtype. Writing to them does not change the file.
         """
         # Little-endian on disk; copy-on-write, so that torch gets writable memory.
         mapped = np.memmap(self._file, dtype=np.uint8, mode="c")
@@ -128,12 +128,12 @@ def check_shapes(
     found: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Compare the tensors that are there with those that a model wants.
+    """Compare the tensors of a file with those of a model.
 
     Args:
-        what: Names the weights in the message.
-        found: The shapes that are there, by name.
-        expected: The shapes that are wanted, by name.
+        what: Name of the weights in the message.
+        found: The shapes in the file, by name.
+        expected: The shapes that the model has, by name.
 
     Raises:
         ModelFormatError: Lists what is missing, what is unexpected, and every wrong shape.
@@ -204,7 +204,7 @@ def _entry(name: str, value: object, start: int) -> TensorEntry:
 
 
 def _check_layout(entries: Mapping[str, TensorEntry], start: int, size: int) -> None:
-    """Tensors must lie end to end and fill the file, so that a truncated one is noticed."""
+    """Tensors must lie end to end and fill the file; a truncated file fails this."""
     position = start
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
         if entry.offset != position:

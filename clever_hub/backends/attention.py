@@ -21,16 +21,16 @@ def attention_maps(
 ) -> Float[NDArray[np.float32], "batch heads rows columns"]:
     """How the CLS token's attention in the last block is spread over the patches.
 
-    DINO shows that these maps outline objects without having been told of any (Caron et al. 2021,
+    In DINO these maps outline objects although no labels were used (Caron et al. 2021,
     https://arxiv.org/abs/2104.14294, section 4.2.2 and figure 1).
 
     Args:
-        model: With a vision transformer that has a CLS token.
+        model: A model whose backbone is a vision transformer with a CLS token.
         pixel_values: float32 (batch, 3, size, size), as ``model.preprocessor`` makes them.
 
     Returns:
-        float32 (batch, heads, rows, columns), not negative. Over the patches a head's map sums to
-        less than 1: what is missing goes to the CLS token itself and to register tokens.
+        float32 (batch, heads, rows, columns), not negative. A head's map sums to less than 1 over
+        the patches: the rest of the attention goes to the CLS token and to register tokens.
 
     Raises:
         ConfigError: When the backbone has no patches, or no CLS token.
@@ -46,7 +46,7 @@ def attention_maps(
     if getattr(vit, "cls_token", None) is None:
         raise ConfigError(
             f"attention maps are those of the CLS token, and {config.architecture} averages its "
-            "patches instead. Take a backbone with a CLS token, such as vit_tiny_patch16_224"
+            "patches instead. Use a backbone with a CLS token, such as vit_tiny_patch16_224"
         )
     view: Any = eval_view(vit)
     recorded = _record(view.blocks[-1].attn)

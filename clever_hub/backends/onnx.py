@@ -27,10 +27,10 @@ CONFIG_KEY = "clever_config"
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
-# By default a waiting thread burns a core for a millisecond and more: cores that decode the next
-# images, or belong to somebody else. Ten microseconds bridge the gap between two layers; and work
-# cut finer than one piece for each thread does not wait for the one that was interrupted. On two
-# busy cores, from file to vector, that took a third off the processor time of an image.
+# By default a waiting thread spins for a millisecond or more and takes the core from threads that
+# decode the next images and from other processes. Ten microseconds are enough between two layers.
+# Splitting the work into more pieces than threads avoids waiting for a thread that was interrupted.
+# On two busy cores, from file to vector, both together saved a third of the processor time.
 _SESSION_CONFIG = {
     "session.intra_op.spin_duration_us": "10",
     "session.dynamic_block_base": "4",
@@ -62,10 +62,10 @@ class OnnxOutput(NamedTuple):
 class OnnxModel(JobsMixin):
     """A model folder run by ONNX Runtime, with the ``encode`` of the torch backend.
 
-    May be shared between threads, pickled into spawned workers, and used after a fork: a session
-    belongs to one process, so another process opens its own. A forked child that runs to the end of
-    its interpreter, as those of multiprocessing do not, hangs there once onnxruntime 1.32 is
-    imported, with or without this class: end it with ``os._exit``, or import after the fork.
+    It may be shared between threads, pickled into spawned workers, and used after a fork: each
+    process opens its own session. With onnxruntime 1.32, a forked child that ends by the normal
+    exit of its interpreter hangs there, with or without this class. The children of multiprocessing
+    are not affected; end others with ``os._exit``, or import onnxruntime after the fork.
 
     Attributes:
         config: What the model is.
@@ -85,7 +85,7 @@ class OnnxModel(JobsMixin):
     def __init__(
         self, folder: Path, source: Source, providers: Sequence[Provider], threads: int | None
     ) -> None:
-        """Open a model folder; ``clever_hub.from_pretrained`` is the usual door.
+        """Open a model folder; use ``clever_hub.from_pretrained`` instead.
 
         Args:
             folder: The model folder, with a model.onnx.
@@ -94,12 +94,12 @@ class OnnxModel(JobsMixin):
             threads: Threads of one run; None leaves it to ONNX Runtime.
 
         Raises:
-            ModelFormatError: When model.onnx is missing, damaged or of other weights.
+            ModelFormatError: When model.onnx is missing, damaged or made for other weights.
             DeviceError: When the first provider cannot be used.
         """
         self.config = ModelConfig.load(folder)
         self.preprocessor = Preprocessor(self.config.preprocessing)
-        # A forked child may have moved elsewhere before it opens a session of its own.
+        # A forked child may have changed its working directory before it opens its own session.
         self._folder = folder.absolute()
         self._providers, self._threads = list(providers), threads
         self._lock = threading.Lock()
@@ -123,7 +123,7 @@ class OnnxModel(JobsMixin):
             The raw (not normalised) embeddings.
 
         Raises:
-            ValueError: When the shape or the dtype is another.
+            ValueError: When the shape or the dtype is wrong.
         """
         size = self.config.preprocessing.crop_size
         if not isinstance(pixel_values, np.ndarray):
@@ -149,7 +149,7 @@ class OnnxModel(JobsMixin):
         return self(pixel_values).full
 
     def _here(self) -> onnxruntime.InferenceSession:
-        """This process's session: a forked child has none of its parent's threads."""
+        """This process's session: the parent's threads do not exist in a forked child."""
         owner, session = self._session
         if owner != os.getpid():
             with self._lock:
@@ -173,11 +173,11 @@ class OnnxModel(JobsMixin):
             options.inter_op_num_threads = 1
         for key, value in _SESSION_CONFIG.items():
             options.add_session_config_entry(key, value)
-        # Inputs have one size and batches a largest one, so the arena stops growing after the
-        # first; patterns of memory would be kept for each batch size that comes by.
+        # All inputs have the same size and batches are at most batch_size, so the arena stops
+        # growing after the first batch. Memory patterns would be stored for every batch size.
         options.enable_mem_pattern = False
         try:
-            # Its own fallback would print, drop the options, and move to the CPU amidst the work.
+            # ONNX Runtime's fallback would print, drop the options, and move to the CPU midway.
             session = onnxruntime.InferenceSession(
                 str(path), options, self._providers, enable_fallback=0
             )
@@ -195,7 +195,7 @@ class OnnxModel(JobsMixin):
         return session
 
     def _check_provider(self, session: onnxruntime.InferenceSession) -> None:
-        """ONNX Runtime falls back to the CPU without an error; a user who asked must know."""
+        """Raise where ONNX Runtime has silently fallen back to another provider."""
         wanted, got = _wanted(self._providers), session.get_providers()
         if wanted not in got:
             raise DeviceError(
@@ -215,11 +215,11 @@ class OnnxModel(JobsMixin):
 
 
 def _keep_inherited_sessions() -> None:
-    """In a forked child, never take a session of the parent apart.
+    """In a forked child, never destroy a session of the parent.
 
-    That would wait, forever, for the threads of its pool, which the fork has left behind
-    (https://github.com/microsoft/onnxruntime/pull/31961). So each gets a reference that nobody
-    gives back.
+    Its destructor would wait forever for the threads of its pool, which do not exist in the child
+    (https://github.com/microsoft/onnxruntime/pull/31961). An extra reference that is never released
+    keeps each session alive.
     """
     for session in list(_SESSIONS):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
@@ -241,7 +241,7 @@ def _sha256_of_weights(folder: Path) -> str:
 
 
 def _check_hash(session: onnxruntime.InferenceSession, digest: str, folder: Path) -> None:
-    """The graph points into the bytes of one weights file; in others it finds nonsense."""
+    """Refuse a graph that was made for another weights file: it refers to bytes by their offset."""
     found = session.get_modelmeta().custom_metadata_map.get(HASH_KEY)
     if found != digest:
         raise ModelFormatError(
@@ -267,11 +267,11 @@ def load(
         folder: The model folder.
         source: Where it came from.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None is the CPU.
-        dtype: None or ``"float32"``: the graph computes in what it was exported for.
+        dtype: None or ``"float32"``: the precision is chosen when the graph is exported.
         providers: Execution providers of ONNX Runtime, instead of ``device``.
         threads: Threads of one run; None leaves it to ONNX Runtime.
         tensorrt: Prefer TensorRT; needs a CUDA device.
-        **options: None is known.
+        **options: Refused: there are no others.
 
     Returns:
         The model.
@@ -302,7 +302,7 @@ def load(
 
 
 def _are_providers(given: object) -> bool:
-    """Whether it is a list of names, or of pairs of a name and its options, as ONNX Runtime's."""
+    """Whether it is a list of names, or of pairs of a name and options, as ONNX Runtime takes."""
     return (
         isinstance(given, Sequence)
         and not isinstance(given, str)
@@ -321,7 +321,7 @@ def _is_provider_with_options(entry: object) -> bool:
 
 
 def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, folder: Path) -> None:
-    """An edited config.json would cut or prepare otherwise than the graph does."""
+    """Refuse a config.json that splits or prepares otherwise than the exported graph."""
     graph = read_graph_config(session)
     for key in ("num_features", "invariant_dim", "preprocessing"):
         here, there = getattr(config, key), getattr(graph, key)
@@ -333,7 +333,7 @@ def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, fo
 
 
 def read_graph_config(session: onnxruntime.InferenceSession) -> ModelConfig:
-    """The config that a graph carries, for programs that have nothing but the graph.
+    """The config that a graph carries, for programs that have only the graph.
 
     Args:
         session: Opened from a model.onnx of this project.
@@ -358,8 +358,8 @@ def _providers(device: str, tensorrt: bool) -> list[Provider]:
         return [_CPU]
     if kind != "cuda" or (index and not index.isdigit()):
         raise DeviceError(
-            f"device: the onnx backend knows 'cpu', 'cuda' and 'cuda:1' …, got {device!r}. For "
-            "others give providers"
+            f"device: the onnx backend knows 'cpu', 'cuda' and 'cuda:1' …, got {device!r}. Use "
+            "providers for any other"
         )
     options = {"device_id": int(index or 0)}
     first: list[Provider] = [(_TENSORRT, options)] if tensorrt else []
@@ -377,7 +377,7 @@ def _check_available(providers: Sequence[Provider]) -> None:
 
 
 def _hint(provider: str) -> str:
-    """What to do about a provider that is not there."""
+    """What to do about a missing provider."""
     if provider in (_CUDA, _TENSORRT):
         return 'Run: pip uninstall onnxruntime, then pip install "clever-hub[onnx-gpu]"'
     known: list[str] = onnxruntime.get_all_providers()

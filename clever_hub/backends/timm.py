@@ -65,7 +65,7 @@ def build_backbone(
         backbone = timm.create_model(
             architecture, pretrained=pretrained, num_classes=0, **options, **extra
         )
-    except Exception as error:  # timm raises whatever its arguments lead to
+    except Exception as error:  # the exception depends on the architecture and its arguments
         raise BackboneError(
             "model_args", f"timm cannot build {architecture} with {options}: {error}"
         ) from error

@@ -11,10 +11,10 @@ from clever_hub.errors import ConfigError
 
 
 class Tokens(NamedTuple):
-    """What one pass through a vision transformer gives.
+    """Output of one pass through a vision transformer.
 
     Attributes:
-        embedding: float (batch, dim), the same as ``backbone(pixel_values)``.
+        embedding: float (batch, dim), equal to ``backbone(pixel_values)``.
         patches: float (batch, rows, columns, dim), after the final norm; top left first.
     """
 
@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
 
 
 def token_grid(backbone: nn.Module, architecture: str, size: int) -> tuple[int, int]:
-    """How many patches a square input has.
+    """Rows and columns of patches in a square input.
 
     Args:
         backbone: The timm model.
@@ -34,15 +34,15 @@ def token_grid(backbone: nn.Module, architecture: str, size: int) -> tuple[int, 
         Rows and columns.
 
     Raises:
-        ConfigError: When the backbone is no vision transformer with one token per patch.
+        ConfigError: When the backbone is not a vision transformer with one token per patch.
     """
     embed: Any = getattr(backbone, "patch_embed", None)
-    # Swin and its like have patches, too, but merge them on the way.
+    # Swin and similar models have patches, too, but merge them between stages.
     flat = hasattr(backbone, "num_prefix_tokens") and hasattr(backbone, "blocks")
     if not flat or not hasattr(embed, "dynamic_feat_size"):
         raise ConfigError(
             f"patch tokens and attention maps need a vision transformer, such as "
-            f"vit_tiny_patch16_224; this model's backbone is {architecture}. What it has is the "
+            f"vit_tiny_patch16_224; this model's backbone is {architecture}. It gives only the "
             "embedding: leave tokens out"
         )
     rows, columns = embed.dynamic_feat_size((size, size))
@@ -59,7 +59,7 @@ def embed_tokens(
     Args:
         backbone: A vision transformer of timm.
         pixel_values: Prepared images.
-        grid: What ``token_grid`` gives for their size.
+        grid: Result of ``token_grid`` for their size.
 
     Returns:
         Embedding and patch tokens.

@@ -113,7 +113,8 @@ class CleverModel(JobsMixin, nn.Module):
         Args:
             folder: The model folder.
             device: Such as ``"cuda:1"``; None is the CPU.
-            dtype: What to compute in, such as ``"bfloat16"``; None is float32, whatever is stored.
+            dtype: The dtype to compute in, such as ``"bfloat16"``; None is float32, even where the
+                weights are stored as float16.
 
         Returns:
             The model, in eval mode.
@@ -122,7 +123,7 @@ class CleverModel(JobsMixin, nn.Module):
             ModelFormatError: When the config or the weights are wrong; names every tensor that is
                 missing, unexpected, of the wrong shape or not finite.
             DeviceError: When the device is not there.
-            ConfigError: When nothing can be computed in this dtype.
+            ConfigError: When the dtype is not supported.
 
         Example:
             >>> model = CleverModel.from_folder("runs/mine/model")  # doctest: +SKIP
@@ -131,7 +132,7 @@ class CleverModel(JobsMixin, nn.Module):
         config = ModelConfig.load(folder)
         if VARIANT_KEY in config.extra:
             raise ModelFormatError(
-                f"{folder}: an ONNX variant, whose weights no other reader has. Load it with "
+                f"{folder}: an ONNX variant, which only ONNX Runtime reads. Load it with "
                 'backend="onnx"'
             )
         with Weights(Path(folder) / WEIGHTS_NAME) as weights:
@@ -214,23 +215,24 @@ def write_model_folder(
     state_dict: Mapping[str, Tensor],
     half_matrices: bool = False,
 ) -> Path:
-    """Write config.json and model.safetensors, so that no reader ever sees half of either.
+    """Write config.json and model.safetensors, so that no reader ever sees a partial file.
 
     Both are written in full under temporary names, then renamed one by one.
 
     Args:
-        folder: The model folder, made when missing; other files in it are left alone.
-        config: What the model is.
+        folder: The model folder, created when missing; other files in it are left alone.
+        config: The model's config.
         state_dict: The backbone's state dict, under timm's own names, on any device.
         half_matrices: Store tensors of two and more dimensions as float16. Those of one dimension
-            (biases, norms) stay float32: they are small, and range matters there.
+            (biases, norms) stay float32: they are small and need the range.
 
     Returns:
         The folder.
 
     Raises:
         ModelFormatError: When the tensors do not fit the config, are not finite, float16 cannot
-            hold one, or the folder has a model.onnx of other weights. Nothing is written then.
+            hold one, or the folder has a model.onnx made for other weights. Nothing is written in
+            these cases.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     check_shapes(config.name, shapes, expected_shapes(config))
@@ -238,17 +240,17 @@ def write_model_folder(
     folder = Path(folder)
     content = save(stored, metadata={"format": "pt"})
     _check_graph(folder, content)
-    # The block ends inside out: the weights are renamed first, and a new folder never has a config
-    # that promises weights which are not there yet.
+    # The inner context ends first: the weights are renamed before the config, so a new folder never
+    # has a config without weights.
     with atomic_path(folder / CONFIG_NAME) as text, atomic_path(folder / WEIGHTS_NAME) as weights:
         text.write_text(to_json(_kept_promises(config, folder).to_dict()), encoding="utf-8")
-        # safetensors' own save_file makes a file that nobody else may read.
+        # safetensors' own save_file makes a file that only its owner may read.
         weights.write_bytes(content)
     return folder
 
 
 def _kept_promises(config: ModelConfig, folder: Path) -> ModelConfig:
-    """Without the names of transformers' remote code where that code is not in the folder."""
+    """The config without ``auto_map`` where the remote code it names is not in the folder."""
     named = config.extra.get("auto_map")
     if named is None:
         return config
@@ -259,21 +261,21 @@ def _kept_promises(config: ModelConfig, folder: Path) -> ModelConfig:
 
 
 def _check_graph(folder: Path, content: bytes) -> None:
-    """Refuse weights that the folder's model.onnx was not made for: it points into their bytes."""
+    """Refuse weights that the folder's model.onnx was not made for: it refers to their bytes."""
     graph = folder / GRAPH_NAME
     digest = hashlib.sha256(content).hexdigest()
     if graph.is_file() and digest.encode() not in graph.read_bytes():
         raise ModelFormatError(
             f"{graph}: belongs to other weights than those to be written beside it. Choose another "
-            "folder, or remove it and export it again"
+            "folder, or remove model.onnx and export it again"
         )
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor that the config's backbone has, without allocating any.
+    """The shape of every tensor of the config's backbone; allocates none of them.
 
     Args:
-        config: What would be built.
+        config: The model's config.
 
     Returns:
         Shapes under timm's own names, batch norm's counters included.
@@ -330,7 +332,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _device(device: str | torch.device | None) -> torch.device:
-    """The device, checked to be there: never a silent fall back to the CPU."""
+    """The device, checked to exist; there is no silent fallback to the CPU."""
     try:
         wanted = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError) as error:

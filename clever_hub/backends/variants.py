@@ -1,8 +1,8 @@
-"""Variants: folders with an ONNX graph of their own weights, and no other reader.
+"""Variants: model folders that only ONNX Runtime reads, with weights of their own.
 
-``clever-hub export`` makes them for a GPU (float16), for small processors (int8), for programs that
-have pixels and no preprocessing, and for tools that want one file. Their config.json says so under
-``variant``, with the SHA-256 of each file.
+``clever-hub export`` makes them for GPUs (float16), for small processors (int8), for programs that
+have pixels and no preprocessing, and for tools that need a single file. The entry ``variant`` of
+their config.json describes them and has the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 VARIANT_KEY = "variant"
 GRAPH_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
-# In the metadata of a graph that points into model.safetensors: the SHA-256 of that file. Such a
-# graph is small, for it has no weights of its own.
+# Metadata key of a graph that refers to model.safetensors: the SHA-256 of that file. Such a graph
+# is small, because it has no weights of its own.
 HASH_KEY = "clever_weights_sha256"
 MAX_GRAPH_BYTES = 1_000_000
 PRECISIONS = ("fp32", "fp16", "int8")
-# What a graph takes: prepared images, or the 8-bit pixels of resized and cropped ones.
+# Input of a graph: prepared images, or the 8-bit pixels of resized and cropped ones.
 PIXEL_VALUES, PIXELS = "pixel_values", "pixels"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a folder's graph computes in and takes.
+    """Precision and input of a variant's graph.
 
     Attributes:
         precision: ``fp32``, ``fp16`` or ``int8``.
@@ -48,7 +48,7 @@ class Variant:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Self | None:
-        """What a config says; None for a model folder with model.safetensors.
+        """The variant that a config describes; None for a folder with model.safetensors.
 
         Args:
             config: The content of config.json.
@@ -75,7 +75,7 @@ class Variant:
         return found
 
     def check(self, folder: Path) -> str:
-        """Compare the files with the hashes that config.json has of them.
+        """Compare the files with their hashes in config.json.
 
         Args:
             folder: The variant's folder.
@@ -84,7 +84,7 @@ class Variant:
             SHA-256 of the file that holds the weights.
 
         Raises:
-            ModelFormatError: When a file is missing or another one.
+            ModelFormatError: When a file is missing or has another hash.
         """
         if GRAPH_NAME not in self.files:
             raise ModelFormatError(f"{folder}: {VARIANT_KEY}.files does not name {GRAPH_NAME}")
@@ -95,7 +95,7 @@ class Variant:
             if (found := sha256_of(path)) != expected:
                 raise ModelFormatError(
                     f"{path}: config.json expects SHA-256 {expected}, got {found}. The file is "
-                    "corrupt or of another export; fetch the folder again, or export it again"
+                    "corrupt or from another export; fetch the folder again, or export it again"
                 )
         return self.files[self.weights_file(folder).name]
 
@@ -104,7 +104,7 @@ class Variant:
         return folder / (DATA_NAME if DATA_NAME in self.files else GRAPH_NAME)
 
     def describe_input(self, size: int) -> str:
-        """What the graph takes, for people.
+        """The graph's input, as text.
 
         Args:
             size: Side of the images in pixels.
@@ -126,8 +126,8 @@ class Variant:
             preprocessing: How they were made from pixels.
 
         Returns:
-            Inputs by name. For ``pixels`` the normalisation is undone; that gives the very pixels
-            back, for float32 tells 256 levels apart with ease.
+            Inputs by name. For ``pixels`` the normalisation is undone, which gives exactly the
+            original pixels: float32 is precise enough to round to 256 levels.
 
         Example:
             >>> config = PreprocessingConfig(2, 2)
@@ -147,7 +147,7 @@ class Variant:
         """The entry of config.json.
 
         Args:
-            **more: Figures and origin; for people, not read back.
+            **more: Figures and origin. They are information for users and not read back.
 
         Returns:
             Ready for JSON.
@@ -166,10 +166,10 @@ class Variant:
 
 
 def check_graph_beside(folder: Path, digest: str) -> None:
-    """Refuse a weights file that changed since the graph beside it was made to point into it.
+    """Refuse a weights file that has changed since the graph beside it was made.
 
     Args:
-        folder: A model folder, with a graph or without.
+        folder: A model folder, with or without a graph.
         digest: SHA-256 of its weights file.
 
     Raises:
@@ -178,8 +178,8 @@ def check_graph_beside(folder: Path, digest: str) -> None:
     graph = folder / GRAPH_NAME
     if not graph.is_file() or graph.stat().st_size > MAX_GRAPH_BYTES:
         return
-    # It holds the hash as text; searching for it spares a dependency on onnx. A graph without the
-    # key is another tool's, and says nothing about the weights file.
+    # The graph holds the hash as text; searching for it avoids a dependency on onnx. A graph
+    # without the key was made by another tool and says nothing about the weights file.
     content = graph.read_bytes()
     if HASH_KEY.encode() in content and digest.encode() not in content:
         raise ModelFormatError(

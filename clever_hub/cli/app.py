@@ -1,8 +1,8 @@
 """The command ``clever-hub``: finds its verbs through entry points and runs one.
 
 Each entry point of the group ``clever_hub.commands`` names a function, ``module:function [extra]``.
-Its module imports light things only, so that ``--help`` is quick and every verb is listed in every
-install; the extra is named when what the verb needs is missing.
+Its module must import quickly and without optional dependencies, so that every verb is listed in
+every install. When a dependency of a verb is missing, the message names the extra to install.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clever_hub.cli.console import fail
 from clever_hub.errors import CleverError, missing_extra
 
 GROUP = "clever_hub.commands"
-# The order in which one meets them; verbs that are not named here follow by name.
+# The order of the help; verbs that are not named here follow by name.
 _ORDER = (
     *("list", "info", "embed", "compare"),
     *("pretrain", "evaluate", "finetune", "views", "plot", "report", "attention"),
@@ -42,7 +42,7 @@ class VerbGroup(TyperGroup):
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**attrs)
         self._entries = verbs()
-        # The names are wanted, for suggestions, before the commands are.
+        # Suggestions need the names before the commands are loaded.
         self.commands = cast("Any", dict.fromkeys(self._entries))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
@@ -56,13 +56,13 @@ class VerbGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Errors of ours and of files end it with one message and exit code 1."""
+        """Run the verb. CleverError and OSError end it with one message and exit code 1."""
         try:
             return super().invoke(ctx)
         except CleverError as error:
             fail(str(error))
         except BrokenPipeError:
-            raise  # the reader of a pipe has gone; typer ends quietly
+            raise  # the reader of the pipe has closed it; typer ends quietly
         except OSError as error:
             what = error.strerror or str(error) or type(error).__name__
             fail(f"{error.filename}: {what}" if error.filename else what)
@@ -100,7 +100,7 @@ def _command(entry: EntryPoint) -> Any:
 
 
 def _refusal(entry: EntryPoint, error: ImportError) -> Any:
-    """A verb that cannot be imported is listed all the same; running it says what is missing."""
+    """A stand-in for a verb that cannot be imported; running it says what is missing."""
     if not entry.extras or _is_ours(error.name):
         raise error
     missing = missing_extra(error.name or entry.module, entry.extras[0])
@@ -113,7 +113,7 @@ def _refusal(entry: EntryPoint, error: ImportError) -> Any:
 
 
 def _is_ours(module: str | None) -> bool:
-    """A module of this distribution is never missing for want of an extra."""
+    """Whether a module belongs to this distribution: then no extra installs it."""
     return (module or "").partition(".")[0] in {"clever_hub", *_PANELS}
 
 

@@ -1,4 +1,4 @@
-"""``clever-hub attention``: what a vision transformer looks at, as a picture."""
+"""``clever-hub attention``: a picture of a vision transformer's attention."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def run(
     device: Device = None,
     revision: Revision = None,
 ) -> None:
-    """Draw where a vision transformer looks: the attention of its last block, over the photo.
+    """Draw the attention of a vision transformer's last block over a photo.
 
-    The picture has the photo as the model sees it, the mean over the heads, and each head by
-    itself. It is the CLS token's attention, which the embedding is read from. ResNets and other
-    backbones without attention are refused.
+    The picture shows the prepared photo, the mean over the heads, and each head. It is the
+    attention of the CLS token, from which the embedding is computed. ResNets and other backbones
+    without attention are refused.
 
     Example: `clever-hub attention my-vit cat.jpg -o attention.png`
     """

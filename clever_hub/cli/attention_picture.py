@@ -1,4 +1,4 @@
-"""Attention maps drawn over a photo, with Pillow and numpy alone."""
+"""Attention maps drawn over a photo, with Pillow and numpy only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from clever_hub.images.preparing import Preprocessor
 PANEL = 224
 _GAP, _MARGIN, _CAPTION, _TITLE = 16, 24, 26, 62
 _WHITE, _INK, _GREY = (255, 255, 255), (30, 30, 30), (110, 110, 110)
-# Five colours of matplotlib's inferno, dark to bright: told apart in every kind of colour vision.
+# Five colours of matplotlib's inferno, dark to bright, which suits colour-blind readers.
 _INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 
 def seen(preprocessing: PreprocessingConfig, image: ImageSource) -> Image.Image:
-    """The photo as the model sees it: resized and cropped, its colours as they were.
+    """The photo as the model sees it: resized and cropped, not normalised.
 
     Args:
         preprocessing: The model's.
@@ -92,7 +92,7 @@ def overlay(photo: Image.Image, shares: NDArray[np.float32]) -> Image.Image:
     peak = float(shares.max())
     strength = shares / peak if peak > 0 else shares
     image = Image.fromarray(np.rint(strength * 255).astype(np.uint8))
-    # Nearest: what the model gives is one number per patch, and no more.
+    # Nearest, because the model gives one number per patch.
     level = np.asarray(image.resize((PANEL, PANEL), Image.Resampling.NEAREST)) / 255.0
     grey = np.asarray(_enlarged(photo).convert("L"), dtype=np.float64)[:, :, None]
     return Image.fromarray(np.rint(0.35 * grey + 0.65 * _colours(level)).astype(np.uint8))

@@ -21,10 +21,10 @@ def run(
     device: Device = None,
     revision: Revision = None,
 ) -> None:
-    """Show how alike two images are, in each part of the embedding.
+    """Show how similar two images are, in each part of the embedding.
 
-    The figures are cosines: 1 is the same direction, 0 unrelated. For a photo and its turned copy
-    the invariant part should stay near 1, the equivariant part should not.
+    The figures are cosines: 1 is the same direction, 0 unrelated. For a photo and its rotated copy
+    the invariant part should be near 1, the equivariant part lower.
 
     Example: `clever-hub compare clever-resnet18 cat.jpg cat-turned.jpg`
     """
@@ -48,7 +48,7 @@ def cosines(embeddings: Embeddings) -> dict[str, tuple[int, float]]:
         embeddings: Two rows.
 
     Returns:
-        By part, its length and the cosine between the two rows, in [-1, 1].
+        The length of each part and the cosine between its two rows, in [-1, 1].
     """
     whole = Embeddings(embeddings.full, embeddings.full[:, :0]).normalized().invariant
     unit = embeddings.normalized()

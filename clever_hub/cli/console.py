@@ -1,4 +1,4 @@
-"""Printing, the same way in every verb."""
+"""Printing, in the same way for every verb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDE = 160
 
 
 def output() -> Console:
-    """Standard output; wide when it is a file or a pipe, so that tables are not squeezed."""
+    """Standard output; wide when it is a file or a pipe, so that tables are not wrapped."""
     return Console(width=None if sys.stdout.isatty() else _WIDE, emoji=False)
 
 
@@ -24,7 +24,7 @@ def fail(message: str) -> NoReturn:
     """Print an error in red on stderr, and end with exit code 1.
 
     Args:
-        message: What is wrong and what to do.
+        message: Says what is wrong and what to do.
 
     Raises:
         typer.Exit: Always.
@@ -34,7 +34,7 @@ def fail(message: str) -> NoReturn:
 
 
 def say(text: str) -> None:
-    """Print a line on stderr as it is: what looks like markup in a path is part of its name."""
+    """Print a line on stderr without markup: brackets in a path are part of its name."""
     _messages().print(text, markup=False)
 
 
@@ -46,7 +46,7 @@ def report_skipped(skipped: Iterable[Skipped]) -> None:
 
 
 def _messages() -> Console:
-    """Standard error, never wrapped: a path that is cut in two cannot be copied."""
+    """Standard error, never wrapped, so that paths can be copied."""
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
@@ -58,13 +58,13 @@ def file_size(size: int) -> str:
 
 
 def shown(text: str) -> str:
-    r"""What a stranger's file says, as it is: no markup of rich, no control codes of terminals.
+    r"""Escape text of an untrusted file: no markup of rich, no control codes of terminals.
 
     Args:
-        text: Such as the name of a data set in somebody's config.json.
+        text: Such as the name of a data set in a config.json.
 
     Returns:
-        Markup for a console, in which whatever cannot be printed is a question mark.
+        Markup for a console, in which unprintable characters are question marks.
 
     Example:
         >>> shown("[bold]photos[/]\x1b[2J")

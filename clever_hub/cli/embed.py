@@ -26,10 +26,10 @@ class _OnError(StrEnum):
 def run(
     model: Model,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATHS...", help="Image files, or folders of them.")
+        list[Path], typer.Argument(metavar="PATHS...", help="Image files, or folders with images.")
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="The parquet file to write.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
     normalize: Annotated[bool, typer.Option("--normalize", help="Write unit vectors.")] = False,
     on_error: Annotated[
         _OnError,
@@ -41,10 +41,9 @@ def run(
 ) -> None:
     """Embed image files into a parquet file.
 
-    Folders are searched for images, with all their subfolders. The file has a row for each image,
-    in the columns path, invariant and equivariant (lists of float32 of a fixed length); the model's
-    name, its source and the hash of its weights are in the metadata. Images that cannot be read are
-    left out and listed at the end.
+    Folders are searched recursively. The file has a row for each image, with the columns path,
+    invariant and equivariant (lists of float32 of a fixed length). Its metadata has the model's
+    name, source and weights hash. Images that cannot be read are left out and listed at the end.
 
     Examples:
     - `clever-hub embed clever-resnet18 photos/ -o photos.parquet`

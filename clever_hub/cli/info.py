@@ -24,9 +24,9 @@ def run(
     model: Model,
     revision: Revision = None,
 ) -> None:
-    """Show what a model is, how it was trained and what was measured.
+    """Show a model's architecture, training and measured figures.
 
-    Works without torch. A model on the Hub is downloaded, as for any other command.
+    Works without torch. A model on the Hub is downloaded first, as by any other command.
 
     Example: `clever-hub info clever-resnet18`
     """
@@ -91,12 +91,12 @@ def _variant_rows(variant: Variant, config: ModelConfig) -> Iterator[tuple[str, 
     origin = _mapping(entry.get("of"))
     yield "made from", f"{origin.get('name', config.name)} {origin.get('weights_sha256', '')}"
     yield from _flat("calibration images", entry.get("calibration_images"))
-    # Of held-out photos, against the model that it was made from.
+    # Measured on held-out photos against the model that the variant was made from.
     yield from _flat("fidelity", _mapping(entry.get("fidelity")))
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """One row for each value, nested objects named by their path; what is empty is left out."""
+    """One row for each value, nested objects named by their path; empty values are left out."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _flat(f"{key} · {name}", entry)
@@ -105,13 +105,13 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _figures(content: Mapping[str, Any]) -> Table:
-    """What was measured, next to the baselines: a figure alone says little."""
+    """The measured figures, next to those of the baselines."""
     columns = {"this model": means(content["figures"])}
     for name, baseline in _mapping(content.get("baselines")).items():
         found = means(_mapping(_mapping(baseline).get("figures")))
         columns[_BASELINES.get(name, name)] = found
     table = Table(title="\nMeasured, see evaluation.json for how", title_justify="left", box=None)
-    # Where it gets narrow the names give way: a figure that is cut is none.
+    # On a narrow terminal the names are folded, so that no figure is cut.
     table.add_column("figure", overflow="fold")
     for name in columns:
         table.add_column(shown(name), justify="right", width=_FIGURE)
@@ -124,5 +124,5 @@ def _figures(content: Mapping[str, Any]) -> Table:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    """Strangers write evaluation.json too: what is no object counts as empty."""
+    """The value if it is an object, else an empty one: evaluation.json is untrusted."""
     return value if isinstance(value, Mapping) else {}

@@ -38,10 +38,10 @@ def run(
         typer.Option("--remote", help="List what clever-hub publishes on the Hugging Face Hub."),
     ] = False,
 ) -> None:
-    """Show the models that ship with clever-hub, or that it publishes.
+    """List the models that ship with clever-hub, or that it publishes.
 
-    Their names go where the other commands say MODEL. A model in a folder of your own is not
-    listed; give its path instead.
+    Use their names as MODEL in the other commands. Models in your own folders are not listed; give
+    their path instead.
 
     Examples:
     - `clever-hub list`

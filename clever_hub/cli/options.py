@@ -19,7 +19,7 @@ Revision: TypeAlias = Annotated[
     str | None, typer.Option(help="A branch, tag or commit of a model on the Hub.")
 ]
 Backend: TypeAlias = Annotated[
-    str, typer.Option(help=f"What computes: {', '.join(backend_names())}.")
+    str, typer.Option(help=f"The inference engine: {', '.join(backend_names())}.")
 ]
 Device: TypeAlias = Annotated[
     str | None, typer.Option(help="Such as cuda or cuda:1. The default is the CPU.")

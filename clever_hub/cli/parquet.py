@@ -1,4 +1,4 @@
-"""Embeddings to a parquet file, piece by piece."""
+"""Write embeddings to a parquet file, batch by batch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ROWS_PER_GROUP = 4096
 
 
 class EmbeddingsWriter:
-    """Writes batches to a parquet file that appears whole, or not at all.
+    """Writes batches to a parquet file, which appears only when it is complete.
 
-    Columns: ``path`` (string), ``invariant`` and ``equivariant`` (lists of float32, of fixed
-    length). The schema's metadata says ``clever_hub.model``, ``clever_hub.source`` (such as
-    ``hub:user/name``), ``clever_hub.revision`` (the commit, of a model from the Hub),
+    Columns: ``path`` (string), ``invariant`` and ``equivariant`` (lists of float32 of a fixed
+    length). The schema's metadata has ``clever_hub.model``, ``clever_hub.source`` (such as
+    ``hub:user/name``), ``clever_hub.revision`` (the commit, for a model from the Hub),
     ``clever_hub.weights_sha256``, ``clever_hub.version`` and ``clever_hub.normalized``.
 
     Attributes:
@@ -59,7 +59,7 @@ class EmbeddingsWriter:
             self._writer = self._stack.enter_context(pq.ParquetWriter(path, self._schema))
             self._stack.push(self._finish)
         except BaseException as error:
-            # Told of the error: a stack that is merely closed puts the empty file in its place.
+            # With the error: otherwise the stack would move the empty file to the target.
             self._stack.__exit__(type(error), error, error.__traceback__)
             if isinstance(error, OSError):
                 raise self._cannot_write(error) from error
@@ -98,7 +98,7 @@ class EmbeddingsWriter:
             self._flush()
 
     def _flush(self) -> None:
-        """Write what is waiting as one row group: a group per batch would be slow to read."""
+        """Write the waiting batches as one row group: a group per batch would be slow to read."""
         try:
             if self._waiting:
                 self._writer.write_table(pa.Table.from_batches(self._waiting))
@@ -123,7 +123,7 @@ def _schema(config: ModelConfig, source: Source | None, normalized: bool) -> pa.
         pa.field("path", pa.string(), nullable=False),
         pa.field("invariant", pa.list_(pa.float32(), config.invariant_dim)),
     ]
-    if config.equivariant_dim:  # Arrow's lists of fixed length are of 1 at least
+    if config.equivariant_dim:  # Arrow's lists of fixed length have at least 1 element
         fields.append(pa.field("equivariant", pa.list_(pa.float32(), config.equivariant_dim)))
     return pa.schema(fields, metadata=metadata)
 
@@ -134,5 +134,5 @@ def _vectors(rows: NDArray[np.float32]) -> pa.Array[Any]:
 
 
 def _utf8(path: str) -> str:
-    """Names on Linux are bytes; one that is not UTF-8 must not end the work of hours."""
+    """A path as valid UTF-8: file names on Linux are bytes and may not be."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,8 +1,8 @@
-"""Model repositories on the Hugging Face Hub: what is needed of one, checked, in the shared cache.
+"""Download files of model repositories on the Hugging Face Hub, checked, into the shared cache.
 
-``huggingface_hub`` does the transfer, the cache and the locks between processes. Two things are
-added: it compares the size of what arrived but not its hash, so the hash is checked here; and it
-tries some requests only once, so transient failures are tried again here.
+``huggingface_hub`` does the transfer, the cache and the locks between processes. This module adds
+two things. It checks the hash of every file, where the client compares only sizes; and it retries
+transient failures of requests that the client sends only once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 ORGANISATION = "clever-hub"
-# How often something is tried, and after how many seconds not again.
+# Attempts in all, and the seconds after which there is no further one.
 ATTEMPTS = 4
 PATIENCE = 30.0
-# Seconds that the first answer may take; huggingface_hub has limits of its own for the rest.
+# Timeout of the first request in seconds; huggingface_hub has its own for the others.
 TIMEOUT = 15.0
 
 T = TypeVar("T")
@@ -39,10 +39,10 @@ class Snapshot(NamedTuple):
     """A model repository at one commit, in the cache.
 
     Attributes:
-        folder: The folder with the files that were asked for (and those of earlier calls).
+        folder: The folder with the files of this call and of earlier ones.
         commit: The commit's full id.
-        weights_sha256: What the Hub says is the hash of the weights; None when the cache has no
-            symbolic links, which carry it.
+        weights_sha256: The hash of the weights according to the Hub; None when the cache has no
+            symbolic links, whose targets are named by it.
     """
 
     folder: Path
@@ -51,13 +51,13 @@ class Snapshot(NamedTuple):
 
 
 def repository_id(name: str) -> str | None:
-    """The repository that a name means: ``user/name``, or a bare name of our organisation.
+    """The repository that a name refers to: ``user/name``, or a bare name in our organisation.
 
     Args:
-        name: What the user gave.
+        name: A name given by the user.
 
     Returns:
-        The id, or None when the name cannot be one.
+        The id; None when the name is not valid.
 
     Example:
         >>> repository_id("clever-resnet50"), repository_id("./clever-resnet50")
@@ -79,20 +79,20 @@ def download(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Snapshot:
-    """Bring files of a model repository into the cache, all of one commit.
+    """Download files of a model repository into the cache, all from one commit.
 
     Args:
         repo_id: ``user/name``.
-        files: The names of the files, of which config.json is always one.
-        optional: Files that are fetched where the repository has them. That it has not is
-            remembered for each commit.
+        files: Names of the files; config.json is always downloaded.
+        optional: Files that are downloaded where the repository has them. The cache remembers for
+            each commit which ones are missing.
         revision: A branch, tag or commit; None is main.
         token: Access token; None takes HF_TOKEN or the one of ``hf auth login``.
-        cache_dir: Where to; None is huggingface_hub's own cache.
-        local_files_only: Take what the cache has and ask nobody. HF_HUB_OFFLINE=1 does the same.
+        cache_dir: The cache folder; None is huggingface_hub's own cache.
+        local_files_only: Use only the cache and send no request. HF_HUB_OFFLINE=1 does the same.
 
     Returns:
-        Where they are, and of which commit.
+        Their folder and commit.
 
     Raises:
         ModelNotFoundError: When there is no such repository or revision, or, offline, no copy.
@@ -108,12 +108,12 @@ def download(
     folder = None if cache_dir is None else Path(cache_dir).expanduser()
     repository = _Repository(repo_id, revision, token, folder, offline)
     if not offline and repository.cached(CONFIG_NAME, revision) is None:
-        # The client would go on for half a minute where there is no network; this fails at once.
+        # Without a network the client would retry for half a minute; this request fails at once.
         there = repository.with_retries(repository.names)
         if missing := sorted({CONFIG_NAME, *files} - there):
             raise _incomplete(repo_id, missing)
     found = repository.fetch(CONFIG_NAME, revision).parent
-    # From here on by commit: the branch may move between two files.
+    # From here on by commit, because the branch may move between two files.
     for name in files:
         if name not in (CONFIG_NAME, *optional):
             repository.fetch(name, found.name)
@@ -123,24 +123,24 @@ def download(
 
 
 def with_retries(action: Callable[[], T], what: str) -> T:
-    """Do something on the Hub, again after a transient failure.
+    """Call a function that uses the Hub, and call it again after a transient failure.
 
     Args:
-        action: What to do; must bear being done twice.
-        what: The repository or place it is about, for the message.
+        action: The function; it must be safe to call twice.
+        what: The repository that it is about, for the message.
 
     Returns:
         What ``action`` returns.
 
     Raises:
-        CleverError: What went wrong for good, in words that say what to do.
+        CleverError: When it fails for another reason, or fails too often.
     """
     return _Repository(what).with_retries(action)
 
 
 @dataclass(frozen=True)
 class _Repository:
-    """A repository on the Hub, and how it is asked."""
+    """A repository on the Hub, with the options of its requests."""
 
     repo_id: str
     revision: str | None = None
@@ -168,7 +168,7 @@ class _Repository:
         return {file.rfilename for file in info.siblings or ()}
 
     def cached(self, name: str, revision: str | None) -> Path | None:
-        """The file in the cache, if it is there."""
+        """The file in the cache; None when it is not there."""
         found = self._look_up(name, revision)
         return Path(found) if isinstance(found, str) else None
 
@@ -185,7 +185,7 @@ class _Repository:
         )
 
     def fetch(self, name: str, revision: str | None) -> Path:
-        """Bring a file into the cache, whole and undamaged."""
+        """Download a file into the cache and check it."""
         try:
             return self.with_retries(partial(self._fetch, name, revision))
         except CleverError as error:
@@ -222,7 +222,7 @@ class _Repository:
                 library_version=__version__,
             )
         )
-        # Weights from an earlier call are hashed by whoever loads them: once is enough.
+        # Weights of an earlier call are hashed when they are loaded, so not here as well.
         checked = path == before and name == WEIGHTS_NAME
         if not checked and (problem := _damage(path)):
             _remove(path)
@@ -231,7 +231,7 @@ class _Repository:
 
 
 def api(token: str | bool | None) -> HfApi:
-    """The client, saying who we are."""
+    """The client, with the name and version of this library in its user agent."""
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name="clever-hub", library_version=__version__)
@@ -260,7 +260,7 @@ def _cache_lacks_file(error: CleverError) -> bool:
 
 
 def _expected_hash(path: Path) -> str | None:
-    """The hash by which the Hub knows a file; it is the name of the blob that the link leads to."""
+    """The hash of a file according to the Hub: the name of the blob that the link points to."""
     try:
         return path.readlink().name
     except OSError:  # a cache without symbolic links: Windows, some network drives
@@ -268,7 +268,7 @@ def _expected_hash(path: Path) -> str | None:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a file of the cache; None when nothing is, or nothing can be known."""
+    """What is wrong with a file in the cache; None when it is right or has no known hash."""
     expected = _expected_hash(path)
     if expected is None or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", expected):
         return None
@@ -276,14 +276,14 @@ def _damage(path: Path) -> str | None:
         found = sha256_of(path)
     else:
         content = path.read_bytes()
-        # git's name for the content, no matter of security: the Hub gives no other for small files.
+        # The git object id; the Hub has no other hash for small files. Not used for security.
         header = b"blob %d\0" % len(content)
         found = hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
     return None if found == expected else f"the Hub says its hash is {expected}, it is {found}"
 
 
 def _remove(path: Path) -> None:
-    """Remove a file from the cache, so that no later call, however offline, can load it."""
+    """Remove a file from the cache, so that no later call loads it, not even offline."""
     blob = path.parent / path.readlink()
     for link in (blob.resolve(), blob, path):
         link.unlink(missing_ok=True)

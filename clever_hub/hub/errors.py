@@ -1,6 +1,6 @@
-"""What goes wrong between here and the Hub, in words that say what to do.
+"""Errors of the Hub and its cache, translated into messages that say what to do.
 
-Imported when something went wrong, never before: it needs ``huggingface_hub``.
+Imported only after something has failed: it needs ``huggingface_hub``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DamagedFileError(Exception):
     """A file whose hash is not the one that the Hub names; it has been removed from the cache."""
 
 
-# Everything that the client and the Xet store raise on trouble that is not a bug.
+# Everything that the client and the Xet store raise, apart from bugs.
 EXPECTED = (OSError, ValueError, RuntimeError, EntryNotFoundError, DamagedFileError, _NetworkError)
 
 
@@ -44,7 +44,7 @@ def is_transient(error: Exception) -> bool:
     """Whether trying again may help.
 
     Args:
-        error: What a call of ``huggingface_hub`` raised.
+        error: Raised by ``huggingface_hub``.
 
     Returns:
         False also where the client itself has already tried again.
@@ -55,8 +55,8 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return _status(error) in _TRANSIENT_STATUS
     if isinstance(error, _NetworkError):
-        return type(error).__name__ != "ConnectError"  # nobody there: say so at once
-    # A file of the wrong size is a bare OSError; trouble in the Xet store a RuntimeError.
+        return type(error).__name__ != "ConnectError"  # no server: fail at once
+    # A file of the wrong size raises a bare OSError, the Xet store a RuntimeError.
     return (type(error) is OSError and error.errno is None) or type(error) is RuntimeError
 
 
@@ -64,11 +64,11 @@ def waiting_time(error: Exception, attempt: int) -> float:
     """How long to wait before trying again, in seconds.
 
     Args:
-        error: What went wrong.
-        attempt: How often it has, from 0.
+        error: Raised by the last attempt.
+        attempt: Number of the last attempt, from 0.
 
     Returns:
-        What the Hub asks for, within reason; else 1, 2, 4 …
+        What the Hub asks for, at most half a minute; else 1, 2, 4 …
     """
     error = _unwrapped(error)
     if isinstance(error, HfHubHTTPError):
@@ -84,10 +84,10 @@ def translate(
     revision: str | None,
     cache_dir: str | os.PathLike[str] | None,
 ) -> Exception:
-    """Turn what ``huggingface_hub`` raised into one of our errors.
+    """Turn an exception of ``huggingface_hub`` into one of our errors.
 
     Args:
-        error: What was raised, one of ``EXPECTED``.
+        error: One of ``EXPECTED``.
         repo_id: The repository that was asked for.
         revision: The revision that was asked for.
         cache_dir: The cache that was asked for.
@@ -108,14 +108,14 @@ def translate(
 
 
 def _unwrapped(error: Exception) -> Exception:
-    """What the Hub said, where the client has put "Error while uploading" around it."""
+    """The Hub's own error, where the client has wrapped it in "Error while uploading"."""
     cause = error.__cause__
     wrapped = type(error) is RuntimeError and isinstance(cause, (HfHubHTTPError, _NetworkError))
     return cause if wrapped and isinstance(cause, Exception) else error
 
 
 def _answered(error: Exception, repo_id: str, revision: str | None) -> CleverError:
-    """The Hub answered, and the answer was no; or nobody was asked."""
+    """The Hub refused, or the client did not ask it."""
     if isinstance(error, GatedRepoError):
         return HubError(
             f"{repo_id}: a gated repository. Ask for access at {constants.ENDPOINT}/{repo_id}, "
@@ -172,7 +172,7 @@ def _refused(error: HfHubHTTPError, repo_id: str) -> CleverError:
     elif status == 412:
         what = f"{said}. Somebody else has committed; look at it, then try again"
     elif status == 429:
-        what = "too many requests. Wait some minutes; with an access token one may ask more often"
+        what = "too many requests. Wait some minutes; with an access token the limit is higher"
     elif status >= 500:
         what = (
             "the Hub has a problem of its own. Try again later; see https://status.huggingface.co"
@@ -192,7 +192,7 @@ def _unreachable(error: BaseException, repo_id: str) -> CleverError:
 
 
 def _error_number(error: Exception) -> int | None:
-    """The system's number for an error; the Xet store gives it in words: (os error 28)."""
+    """The errno of an error; the Xet store gives it as text: (os error 28)."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = re.search(r"os error (\d+)", str(error))
@@ -200,7 +200,7 @@ def _error_number(error: Exception) -> int | None:
 
 
 def _local(error: Exception, repo_id: str, cache_dir: str | os.PathLike[str] | None) -> CleverError:
-    """The Hub did its part; the file did not get into the cache."""
+    """The file could not be written to the cache, or was damaged on its way."""
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     other = "or give another folder: cache_dir=…, or HF_HOME"
     number = _error_number(error)
@@ -211,7 +211,7 @@ def _local(error: Exception, repo_id: str, cache_dir: str | os.PathLike[str] | N
         )
     elif number is None:
         what = (
-            f"the transfer failed: {_first_line(error)}. Nothing half was kept. Try again; "
+            f"the transfer failed: {_first_line(error)}. No partial file was kept. Try again; "
             "HF_HUB_DISABLE_XET=1 takes plain HTTP"
         )
     elif number in _DISK_FULL:

@@ -1,6 +1,6 @@
-"""The hash of every file of the shipped models, so that a changed one is refused.
+"""Hashes of all files of the shipped models, to refuse changed files.
 
-``SHA256SUMS`` lies beside the models, in the format of ``sha256sum``, which can check it too:
+``SHA256SUMS`` is beside the models, in the format of ``sha256sum``, which can check it too:
 ``cd clever_hub/zoo && sha256sum --check SHA256SUMS``.
 """
 
@@ -14,22 +14,22 @@ from clever_hub.files import write_text
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 PINS_NAME = "SHA256SUMS"
-# What `clever-hub verify` finds on the user's machine; no part of what is shipped.
+# Written by `clever-hub verify` on the user's machine; not shipped.
 _UNPINNED = frozenset(("verify.json",))
 
 
 def check_pins(folder: Path) -> str:
-    """Compare the files of a shipped model with their pinned hashes, all but the weights.
+    """Compare the files of a shipped model, except the weights, with their pinned hashes.
 
     Args:
         folder: The model's folder, beside SHA256SUMS.
 
     Returns:
-        The pinned hash of the weights: whoever reads them compares it, so that a large file is
-        read once.
+        The pinned hash of the weights. It is compared when the weights are loaded, so that the
+        large file is read only once.
 
     Raises:
-        ModelFormatError: When a file is missing or changed, or nothing is pinned.
+        ModelFormatError: When a file is missing or changed, or no hashes are pinned.
     """
     pins = read_pins(folder.parent).get(folder.name, {})
     if WEIGHTS_NAME not in pins:
@@ -47,10 +47,10 @@ def check_pins(folder: Path) -> str:
 
 
 def changed(path: Path, expected: str, found: str) -> str:
-    """The message for a shipped file that is not what was shipped."""
+    """The message for a shipped file that has changed."""
     return (
         f"{path}: expected SHA-256 {expected}, got {found}. The file is damaged or was changed. "
-        "Install clever-hub again; to load a changed copy on purpose, give its folder"
+        "Install clever-hub again; to load a changed copy on purpose, give the path of its folder"
     )
 
 
@@ -61,7 +61,7 @@ def read_pins(root: Path) -> dict[str, dict[str, str]]:
         root: The folder with the models.
 
     Raises:
-        ModelFormatError: When a line is malformed, or names a file outside of the models' folders.
+        ModelFormatError: When a line is malformed, or names a file outside the models' folders.
     """
     path = root / PINS_NAME
     try:
@@ -78,7 +78,7 @@ def read_pins(root: Path) -> dict[str, dict[str, str]]:
 
 
 def write_pins(root: Path) -> Path:
-    """Pin what is there now; for maintainers, after a shipped file has changed.
+    """Pin the current files; for maintainers, after a shipped file has changed.
 
     Args:
         root: The folder with the models.

@@ -1,4 +1,4 @@
-"""From a name or a path to a model folder."""
+"""Find the folder of a model by its name or path."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def resolve(
 ) -> tuple[Path, Source]:
     """Find the folder of a model.
 
-    A folder with a config.json comes first, then the models that ship in the package, then the
+    Folders with a config.json come first, then the models that ship in the package, then the
     Hugging Face Hub.
 
     Args:
         name_or_path: A model folder, the name of a shipped model, or a repository on the Hub:
             ``user/name``, or a bare name of the organisation ``clever-hub``.
-        files: What is needed of a repository on the Hub.
-        optional: What is fetched of it where it is there.
+        files: The files to download from a repository on the Hub.
+        optional: Files to download where the repository has them.
         revision: As for ``from_pretrained``, like the rest.
         token: Access token for the Hub.
-        cache_dir: Where downloads are kept.
-        local_files_only: Never ask the network.
+        cache_dir: Folder for downloads.
+        local_files_only: Send no request.
 
     Returns:
-        The folder, and where it came from.
+        The folder and its source.
 
     Raises:
-        ModelNotFoundError: When there is no such model; names the nearest.
+        ModelNotFoundError: When there is no such model; suggests similar names.
         ModelFormatError: When a shipped model was changed, or a repository is incomplete.
         HubError: When the Hub cannot be reached or refuses, or the cache cannot be used.
 
@@ -95,14 +95,14 @@ def _on_this_machine(name: str) -> Source | None:
 
 
 def _look_up(name: str) -> Source | None:
-    # Unlike pathlib's, this leaves "~nobody" as it is.
+    # Unlike pathlib's, this leaves the home of an unknown user, "~unknown", unchanged.
     folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if (folder / CONFIG_NAME).is_file():
         return Source("folder", name, folder)
     if name in shipped.model_names():
         packaged = shipped.ZOO / name
         return Source("zoo", name, packaged, None, check_pins(packaged))
-    # Found without its config: reading it says what is missing.
+    # A folder without config.json is returned too: loading it says what is missing.
     if folder.is_dir():
         return Source("folder", name, folder)
     if folder.exists():
@@ -111,6 +111,6 @@ def _look_up(name: str) -> Source | None:
 
 
 def _bare_name(name: str, error: CleverError) -> str:
-    """A bare name is more likely a misspelt one of the package than a repository."""
+    """The message for a bare name: it is more likely misspelt than a repository."""
     hint = suggest(name, shipped.model_names())
     return f"{name!r}: neither a folder nor a model that ships in clever-hub. {hint} {error}"

@@ -22,17 +22,17 @@ def model_names() -> list[str]:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model, at a glance.
+    """Summary of a model.
 
     Attributes:
-        name: What ``from_pretrained`` takes.
+        name: The name for ``from_pretrained``.
         backbone: The backbone's name in timm.
         invariant_dim: Length of the invariant part.
         equivariant_dim: Length of the equivariant part.
         image_size: Side of the input, in pixels.
-        data: What it was pre-trained on.
-        figures: What was measured, protocol → condition → part → metric → mean, std, values, such
-            as ``figures["knn"]["upright"]["full"]["top1"]["mean"]``; empty when nothing was.
+        data: The data set that it was pre-trained on.
+        figures: Measured figures, protocol → condition → part → metric → mean, std, values, such
+            as ``figures["knn"]["upright"]["full"]["top1"]["mean"]``; empty when there are none.
         license: SPDX identifier of the licence of the weights.
         size_bytes: Size of the weights file.
     """
@@ -55,14 +55,14 @@ def model_info(
 
     Args:
         folder: The model folder.
-        name: What ``from_pretrained`` takes; the config's name when None.
+        name: The name for ``from_pretrained``; the config's name when None.
         size_bytes: Size of the weights; None when they are in the folder.
 
     Returns:
-        What its config.json and, when it is there, its evaluation.json say.
+        The summary, from config.json and, if present, evaluation.json.
 
     Raises:
-        ModelFormatError: When one of them is damaged, or the weights are missing.
+        ModelFormatError: When one of these files is damaged, or the weights are missing.
     """
     config = ModelConfig.load(folder)
     return ModelInfo(
@@ -89,7 +89,7 @@ def means(figures: Mapping[str, Any]) -> dict[tuple[str, ...], float]:
     """The mean of every figure, by its path.
 
     Args:
-        figures: As in ``ModelInfo.figures``. What has no mean is left out.
+        figures: As in ``ModelInfo.figures``. Entries without a mean are left out.
 
     Returns:
         For example ``{("knn", "upright", "full", "top1"): 15.2}``.

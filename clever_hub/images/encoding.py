@@ -26,10 +26,10 @@ OnError: TypeAlias = Literal["raise", "skip"]
 
 
 class EncoderMixin:
-    """Gives ``encode`` to a backend that brings ``config``, ``preprocessor`` and ``_embed_batch``.
+    """Adds ``encode`` to a backend with ``config``, ``preprocessor`` and ``_embed_batch``.
 
     Attributes:
-        config: What the model is.
+        config: The model's config.
         preprocessor: Turns images into the backbone's input.
     """
 
@@ -56,7 +56,7 @@ class EncoderMixin:
         raise NotImplementedError
 
     def _token_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches in an input; ConfigError where there are none to be had."""
+        """Rows and columns of patches in an input; ConfigError where the backend has no tokens."""
         raise ConfigError(
             "tokens=True: this backend gives no patch tokens, the torch backend does. "
             'Load the model with backend="torch"'
@@ -100,7 +100,7 @@ class EncoderMixin:
                 ``decode``; see ``clever_hub.load_image``.
 
         Returns:
-            The embeddings, in the order of the input; of one image, one row.
+            The embeddings, in the order of the input; one row for a single image.
 
         Raises:
             ImageError: When an image cannot be read; names it.
@@ -145,10 +145,10 @@ class EncoderMixin:
         tokens: bool = False,
         **load: Unpack[LoadKeywords],
     ) -> Iterator[EncodedBatch]:
-        """Embed images piece by piece, for inputs whose embeddings do not fit into memory.
+        """Embed images batch by batch, for inputs whose embeddings do not fit into memory.
 
-        Threads decode the next images while the backbone computes; never more than two batches
-        ahead, so that a stream of any length takes the same memory.
+        Threads decode the next images while the backbone computes. They are at most two batches
+        ahead, so that memory does not grow with the length of the stream.
 
         Args:
             images: As for ``encode``.
@@ -217,7 +217,7 @@ class EncoderMixin:
         return replace(self._split(embedding), tokens=patches)
 
     def _split(self, embedding: NDArray[np.float32]) -> Embeddings:
-        """Cut (N, num_features) in two; copies, so that a kept part does not keep the whole."""
+        """Split (N, num_features); copies, so that keeping one part frees the other."""
         invariant, equivariant = split(embedding, self.config.invariant_dim)
         return Embeddings(invariant.copy(), equivariant.copy())
 

@@ -1,4 +1,4 @@
-"""Image files among paths and in folders."""
+"""Find image files in folders."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from clever_hub.images.decoding import EXTENSIONS
 
 
 def find_images(paths: list[Path]) -> Iterator[Path]:
-    """The image files among paths and in folders, each once.
+    """Find image files among paths; each is yielded once.
 
     Args:
-        paths: Files, taken whatever their ending, and folders, searched with their subfolders for
-            the endings of ``decoding.EXTENSIONS``. Links to folders are followed, to each
-            folder once. Hidden files in folders are left out: macOS writes "._a.jpg" files that
-            are no images.
+        paths: Files and folders. Files are yielded whatever their extension. Folders are searched
+            recursively for the extensions in ``decoding.EXTENSIONS``. Links to folders are
+            followed, once for each folder. Hidden files in folders are left out: macOS writes "._a.jpg" files
+            that are not images.
 
     Yields:
-        The files; those of a folder sorted by name.
+        The files; those in a folder are sorted by name.
 
     Raises:
         DataError: When a path does not exist, or a folder cannot be read or has no images.
     """
     seen: set[Path] = set()
-    resolved = cache(Path.resolve)  # once for a folder, not for each of its files
+    resolved = cache(Path.resolve)  # once for each folder, not for each file
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -35,21 +35,21 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
         if not found:
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
-        # However its folder is spelt; two links to one file are two names for people.
+        # The same file under two spellings of its folder counts once; two links to it count twice.
         yield from (file for file in found if _add(resolved(file.parent) / file.name, seen))
 
 
 def spread_evenly(paths: list[Path], limit: int) -> list[Path]:
-    """Choose at most so many paths, evenly from the whole list.
+    """Choose at most ``limit`` paths, evenly spaced over the list.
 
-    The first ones of a folder may all be of one class.
+    The first files of a folder may all show the same class.
 
     Args:
         paths: All paths.
-        limit: How many to choose at most.
+        limit: Largest number of paths to choose.
 
     Returns:
-        The chosen ones, in their order.
+        The chosen paths, in their order.
 
     Example:
         >>> spread_evenly([Path("a"), Path("b"), Path("c"), Path("d")], 2)
@@ -78,7 +78,7 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _add(path: Path, seen: set[Path]) -> bool:
-    """Whether a path is new, from now on seen."""
+    """Add a path to ``seen``; whether it was new."""
     new = path not in seen
     seen.add(path)
     return new

@@ -1,4 +1,4 @@
-"""Opening images of every kind, so that each comes out as 8-bit RGB, upright."""
+"""Open images of any kind as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ImageSource: TypeAlias = (
     "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8] | torch.Tensor"
 )
 
-# EXIF 2.32, table 4: what brings an image of each orientation upright.
+# EXIF 2.32, table 4: the transpose that makes an image of each orientation upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,7 +97,7 @@ def open_image(source: ImageSource, options: LoadOptions, target: int | None) ->
 
 
 def as_list(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """One image as a list of it; several as they are.
+    """Wrap a single image in a list; return an iterable of images unchanged.
 
     Args:
         images: Anything that ``load_image`` takes, or an iterable of it. An open file counts as one
@@ -124,7 +124,7 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource
 
 
 def describe(source: object) -> str:
-    """A short name of an image for messages: its path, or what kind of thing it is.
+    """A short name of an image for messages: its path, or its type and size.
 
     Example:
         >>> describe("photos/a.jpg"), describe(b"1234")
@@ -189,16 +189,16 @@ def _is_tensor(value: object) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """A copy, turned as EXIF says.
+    """A copy, rotated as its EXIF orientation says.
 
-    Pillow's ``exif_transpose`` then writes every tag anew, and fails on any that is ill-typed.
+    Pillow's ``exif_transpose`` is not used: it rewrites every tag and fails on malformed ones.
     """
-    image.load()  # Pillow turns a TIFF itself, no sooner than here
+    image.load()  # Pillow itself rotates a TIFF, when it loads the pixels
     turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if turn is None:
         return image.copy()
     upright = image.transpose(turn)
-    for place in _ORIENTATION_PLACES:  # or the next reader would turn it once more
+    for place in _ORIENTATION_PLACES:  # else the next reader would rotate it again
         upright.info.pop(place, None)
     return upright
 

@@ -1,4 +1,4 @@
-"""From an image to the backbone's input, with Pillow and numpy alone."""
+"""Prepare images for the backbone, with Pillow and numpy only."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# A photo one pixel high and a hundred thousand wide is a small file and a huge resized image.
+# A photo of 1 × 100,000 pixels is a small file but would be a huge image after resizing.
 _MAX_RESIZED_PIXELS = 50_000_000
 
 
 class Preprocessor:
-    """Resizes, crops and normalises images, the same for every backend.
+    """Resizes, crops and normalises images, in the same way for every backend.
 
-    Equal, bit for bit, to torchvision's ``Resize(resize_size)``, ``CenterCrop(crop_size)``,
+    Bit-identical to torchvision's ``Resize(resize_size)``, ``CenterCrop(crop_size)``,
     ``ToTensor`` and ``Normalize(mean, std)`` on PIL images.
 
     Attributes:
@@ -56,7 +56,7 @@ class Preprocessor:
             float32 (3, crop_size, crop_size), channels red green blue, normalised.
 
         Raises:
-            ImageError: When it cannot be read, or is too long and thin to be resized.
+            ImageError: When it cannot be read, or is too long and thin to resize.
         """
         opened = open_image(image, self.options, self.config.resize_size)
         resized = self._resize(opened, describe(image))
@@ -75,13 +75,13 @@ class Preprocessor:
         """Prepare several images.
 
         Args:
-            images: Anything that ``load_image`` takes, several of them, or one.
+            images: Anything that ``load_image`` takes, or an iterable of it.
 
         Returns:
             float32 (N, 3, crop_size, crop_size); N may be 0.
 
         Raises:
-            ImageError: When one cannot be read.
+            ImageError: When an image cannot be read.
         """
         size = self.config.crop_size
         prepared = [self(image) for image in as_list(images)]
@@ -101,6 +101,6 @@ class Preprocessor:
 
     def _crop(self, image: Image.Image) -> Image.Image:
         side = self.config.crop_size
-        # Python rounds halves to the even number, and so does torchvision's CenterCrop.
+        # Python rounds halves to even, and so does torchvision's CenterCrop.
         left, top = round((image.width - side) / 2), round((image.height - side) / 2)
         return image.crop((left, top, left + side, top + side))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _ImagesPerSecond(ProgressColumn):
-    """The speed over the last half minute, once it is known."""
+    """The speed over the last half minute."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -34,11 +34,11 @@ def track(batches: Iterable[EncodedBatch], total: int | None) -> Iterator[Encode
     """Show a progress bar on stderr while batches go through.
 
     Args:
-        batches: What ``encode_batches`` yields.
-        total: How many images there are; None when it is not known.
+        batches: Batches of ``encode_batches``.
+        total: Number of images; None when it is not known.
 
     Yields:
-        The batches, as they are.
+        The batches, unchanged.
     """
     columns = (
         SpinnerColumn(),

@@ -33,7 +33,7 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 CARD_NAME = "README.md"
 PICTURE_NAME = "figures.png"
 _MANY_PHOTOS = 1_000_000
-# What the model index has of each: the words of its metric.
+# The protocols in the model index, with the name of their metric.
 _INDEXED = {"knn": "k-NN top-1 (k 20)", "linear": "linear probe top-1"}
 
 
@@ -41,14 +41,14 @@ def write_card(folder: str | Path) -> Path:
     """Write README.md, and figures.png where there are figures, into a model folder.
 
     Args:
-        folder: A model folder; its evaluation.json is used where there is one.
+        folder: A model folder; its evaluation.json is used if it has one.
 
     Returns:
         The path of README.md.
 
     Raises:
         ModelFormatError: When config.json or evaluation.json cannot be read, or the figures are
-            of other weights than the folder's or of photos of another size.
+            of other weights than the folder's, or were measured at another image size.
 
     Example:
         >>> write_card("runs/mine/model")  # doctest: +SKIP
@@ -67,7 +67,7 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
 
     Args:
         folder: A model folder.
-        repo_id: Where it is published; the snippets then load it from there.
+        repo_id: The repository it is published to; the snippets then load it from there.
 
     Returns:
         Markdown. The same inputs give the same bytes.
@@ -218,7 +218,7 @@ def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
 
 
 def _commands(evaluation: Mapping[str, Any], name: str) -> str:
-    """What makes the figures again, once per distinct command."""
+    """The commands that reproduce the figures, each once."""
     made = {
         f"# {entry['data']['train']['photos']:,} training and "
         f"{entry['data']['validation']['photos']:,} validation photos\n"
@@ -234,7 +234,7 @@ def _commands(evaluation: Mapping[str, Any], name: str) -> str:
 
 
 def _portable(command: str, name: str) -> str:
-    """A command without the places of the machine that it ran on: of paths, their last names."""
+    """A command without the paths of the machine that it ran on: only their last component."""
     words = shlex.split(command)
     if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
         words[2] = name

@@ -147,7 +147,7 @@ def tables(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def claims(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """What the figures come to, in sentences that are true whatever they are.
+    """Sentences that interpret the figures; each holds for the figures it is made from.
 
     Args:
         evaluation: Content of evaluation.json.

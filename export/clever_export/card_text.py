@@ -110,7 +110,8 @@ config = json.load(open('config.json'))
 json.dump(config['provenance']['recipe'], open('recipe.yaml', 'w'))"
 clever-hub pretrain recipe.yaml --data PHOTOS --out again
 ```"""
-# Of a model with a start: the recipe has its name, which may by now stand for a later version.
+# For a model that started from another: the recipe has the other's name, which may refer to a
+# later version by now.
 AGAIN_FROM = """
 
 This was the last of several stages: the recipe begins from `{start}` as it was before (SHA-256 of
@@ -125,7 +126,7 @@ def method_name(method: str) -> str:
         method: Such as ``"clever-vicreg"``.
 
     Returns:
-        Markdown; what is not known is given as it is.
+        Markdown; an unknown method is given unchanged.
 
     Example:
         >>> method_name("clever-vicreg"), method_name("mine")
@@ -182,7 +183,7 @@ def started_from(provenance: Mapping[str, Any]) -> str | None:
         provenance: The config's.
 
     Returns:
-        The name of a model; of a folder its name alone, for its place is nobody else's.
+        The name of a model. A path is reduced to the folder's name, because cards are public.
 
     Example:
         >>> started_from({"recipe": {"backbone": {"init": "/home/me/runs/first/model"}}})

@@ -1,13 +1,13 @@
-"""ONNX whose weights are the safetensors file: the graph alone, pointing into it by offset.
+"""Export an ONNX graph that has no weights of its own but refers to the safetensors file.
 
-ONNX stores large initialisers as external data: a file, an offset, a length. safetensors lays its
-tensors out uncompressed, one after the other. So ``model.onnx`` can name the very bytes that every
-other reader loads, and there is one copy of the weights that nothing can drift from. Matrices
-stored as float16 pass through a Cast that ONNX Runtime folds once, at load.
+ONNX stores large initialisers as external data: a file, an offset and a length. safetensors stores
+its tensors uncompressed, one after the other. So ``model.onnx`` can refer to the bytes that every
+other reader loads, and there is only one copy of the weights. Matrices stored as float16 pass
+through a Cast that ONNX Runtime folds once, at load.
 
-The exporter's own optimiser rewrites weights, so it stays off; what it would clean up besides is
-done here, because ONNX Runtime only fuses a convolution with its batch norm when the convolution's
-bias is a constant or absent.
+The exporter's optimiser rewrites weights, so it is switched off. The other simplifications that it
+would make are done here, because ONNX Runtime fuses a convolution with its batch norm only when the
+convolution's bias is a constant or absent.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from clever_hub.files import atomic_path
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 OPSET = 20
-# What is not in the weights file must be no more than shapes, axes and constants of the formula.
+# Initialisers that are not in the weights file may only be shapes, axes and small constants.
 _MAX_INLINE_BYTES = 4_096
 _PREFIX = "backbone."
 
 
 class _Exported(nn.Module):
-    """What the graph computes: the two parts as two outputs."""
+    """The function to export, with the two parts as two outputs."""
 
     def __init__(self, model: CleverModel) -> None:
         super().__init__()
@@ -58,15 +58,15 @@ def export_onnx(folder: str | Path) -> Path:
     """Write ``model.onnx`` into a model folder.
 
     Args:
-        folder: A model folder; its weights are read, never written.
+        folder: A model folder; its weights are not changed.
 
     Returns:
         The path of model.onnx. Input ``pixel_values``, float32 (batch, 3, size, size), as the
         preprocessor makes it; outputs ``invariant`` and ``equivariant``, float32.
 
     Raises:
-        ModelFormatError: When a weight of the graph is not in the weights file byte for byte, or
-            the graph is not small: then it would carry weights of its own.
+        ModelFormatError: When a weight of the graph differs from the weights file, or the graph is
+            so large that it must contain weights.
 
     Example:
         >>> export_onnx("runs/mine/model")  # doctest: +SKIP
@@ -98,16 +98,16 @@ def _trace(model: CleverModel) -> Any:
 
 
 def trace(module: nn.Module, example: Tensor, input_name: str, fold: Callable[[Any], None]) -> Any:
-    """Trace a module that gives the two parts, the first dimension left open.
+    """Trace a module with two outputs; the batch dimension is dynamic.
 
     Args:
         module: From a batch to ``(invariant, equivariant)``.
         example: A batch of two.
-        input_name: What the graph calls its input.
+        input_name: Name of the graph's input.
         fold: Simplifies the onnx_ir model in place.
 
     Returns:
-        The onnx.ModelProto, weights inside, without notes on the machine that made it.
+        The onnx.ModelProto with its weights, without paths of this machine.
     """
     with _quiet():
         program = torch.onnx.export(
@@ -130,7 +130,7 @@ def trace(module: nn.Module, example: Tensor, input_name: str, fold: Callable[[A
 
 
 def _fold_all_but_weights(model: Any) -> None:
-    """Compute what follows from constants and shapes, and leave every weight as it is."""
+    """Fold constants and shapes, but no weights."""
 
     def should_fold(node: Any) -> bool | None:
         reads_weights = any(
@@ -143,7 +143,7 @@ def _fold_all_but_weights(model: Any) -> None:
 
 
 def _drop_zero_biases(graph: Any) -> None:
-    """Leave out the zeros that the exporter gives to convolutions without a bias."""
+    """Remove the zeros that the exporter adds to convolutions without a bias."""
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     for node in graph.graph.node:
         bias = constants.get(node.input[2]) if node.op_type == "Conv" and node.input[2:] else None
@@ -158,7 +158,7 @@ def _drop_zero_biases(graph: Any) -> None:
 
 
 def _strip(graph: Any) -> None:
-    """Drop what the exporter notes about itself: most of the size, and paths of this machine."""
+    """Remove the exporter's metadata: most of the file's size, and paths of this machine."""
     graph.ClearField("functions")
     for part in (graph, graph.graph, *graph.graph.node):
         part.ClearField("doc_string")
@@ -228,7 +228,7 @@ def _check_inline(initializer: Any, weights: Weights) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own internals."""
+    """Suppress the exporter's warnings about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

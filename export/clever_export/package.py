@@ -1,4 +1,4 @@
-"""Make a model folder complete: every reader's files around the one weights file."""
+"""Add the files of every reader to a model folder."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ AUTO_MAP = {
 
 
 def package(folder: str | Path) -> Path:
-    """Add what transformers, ONNX Runtime and people need to a model folder.
+    """Add the files for transformers and ONNX Runtime and the model card to a model folder.
 
     Writes model.onnx, preprocessor_config.json, the remote code for transformers, ``auto_map`` into
-    config.json, and the card. The weights are not touched; a second call changes nothing.
+    config.json, and the card. The weights are not changed; a second call changes nothing.
 
     Args:
         folder: A model folder: config.json, model.safetensors and, if measured, evaluation.json.
@@ -52,10 +52,10 @@ def package(folder: str | Path) -> Path:
     config = ModelConfig.load(folder)
     config = replace(config, extra={**config.extra, "auto_map": AUTO_MAP})
     write_json(folder / CONFIG_NAME, config.to_dict())
-    # Numbers alone: config.json names the class, and CleverImageProcessor.to_dict says why only it.
+    # Only numbers: config.json names the class; CleverImageProcessor.to_dict explains why.
     write_json(folder / PROCESSOR_NAME, config.preprocessing.to_dict())
     for name in REMOTE_CODE:
-        # Not through the package clever_hub.transformers: importing it needs transformers.
+        # Read as files: importing the package clever_hub.transformers needs transformers.
         source = files("clever_hub") / "transformers" / name
         write_text(folder / name, source.read_text(encoding="utf-8"))
     export_onnx(folder)
@@ -64,39 +64,39 @@ def package(folder: str | Path) -> Path:
 
 
 def refuse_variant(folder: Path) -> None:
-    """Nothing can be exported from a variant: its weights fit no other reader.
+    """Refuse a variant: nothing can be exported from its weights.
 
     Args:
         folder: A model folder.
 
     Raises:
-        ModelFormatError: When it is a variant; names the model that it was made from.
+        ModelFormatError: When the folder is a variant; names the model that it was made from.
     """
     if (entry := ModelConfig.load(folder).extra.get(VARIANT_KEY)) is None:
         return
     origin = entry.get("of", {}).get("name") if isinstance(entry, dict) else None
     raise ModelFormatError(
-        f"{folder}: expected a model, got an ONNX variant, whose weights no other reader has. "
+        f"{folder}: expected a model, got an ONNX variant, which only ONNX Runtime reads. "
         f"Export the model that it was made from{f', {origin}' if origin else ''}"
     )
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it becomes ``out`` when the block ends well.
+    """Give a temporary folder to fill; it becomes ``out`` when the block succeeds.
 
     Args:
-        out: The folder to be made.
+        out: The folder to create.
 
     Yields:
         An empty folder beside it.
 
     Raises:
-        ConfigError: When ``out`` is there already: what it holds may be somebody's only copy.
+        ConfigError: When ``out`` exists; it is never overwritten.
     """
     if os.path.lexists(out):
         raise ConfigError(f"--output: {out} is there already. Remove it, or name another folder")
-    # A name of its own: another export to the same folder may be on its way.
+    # A unique name: another export to the same folder may be running.
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
     temporary.mkdir(parents=True)
     try:
@@ -107,7 +107,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def copy_model(source: Path, target: Path) -> Path:
-    """Copy what a model is, without what ``package`` makes of it.
+    """Copy config, weights and evaluation; not the files that ``package`` writes.
 
     Args:
         source: A model folder.

@@ -1,4 +1,4 @@
-"""Work that takes more than a moment shows how far it is."""
+"""The progress bar of long steps."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-# The step, how much of it is done, and how much there is: 0 where nobody knows.
+# Arguments: the step, how much of it is done, and the total, which is 0 where it is not known.
 Report: TypeAlias = Callable[[str, int, int], None]
 
 
 def silent(step: str, done: int, total: int) -> None:
-    """A report that nobody reads."""
+    """A report that shows nothing."""
 
 
 @contextmanager
 def bar() -> Iterator[Report]:
-    """Show one bar on stderr, of the step that runs now; it goes when the work is done.
+    """Show a bar on stderr for the current step; it disappears at the end.
 
     Yields:
-        What to report to.
+        The function to report progress to.
 
     Example:
         >>> with bar() as report:

@@ -25,7 +25,7 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 GRAPH_NAME = "model.onnx"
 REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE, CARD_NAME)
 KNOWN = frozenset((*REQUIRED, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
-# The graph alone has 100 kB or less; more means weights that nobody keeps in step.
+# A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
 # The keys of the config that decide which vector an image gets.
 _VERIFIED = ("architecture", "model_args", "num_features", "invariant_dim", "preprocessing")
@@ -78,8 +78,8 @@ def _refuse_variant(folder: Path) -> None:
     if variant is not None:
         raise ModelFormatError(
             f"{folder}: is an ONNX variant ({variant.precision}) of {config.name}, for machines "
-            "of your own: copy the folder there as it is. Publish the model that it was made from; "
-            "whoever wants a variant makes it from that with `clever-hub export user/name -o "
+            "of your own: copy the folder there. Publish the model that it was made from; "
+            "users make a variant of it with `clever-hub export user/name -o "
             "DIR` and the same options"
         )
 
@@ -102,7 +102,7 @@ def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
 
 
 def _code_problems(folder: Path) -> Iterator[str]:
-    """What transformers runs, when its user allows it, must be ours and nobody else's."""
+    """The code that transformers runs, when its user allows it, must be that of this version."""
     for name in REMOTE_CODE:
         source = files("clever_hub") / "transformers" / name
         path = folder / name
@@ -144,7 +144,7 @@ def _report_problems(folder: Path) -> Iterator[str]:
 
 
 def _config_problems(folder: Path) -> Iterator[str]:
-    """What was verified is the config that the graph was exported with, not one edited since."""
+    """The config must be the one that the graph was exported with, not edited since."""
     advice = "Export the folder again and verify it"
     config = ModelConfig.load(folder)
     try:

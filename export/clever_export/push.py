@@ -1,4 +1,4 @@
-"""Publish a model folder on the Hugging Face Hub: in one commit, never over somebody else's."""
+"""Publish a model folder on the Hugging Face Hub in one commit, never over a concurrent one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ State = Literal["new", "changed", "same", "deleted"]
 
 @dataclass(frozen=True)
 class FileState:
-    """A file of the folder or of the repository, and what publishing does to it.
+    """A file of the folder or of the repository, and its change by publishing.
 
     Attributes:
         name: Its name.
         size: Its size in bytes; 0 when it is deleted.
-        state: What becomes of it.
+        state: The change.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Plan:
         repo_id: ``user/name``.
         files: Every file.
         parent: The newest commit of the repository; None when there is no repository yet.
-        tagged: The commit that the tag names already, if it does.
+        tagged: The commit that has the tag already; None when the tag is free.
     """
 
     repo_id: str
@@ -64,13 +64,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Published:
-    """What was published.
+    """Result of publishing a folder.
 
     Attributes:
         repo_id: ``user/name``.
-        commit: The commit that has the folder's content.
-        url: Where to look at it.
-        sent: The files that were sent or deleted; empty when the repository had them all.
+        commit: The commit with the folder's content.
+        url: The repository's page.
+        sent: The files that were sent or deleted; empty when nothing had changed.
     """
 
     repo_id: str
@@ -87,23 +87,23 @@ def plan(
     tag: str | None = None,
     token: str | None = None,
 ) -> Plan:
-    """Check a folder and compare it with the repository; nothing is changed.
+    """Check a folder and compare it with the repository; change nothing.
 
     Args:
         folder: A model folder.
         repo_id: ``user/name``; need not exist yet.
-        private: Whether it is to be private.
-        tag: The tag it is to get.
+        private: Whether the repository must be private.
+        tag: The tag for the commit.
         token: Access token; None takes HF_TOKEN or the one of ``hf auth login``.
 
     Returns:
         What ``push`` would do.
 
     Raises:
-        ModelFormatError: When the folder is not ready; lists everything.
-        ModelNotFoundError: When ``repo_id`` cannot be one.
-        HubError: When the Hub cannot be reached or refuses, the tag is taken by other content, or
-            the repository is public and was to be private.
+        ModelFormatError: When the folder is not ready; lists every problem.
+        ModelNotFoundError: When ``repo_id`` is not valid.
+        HubError: When the Hub cannot be reached or refuses, the tag is used for other content, or
+            the repository is public although ``private`` was given.
 
     Example:
         >>> plan("my-model", "user/my-model").changes  # doctest: +SKIP
@@ -125,13 +125,13 @@ def push(
 ) -> Published:
     """Publish a model folder.
 
-    Files that the repository has already are not sent. After a broken connection the same call
-    goes on: large files that arrived are not sent again. Between looking and committing nobody
-    else's commit is overwritten.
+    Files that the repository already has are not sent. After a broken connection, call it again:
+    large files that arrived are not sent twice. A commit that another user makes in the meantime
+    is never overwritten.
 
     Args:
         folder: A model folder that ``check_folder`` finds ready.
-        repo_id: ``user/name``; made when there is none.
+        repo_id: ``user/name``; created when it does not exist.
         private: Make it private.
         tag: A tag for the commit, such as ``"v1.0"``.
         token: Access token with the right to write; None takes HF_TOKEN or that of
@@ -139,12 +139,12 @@ def push(
         message: The commit's message.
 
     Returns:
-        What was published, and where.
+        The commit and what was sent.
 
     Raises:
-        ModelFormatError: When the folder is not ready; lists everything.
-        ModelNotFoundError: When ``repo_id`` cannot be one.
-        HubError: As for ``plan``, and when somebody has committed in the meantime.
+        ModelFormatError: When the folder is not ready; lists every problem.
+        ModelNotFoundError: When ``repo_id`` is not valid.
+        HubError: As for ``plan``, and when another user has committed in the meantime.
 
     Example:
         >>> push("my-model", "user/my-model", tag="v1.0").commit  # doctest: +SKIP
@@ -162,7 +162,7 @@ def send(
     token: str | None = None,
     message: str | None = None,
 ) -> Published:
-    """Do what ``plan`` has found, with the same arguments; ``push`` is both.
+    """Carry out a plan, with the arguments of ``plan``; ``push`` does both.
 
     Args:
         planned: What ``plan`` returned.
@@ -173,7 +173,7 @@ def send(
         message: The commit's message.
 
     Returns:
-        What was published, and where.
+        The commit and what was sent.
 
     Raises:
         HubError: As for ``push``.
@@ -193,7 +193,7 @@ def send(
 
 
 def _contents(paths: list[Path], repo_id: str) -> dict[str, Path | bytes]:
-    """What goes into the repository; a card that nobody has edited names the repository."""
+    """Content of the repository; an unedited card gets the repository's name."""
     contents: dict[str, Path | bytes] = {path.name: path for path in paths}
     card = next(path for path in paths if path.name == CARD_NAME)
     if card.read_text(encoding="utf-8") == make_card(card.parent):
@@ -215,7 +215,7 @@ def _compare(
         return Plan(repo_id, tuple(files), None)
     if private and not info.private:
         raise HubError(
-            f"{repo_id}: is public, and was to be private. Change that at "
+            f"{repo_id}: the repository is public, --private was given. Change that at "
             f"{client.endpoint}/{repo_id}/settings first, or leave --private out"
         )
     there = {
@@ -236,7 +236,7 @@ def _with_tag(client: HfApi, found: Plan, tag: str) -> Plan:
     if tag in tags and (found.changes or tags[tag] != found.parent):
         raise HubError(
             f"{found.repo_id}: the tag {tag} is taken, by commit {tags[tag][:12]}. Choose another: "
-            "people rely on tags that stay where they are"
+            "published tags never move"
         )
     return Plan(found.repo_id, found.files, found.parent, tags.get(tag))
 
@@ -273,7 +273,7 @@ def _commit(
     parent: str,
     message: str,
 ) -> str:
-    """Commit what differs on top of ``parent``; may be called again when the answer got lost."""
+    """Commit the changes on top of ``parent``; safe to repeat when the answer was lost."""
     now = _compare(client, contents, repo_id, private=False, tag=None)
     if not now.changes:
         return str(now.parent)
@@ -294,5 +294,5 @@ def _commit(
 
 
 def _tag(client: HfApi, repo_id: str, tag: str, commit: str) -> None:
-    # Also when an earlier attempt made it and its answer got lost.
+    # exist_ok: an earlier attempt may have made the tag although its answer was lost.
     client.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True)

@@ -1,13 +1,13 @@
 """int8: static QDQ quantisation, and how faithful a variant is.
 
-Weights are signed, per output channel, and use 7 of their 8 bits: without VNNI, x86 multiplies
-8-bit numbers in pairs and adds the products into 16 bits, which saturate
+Weights are signed, per output channel, and use 7 of their 8 bits: without VNNI, x86 processors add
+pairs of 8-bit products in 16 bits, which saturate
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I
 need to try U8U8?"). Activations are unsigned, per tensor, their range the extremes of calibration.
 
-Only what has weights is quantised, and what lies between convolutions: additions, norms, softmax
-and the products of attention stay float32. On a ViT-T of random weights that is a mean cosine of
-0.998 instead of 0.86, and faster, because nothing is converted back and forth.
+Only operators with weights are quantised, and those between convolutions. Additions, norms, softmax
+and the products of attention stay float32. On a ViT-T with random weights this gives a mean cosine
+of 0.998 instead of 0.86; it is also faster, because fewer values are converted back and forth.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Fidelity:
 
     Attributes:
         cosine: Mean cosine of each part, both sides centred: embeddings share a large mean, and
-            uncentred cosines are near 1 whatever is lost.
+            uncentred cosines stay near 1 even when much is lost.
         worst: The smallest cosine of each part.
-        images: How many there were.
+        images: Number of images.
     """
 
     cosine: dict[str, float]
@@ -63,7 +63,7 @@ class Fidelity:
         }
 
     def describe(self) -> str:
-        """Both parts in half a line."""
+        """Both parts as text."""
         return ", ".join(f"{part} {value:.4f}" for part, value in self.cosine.items())
 
 
@@ -78,7 +78,7 @@ def fidelity(
     Args:
         model: The model's folder or name; read by the torch backend.
         variant: The variant's folder; read by ONNX Runtime.
-        images: Image files, four at least; those of calibration would flatter.
+        images: At least four image files that were not used for calibration.
         report: Called with how far it is.
 
     Returns:
@@ -110,7 +110,7 @@ def fidelity(
 def _centred_cosine(
     found: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Row by row; 0 where a row is nothing but the mean, and 1 for parts without dimensions."""
+    """Cosine of each row; 0 where a row equals the mean, 1 for parts without dimensions."""
     if not expected.shape[1]:
         return np.ones(len(expected))
     a = found - found.mean(axis=0, dtype=np.float64)
@@ -134,21 +134,21 @@ def quantize(
     """Quantise a graph.
 
     Args:
-        graph: An onnx.ModelProto with its weights inside, batch norms folded. It is left as it is.
-        batches: Inputs of the graph to calibrate with, one after the other.
-        keep_first: Leave the first convolution in float32. Filters of fine detail amplify what
-            rounding does to the pixels; nothing after them loses as much.
+        graph: An onnx.ModelProto with its weights, batch norms folded. It is not changed.
+        batches: Inputs of the graph for calibration.
+        keep_first: Leave the first convolution in float32. Filters for fine detail amplify the
+            rounding error of the pixels more than any later layer.
 
     Returns:
-        The quantised onnx.ModelProto, weights inside.
+        The quantised onnx.ModelProto with its weights.
     """
     excluded = _without_weights(graph)
-    if keep_first:  # of a ViT it is the patch embedding
+    if keep_first:  # in a ViT this is the patch embedding
         excluded += [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         source, target = Path(temporary) / "fp32.onnx", Path(temporary) / "int8.onnx"
         copied = onnx.ModelProto()
-        copied.CopyFrom(graph)  # writing takes the weights out of what is written
+        copied.CopyFrom(graph)  # saving with external data removes the weights from the graph
         onnx.save_model(copied, str(source), save_as_external_data=True, location="fp32.data")
         del copied
         quantize_static(
@@ -169,7 +169,7 @@ def quantize(
 
 
 def _without_weights(graph: Any) -> list[str]:
-    """Products of two activations, as in attention."""
+    """Names of operators that multiply two activations, as in attention."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     return [
         node.name
@@ -180,7 +180,7 @@ def _without_weights(graph: Any) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the quantiser's advice to fold batch norms: they are folded."""
+    """Suppress the quantiser's advice to fold batch norms: they are folded already."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,8 +1,9 @@
-"""Variants: folders with a graph of their own weights, for one reader, ONNX Runtime.
+"""Write variants: folders that only ONNX Runtime reads, with weights of their own.
 
-``model.onnx`` of a model folder points into the weights file that every reader shares. Here sharing
-ends: half precision for GPUs, int8 for small processors, normalisation in the graph for programs
-that have pixels and nothing else, and one file for tools that cannot follow a graph to its weights.
+``model.onnx`` of a model folder refers to the weights file that every reader shares. The graph of a
+variant has its own weights: in half precision for GPUs, in int8 for small processors, with the
+normalisation in the graph for programs that have only pixels, or in a single file for tools that do
+not read external data.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ from clever_hub.files import write_json
 MIN_IMAGES = 16
 # int8 of clever-resnet18's second stage, calibrated on 192 photos of Tiny ImageNet: 0.9995
 # (invariant) and 0.9988 (equivariant). With the saturating kernels that quantize.py avoids: 0.994
-# and 0.990, the worst photo at 0.82. What is below this threshold is not rounding.
+# and 0.990, the worst photo at 0.82. Rounding alone stays above this threshold.
 MIN_COSINE = 0.995
-# How int8 is tried: the step as it is reported, and what config.json says about it.
+# The attempts at int8: the name of the step, and its entries in config.json.
 _ATTEMPTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("calibrating", {}),
     ("calibrating again, the first layer in float32", {"first_layer": "fp32"}),
@@ -55,14 +56,14 @@ _ATTEMPTS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 class _Prepared(nn.Module):
-    """What a variant's graph computes, float32 in and out whatever is inside."""
+    """The function that a variant's graph computes; inputs and outputs are float32."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: CleverModel, half: bool, pixels: bool) -> None:
         super().__init__()
-        # Halving is in place; the caller's model stays what it is.
+        # half() works in place, so the caller's model is copied.
         self.backbone = copy.deepcopy(model.backbone).half() if half else model.backbone
         self.half_precision, self.pixels = half, pixels
         self.invariant_dim = model.config.invariant_dim
@@ -93,22 +94,22 @@ def export_variant(
     """Write a variant of a model folder.
 
     Args:
-        model_folder: The model folder; it is only read.
-        out: An empty folder, made when missing.
-        precision: ``"fp32"``; ``"fp16"``, whose CPU kernels are slow, for GPUs; or ``"int8"``:
-            static QDQ quantisation, per channel, calibrated on ``images``. Where that is not
-            faithful, once more with the first layer left in float32, which costs speed.
+        model_folder: The model folder; it is not changed.
+        out: An empty folder, created when missing.
+        precision: ``"fp32"``; ``"fp16"`` for GPUs (its CPU kernels are slow); or ``"int8"``:
+            static QDQ quantisation, per channel, calibrated on ``images``. If int8 fails the
+            fidelity check, it is tried again with the first layer in float32, which is slower.
         with_preprocessing: The graph takes uint8 ``pixels`` (batch, size, size, 3), red green blue,
             resized and cropped, and normalises them.
-        single_file: Put the weights into model.onnx. Else they are in model.onnx.data: a protobuf
-            file cannot be larger than 2 GB.
-        images: Image files of the kind that the model will see, 16 at least for int8. A quarter is
-            held out from calibration; how faithful the variant is gets measured on those.
-        force: Write an unfaithful variant too.
-        report: Called with each step and how far it is.
+        single_file: Store the weights in model.onnx. Otherwise they are in model.onnx.data: a
+            protobuf file cannot be larger than 2 GB.
+        images: Image files like those that the model will be used on; at least 16 for int8. A
+            quarter is held out from calibration, to measure the fidelity of the variant.
+        force: Also write a variant that fails the fidelity check.
+        report: Called with the progress of each step.
 
     Returns:
-        How near to the model's own embeddings the variant's are; None without images.
+        How close the variant's embeddings are to the model's; None without images.
 
     Raises:
         ConfigError: When the precision is unknown.
@@ -126,7 +127,7 @@ def export_variant(
     if len(paths) < MIN_IMAGES and (paths or precision == "int8"):
         raise DataError(
             f"expected {MIN_IMAGES} images at least to calibrate and to measure the loss, got "
-            f"{len(paths)}. Give photos of the kind that the model will see: --images FOLDER"
+            f"{len(paths)}. Give photos like those that the model will be used on: --images FOLDER"
         )
     held_out, calibration = paths[::4], [path for i, path in enumerate(paths) if i % 4]
     model, out = CleverModel.from_folder(model_folder), Path(out)
@@ -149,14 +150,14 @@ def export_variant(
         raise ModelFormatError(
             f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
             f"centring, over {measured.images} held-out images: {measured.describe()}; expected "
-            f"{MIN_COSINE} at least. Calibrate on more photos of the kind that the model will see, "
-            "or write it all the same with --force"
+            f"{MIN_COSINE} at least. Calibrate on more photos like those that the model will be "
+            "used on, or write it anyway with --force"
         )
     return measured
 
 
 def _graph(model: CleverModel, variant: Variant, report: Report) -> Any:
-    """The graph, not quantised: weights inside, folded and fused, no other reader needs them."""
+    """The graph before quantisation: with its weights, constants folded, operators fused."""
     size = model.config.preprocessing.crop_size
     pixels = variant.input == PIXELS
     shape = (2, size, size, 3) if pixels else (2, 3, size, size)
@@ -181,7 +182,7 @@ def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_f
     config, source = model.config, model.source
     assert source is not None
     origin = {"name": config.name, "weights_sha256": source.weights_sha256}
-    # A graph cannot hold its own hash: the one in the metadata is of no file.
+    # A graph cannot contain its own hash, so the config in its metadata has no file hashes.
     inside = replace(config, extra=_extra(config, variant.entry(of=origin)))
     helper.set_model_props(graph, {CONFIG_KEY: json.dumps(inside.to_dict())})
     with tempfile.TemporaryDirectory(dir=out) as temporary:
@@ -192,7 +193,7 @@ def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_f
             onnx.save_model(
                 graph, str(path), save_as_external_data=True, location=DATA_NAME, size_threshold=256
             )
-        # onnx makes the weights file readable for its owner alone; a server is another user.
+        # onnx makes the weights file readable by its owner only; a server may be another user.
         for data in Path(temporary).glob(DATA_NAME):
             shutil.copymode(path, data)
         for file in Path(temporary).iterdir():
@@ -202,7 +203,7 @@ def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_f
 
 
 def _extra(config: ModelConfig, entry: dict[str, Any]) -> dict[str, Any]:
-    """The config's other keys; without the remote code's, which is not in this folder."""
+    """The config's other keys, without ``auto_map``: a variant has no remote code."""
     kept = {key: value for key, value in config.extra.items() if key != "auto_map"}
     return {**kept, VARIANT_KEY: entry}
 

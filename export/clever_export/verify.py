@@ -1,4 +1,4 @@
-"""Do all readers of a model folder agree, from the image file to the vector?"""
+"""Check that all readers of a model folder compute the same embeddings from image files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from clever_export.progress import Report, silent
 from clever_hub import __version__
 from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
+from clever_hub.embeddings import split
 from clever_hub.errors import CleverError, DataError, ModelFormatError, missing_extra
 from clever_hub.files import write_json
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
 TOLERANCE = 1e-4
-# float16 and int8 round differently at every batch size, by what they cannot tell apart.
+# With float16 and int8, embeddings differ slightly between batch sizes.
 MIN_COSINE = 0.999
 BATCH_SIZES = (1, 2, 7)
 _EXIF_ORIENTATION = 0x0112
@@ -36,14 +37,14 @@ Reader = Callable[[list[Path], int], Vectors]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a reader is from the torch backend.
+    """Difference of a reader from the torch backend.
 
     Attributes:
         reader: Its name.
-        batch_size: How many images it saw at once.
-        max_abs: Largest absolute difference, of each part.
-        min_cosine: Smallest cosine over the images, of each part.
-        exact: Whether ``max_abs`` counts; else ``min_cosine`` does.
+        batch_size: Number of images in a batch.
+        max_abs: Largest absolute difference for each part.
+        min_cosine: Smallest cosine over the images for each part.
+        exact: Whether ``max_abs`` decides; otherwise ``min_cosine`` does.
     """
 
     reader: str
@@ -54,7 +55,7 @@ class Agreement:
 
     @property
     def green(self) -> bool:
-        """Whether every part is within the tolerance; what is not a number never is."""
+        """Whether every part is within the tolerance; NaN never is."""
         if self.exact:
             return all(value <= TOLERANCE for value in self.max_abs.values())
         return all(value >= MIN_COSINE for value in self.min_cosine.values())
@@ -68,25 +69,25 @@ def verify(
 ) -> list[Agreement]:
     """Compare every installed reader with the torch backend, and write verify.json.
 
-    Without torch, the onnx backend is what the others are compared with. Besides the images
-    themselves, odd-sized, grey and EXIF-turned copies of the first are read. A variant, which torch
-    does not read, is compared with itself: in a bare session, and at several batch sizes; how near
-    it is to its model was measured when it was made, see its config.json.
+    Without torch, the onnx backend is the reference. In addition to the images, odd-sized, gray and
+    EXIF-rotated copies of the first one are read. A variant, which torch does not read, is compared
+    with itself: in a bare session, and at several batch sizes. Its fidelity to the model was
+    measured when it was made and is in its config.json.
 
     Args:
         folder: A model folder, or a variant's.
-        images: Image files; pictures drawn for the purpose when there are none.
+        images: Image files; generated pictures when there are none.
         report: The JSON file to write; verify.json in the folder when None.
-        progress: Called with how far it is.
+        progress: Called with the progress.
 
     Returns:
         One entry for each reader and batch size, the reference first. All are ``green`` when the
-        folder is sound.
+        readers agree.
 
     Raises:
         DataError: When the report cannot be written.
         ModelFormatError: When a reader refuses the folder.
-        MissingExtraError: When no reader is installed that the folder has files for.
+        MissingExtraError: When no reader of the folder's files is installed.
 
     Example:
         >>> verify("runs/mine/model", ["a.jpg"])[0].green  # doctest: +SKIP
@@ -140,20 +141,20 @@ def _opened(name: str, folder: Path) -> Reader:
         return _OPEN[name](folder)
     except CleverError:
         raise
-    except Exception as error:  # the other libraries' errors share no base but this
+    except Exception as error:  # the other libraries' errors have no other common base
         raise ModelFormatError(
             f"{folder}: {name} cannot read the folder: {error}. Fetch it again, or export it again"
         ) from error
 
 
 def not_compared(folder: Path) -> Mapping[str, str]:
-    """The readers that a model folder could have and that cannot be compared here.
+    """The possible readers of a folder that cannot be compared here.
 
     Args:
         folder: A model folder.
 
     Returns:
-        The reason, by reader. A variant has one kind of reader, and nothing to leave out.
+        The reason, by reader; empty for a variant, which has only one kind of reader.
     """
     if Variant.of(ModelConfig.load(folder)) is not None:
         return {}
@@ -230,7 +231,7 @@ def _transformers(folder: Path) -> Reader:
 
 @contextmanager
 def _no_bar_of_transformers() -> Iterator[None]:
-    """Two bars on one terminal tear each other apart."""
+    """Switch off transformers' progress bar, which would disturb ours."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -251,7 +252,7 @@ _OPEN: dict[str, Callable[[Path], Reader]] = {
     "onnxruntime": _session,
     "transformers": _transformers,
 }
-# What each imports, and the file that it needs beside config and weights.
+# The modules that each imports, and the file that it needs besides config and weights.
 _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "clever_hub torch": (("torch", "timm"), ""),
     "timm": (("torch", "timm"), ""),
@@ -270,15 +271,14 @@ def _batched(embed: Callable[[list[Path]], Vectors]) -> Reader:
 
 
 def _compare(
-    name: str, batch_size: int, found: Vectors, expected: Vectors, split: int, exact: bool
+    name: str, batch_size: int, found: Vectors, expected: Vectors, invariant_dim: int, exact: bool
 ) -> Agreement:
-    parts = {"invariant": slice(0, split), "equivariant": slice(split, None)}
+    parts = zip(split(found, invariant_dim), split(expected, invariant_dim), strict=True)
     difference, cosine = {}, {}
-    for part, columns in parts.items():
-        if not expected[:, columns].size:  # a split ratio of 1.0
+    for part, (own, reference) in zip(("invariant", "equivariant"), parts, strict=True):
+        if not reference.size:  # a split ratio of 1.0
             continue
-        a = found[:, columns].astype(np.float64)
-        b = expected[:, columns].astype(np.float64)
+        a, b = own.astype(np.float64), reference.astype(np.float64)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         difference[part] = float(np.abs(a - b).max())
         cosine[part] = float(((a * b).sum(axis=1) / np.maximum(norms, 1e-30)).min())
@@ -286,7 +286,7 @@ def _compare(
 
 
 def _drawn(folder: Path) -> list[Path]:
-    """Pictures with edges, gradients and noise, for users without photos at hand."""
+    """Generated pictures with edges, gradients and noise."""
     random = np.random.default_rng(0)
     paths = []
     for index, (height, width) in enumerate([(240, 320), (320, 240), (200, 200), (97, 301)]):
@@ -299,7 +299,7 @@ def _drawn(folder: Path) -> list[Path]:
 
 
 def _hard_cases(photo: Path, folder: Path) -> list[Path]:
-    """Copies of a photo that readers with image code of their own get wrong."""
+    """Copies of a photo that other image loaders often handle differently."""
     image = clever_hub.load_image(photo)
     odd = image.resize((131, 77))
     odd.save(folder / "odd.png")
@@ -338,7 +338,7 @@ def _write_report(folder: Path, agreements: list[Agreement], images: int, path: 
 
 
 def _weights_of(folder: Path) -> Path:
-    """The file with the weights: of a variant, the one beside the graph, or the graph itself."""
+    """The file with the weights; for a variant, the graph's data file or the graph itself."""
     names = (WEIGHTS_NAME, DATA_NAME, GRAPH_NAME)
     return next(folder / name for name in names if (folder / name).is_file())
 

@@ -1,11 +1,11 @@
-"""Bring a trained model into the package: ``python -m clever_export.zoo RUN/model``.
+"""Add a trained model to the package: ``python -m clever_export.zoo RUN/model``.
 
-Maintainers run it for each version of a shipped model. In one go it copies the model folder with
-matrices in float16, says on what hardware it was trained, adds every reader's files, compares the
-readers on real photos (verify.json), writes the card and pins the hash of every file. Nothing is
-replaced before the readers agree. ``--evaluate DATA`` also measures what was shipped; where that
-was done apart, ``python -m clever_export.zoo NAME --card`` writes the card from the figures. After
-any other change of the zoo's files, ``--pin`` pins them again.
+Maintainers run it for each version of a shipped model. It copies the model folder with matrices in
+float16, records the training hardware, adds the files of every reader, compares the readers on real
+photos (verify.json), writes the card and pins the hash of every file. Existing files are replaced
+only after the readers agree. ``--evaluate DATA`` also evaluates the shipped model; if it was
+evaluated separately, ``python -m clever_export.zoo NAME --card`` writes the card from the figures.
+After any other change of the zoo's files, ``--pin`` pins them again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from clever_hub.hub.pins import write_pins
 from clever_hub.images.finding import find_images
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
-# In scikit-image's wheel; public domain or CC0.
+# Part of scikit-image's wheel; public domain or CC0.
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 
 
@@ -46,14 +46,15 @@ def ship(
 
     Args:
         model_folder: The model folder of a run.
-        target: Where to; ``clever_hub/zoo/<name>`` of this installation when None. What is there
-            is replaced when everything has gone well.
-        photos: What the readers are compared on; those of scikit-image when there are none.
-        **provenance: What the run did not know, such as ``hardware``; empty ones are left out.
+        target: The folder to write; None is ``clever_hub/zoo/<name>`` of this installation. Its
+            model files are replaced after everything has succeeded.
+        photos: Photos to compare the readers on; those of scikit-image when there are none.
+        **provenance: Facts that the run did not record, such as ``hardware``; empty ones are left
+            out.
 
     Returns:
-        The folder written. Figures that were measured with these very weights, there or in
-        ``model_folder``, are kept; those of others are not.
+        The folder written. Figures that were measured with exactly these weights, there or in
+        ``model_folder``, are kept; others are not.
 
     Raises:
         ModelFormatError: When the model folder is damaged, float16 cannot hold the weights, or the
@@ -103,7 +104,7 @@ def _keep_figures(staged: Path, places: Iterable[Path]) -> None:
 
 
 def _replace(folder: Path, staged: Path) -> None:
-    """Put the files of a model folder in the place of an earlier version's; others stay."""
+    """Replace the model files of an earlier version; keep other files."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name in KNOWN:
             path.unlink()
@@ -133,7 +134,7 @@ def _verify(folder: Path, photos: list[str | Path] | list[Path]) -> None:
 
 
 def _evaluate(folder: Path, data: str, protocols: str | None) -> None:
-    """Measure a shipped model, by its command: this package does not import clever_training."""
+    """Evaluate a shipped model by the command line: this package may not import clever_training."""
     name = folder.name if _is_shipped(folder) else str(folder)
     code = "from clever_hub.cli.app import main; main()"
     command = [sys.executable, "-c", code, "evaluate", name, "--data", data, "--out", str(folder)]
@@ -146,7 +147,7 @@ def _is_shipped(folder: Path) -> bool:
 
 
 def _pin(folder: Path) -> None:
-    """Pin what the package ships; a folder elsewhere is nobody's to trust by name."""
+    """Pin the files of a folder in the zoo; folders elsewhere are not pinned."""
     if _is_shipped(folder):
         write_pins(shipped.ZOO)
 

@@ -1,4 +1,4 @@
-"""``clever-hub export``; heavy imports wait until it runs."""
+"""``clever-hub export``; heavy imports are inside the function."""
 
 from __future__ import annotations
 
@@ -24,34 +24,36 @@ def run(
         Path, typer.Option("--output", "-o", help="The folder to write; must not exist yet.")
     ],
     precision: Annotated[
-        _Precision, typer.Option(help="What the graph computes in: fp16 for GPUs, int8 for CPUs.")
+        _Precision, typer.Option(help="Precision of the graph: fp16 for GPUs, int8 for CPUs.")
     ] = _Precision.fp32,
     with_preprocessing: Annotated[
         bool,
-        typer.Option("--with-preprocessing", help="The graph takes uint8 pixels, NHWC, cropped."),
+        typer.Option(
+            "--with-preprocessing", help="Graph input: cropped uint8 pixels, NHWC, not normalised."
+        ),
     ] = False,
     single_file: Annotated[
-        bool, typer.Option("--single-file", help="The weights are inside model.onnx.")
+        bool, typer.Option("--single-file", help="Store the weights inside model.onnx.")
     ] = False,
     images: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Photos to calibrate int8 with and to measure the loss on, or a folder; int8 "
-            "needs 16 at least."
+            help="Photos, or folders with photos, to calibrate int8 and to measure its loss; int8 "
+            "needs at least 16."
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Most photos to use, taken from all over the folder.")
+        int, typer.Option(min=1, help="Use at most so many photos, evenly spaced over the folder.")
     ] = 256,
     force: Annotated[
-        bool, typer.Option("--force", help="Write it though it is not faithful to the model.")
+        bool, typer.Option("--force", help="Write a variant that fails the fidelity check, too.")
     ] = False,
 ) -> None:
-    """Write a complete model folder that every reader loads, or a variant for ONNX Runtime alone.
+    """Write a complete model folder that every reader loads, or a variant for ONNX Runtime only.
 
-    Without options it copies the weights and adds model.onnx (a graph that points into the weights
+    Without options it copies the weights and adds model.onnx (a graph that refers to the weights
     file), preprocessor_config.json, remote code for transformers, and the model card. A variant has
-    weights of its own: another precision, normalisation in the graph, or one file.
+    its own weights: another precision, normalisation in the graph, or a single file.
 
     Examples:
     - `clever-hub export runs/mine/model -o my-model`
@@ -66,7 +68,7 @@ def run(
     if precision is _Precision.fp32 and not with_preprocessing and not single_file:
         if images:
             raise ConfigError(
-                "--images: fp32 keeps the model's own weights, photos have no part in it. Add "
+                "--images: an fp32 export keeps the model's weights and uses no photos. Add "
                 "--precision int8 (or fp16), or leave --images out"
             )
         with new_folder(out) as temporary, bar() as report:

@@ -1,4 +1,4 @@
-"""The ``publish`` command; heavy imports wait until it runs."""
+"""``clever-hub publish``; heavy imports are inside the function."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
     from clever_export.push import Plan
 
-# A line that is copied must not be wrapped, nor coloured by what it looks like.
+# Lines to copy are neither wrapped nor highlighted.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
 def run(
     folder: Annotated[Path, typer.Argument(help="A model folder, as `export` writes it.")],
-    repo_id: Annotated[str, typer.Option(help="Where to: user/name on the Hugging Face Hub.")],
+    repo_id: Annotated[
+        str, typer.Option(help="The repository on the Hugging Face Hub, user/name.")
+    ],
     private: Annotated[
         bool, typer.Option("--private", help="Make the repository private.")
     ] = False,
@@ -31,12 +33,13 @@ def run(
 ) -> None:
     """Publish a model folder on the Hugging Face Hub.
 
-    The folder is checked first: it loads strictly, `clever-hub verify` found it green, the card is
-    complete, and no file is there that does not belong. What differs from the repository is sent in
-    one commit; publishing the same again sends nothing; somebody else's commit is never
-    overwritten. After a broken connection, run it again: what has arrived is not sent twice.
+    The folder is checked first: it must load strictly, have passed `clever-hub verify`, have a
+    complete card, and contain no other files. Files that differ from the repository are sent in one
+    commit. Publishing an unchanged folder sends nothing. A commit made by another user in the
+    meantime is never overwritten. After a broken connection, run the command again: files that have
+    arrived are not sent twice.
 
-    The access token is the one of `hf auth login`, or HF_TOKEN.
+    The access token is that of `hf auth login`, or HF_TOKEN.
 
     Examples:
     - `clever-hub publish my-model --repo-id user/my-model --dry-run`

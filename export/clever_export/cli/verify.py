@@ -1,4 +1,4 @@
-"""``clever-hub verify``; heavy imports wait until it runs."""
+"""``clever-hub verify``; heavy imports are inside the function."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ def run(
     folder: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="Image files, or folders of them. Drawn pictures when left out."),
+        typer.Argument(help="Image files or folders. Generated pictures when left out."),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Most images to read, taken from all over the folder.")
+        int, typer.Option(min=1, help="Read at most so many images, evenly spaced over the folder.")
     ] = 32,
     report: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="The report to write. When left out, FOLDER/verify.json; of a model given by "
-            "name, NAME-verify.json here.",
+            help="The report to write. Default: FOLDER/verify.json; for a model given by name, "
+            "NAME-verify.json in the current folder.",
         ),
     ] = None,
 ) -> None:
-    """Check that every installed reader gives the same vectors, from image file to vector.
+    """Check that every installed reader computes the same embeddings from the same image files.
 
     Compares clever_hub (torch and onnx), a bare ONNX Runtime session, transformers and timm, at
-    several batch sizes, on your photos and on odd-sized, grey and EXIF-turned copies. Writes a
-    report; exits with 1 when a reader differs by more than 0.0001, or, of a float16 or int8
-    variant, by a cosine below 0.999.
+    several batch sizes, on your photos and on odd-sized, gray and EXIF-rotated copies. Writes a
+    report. Exits with 1 when a reader differs by more than 0.0001; for a float16 or int8 variant,
+    when the cosine is below 0.999.
 
     **Example:** `clever-hub verify my-model photos/`
     """
@@ -49,7 +49,7 @@ def run(
     own = source.kind == "folder"
     name = path.resolve().name if own else source.name
     if report is None:
-        # Neither the installed package nor the Hub's cache is a place to write to.
+        # The report is never written into the installed package or the Hub's cache.
         report = path / REPORT_NAME if own else Path(f"{name.replace('/', '-')}-{REPORT_NAME}")
     with bar() as progress:
         photos = spread_evenly(list(find_images(images or [])), limit)
