@@ -1,1 +1,1 @@
-"""The verbs of training; each module imports light things only."""
+"""The commands of training; importing one of these modules loads no heavy package."""

@@ -1,4 +1,4 @@
-"""``clever-hub evaluate``: measure models. Light: what is heavy is imported when it runs."""
+"""``clever-hub evaluate``: measure models. Heavy packages are imported when the command runs."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     data: Annotated[
         str,
         typer.Option(
-            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; one with both; or "
-            "cub-200, flowers-102, food-101, oxford-pets."
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
+            "splits; or cub-200, flowers-102, food-101, oxford-pets."
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for evaluation.json; of several models, a sub-folder for each."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for evaluation.json; several models get a sub-folder each.",
+        ),
     ],
     protocols: Annotated[
         str | None,
         typer.Option(
             help="Some of knn, linear, robustness, sweeps, invariance, retrieval, equivariance, "
-            "collapse, semi-supervised, separated by commas; all when left out."
+            "collapse, semi-supervised, separated by commas. [default: all]"
         ),
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds; the profile says when left out.")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds. [default: 3]")] = None,
     profile: Annotated[
         str, typer.Option(help="quick (10,000 training photos) or full (all photos).")
     ] = "quick",
@@ -59,35 +61,38 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         ),
     ] = None,
     last_blocks: Annotated[
-        int, typer.Option(min=1, help="Of a ViT: concatenate the CLS tokens of the last blocks.")
+        int, typer.Option(min=1, help="Concatenate the CLS tokens of a ViT's last blocks.")
     ] = 1,
     image_size: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Bring photos to squares of this many pixels a side, of the same content; the "
-            "model's own size when left out. Often more than it was trained at is better.",
+            help="Side of the model's input in pixels; the crop shows the same part of the photo. "
+            "A larger size than in training is often better. [default: the model's own]",
         ),
     ] = None,
     probe: Annotated[
         str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
     ] = "lbfgs",
-    device: Annotated[str | None, typer.Option(help="Such as cuda; the CPU when left out.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute, such as cuda. [default: the CPU]")
+    ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
+        Path | None,
+        typer.Option(help="Folder of cached features. [default: ~/.cache/clever-hub/features]"),
     ] = None,
 ) -> None:
     """Measure models on labelled photos: write evaluation.json, print tables.
 
-    Each part of the embedding by each protocol, next to random weights, raw pixels and the models
-    named by --beside. Features are computed once and kept; a later run into the same folder keeps
-    the protocols that it does not repeat. What the protocols mean: docs/evaluation.md. For one
-    page from several folders: `clever-hub report`.
+    Every protocol measures each part of the embedding, next to random weights, raw pixels and the
+    models named by --beside. Features are computed once and cached. A later run into the same
+    folder keeps the protocols that it does not repeat. docs/evaluation.md explains the protocols;
+    `clever-hub report` puts several folders on one page.
 
     Examples:
-    - `clever-hub evaluate clever-resnet18 --data photos/ --out measured`
-    - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear --out m`
-    - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ --out measured`
+    - `clever-hub evaluate clever-resnet18 --data photos/ -o measured`
+    - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear -o m`
+    - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ -o measured`
     """
     import datasets
 
@@ -137,8 +142,8 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
             try:
                 content = evaluation.run(extractor, baselines, others)
             except KeyboardInterrupt:
-                kept = f"Stopped; the features so far are kept in {store.folder}"
-                typer.echo(f"{kept}: the same command need not compute them again", err=True)
+                kept = f"Stopped. The features so far are cached in {store.folder}"
+                typer.echo(f"{kept}; the same command goes on from there", err=True)
                 raise typer.Exit(130) from None
         path = write(folder, content)
         for table in tables(content):
@@ -147,7 +152,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
 
 
 def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:
-    """The command that repeats a measurement; None is left out, a list is an option each.
+    """The command that repeats a measurement; None is left out, a list repeats its option.
 
     Example:
         >>> command_line("evaluate", "clever-resnet18", {"seeds": 3}, baselines=True)
@@ -161,15 +166,15 @@ def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: b
 
 
 def model_folders(names: Sequence[str]) -> list[str]:
-    """Names of models as names of folders or files, each another one.
+    """Unique folder or file names for models.
 
-    Runs of one recipe have one name: without the number the last would overwrite the others.
+    Runs of one recipe have one name; without a number the last would overwrite the others.
 
     Args:
-        names: Of models.
+        names: Names of models.
 
     Returns:
-        As many, in their order.
+        One name for each, in the same order.
 
     Example:
         >>> model_folders(["random:a", "b", "b"])

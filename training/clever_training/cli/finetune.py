@@ -1,4 +1,4 @@
-"""``clever-hub finetune``. Light: what is heavy is imported when it runs."""
+"""``clever-hub finetune``: fine-tune a model. Heavy packages are imported when it runs."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from clever_hub.errors import require
 def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     model: Annotated[
         str,
-        typer.Argument(help="A model name or folder; to compare also timm:NAME, random:MODEL."),
+        typer.Argument(help="A model name or folder; for comparison timm:NAME or random:MODEL."),
     ],
     data: Annotated[
         str,
         typer.Option(
-            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; one with both; or "
-            "cub-200, flowers-102, food-101, oxford-pets."
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
+            "splits; or cub-200, flowers-102, food-101, oxford-pets."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the fine-tuned model.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the fine-tuned model.")],
     head: Annotated[
         str, typer.Option(help="What the head sees: full, invariant or equivariant.")
     ] = "full",
     freeze: Annotated[
-        bool, typer.Option("--freeze", help="Train the head alone, the backbone stays.")
+        bool, typer.Option("--freeze", help="Train the head alone; keep the backbone as it is.")
     ] = False,
     share: Annotated[
-        float, typer.Option(help="Share of the training photos, 0.01 for semi-supervised 1 %.")
+        float, typer.Option(help="Share of the training photos to use, such as 0.01 for 1 %.")
     ] = 1.0,
     epochs: Annotated[int, typer.Option(help="Passes through the training photos.")] = 10,
     batch_size: Annotated[int, typer.Option(help="Photos in a step, per device.")] = 128,
     lr: Annotated[
-        float | None, typer.Option(help="Of the head. [default: 0.001, with --freeze 0.01]")
+        float | None,
+        typer.Option(help="Learning rate of the head. [default: 0.001, with --freeze 0.01]"),
     ] = None,
     layer_decay: Annotated[
         float | None,
@@ -45,27 +46,29 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
             help="Learning rate of a block relative to the one above. [default: ViT 0.75, else 0.9]"
         ),
     ] = None,
-    weight_decay: Annotated[float, typer.Option(help="On matrices.")] = 0.05,
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay of matrices; biases and norms have none.")
+    ] = 0.05,
     crop_scale: Annotated[float, typer.Option(help="Smallest area of a training crop.")] = 0.35,
-    seed: Annotated[int, typer.Option(help="Of head, order, crops and share.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of head, order, crops and share.")] = 0,
     precision: Annotated[
-        str, typer.Option(help="bf16, fp32, or auto: bf16 where it is native.")
+        str, typer.Option(help="bf16, fp32, or auto: bf16 where the hardware supports it.")
     ] = "auto",
     workers: Annotated[
-        int, typer.Option(help="Processes that prepare photos; 0: the training process does.")
+        int, typer.Option(help="Processes that prepare photos; 0 uses the training process.")
     ] = 0,
 ) -> None:
     """Fine-tune a model on labelled photos; the result loads in transformers.
 
-    The learning rate falls from the head to the first block. Ctrl-C keeps the last whole epoch; the
-    same command goes on from there. OUT loads with `AutoModelForImageClassification` (after
-    `import clever_hub.transformers`, or with `trust_remote_code=True`); OUT/finetune.json has the
+    The learning rate falls from the head to the first block. Ctrl-C keeps the last full epoch; the
+    same command goes on from there. The folder loads with `AutoModelForImageClassification` (after
+    `import clever_hub.transformers`, or with `trust_remote_code=True`); its finetune.json has the
     figures of the last epoch.
 
     Examples:
-    - `clever-hub finetune clever-resnet18 --data photos/ --out tuned`
-    - `clever-hub finetune clever-resnet18 --data photos/ --share 0.01 --out tuned-1`
-    - `clever-hub finetune clever-resnet18 --data oxford-pets --head invariant --freeze --out pets`
+    - `clever-hub finetune clever-resnet18 --data photos/ -o tuned`
+    - `clever-hub finetune clever-resnet18 --data photos/ --share 0.01 -o tuned-1`
+    - `clever-hub finetune clever-resnet18 --data oxford-pets --head invariant --freeze -o pets`
     """
     options: dict[str, Any] = {"head": head, "freeze": freeze, "share": share, "epochs": epochs}
     options |= {"batch_size": batch_size, "lr": lr, "layer_decay": layer_decay}
@@ -88,14 +91,14 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     try:
         folder = finetune(model, load_splits(data), out, settings, command=command)
     except KeyboardInterrupt:
-        typer.echo(f"Stopped; the same command goes on from {out}", err=True)
+        typer.echo(f"Stopped. The same command goes on from {out}", err=True)
         raise typer.Exit(130) from None
     if is_rank_zero():
         say(summary(folder / FILE_NAME))
 
 
 def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> str:
-    """The command that repeats a run: what was left at its default is left out.
+    """The command that repeats a run; options at their default are left out.
 
     Example:
         >>> command_line("m", "d", Path("o"), {"head": "full", "freeze": True, "share": 0.1})

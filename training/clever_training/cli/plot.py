@@ -1,4 +1,4 @@
-"""``clever-hub plot``: the curves of runs on one sheet; heavy imports wait."""
+"""``clever-hub plot``: the curves of runs on one sheet. Heavy packages are imported late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 class Along(StrEnum):
-    """What curves are drawn against."""
+    """The horizontal axis of the curves."""
 
     EPOCHS = "epochs"
     HOURS = "hours"
@@ -19,7 +19,7 @@ class Along(StrEnum):
 def run(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, as pretrain writes them.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The picture: .png, .pdf or .svg.")
+        Path, typer.Option("--output", "-o", help="The picture to write: .png, .pdf or .svg.")
     ] = Path("curves.png"),
     x: Annotated[Along, typer.Option(help="Draw against epochs or hours of training.")] = (
         Along.EPOCHS
@@ -27,8 +27,9 @@ def run(
 ) -> None:
     """Draw the curves of one or several runs on one sheet.
 
-    Loss terms, k-NN where it was measured, spread and effective rank of both parts (they fall
-    where an embedding collapses), and the learning rate; also while the runs go on.
+    The sheet shows the loss terms, k-NN where it was measured, spread and effective rank of both
+    parts (they fall when an embedding collapses), and the learning rate. It also works while the
+    runs go on.
 
     **Example:** `clever-hub plot runs/mine runs/other -o curves.png`
     """

@@ -1,4 +1,4 @@
-"""The ``pretrain`` command; heavy imports wait until it runs."""
+"""``clever-hub pretrain``: train a backbone. Heavy packages are imported when it runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ def run(
     data: Annotated[str, typer.Option(help="Photos: folder, parquet, or Hub data set.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder. [default: ~/.cache/clever-hub/runs/<recipe's name>]"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Run folder. [default: ~/.cache/clever-hub/runs/<recipe's name>]",
+        ),
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(help="Image column, where a table has several.")
+        str | None, typer.Option(help="Image column of a table that has several.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -36,29 +40,31 @@ def run(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print recipe, sizes, speed, duration, memory; then end."),
+        typer.Option(
+            "--dry-run", help="Print recipe, sizes, speed, duration and memory; do not train."
+        ),
     ] = False,
 ) -> None:
     """Pre-train a backbone with CLeVER, or go on with a run that was stopped.
 
-    RECIPE is a YAML file or the name of a shipped recipe; DATA a folder of images, a parquet file,
-    a folder of parquet files, or a data set on the Hub. Labels are not used.
+    RECIPE is a YAML file or the name of a shipped recipe. DATA is a folder of images, a parquet
+    file, a folder of parquet files, or a data set on the Hub. Labels are not used.
 
-    Shipped are, for two CPU cores, `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
+    Shipped recipes for two CPU cores: `clever-resnet18-tiny`, `clever-plus-resnet18-tiny`,
     `clever-plus-simclr-resnet18-tiny`, `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`,
     `clever-vit-tiny-tiny`, `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its
-    baseline `dino-resnet18-tiny`; of the papers, `clever-dino-imagenet100` and
-    `clever-simsiam-imagenet100`. `--set method=…` trains any with another method, such as
-    `clever-plus-simclr`. `--dry-run` says how long it will take, `clever-hub views` shows what it
-    will see.
+    baseline `dino-resnet18-tiny`. Recipes of the papers: `clever-dino-imagenet100` and
+    `clever-simsiam-imagenet100`. `--set method=…` trains a recipe with another method, such as
+    `clever-plus-simclr`. `--dry-run` estimates the duration, `clever-hub views` shows the views.
 
-    Ctrl-C saves after the step; the same command goes on from there, on a processor bit for bit, on
-    GPUs but for rounding. While it runs,
-    OUT/model loads with `clever_hub.from_pretrained`, and `clever-hub plot OUT` draws the curves.
-    On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`; on the
-    cores of one: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub) pretrain …`.
+    Ctrl-C saves after the current step; the same command goes on from there. A resumed run ends
+    with the same weights: bit for bit on a CPU, up to rounding on GPUs. While it runs,
+    `clever_hub.from_pretrained` loads the model/ in its folder, and `clever-hub plot` draws the
+    curves. On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`.
+    On the cores of one CPU: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub)
+    pretrain …`.
 
-    **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ --out runs/mine`
+    **Example:** `clever-hub pretrain clever-resnet18-tiny --data photos/ -o runs/mine`
     """
     from clever_hub.errors import require
 
@@ -86,7 +92,7 @@ def run(
             track=track or (),
         )
     except KeyboardInterrupt:
-        typer.echo(f"Stopped; the same command goes on from {folder}", err=True)
+        typer.echo(f"Stopped. The same command goes on from {folder}", err=True)
         raise typer.Exit(130) from None
     if is_rank_zero():
         typer.echo(f"Model: {model}")

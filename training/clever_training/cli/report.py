@@ -1,4 +1,4 @@
-"""``clever-hub report``. Light: what is heavy is imported when it runs."""
+"""``clever-hub report``: one page for several models. Heavy packages are imported late."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ def run(
         list[Path],
         typer.Argument(
             metavar="DIR...",
-            help="Folders with evaluation.json or finetune.json, or of such folders.",
+            help="Folders with evaluation.json or finetune.json, or folders that hold them.",
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page.")],
     data: Annotated[
         str | None,
-        typer.Option(help="TRAIN,VALIDATION, as for evaluate: photos for the t-SNE maps."),
+        typer.Option(help="Photos for the t-SNE maps: TRAIN,VALIDATION, as for evaluate."),
     ] = None,
     models: Annotated[
         str | None,
         typer.Option(help="Models to draw t-SNE maps of, separated by commas; as for evaluate."),
     ] = None,
-    points: Annotated[int, typer.Option(min=60, help="Points of a t-SNE map, about.")] = 1000,
-    device: Annotated[str | None, typer.Option(help="Such as cuda; the CPU when left out.")] = None,
+    points: Annotated[
+        int, typer.Option(min=60, help="Approximate number of points in a t-SNE map.")
+    ] = 1000,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute, such as cuda. [default: the CPU]")
+    ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where features are kept; ~/.cache/clever-hub/features.")
+        Path | None,
+        typer.Option(help="Folder of cached features. [default: ~/.cache/clever-hub/features]"),
     ] = None,
 ) -> None:
-    """Set measured models side by side, on one page.
+    """Compare measured models on one page.
 
-    OUT gets report.md with its pictures, and report.html, which has them inside and asks for
-    nothing from elsewhere. Protocols that no file has are left out, and said to be. There are no
-    photos on the page.
+    The folder gets report.md with its pictures, and report.html, which embeds them and loads
+    nothing from elsewhere. The page lists the protocols that no file has. It shows no photos.
 
     Examples:
     - `clever-hub report measured/a measured/b -o report`

@@ -1,4 +1,4 @@
-"""The ``views`` command; heavy imports wait until it runs."""
+"""``clever-hub views``: draw a recipe's views. Heavy packages are imported when it runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 def run(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
     data: Annotated[str, typer.Option(help="Photos: folder, parquet, or Hub data set.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write.")] = Path(
+    out: Annotated[Path, typer.Option("--output", "-o", help="The picture to write.")] = Path(
         "views.png"
     ),
     photos: Annotated[int, typer.Option(min=1, help="How many photos.")] = 6,
-    epoch: Annotated[int, typer.Option(min=0, help="Of the run: it decides the views.")] = 0,
+    epoch: Annotated[int, typer.Option(min=0, help="Epoch of the run whose views are drawn.")] = 0,
     image_column: Annotated[
-        str | None, typer.Option(help="Image column, where a table has several.")
+        str | None, typer.Option(help="Image column of a table that has several.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -33,10 +33,10 @@ def run(
 ) -> None:
     """Draw what training sees: photos and their augmented views, on one sheet.
 
-    The views are those of the run itself, drawn from its seed: what `clever-hub pretrain` trains on
-    in that epoch. Photos are taken at equal distances through the data. The small print says what
-    was done: share of the photo, rotation, elastic strength, factors of brightness, contrast and
-    saturation, shift of hue, blur.
+    The sheet shows exactly the views that `clever-hub pretrain` trains on in that epoch. Its photos
+    are spread evenly over the data. The captions say what was done to each view: share of the
+    photo, rotation, elastic strength, factors of brightness, contrast and saturation, shift of hue,
+    blur.
 
     **Example:** `clever-hub views clever-resnet18-tiny --data photos/ -o views.png`
     """
@@ -70,16 +70,16 @@ def run(
 
 
 def _format(out: Path) -> str:
-    """The format that a file's name asks for; refused before any work is done."""
+    """The format that a file name stands for; an unknown one is refused before any work."""
     from clever_hub.errors import ConfigError
 
     if out.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"--out {out}: expected a name that ends in {', '.join(_FORMATS)}")
+        raise ConfigError(f"--output {out}: expected a name that ends in {', '.join(_FORMATS)}")
     return _FORMATS[out.suffix.lower()]
 
 
 def _save(sheet: Image, out: Path, kind: str) -> None:
-    """Write the picture whole, or leave what was there."""
+    """Write the picture; a failure leaves the previous file as it was."""
     from clever_hub.errors import ConfigError
     from clever_hub.files import atomic_path
 

@@ -1,1 +1,1 @@
-"""Where photos come from, and in which order."""
+"""Photos: where they come from, in which order they are seen, and how they are batched."""

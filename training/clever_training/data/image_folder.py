@@ -1,4 +1,4 @@
-"""Folders of images, read whole: the names of files and classes mean no splits."""
+"""Folders of images. Names of files and classes are never taken for names of splits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-# Sub-folders of these names, where there are no others, are the splits of a data set.
+# A folder is read as splits only when all of its sub-folders have one of these names.
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval")
 
@@ -15,18 +15,18 @@ _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "
 def load_image_folder(folder: Path, labels: bool) -> Any:
     """Every image in a folder and its sub-folders.
 
-    Left to themselves, ``datasets`` read splits out of names: of a class *train* and the classes
-    *car* and *bus*, or of *test-1.png* and *photo.png*, they would load one and drop the others.
+    By default ``datasets`` takes names for splits: with the classes *train*, *car* and *bus*, or
+    the files *test-1.png* and *photo.png*, it would load one and drop the others.
 
     Args:
         folder: The folder.
-        labels: Give a column ``label``, the name of the sub-folder that an image lies in.
+        labels: Add a column ``label`` with the name of each image's sub-folder.
 
     Returns:
         A map-style data set with the column ``image``.
 
     Raises:
-        Exception: Whatever ``datasets`` raise where there are no images.
+        Exception: Whatever ``datasets`` raises when there are no images.
     """
     return datasets.load_dataset(
         "imagefolder",
@@ -38,14 +38,14 @@ def load_image_folder(folder: Path, labels: bool) -> Any:
 
 
 def training_split(folder: Path) -> Path:
-    """The folder of the training photos, where a folder has nothing but splits.
+    """The sub-folder of the training photos in a folder that consists of splits.
 
     Args:
         folder: A folder of images.
 
     Returns:
-        Its ``train`` when every sub-folder is named as a split and no file lies beside them; else
-        the folder itself.
+        The sub-folder ``train`` when all sub-folders have names of splits and there are no other
+        files; else the folder itself.
     """
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     names = {entry.name.lower(): entry for entry in entries if entry.is_dir()}

@@ -1,4 +1,4 @@
-"""Labelled photos: rows of a photo source with their classes, in subsets that can be cited."""
+"""Labelled photos: a photo source with classes, reproducible subsets and a fingerprint."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class LabelledPhotos:
         return self.subset(stratified_positions(self.labels, count, seed))
 
     def subset_id(self) -> str:
-        """Identifies data and subset: what a cached feature matrix depends on."""
+        """A hash of data and subset; cached feature matrices depend on it."""
         digest = hashlib.sha256(self.fingerprint.encode())
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
         return digest.hexdigest()
@@ -116,12 +116,12 @@ class LabelledPhotos:
 def stratified_positions(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Choose photos so that every class keeps its share.
 
-    Each class gets its share rounded down; what is left goes to the largest remainders.
+    Each class gets its share rounded down; the remaining places go to the largest remainders.
 
     Args:
         labels: int64 (N,).
         count: How many to choose, at most N.
-        seed: Of the choice.
+        seed: Seed of the choice.
 
     Returns:
         int64 (count,), ascending positions.
@@ -134,7 +134,7 @@ def stratified_positions(labels: NDArray[np.int64], count: int, seed: int) -> ND
     names, sizes = np.unique(labels, return_counts=True)
     exact = sizes * count / len(labels)
     shares = np.floor(exact).astype(np.int64)
-    # Shuffled before sorting, so that equal remainders are broken at random.
+    # Shuffled before sorting, so that ties between remainders are broken at random.
     order = random.permutation(len(names))
     largest = order[np.argsort(-(exact - shares)[order], kind="stable")]
     shares[largest[: count - shares.sum()]] += 1
@@ -150,9 +150,9 @@ def load_labelled(name: str, split: str) -> LabelledPhotos:
 
     Args:
         name: A parquet file, a folder of parquet files, an image folder (one sub-folder per
-            class) or a Hub id, ``id:split`` to name the split. Where the columns are not found by
-            themselves, ``NAME?image=COLUMN&label=COLUMN``.
-        split: Which split of a Hub data set, when the name does not say.
+            class) or a Hub id, ``id:split`` to name the split. ``NAME?image=COLUMN&label=COLUMN``
+            names the columns when they cannot be found by type and name.
+        split: The split of a Hub data set whose name has none.
 
     Returns:
         All of its photos.
@@ -178,12 +178,12 @@ def load_labelled(name: str, split: str) -> LabelledPhotos:
 
 
 class Named(NamedTuple):
-    """A data set's name, taken apart.
+    """A data set's name and the columns that it asks for.
 
     Attributes:
         name: A path or a Hub id, with its split.
-        image: Column of the images; None looks for it.
-        label: Column of the labels; None looks for it.
+        image: Column of the images; None to find it.
+        label: Column of the labels; None to find it.
     """
 
     name: str
@@ -192,16 +192,16 @@ class Named(NamedTuple):
 
 
 def take_apart(name: str) -> Named:
-    """Read the columns off the end of a data set's name.
+    """Split a data set's name from the columns at its end.
 
     Args:
-        name: Such as ``user/birds:train?image=photo&label=species``; both are optional.
+        name: Such as ``user/birds:train?image=photo&label=species``; both columns are optional.
 
     Returns:
         The name without them, and the columns.
 
     Raises:
-        DataError: When something else than ``image`` and ``label`` is set.
+        DataError: When anything but ``image`` and ``label`` is set.
 
     Example:
         >>> take_apart("user/birds:train?label=species")
@@ -226,7 +226,10 @@ def _load_path(path: Path) -> tuple[Any, str]:
     if not images:
         raise DataError(f"{path}: expected parquet files or images, found {len(files)} other files")
     if all(image.parent == path for image in images):
-        raise DataError(f"{path}: expected one sub-folder per class, all images lie in one folder")
+        raise DataError(
+            f"{path}: expected one sub-folder per class, got all images in one folder. "
+            "Move the images of each class into a sub-folder with its name"
+        )
     return load_image_folder(path, labels=True), _hash_files(images, path)
 
 
@@ -244,7 +247,7 @@ def _load_hub(name: str, split: str) -> tuple[Any, str]:
 
 
 def _hash_files(files: Sequence[Path], root: Path) -> str:
-    """SHA-256 over names and content. A single file's own name does not count: it may move."""
+    """SHA-256 over names and content; the name of a single file is left out, so it may move."""
     digest = hashlib.sha256()
     for file in files:
         if len(files) > 1:
@@ -260,8 +263,8 @@ def _label_column(name: str, table: Any) -> str:
     found = [key for key in LABEL_NAMES if key in kinds] or found
     if not found:
         raise DataError(
-            f"{name}: expected a column {LABEL_NAMES}, got {table.column_names}. "
-            f"Name it: {name}?label=COLUMN"
+            f"{name}: expected a label column, such as {', '.join(LABEL_NAMES)}; got columns "
+            f"{table.column_names}. Name the label column: {name}?label=COLUMN"
         )
     return str(found[0])
 
@@ -269,7 +272,10 @@ def _label_column(name: str, table: Any) -> str:
 def _labels(name: str, table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     values = table[column][:]
     if any(value is None or value == -1 for value in values):
-        raise DataError(f"{name}: expected a label in every row, column {column!r} has gaps")
+        raise DataError(
+            f"{name}: expected a label in every row, got empty entries in the column {column!r}. "
+            "Remove the rows without a label"
+        )
     kind = table.features[column]
     if isinstance(kind, datasets.ClassLabel):
         return np.asarray(values, dtype=np.int64), tuple(kind.names)

@@ -1,4 +1,4 @@
-"""Which photos come in which step: by number, or from a stream."""
+"""The photos of each step, picked by number or read from a stream."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import rank
 from clever_training.views.sample import ViewSizes, sizes_at
 
-Key = tuple[int, int, ViewSizes]  # epoch, sample index, sizes of its views
+Key = tuple[int, int, ViewSizes]  # epoch, index of the photo, sizes of its views
 
 
 def steps_per_epoch(recipe: Recipe, photos: int) -> int:
-    """Steps in a pass through the data; the photos of a batch that is not full are left out.
+    """Steps in a pass through the data; an incomplete last batch is left out.
 
     Args:
         recipe: Its batch size.
@@ -42,7 +42,7 @@ def steps_per_epoch(recipe: Recipe, photos: int) -> int:
 
 
 def last_step(recipe: Recipe, per_epoch: int) -> int:
-    """The step before which a run ends: all its epochs, or ``run.max_steps`` of them.
+    """The number of steps after which a run ends: its epochs, or ``run.max_steps`` if fewer.
 
     Args:
         recipe: The run.
@@ -53,12 +53,14 @@ def last_step(recipe: Recipe, per_epoch: int) -> int:
 
 
 class Order(Sampler[list[Key]]):
-    """Batches of keys: which photos, in which order, at which size. A pure function of the recipe.
+    """Batches of keys: which photos, in which order, at which sizes.
+
+    They depend on the recipe and the number of photos alone.
 
     Args:
         recipe: Seed, batch size, views.
         photos: Number of photos.
-        start: First step to give, counted from the beginning of the run.
+        start: First step, counted from the beginning of the run.
         stop: Step before which to end.
         rank: Number of this process.
         world: Number of processes; each takes its share of every batch.
@@ -92,21 +94,21 @@ class Order(Sampler[list[Key]]):
 
 
 class StreamOrder(Sampler[list[Key]]):
-    """Batches of keys from a stream; the counterpart of ``Order``.
+    """Batches of keys from a stream; ``Order`` is the counterpart for photos by number.
 
     Args:
         recipe: Seed, batch size, window, views.
         photos: The stream.
-        start: First step to give, counted from the beginning of the run.
+        start: First step, counted from the beginning of the run.
         stop: Step before which to end.
-        positions: What ``position`` of every process said when the state was written; None at the
+        positions: The ``position`` of every process when the state was written; None at the
             beginning of a run.
         rank: Number of this process.
         world: Number of processes.
 
     Raises:
         DataError: When there are fewer photos than a batch holds.
-        TrainingError: When the state is of another number of processes.
+        TrainingError: When the state was written by another number of processes.
     """
 
     def __init__(
@@ -122,8 +124,8 @@ class StreamOrder(Sampler[list[Key]]):
         self.steps_per_epoch = steps_per_epoch(recipe, len(photos))
         if positions is not None and len(positions) != world:
             raise TrainingError(
-                f"the state was written by {len(positions)} processes, now there are {world}: a "
-                "stream goes on with as many as it had"
+                f"the state was written by {len(positions)} processes, now there are {world}. "
+                f"Resume a streamed run with the same number: start {len(positions)}"
             )
         self.recipe, self.photos, self.rank, self.world = recipe, photos, rank, world
         self.start, self.stop = start, stop
@@ -143,17 +145,17 @@ class StreamOrder(Sampler[list[Key]]):
             yield [(turn, row, sizes) for turn, row, _ in batch]
 
     def position(self, step: int) -> dict[str, Any]:
-        """Where the stream is after a step, as plain JSON.
+        """The position in the stream after a step, as plain JSON.
 
         Args:
-            step: Steps done; not before that of an earlier call.
+            step: Steps done; at least that of the previous call.
         """
         for earlier in [key for key in self._positions if key < step]:
             del self._positions[earlier]
         return self._positions[step]
 
     def _rows(self, position: dict[str, Any]) -> Iterator[tuple[int, StreamedRow, dict[str, Any]]]:
-        """Each photo with its pass, its number, and the position behind it."""
+        """Each photo with its pass, its number, and the position after it."""
         run = self.recipe.run
         begin = Window(position["turn"], position["row"], position["state"], [])
         windows = self.photos.windows(run.stream_window, run.seed, self.rank, self.world, begin)
@@ -163,7 +165,7 @@ class StreamOrder(Sampler[list[Key]]):
             for place, chosen in enumerate(rng.permutation(len(sources)).tolist()):
                 if place < used:
                     continue
-                # One number for each photo of a pass, whichever process reads it.
+                # The number of a photo in its pass does not depend on the process that reads it.
                 row = StreamedRow((first + chosen) * self.world + self.rank)
                 row.source = sources[chosen]
                 after = {"turn": turn, "row": first, "state": state, "used": place + 1}
@@ -183,9 +185,10 @@ def make_order(
     Args:
         recipe: Batch size, epochs, seed.
         photos: The photos, by number or as a stream.
-        start: First step to give, counted from the beginning of the run.
+        start: First step, counted from the beginning of the run.
         stop: Step before which to end.
-        positions: Where each process's stream was when the state was written; None to begin.
+        positions: Each process's position in the stream when the state was written; None at the
+            beginning of a run.
 
     Returns:
         The batches.

@@ -21,7 +21,7 @@ class Photos:
     """A table with an image column, by row.
 
     Attributes:
-        name: The data set as the user gave it; errors say it.
+        name: The data set as the user gave it, for errors.
         table: A map-style data set; its images are not decoded.
         image_column: Name of the column with the images.
     """
@@ -55,7 +55,7 @@ class Photos:
         return open_encoded(self.source(index))
 
     def naming(self, index: int) -> AbstractContextManager[None]:
-        """Turn what is wrong with a photo into a ``DataError`` that names its row."""
+        """Turn an error about a photo into a ``DataError`` that names its row."""
         return naming_photo(f"{self.name}: row {index}")
 
 
@@ -85,10 +85,10 @@ def open_encoded(source: bytes | str) -> EncodedPhoto:
 
 @contextmanager
 def naming_photo(place: str) -> Iterator[None]:
-    """Turn what is wrong with an image into a ``DataError`` that says where the image is.
+    """Turn an error about an image into a ``DataError`` that says where the image is.
 
     Args:
-        place: The data set and the photo in it.
+        place: Names the data set and the photo.
 
     Raises:
         DataError: When the image cannot be read.
@@ -125,9 +125,9 @@ def load_photos(source: str, column: str | None = None) -> Photos:
     """Open photos to train on; labels are ignored.
 
     Args:
-        source: A parquet file, a folder of parquet files, a folder of images, with all its
-            sub-folders (where they are ``train`` and other splits, ``train`` alone), or the id of
-            a data set on the Hub, split ``train``.
+        source: A parquet file; a folder of parquet files; a folder of images, read with its
+            sub-folders (if all of them are splits, ``train`` alone is read); or the id of a data
+            set on the Hub, split ``train``.
         column: The image column of a table.
 
     Returns:
@@ -139,7 +139,7 @@ def load_photos(source: str, column: str | None = None) -> Photos:
     Example:
         >>> load_photos("photos/")  # doctest: +SKIP
     """
-    # Progress bars of `datasets` while it copies a table into its cache would tear ours apart.
+    # The progress bars of `datasets` would interrupt ours.
     datasets.disable_progress_bars()
     try:
         table = _load_table(source)
@@ -169,5 +169,5 @@ def _load_table(source: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or the error's type when it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Where a run's photos come from: a table, or a stream."""
+"""The photos of a run, from a table or from a stream."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def open_photos(recipe: Recipe, data: str, image_column: str | None) -> Photos |
     """The photos that a recipe trains on, by number or streamed.
 
     Args:
-        recipe: Says which.
-        data: Where they are.
+        recipe: Its ``run.stream`` chooses between the two.
+        data: Where the photos are.
         image_column: The image column of a table.
 
     Returns:

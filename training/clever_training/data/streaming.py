@@ -1,10 +1,10 @@
-"""Photos as a stream: read in order, shard by shard, for data sets that no disk here can hold.
+"""Photos as a stream, read shard by shard: for data sets larger than the disk.
 
-Each pass shuffles the order of the shards and shares them out to the processes; each process
-shuffles its photos inside windows that it reads ahead. All of that is a function of the seed, the
-pass and the process, and a position remembers the shard's place at its window's beginning. So
-nothing is lost or seen twice, also over a resume with the same number of processes: the window is
-read again. What a window does lose is depth: photos of two shards meet only inside one.
+Each pass shuffles the shards and divides them among the processes. Each process shuffles its photos
+inside windows that it reads ahead. Both depend only on the seed, the pass and the process. A
+position records where its window begins in the shards; a resumed run reads that window again, so no
+photo is lost or seen twice as long as the number of processes stays the same. The shuffle is
+shallower than a full one: two photos can be in one batch only if they are in one window.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from clever_training.views.decode import EncodedPhoto
 T = TypeVar("T")
 _KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 _REMOTE = ("http://", "https://", "hf://", "s3://", "gs://")
-# With fewer shards than this, parquet's row groups are taken as shards.
+# With fewer shards than this, the row groups of parquet files serve as shards.
 _FEW = 8
 
 
 class StreamedRow(int):
-    """A photo's number in its pass, with the photo's file itself.
+    """A photo's number in its pass; it carries the image file.
 
     Attributes:
         source: The bytes of the image file, or its path.
@@ -48,7 +48,7 @@ class Window(NamedTuple):
 
     Attributes:
         turn: Number of the pass.
-        row: Photos of the pass that this process read before.
+        row: Photos of the pass that this process has read before the window.
         state: Where the window begins in the shards; None at the beginning of a pass.
         sources: The image files.
     """
@@ -93,20 +93,20 @@ class StreamedPhotos:
         return open_encoded(index.source)
 
     def naming(self, index: int) -> AbstractContextManager[None]:
-        """Turn what is wrong with a photo into a ``DataError`` that says which photo it is."""
+        """Turn an error about a photo into a ``DataError`` that says which photo it is."""
         return naming_photo(f"{self.name}: photo {int(index)} of the stream")
 
     def windows(
         self, size: int, seed: int, rank: int, world: int, begin: Window
     ) -> Iterator[Window]:
-        """This process's photos from a window on, pass after pass without end.
+        """This process's photos, window by window and pass after pass, without end.
 
         Args:
             size: Photos in a window.
-            seed: Of the order of the shards.
+            seed: Seed of the order of the shards.
             rank: Number of this process.
             world: Number of processes.
-            begin: The window to begin with; its ``sources`` do not count.
+            begin: The first window; its ``sources`` are ignored.
 
         Raises:
             DataError: When there is nothing to read, or reading fails.
@@ -138,7 +138,7 @@ class StreamedPhotos:
                     yield sources, deepcopy(share.state_dict())
                     sources = []
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.name}: cannot be read on: {first_line(error)}") from error
+            raise DataError(f"{self.name}: reading failed: {first_line(error)}") from error
         if sources:
             yield sources, deepcopy(share.state_dict())
 
@@ -150,10 +150,10 @@ def open_stream(source: str, column: str | None = None, count: int | None = None
         source: A parquet file, a WebDataset shard (``.tar``), a folder of either, an address with
             ``{000..146}`` for numbered shards, or the id of a data set on the Hub, split ``train``.
         column: The image column.
-        count: Photos in a pass, where the files do not say: WebDataset shards.
+        count: Photos in a pass; needed for WebDataset shards, which do not record it.
 
     Returns:
-        The stream; nothing but its head has been read.
+        The stream; only its head has been read.
 
     Raises:
         DataError: When nothing is there, it holds no images, or does not say how many.
@@ -174,17 +174,17 @@ def open_stream(source: str, column: str | None = None, count: int | None = None
         raise DataError(f"{source}: no images could be streamed: {first_line(error)}") from error
     if not count:
         raise DataError(
-            f"{source}: does not say how many photos it holds, which the schedule needs. "
-            "Set it: --set run.stream_photos=1281167"
+            f"{source}: expected files that record their number of photos, which the schedule "
+            "needs; these do not. Set it: --set run.stream_photos=1281167"
         )
     return StreamedPhotos(table, column, source, count)
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Let a thread fetch the next item while the last one is used.
+    """Fetch the next item in a thread while the current one is used.
 
     Args:
-        items: What it fetches from; none of them None.
+        items: The items; none of them is None.
 
     Example:
         >>> list(read_ahead(iter("abc")))
@@ -211,7 +211,7 @@ def _files(source: str) -> list[str]:
                 return [file for file in found if Path(file).name.startswith("train")] or found
         raise DataError(
             f"{source}: expected parquet files or WebDataset shards (.tar) to stream. For a folder "
-            "of images leave run.stream out: they are picked by number"
+            "of images leave run.stream out"
         )
     if path.suffix in _KINDS:
         files = _expand(source)
@@ -224,7 +224,7 @@ def _files(source: str) -> list[str]:
 
 
 def _expand(source: str) -> list[str]:
-    """``a-{008..010}.tar`` as its three names."""
+    """``a-{008..010}.tar`` as a list of three names."""
     match = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", source)
     if match is None:
         return [source]

@@ -1,4 +1,4 @@
-"""Measuring models: what each part of the embedding knows.
+"""Evaluation: what each part of a model's embedding contains.
 
 The command ``clever-hub evaluate`` writes evaluation.json. Its schema, version 1:
 
@@ -8,7 +8,7 @@ The command ``clever-hub evaluate`` writes evaluation.json. Its schema, version 
     figures          protocol → condition → part → metric → {"mean", "std", "values"}
     baselines        name ("random", "pixels", or of --beside) → {"model", "figures"}, as above
     protocols        protocol → {"command", "profile", "seeds", "settings", "data", "created",
-                     "seconds", "environment"}: what made the figures of this protocol
+                     "seconds", "environment"}: how the figures of this protocol were made
 
 ``docs/evaluation-schema.md`` lists the conditions and metrics of every protocol.
 
@@ -16,10 +16,10 @@ For example ``figures["knn"]["upright"]["full"]["top1"]["mean"]`` is an accuracy
 ``part`` is ``full``, ``invariant`` or ``equivariant``; raw pixels and models without an equivariant
 part have ``full`` alone. ``std`` is the sample standard deviation over the seeds, null for one
 seed; ``values`` has the figure of each seed. Accuracies (``top1``, ``hit1`` …) are in per cent,
-all else is as it is. ``data`` has, for ``train`` and ``validation``, the name, the number of photos
-used and there in all, the classes, ``fingerprint`` (SHA-256 of the whole content) and ``subset``
-(SHA-256 of the fingerprint and the rows used).
+everything else is not scaled. ``data`` has, for ``train`` and ``validation``, the name, the number
+of photos used and of all photos, the classes, ``fingerprint`` (SHA-256 of the whole content) and
+``subset`` (SHA-256 of the fingerprint and the rows used).
 
 Another run into the same folder keeps the protocols that it does not repeat, if the weights are
-the same; new keys may be added within a schema version, none is taken away or changes its meaning.
+the same. Within a schema version keys may be added; none is removed or changes its meaning.
 """

@@ -1,4 +1,4 @@
-"""Signs of collapse: does an embedding still use its dimensions?"""
+"""Signs of collapse: how many of its dimensions an embedding uses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def feature_std(features: Float[Tensor, "batch dim"]) -> float:
         features: Embeddings.
 
     Returns:
-        About 1 for directions spread evenly over the sphere, 0 when collapsed to one (SimSiam,
+        About 1 for directions spread evenly over the sphere, 0 for a single direction (SimSiam,
         https://arxiv.org/abs/2011.10566, section 4.1).
     """
     normalised = F.normalize(features.float(), dim=1)

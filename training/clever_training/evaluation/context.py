@@ -1,4 +1,4 @@
-"""What every protocol works with: a model, photos, a seed, and how much is measured."""
+"""The context of a protocol: a model, photos, a seed, and how much to measure."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is measured.
+    """How much to measure.
 
     Attributes:
-        name: For evaluation.json.
+        name: Name in evaluation.json.
         train: Photos to fit on; None for all.
         validation: Photos to measure on; None for all.
-        seeds: How many seeds when the user does not say.
-        random_models: Whether every seed gets another random initialisation to compare with.
-            Otherwise all use one, and its features are computed once.
-        sweep: Validation photos that are seen at every strength of every transformation, and on
-            which predicted transformations are checked; None for all.
-        pairs: Training photos that transformations are learnt from; None for all.
+        seeds: Default number of seeds.
+        random_models: Whether every seed is compared with a random initialisation of its own.
+            Otherwise all seeds share one, and its features are computed once.
+        sweep: Validation photos that are transformed at every strength, and on which predicted
+            transformations are checked; None for all.
+        pairs: Training photos from which transformations are learnt; None for all.
     """
 
     name: str
@@ -55,17 +55,17 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Context:
-    """What a protocol works with.
+    """Everything that a protocol needs to measure a model with one seed.
 
     Attributes:
         extractor: The model.
-        splits: The photos, already cut down to the profile.
+        splits: The photos, already reduced to the profile.
         store: Computes and caches features.
-        profile: How much is measured.
-        seed: Of everything that is random.
+        profile: How much to measure.
+        seed: Seed of everything random.
         label: Names the model in the progress report.
         probe: How linear probes are fitted: ``lbfgs`` or ``sgd``.
-        memory: What ``once`` has made; the seeds of one model share it.
+        memory: Results of ``once``, shared by the seeds of one model.
     """
 
     extractor: FeatureExtractor
@@ -87,12 +87,12 @@ class Context:
         return SUBSETS[name](self.splits, self.profile)
 
     def parts_and_slice(self) -> Mapping[str, Columns]:
-        """The parts, and as many random columns of the invariant one as the equivariant one has.
+        """The parts, and a random slice of the invariant part as wide as the equivariant part.
 
-        Of two parts the wider one knows more; only equally wide ones can be compared.
+        A wider part contains more information; the slice allows a comparison at equal width.
 
         Returns:
-            Columns of each part; ``invariant_slice`` is drawn by the seed.
+            Columns of each part; the seed draws ``invariant_slice``.
         """
         found: dict[str, Columns] = dict(self.parts)
         if "equivariant" in self.parts:
@@ -104,7 +104,7 @@ class Context:
         return found
 
     def train(self, perturbation: Perturbation, label: str = "") -> NDArray[np.float32]:
-        """Features of the training photos, float32 (N, d); fixed seed, so that seeds share them."""
+        """Features of the training photos, float32 (N, d); all seeds share them."""
         return self.of(self.splits.train, perturbation, label or "train", seed=0)
 
     def validation(self, perturbation: Perturbation, label: str = "") -> NDArray[np.float32]:
@@ -127,14 +127,14 @@ class Context:
         )
 
     def once(self, key: tuple[Any, ...], make: Callable[[], _T]) -> _T:
-        """Make something that protocols and seeds share, such as a fit without chance.
+        """Compute something once that protocols and seeds share, such as a deterministic fit.
 
         Args:
-            key: All that it depends on, besides the model's weights and the photos.
-            make: Makes it.
+            key: Everything that it depends on besides the model's weights and the photos.
+            make: Computes it.
 
         Returns:
-            It, or what was made under this key before.
+            The result, or the earlier result of the same key.
         """
         whole = (self.extractor.identity, self.splits.train.subset_id(), *key)
         if whole not in self.memory:
@@ -143,11 +143,11 @@ class Context:
         return made
 
     def progress(self, label: str) -> Callable[[int, int], None]:
-        """What a fit reports its steps to: done and in all."""
+        """A function to which a fit reports its steps: steps done, steps in all."""
         return lambda done, total: self.store.report(f"{self.label} {label}", done, total)
 
 
-# The smaller subsets that protocols use, by the names that evaluation.json has for their sizes.
+# The smaller subsets that protocols use, by the keys that hold their sizes in evaluation.json.
 SUBSETS: Mapping[str, Callable[[Splits, Profile], LabelledPhotos]] = MappingProxyType(
     {
         "sweep_photos": lambda splits, profile: splits.validation.stratified(profile.sweep),
@@ -161,9 +161,9 @@ class Protocol(NamedTuple):
 
     Attributes:
         run: Measures one model with one seed.
-        settings: What evaluation.json says about it.
+        settings: The description in evaluation.json.
         headline: The metrics that tables show.
-        unit: Of the headline metrics.
+        unit: Unit of the headline metrics.
         shown: The conditions that tables show; all of them when None.
         subsets: Names in ``SUBSETS`` of the smaller subsets that it uses; their sizes go into
             evaluation.json.
@@ -178,15 +178,16 @@ class Protocol(NamedTuple):
 
 
 def rows_of(part: LabelledPhotos, whole: LabelledPhotos) -> NDArray[np.int64]:
-    """Where the photos of a subset are in a larger one of the same data.
+    """Positions of a subset's photos in a larger subset of the same data.
+
+    With them, features of the larger subset can be reused for the smaller one.
 
     Args:
-        part: The subset.
-        whole: What it was taken from.
+        part: The smaller subset.
+        whole: The larger subset.
 
     Returns:
-        int64 (len(part),), positions in ``whole``: features of the whole need not be computed
-        again for the part.
+        int64 (len(part),), positions in ``whole``.
     """
     rows = np.searchsorted(whole.indices, part.indices)
     assert np.array_equal(whole.indices[rows], part.indices)

@@ -1,4 +1,4 @@
-"""Invariance and retrieval: photos against their transformed copies, both through the disc."""
+"""Invariance and retrieval: photos compared with transformed copies, both under the disc."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHOWN = (
 
 
 def run_invariance(context: Context) -> Figures:
-    """Cosines of photos with their copies, next to those of different photos."""
+    """Cosines of photos with their own copies and with copies of other photos."""
     mean = context.train(UPRIGHT).mean(axis=0)
     originals = context.validation(UPRIGHT, "validation upright")
     return {
@@ -77,7 +77,7 @@ def run_retrieval(context: Context) -> Figures:
 
 
 def _copies(context: Context) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int64]]]:
-    """Condition, features of copies, and which validation photos they are copies of."""
+    """For each condition its name, features of copies, and the rows of their originals."""
     validation = context.splits.validation
     every = np.arange(len(validation))
     yield "rotation", context.validation(ROTATED, "validation rotated"), every

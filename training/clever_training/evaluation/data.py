@@ -26,14 +26,15 @@ def load_splits(specification: str) -> Splits:
     Args:
         specification: ``TRAIN,VALIDATION``, each a parquet file, a folder of parquet files, an
             image folder (one sub-folder per class) or a Hub id, ``id:split`` to name the split; or
-            one folder or Hub id that has both splits; or one of ``presets.PRESETS``. Where the
-            columns are not found by themselves, ``NAME?image=COLUMN&label=COLUMN``.
+            one folder or Hub id that has both splits; or one of ``presets.PRESETS``.
+            ``NAME?image=COLUMN&label=COLUMN`` names the columns when they cannot be found by type
+            and name.
 
     Returns:
         Both splits.
 
     Raises:
-        DataError: When one is missing, has no images or no labels, or their classes differ.
+        DataError: When a split is missing, has no images or no labels, or the classes differ.
 
     Example:
         >>> splits = load_splits("data/train.parquet,data/validation.parquet")  # doctest: +SKIP
@@ -65,7 +66,7 @@ def _with_split(name: str, splits: Sequence[str]) -> str:
         if (folder / split).is_dir():
             return str(Path(name) / split)
         if files := sorted(folder.glob(f"{split}*.parquet")):
-            # Shards, train-00000-of-00002.parquet …, are found again through the pattern's folder.
+            # Several shards, such as train-00000-of-00002.parquet, are named by a pattern.
             return str(Path(name) / (files[0].name if len(files) == 1 else f"{split}*.parquet"))
     raise DataError(
         f"{name}: expected {splits[0]}*.parquet or a folder {' or '.join(splits)}, found "

@@ -1,4 +1,4 @@
-"""Equivariance: what a photo and its transformed copy say about the transformation."""
+"""Equivariance: predicting a transformation from a photo and its transformed copy."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from clever_training.evaluation.strengths import JITTERED, sweep_photos
 
 @dataclass(frozen=True)
 class Relation:
-    """A transformation that is to be predicted from two views.
+    """A transformation to predict from two views.
 
     Attributes:
-        perturbation: Makes the second view; the first is the photo as it is, through the disc.
-        names: Of the targets.
-        targets: Makes the targets out of the drawn parameters (N, p).
-        shared: Whether other protocols see all validation photos so, and features can be shared.
+        perturbation: Makes the second view; the first is the original photo under the disc.
+        names: Names of the targets.
+        targets: Computes the targets from the drawn parameters (N, p).
+        shared: Whether other protocols perturb all validation photos in the same way, so that
+            features can be shared.
     """
 
     perturbation: Perturbation
@@ -88,7 +89,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def run_equivariance(context: Context) -> Figures:
-    """How well each part predicts transformations, and transformations predict each part."""
+    """How well each part predicts transformations, and how well they predict each part."""
     parts = context.parts_and_slice()
     figures = {name: _relation(context, name, parts) for name in RELATIONS}
     figures["quarter-turns"] = _quarter_turns(context, parts)
@@ -106,7 +107,7 @@ def _relation(
     for part, columns in parts.items():
         x, asked = (np.concatenate([v[:, columns] for v in views], 1) for views in (fit_x, ask_x))
         report = context.progress(f"{name} {part}")
-        # Nothing random enters a ridge fit: the seeds share it, but for the slice's columns.
+        # A ridge fit is deterministic, so the seeds share it; only the slice's columns differ.
         key = ("ridge", name, part, context.seed if part == SLICE else None)
         predictors = {
             "ridge": context.once(key, lambda x=x: fit_ridge(x, fit_y)),  # type: ignore[misc]
@@ -134,11 +135,11 @@ def _scores(
 
 
 def degrees_off(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """The mean absolute difference of two angles given as (sin, cos), the shorter way round.
+    """The mean absolute difference between angles given as (sin, cos), at most 180°.
 
     Args:
-        truth: float32 (N, 2).
-        predicted: float32 (N, 2), of any length.
+        truth: float32 (N, 2), sine and cosine of the true angles.
+        predicted: float32 (N, 2); the vectors may have any length.
 
     Returns:
         Degrees, 0 to 180.
@@ -160,7 +161,7 @@ def _views(
     whole, photos, seed = _photos(context, fitting)
     rows = rows_of(photos, whole)
     first = context.of(whole, UPRIGHT, "upright", seed=seed)[rows]
-    # The rotated training photos are the probes' of robustness.
+    # The robustness probes are fitted on the same rotated training photos.
     shared = name == "rotation" if fitting else relation.shared
     if shared:
         second = context.of(whole, relation.perturbation, name, seed=seed)[rows]
@@ -172,7 +173,7 @@ def _views(
 
 
 def _photos(context: Context, fitting: bool) -> tuple[LabelledPhotos, LabelledPhotos, int]:
-    """All photos of a split, those used here, and the seed of their transformations."""
+    """All photos of a split, the subset used here, and the seed of the transformations."""
     if fitting:
         train = context.splits.train
         return train, context.subset("pairs"), 0
@@ -180,7 +181,7 @@ def _photos(context: Context, fitting: bool) -> tuple[LabelledPhotos, LabelledPh
 
 
 def _quarter_turns(context: Context, parts: Mapping[str, Columns]) -> dict[str, dict[str, float]]:
-    """Accuracy of telling four quarter turns apart from the turned view alone, in per cent."""
+    """Accuracy of classifying the four quarter turns from the turned view alone, in per cent."""
     features, turns = [], []
     for fitting in (True, False):
         _, photos, seed = _photos(context, fitting)

@@ -1,4 +1,4 @@
-"""Feature matrices of perturbed photos, computed once and kept on disk by content hash."""
+"""Feature matrices of perturbed photos, cached on disk by content hash."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
-# Raise it when the same photo, model and parameters would give other features than before.
+# Increase it when the same photo, model and parameters give other features than before.
 EXTRACTION_VERSION = 1
 BATCH_SIZE = 128
-# Decoded photos that are kept for the next perturbation of them: a fifth of the work of each.
+# Memory for decoded photos; decoding is a fifth of the work of each perturbation.
 KEPT_BYTES = 256 * 2**20
 Report = Callable[[str, int, int], None]
 
 
 def cache_folder() -> Path:
-    """Where features are kept: ``features`` in ``CLEVER_HUB_CACHE`` or ~/.cache/clever-hub."""
+    """The folder of cached features: in ``CLEVER_HUB_CACHE``, else in ~/.cache/clever-hub."""
     base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
     return Path(base) / "features"
 
@@ -40,11 +40,11 @@ def _silent(_name: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Computes features, and remembers them on disk.
+    """Computes features and caches them on disk.
 
     Attributes:
-        folder: Of the cached matrices, ``<hash>.npy``; may be deleted at any time.
-        report: Called with a label, photos done and photos in all, while features are computed.
+        folder: Folder of the cached matrices, ``<hash>.npy``; it may be deleted at any time.
+        report: Called with a label, photos done and photos in all while features are computed.
         workers: Threads that decode and perturb while the model computes.
 
     Example:
@@ -74,8 +74,8 @@ class FeatureStore:
             extractor: The model.
             photos: The photos.
             perturbation: Applied after the model's own resizing and cropping.
-            seed: Of the perturbation's parameters.
-            view: Which of several views of each photo.
+            seed: Seed of the perturbation's parameters.
+            view: Number of the view, when each photo has several.
             label: Names the work in the progress report.
 
         Returns:
@@ -99,15 +99,16 @@ class FeatureStore:
         return features
 
     def _keep(self, path: Path, features: NDArray[np.float32]) -> None:
-        """Write features to the cache; without room for them, go on without it."""
+        """Write features to the cache; warn and go on when that fails."""
         try:
             with atomic_path(path) as temporary:
                 np.save(temporary, features)
         except OSError as error:
-            # numpy's own "153600 requested and 25568 written" has no errno.
+            # numpy's own error for a full disk has no errno.
             warnings.warn(
-                f"features are not kept in {self.folder} ({error.strerror or error}): measuring "
-                "again will compute them again. Make room, or name another folder with --cache",
+                f"features cannot be cached in {self.folder} ({error.strerror or error}), so the "
+                "next evaluation will compute them again. Free disk space, or name another folder "
+                "with --cache",
                 stacklevel=2,
             )
 
@@ -137,7 +138,7 @@ class FeatureStore:
     def _canvas(
         self, extractor: FeatureExtractor, photos: LabelledPhotos
     ) -> Callable[[int], Image.Image]:
-        """The photo at a position, resized and cropped as the model does, decoded once."""
+        """A function that gives the photo at a position, resized and cropped for the model."""
         crop, geometry = _geometry(extractor), repr(extractor.preprocessing)
 
         def canvas(position: int) -> Image.Image:
@@ -157,8 +158,8 @@ def _span(start: int, end: int) -> range:
 
 
 def _geometry(extractor: FeatureExtractor) -> Callable[[Image.Image], Image.Image]:
-    """The model's own resizing and centre crop, as an image: what perturbations work on."""
-    # Mean 0 and standard deviation 1 leave the pixels in [0, 1]: back to bytes they are exact.
+    """The model's own resizing and centre crop as an image, to which perturbations are applied."""
+    # With mean 0 and deviation 1 pixels stay in [0, 1], so that rounding to bytes is exact.
     geometry = Preprocessor(
         replace(extractor.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     )
@@ -176,10 +177,13 @@ def _key(
     perturbation: Perturbation,
     parameters: list[tuple[Parameters, ...]],
 ) -> str:
-    """What the matrix depends on. Over the drawn parameters, not the seed: fixed ones share."""
+    """A hash of everything that the matrix depends on.
+
+    It covers the drawn parameters and not the seed, so that fixed perturbations share a matrix.
+    """
     drawn = np.asarray(parameters, dtype=object).tolist()
     text = f"{EXTRACTION_VERSION} {extractor.identity} {photos.subset_id()} "
     text += f"{[type(step).__name__ for step in perturbation.steps]} {perturbation.disc} {drawn}"
-    # Elastic has settings that its drawn parameters do not show.
+    # The drawn parameters of Elastic do not include its settings.
     text += repr([step for step in perturbation.steps if type(step).__name__ == "Elastic"])
     return hashlib.sha256(text.encode()).hexdigest()

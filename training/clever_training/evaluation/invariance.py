@@ -1,4 +1,4 @@
-"""How much of a photo's embedding survives a perturbation."""
+"""Invariance: how similar a photo's embedding stays under a perturbation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from clever_training.evaluation.knn import unit
 
 
 def cosines(originals: NDArray[np.float32], copies: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean cosine between photos and their own copies, and between photos and others' copies.
+    """Mean cosine of photos with their own copies, and with the copies of other photos.
 
-    The second is over all N·(N-1) ordered pairs of different photos. Only their difference says
-    anything: in a collapsed representation both are 1.
+    The second mean is over all N·(N-1) ordered pairs of different photos. Only the difference
+    between the two is informative: in a collapsed representation both are 1.
 
     Args:
         originals: float32 (N, d), N at least 2.
@@ -43,18 +43,18 @@ def cosines(originals: NDArray[np.float32], copies: NDArray[np.float32]) -> tupl
 def invariance_figures(
     originals: NDArray[np.float32], copies: NDArray[np.float32], mean: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Cosines as they are, and after the mean of the training features was taken off.
+    """Cosines of the features, and of the features minus the mean of the training features.
 
-    A network after a rectifier has only positive features: all its cosines are high. Centred ones
-    compare directions around the mean.
+    Features after a ReLU are not negative, so all their cosines are high. Centred cosines compare
+    directions around the mean.
 
     Args:
         originals: float32 (N, d).
         copies: float32 (N, d).
-        mean: float32 (d,), of the training photos.
+        mean: float32 (d,), the mean feature of the training photos.
 
     Returns:
-        ``same``, ``different`` and their difference ``gap``, and the same ``_centred``.
+        ``same``, ``different`` and their difference ``gap``; the centred ones end in ``_centred``.
     """
     figures = {}
     for suffix, shift in (("", np.zeros_like(mean)), ("_centred", mean)):

@@ -35,7 +35,7 @@ def knn_predict(
         labels: int64 (N,), in [0, classes).
         queries: float32 (M, d).
         k: Neighbours that vote; at most N.
-        temperature: The lower, the more the nearest decides.
+        temperature: Lower values give the nearest neighbours more weight.
 
     Returns:
         int64 (M,), the predicted classes.
@@ -57,7 +57,7 @@ def knn_predict(
     for start in range(0, len(queries), _CHUNK):
         chunk = torch.from_numpy(unit(queries[start : start + _CHUNK]))
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)  # both (chunk, k)
-        # Relative to the nearest: exp(1 / 0.07) is large, and only the ratios of votes count.
+        # Relative to the nearest, since exp(1 / 0.07) is large and only ratios of votes matter.
         votes = ((similarity - similarity[:, :1]) / temperature).exp()
         scores = torch.zeros(len(chunk), classes).scatter_add_(1, targets[neighbours], votes)
         predicted.append(scores.argmax(dim=1).numpy())

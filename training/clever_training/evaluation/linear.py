@@ -1,4 +1,4 @@
-"""Linear probes: how much of the class a linear classifier reads off each part."""
+"""Linear probes: how well a linear classifier tells the class from each part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clever_training.evaluation.probe import Probe, fit_probe
 from clever_training.evaluation.results import Figures
 
 CONDITIONS = {
-    # name: (what the probe is fitted on, what it is asked)
+    # name: (perturbation of the training photos, perturbation of the validation photos)
     "plain": (PLAIN, PLAIN),
     "upright": (UPRIGHT, UPRIGHT),
     "rotated": (UPRIGHT, ROTATED),
@@ -58,13 +58,13 @@ def run_linear(context: Context) -> Figures:
 
 
 def run_semi_supervised(context: Context) -> Figures:
-    """Top-1 and Top-5 of a linear probe that sees few labels, in per cent."""
+    """Top-1 and Top-5 of a linear probe that is fitted on few labels, in per cent."""
     train, validation = context.splits
     features = context.train(PLAIN, "train plain")
     asked = context.validation(PLAIN, "validation plain")
     figures: Figures = {}
     for condition, share in SHARES.items():
-        # Of the whole data set, so that a profile that uses fewer photos fits on equally many.
+        # A share of the whole data set, so that every profile fits on the same number of photos.
         wanted = max(len(train.classes), round(share * len(train.table)))
         rows = stratified_positions(train.labels, min(wanted, len(train)), context.seed)
         figures[condition] = {}
@@ -83,13 +83,13 @@ def run_semi_supervised(context: Context) -> Figures:
 
 
 def trained_probe(context: Context, bank: Perturbation, part: str, columns: Columns) -> Probe:
-    """A probe fitted on the training photos, all seeds' own where nothing random enters it.
+    """A probe fitted on the training photos; the seeds share it when its fit is deterministic.
 
     Args:
         context: Model, photos and seed.
-        bank: What the training photos look like; linear probes and robustness share them.
+        bank: Perturbation of the training photos; linear probes and robustness share it.
         part: Name of the columns.
-        columns: Of the features.
+        columns: Columns of the features.
 
     Returns:
         The probe.

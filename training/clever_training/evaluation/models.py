@@ -1,4 +1,4 @@
-"""What can be measured: our models, any timm model, random initialisations, raw pixels."""
+"""Models to measure: ours, any timm model, random initialisations, and raw pixels."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class FeatureExtractor(Protocol):
     """Turns photos into feature vectors.
 
     Attributes:
-        name: For tables.
-        preprocessing: Geometry of the input: photos are resized and cropped by it, then perturbed.
-        parts: Columns of each part: ``full``, and ``invariant`` and ``equivariant`` where there
-            are such.
+        name: Name in tables.
+        preprocessing: Size of the input; photos are resized and cropped by it, then perturbed.
+        parts: Columns of each part: ``full``, and ``invariant`` and ``equivariant`` if the model
+            has them.
     """
 
     name: str
@@ -43,11 +43,11 @@ class FeatureExtractor(Protocol):
 
     @property
     def identity(self) -> str:
-        """SHA-256 over all that the features depend on besides the photos."""
+        """SHA-256 over everything but the photos that the features depend on."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What evaluation.json says about the model."""
+        """The description of the model in evaluation.json."""
         ...
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
@@ -63,14 +63,14 @@ class ModelFeatures:
     """Features of a ``CleverModel``, computed in eval mode, in float32.
 
     Attributes:
-        name: For tables.
+        name: Name in tables.
         model: The model.
-        preprocessing: The model's, or the same at another size.
-        parts: Columns of ``full``, ``invariant`` and ``equivariant``; of ``full`` alone for a
-            model without an equivariant part.
-        last_blocks: Of a ViT, how many of the last blocks' CLS tokens are concatenated; 1 is the
+        preprocessing: The model's preprocessing, or the same at another size.
+        parts: Columns of ``full``, ``invariant`` and ``equivariant``; ``full`` alone for a model
+            without an equivariant part.
+        last_blocks: Number of a ViT's last blocks whose CLS tokens are concatenated; 1 is the
             model's own embedding.
-        image_size: Side of the input in pixels where it is not the model's own, else None.
+        image_size: Side of the input in pixels when it is not the model's own, else None.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ModelFeatures:
         self.last_blocks = last_blocks
         self.image_size = image_size
         config = model.config
-        # Photos come resized and cropped, and perturbed: only the values are left to prepare.
+        # Photos are already resized, cropped and perturbed; they only need to be normalised.
         side = self.preprocessing.crop_size
         self._normalize = Preprocessor(replace(self.preprocessing, resize_size=side))
         self.parts = part_columns(
@@ -110,7 +110,7 @@ class ModelFeatures:
 
     @property
     def identity(self) -> str:
-        """Over the weights themselves, so that a renamed or copied model is the same model."""
+        """A hash of the weights and settings; a renamed or copied model keeps its identity."""
         if self._digest is None:
             digest = weights_digest(self.model)
             config = self.model.config
@@ -122,7 +122,7 @@ class ModelFeatures:
     def describe(self) -> dict[str, Any]:
         """Name, backbone, sizes, hash of the weights and where they came from."""
         source, config = self.model.source, self.model.config
-        # A network with random weights only borrows the configuration of a trained one.
+        # A network with random weights has the configuration of a trained one, not its training.
         trained = config.provenance if self.kind != "random" else {}
         return {
             "name": self.name,
@@ -139,7 +139,7 @@ class ModelFeatures:
         }
 
     def _split_trained(self) -> bool | None:
-        """Whether the training told the parts apart; None when its recipe does not say."""
+        """Whether the parts were trained differently; None when the provenance does not say."""
         method = (self.model.config.provenance.get("recipe") or {}).get("method") or {}
         split = len(self.parts) > 1 and self.kind == "model"
         return method.get("equivariance") if split else None
@@ -152,7 +152,7 @@ class ModelFeatures:
         """Embeddings float32 (N, d) of inputs (N, 3, H, W)."""
         parameter = next(self.model.parameters())
         inputs = torch.from_numpy(batch).to(parameter.device, parameter.dtype)
-        # Convolutions on a CPU are a fifth faster with the channels last.
+        # Convolutions on a CPU are a fifth faster in channels_last.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             tokens = self._class_tokens(inputs) if self.last_blocks > 1 else None
@@ -161,7 +161,7 @@ class ModelFeatures:
         return result
 
     def _class_tokens(self, inputs: torch.Tensor) -> Sequence[torch.Tensor]:
-        """The normalised CLS token (N, d) of each of the last blocks, the last one last."""
+        """The normalised CLS tokens (N, d) of the last blocks, in the order of the blocks."""
         backbone: Any = self.model.backbone
         layers = backbone.get_intermediate_layers(
             inputs, n=self.last_blocks, return_prefix_tokens=True, norm=True
@@ -169,20 +169,20 @@ class ModelFeatures:
         return [prefix[:, 0] for _, prefix in layers]
 
     def _join(self, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
-        """All invariant parts first, so that the parts stay contiguous."""
+        """Concatenate the tokens, all invariant parts first, so that the parts are contiguous."""
         parts = [split(token, self.model.config.invariant_dim) for token in tokens]
         invariant, equivariant = zip(*parts, strict=True)
         return torch.cat([*invariant, *equivariant], dim=1)
 
 
 class PixelFeatures:
-    """Raw pixels, shrunk: the baseline that any representation must beat.
+    """Raw pixels of the shrunk photo: the baseline that any representation should beat.
 
     Attributes:
-        name: For tables.
-        preprocessing: That of the models beside it, so that it sees the same crop of each photo.
+        name: Name in tables.
+        preprocessing: That of the model beside it, so that both see the same crop of each photo.
         parts: ``full`` alone.
-        side: Photos are averaged down to this many pixels a side.
+        side: Side in pixels to which photos are averaged down.
     """
 
     def __init__(self, preprocessing: PreprocessingConfig, side: int = PIXELS_SIDE) -> None:
@@ -194,7 +194,7 @@ class PixelFeatures:
 
     @property
     def identity(self) -> str:
-        """Over the sizes and the normalisation."""
+        """A hash of the sizes and the normalisation."""
         return hashlib.sha256(f"pixels {self.side} {self.preprocessing}".encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -226,24 +226,24 @@ def load_extractor(
     image_size: int | None = None,
     seed: int = 0,
 ) -> FeatureExtractor:
-    """Load what the user named.
+    """Load the model that the user named.
 
     Args:
         specification: A model's name, folder or Hub id, as ``clever_hub.from_pretrained`` takes
             it; ``timm:NAME`` for pretrained weights of timm; ``random:X`` for X's architecture
             with random weights; ``pixels`` or ``pixels:SIDE``, as a 64 px crop.
         device: Where to compute; None is the CPU.
-        last_blocks: Of a ViT, how many of the last blocks' CLS tokens to concatenate.
-        image_size: Side of the square that the model gets, in pixels; None is the model's own.
-        seed: Of random weights.
+        last_blocks: Number of a ViT's last blocks whose CLS tokens are concatenated.
+        image_size: Side of the model's input in pixels; None is the model's own.
+        seed: Seed of random weights.
 
     Returns:
         The extractor.
 
     Raises:
         ModelNotFoundError: When there is no such model.
-        ConfigError: When the specification is malformed, the model is no ViT but should be, or it
-            does not take images of that size.
+        ConfigError: When the specification is malformed, ``last_blocks`` is given for a model that
+            is no ViT, or the model does not take images of that size.
 
     Example:
         >>> load_extractor("pixels:8").parts["full"]
@@ -268,11 +268,11 @@ def load_extractor(
 
 
 def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | None:
-    """The same architecture and split with random weights; None for what has no weights.
+    """The same architecture and split with random weights; None for raw pixels.
 
     Args:
         extractor: The model.
-        seed: Of the random weights.
+        seed: Seed of the random weights.
 
     Returns:
         The twin, on the same device.
@@ -291,7 +291,7 @@ def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | No
 
 
 def random_model(config: ModelConfig, seed: int, device: str | None = None) -> CleverModel:
-    """A model with freshly initialised weights; torch's global generator is left as it was."""
+    """A model with newly initialised weights; torch's global generator does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CleverModel(config)
@@ -299,14 +299,14 @@ def random_model(config: ModelConfig, seed: int, device: str | None = None) -> C
 
 
 def resized(preprocessing: PreprocessingConfig, side: int | None) -> PreprocessingConfig:
-    """The same preparation at another size: as much of each photo, in more or fewer pixels.
+    """The same preprocessing at another size; the crop shows the same part of each photo.
 
     Args:
         preprocessing: The model's own.
-        side: Of the square centre crop, in pixels; None leaves it as it is.
+        side: Side of the square centre crop in pixels; None changes nothing.
 
     Returns:
-        The preparation.
+        The preprocessing.
 
     Example:
         >>> resized(PreprocessingConfig(resize_size=256, crop_size=224), 112).resize_size
@@ -342,7 +342,7 @@ def _config_of(name: str) -> ModelConfig:
 def _timm_config(name: str) -> ModelConfig:
     """A config for a timm model: its own preprocessing, and no equivariant part."""
     try:
-        # Built on the meta device: only its sizes are asked for.
+        # Built on the meta device, since only its sizes are needed.
         with torch.device("meta"):
             backbone = build_backbone(name)
     except BackboneError as error:

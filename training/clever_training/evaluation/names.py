@@ -1,4 +1,4 @@
-"""Names that no two have."""
+"""Unique names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import count
 
 
 def free_name(name: str, taken: Collection[str]) -> str:
-    """The name, or the name with the first number from 2 on that is not taken.
+    """The name, or the name with the first free number from 2 on.
 
     Example:
         >>> free_name("a", ["b"]), free_name("b", ["b", "b-2"])

@@ -1,8 +1,8 @@
 """Perturbations of photos whose parameters are pure functions of (seed, photo, view).
 
-The transformations themselves are torchvision's reference implementations; blur and elastic
-transform are OpenCV's where torch is slow on one small image, and equal them. Parameters are drawn
-here, by a counter-based choice that no worker, batch size or subset changes.
+The transformations are torchvision's reference implementations. Blur and elastic transform use
+OpenCV, which is faster on one small image and gives the same result. Parameters are drawn here;
+they do not depend on workers, batch size or subset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Parameters = tuple[float, ...]
 
 @runtime_checkable
 class Step(Protocol):
-    """One transformation: draws its parameters, and applies them to a square RGB image."""
+    """One transformation: draws its parameters and applies them to a square RGB image."""
 
     def draw(self, random: np.random.Generator) -> Parameters:
         """Draw the parameters for one photo."""
@@ -48,7 +48,7 @@ class Rotate:
         return (float(random.uniform(self.low, self.high)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Quarter turns are exact: no resampling gives them away."""
+        """Rotate; quarter turns are exact, so that resampling does not reveal the others."""
         angle = parameters[0] % 360
         if angle % 90 == 0:
             turned: Any = np.rot90(np.asarray(image), int(angle // 90))
@@ -65,7 +65,7 @@ class QuarterTurn:
         return (float(random.integers(4)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Exact, pixel for pixel."""
+        """Turn without resampling."""
         return Rotate(0.0, 0.0).apply(image, (90 * parameters[0],))
 
 
@@ -78,7 +78,7 @@ class Flip:
         return (float(random.integers(2)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Flip, or leave as it is."""
+        """Flip, or return the photo unchanged."""
         return _image(F.hflip(image)) if parameters[0] else image
 
 
@@ -92,7 +92,7 @@ class ColorJitter:
     hue: float = 0.1
 
     def draw(self, random: np.random.Generator) -> Parameters:
-        """Three factors around 1, the hue's shift around 0, and the order as a number below 24."""
+        """Three factors around 1, a hue shift around 0, and the order as a number below 24."""
         widths = (self.brightness, self.contrast, self.saturation)
         factors = [float(random.uniform(max(0.0, 1 - width), 1 + width)) for width in widths]
         hue = float(random.uniform(-self.hue, self.hue))
@@ -123,7 +123,7 @@ class Brightness:
         return (float(random.uniform(self.low, self.high)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Scale all pixels, cut off at white."""
+        """Scale all pixels, clipped at white."""
         return _image(F.adjust_brightness(image, parameters[0]))
 
 
@@ -131,7 +131,7 @@ class Brightness:
 class Blur:
     """Gaussian blur with σ uniform in [low, high], in pixels of a 64 px photo.
 
-    σ grows with the image, so that a strength means the same for models of any input size.
+    σ is scaled with the image, so that a strength means the same at any input size.
     """
 
     low: float
@@ -142,7 +142,7 @@ class Blur:
         return (float(random.uniform(self.low, self.high)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Blur with a kernel that reaches 3 σ; below a tenth of a pixel nothing is done."""
+        """Blur with a kernel that reaches 3 σ; below 0.1 pixels the photo is unchanged."""
         sigma = parameters[0] * image.width / 64
         if sigma < 0.1:
             return image
@@ -179,14 +179,14 @@ class Crop:
 class Elastic:
     """torchvision's ElasticTransform: a smooth random displacement.
 
-    torchvision's α = 100 and σ = 5 are in pixels: some 1.6 pixels of displacement whatever the
-    image's size, at 64 px three times the distortion that it is at the paper's 224 px. Here the
-    whole field scales with the photo, so that the same picture is distorted alike at any size.
+    torchvision's α = 100 and σ = 5 are in pixels. They displace by about 1.6 pixels at any image
+    size, which at 64 px is three times the distortion of the paper's 224 px. Here the displacement
+    scales with the photo, so that the distortion is the same at any size.
 
     Attributes:
         alpha: Magnitude at the reference size.
         sigma: Smoothness at the reference size.
-        reference: Side in pixels at which this is torchvision's, number by number.
+        reference: Side in pixels at which the result equals torchvision's.
     """
 
     alpha: float = 100.0
@@ -198,14 +198,14 @@ class Elastic:
         return (float(random.integers(2**31)),)
 
     def apply(self, image: Image.Image, parameters: Parameters) -> Image.Image:
-        """Displace bilinearly."""
+        """Displace with bilinear interpolation."""
         random = np.random.default_rng(int(parameters[0]))
         height, width = image.height, image.width
         noise = random.uniform(-1, 1, (height, width, 2)).astype(np.float32)
         scale = width / self.reference
         smooth = blurred(noise, self.sigma * scale, reach=4.0)
-        # torchvision's unit is half of the side. A narrower blur leaves the noise 1/σ stronger,
-        # hence the square: displacements scale with the side.
+        # torchvision's unit is half of the side. A narrower blur leaves the noise 1/σ stronger;
+        # the square makes displacements scale with the side.
         shift = smooth * np.float32(self.alpha * scale**2 / 2)
         rows, columns = np.indices((height, width), dtype=np.float32)
         moved = cv2.remap(
@@ -221,12 +221,12 @@ class Elastic:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A chain of steps, seen through a disc or not.
+    """A chain of steps, with or without the disc.
 
     Attributes:
-        steps: Applied in this order.
-        disc: Cover all but the inner disc with grey, last, so that rotated corners give nothing
-            away.
+        steps: The steps, in the order in which they are applied.
+        disc: Whether everything but the inner disc is covered with grey at the end, so that
+            rotated corners do not reveal the angle.
 
     Example:
         >>> turned = Perturbation((Rotate(-90.0, 90.0),), disc=True)
@@ -241,13 +241,13 @@ class Perturbation:
     def parameters(self, seed: int, index: int, view: int = 0) -> tuple[Parameters, ...]:
         """Draw every step's parameters: a pure function of the arguments.
 
-        Each kind of step draws from its own stream: a photo's colours are jittered alike with and
-        without a rotation after it, so that conditions are compared pairwise.
+        Each kind of step draws from its own stream. A photo's colours are jittered in the same way
+        with and without a rotation after it, so that conditions can be compared pairwise.
 
         Args:
-            seed: Of the evaluation.
+            seed: Seed of the evaluation.
             index: The photo's row in the whole data set.
-            view: Which of several views of the photo.
+            view: Number of the view, when the photo has several.
 
         Returns:
             Parameters for each step.
@@ -263,7 +263,7 @@ class Perturbation:
 
         Args:
             image: RGB, square.
-            parameters: What ``parameters`` gave.
+            parameters: From ``parameters``.
 
         Returns:
             A new RGB image of the same size.
@@ -278,7 +278,8 @@ class Perturbation:
 def disc_mask(size: int) -> Image.Image:
     """The disc inside a square, one pixel away from its border.
 
-    Bicubic resampling reaches past the border at the four points where a full disc would touch it.
+    A disc that touched the border would include pixels for which bicubic resampling reads beyond
+    the border.
 
     Args:
         size: Side of the square in pixels.
@@ -292,7 +293,7 @@ def disc_mask(size: int) -> Image.Image:
 
 
 def blurred(pixels: NDArray[Any], sigma: float, reach: float = 3.0) -> NDArray[Any]:
-    """Gaussian blur as torchvision's, by OpenCV: a hundred times faster on a small image.
+    """Gaussian blur as in torchvision, but by OpenCV: a hundred times faster on a small image.
 
     Args:
         pixels: (height, width, channels).
@@ -300,9 +301,9 @@ def blurred(pixels: NDArray[Any], sigma: float, reach: float = 3.0) -> NDArray[A
         reach: The kernel's half width in σ.
 
     Returns:
-        The same shape and dtype; mirrored at the border.
+        The blurred pixels, with the same shape and dtype; the border is mirrored.
     """
-    # As torchvision, no kernel reaches beyond the mirrored image.
+    # As in torchvision, no kernel reaches beyond the mirrored image.
     half = min(int(np.ceil(reach * sigma)), min(pixels.shape[:2]) - 1)
     size = (2 * half + 1, 2 * half + 1)
     return cv2.GaussianBlur(pixels, size, sigma, borderType=cv2.BORDER_REFLECT_101)
@@ -314,13 +315,13 @@ def draw_all(
     """The parameters of many photos.
 
     Args:
-        perturbation: What is drawn for.
-        seed: Of the evaluation.
+        perturbation: The perturbation.
+        seed: Seed of the evaluation.
         indices: Row of each photo in the whole data set.
-        view: Which of several views.
+        view: Number of the view, when each photo has several.
 
     Returns:
-        One entry per photo.
+        The parameters of each photo.
     """
     return [perturbation.parameters(seed, int(index), view) for index in indices]
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from clever_hub.errors import DataError, suggest
 
-# The four of the paper's transfer experiments, each with its standard split: TRAIN,VALIDATION.
-# Flowers-102 is fitted on both of its small splits, as is usual (Kornblith et al. 2019,
+# The data sets of the paper's transfer experiments with their standard splits: TRAIN,VALIDATION.
+# Flowers-102 is fitted on both of its small splits, as usual (Kornblith et al. 2019,
 # https://arxiv.org/abs/1805.08974, appendix B).
 PRESETS: Mapping[str, str] = MappingProxyType(
     {
@@ -28,17 +28,17 @@ PRESETS: Mapping[str, str] = MappingProxyType(
 
 
 def expand(specification: str) -> str:
-    """Replace the short name of a data set by what ``load_splits`` takes.
+    """Replace the short name of a data set by its full specification for ``load_splits``.
 
     Args:
         specification: What the user gave.
 
     Returns:
-        The preset's training and validation data; anything else, and a folder that has a preset's
-        name, as it is.
+        The preset's training and validation data. Anything else is returned unchanged, as is the
+        name of a folder that exists.
 
     Raises:
-        DataError: When it is nearly the name of a preset.
+        DataError: When it looks like a misspelt preset.
 
     Example:
         >>> expand("food-101")
@@ -49,7 +49,7 @@ def expand(specification: str) -> str:
         return specification
     if name in PRESETS:
         return PRESETS[name]
-    # A Hub id has a slash, or names a split: what has neither is most likely a mistyped preset.
+    # A Hub id has a slash or names a split; a name without either is most likely a mistyped preset.
     if not set("/:,.") & set(name) and (hint := suggest(name, PRESETS)).startswith("Did"):
         raise DataError(f"{name}: no such folder or data set. {hint}")
     return specification

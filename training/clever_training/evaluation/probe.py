@@ -15,7 +15,8 @@ from torch import Tensor
 
 from clever_training.data.labelled import stratified_positions
 
-# Of the mean cross-entropy, on standardised features; scikit-learn's C is 1 / (N · l2).
+# Strengths of l2 beside the mean cross-entropy, on standardised features; scikit-learn's C is
+# 1 / (N · l2).
 L2_GRID = (1.0, 0.1, 0.01, 0.001, 0.0001)
 LEARNING_RATES = (0.001, 0.01, 0.1)  # per 256 photos of a batch
 HELD_OUT = 0.2
@@ -33,9 +34,9 @@ class Probe:
     """A fitted linear classifier.
 
     Attributes:
-        weight: float32 (d, classes), for features as they come: standardisation is folded in.
+        weight: float32 (d, classes), for features that are not standardised.
         bias: float32 (classes,).
-        chosen: The setting that the split chose: ``l2`` or ``learning_rate``.
+        chosen: The setting that was selected: ``l2`` or ``learning_rate``.
     """
 
     weight: Float[Tensor, "dim classes"]
@@ -65,21 +66,22 @@ def fit_probe(
     seed: int = 0,
     report: Report = _silent,
 ) -> Probe:
-    """Fit a linear classifier, its one setting chosen on a split of the same photos.
+    """Fit a linear classifier; its one setting is selected on a split of the same photos.
 
-    Four fifths of each class are fitted with every setting, strongest regularisation first, each
-    fit starting from the one before; the setting that classifies the last fifth best is then
-    fitted to all. It stops early when two settings in a row were worse than the best.
+    Every setting is fitted to four fifths of each class, from the strongest regularisation on; each
+    fit starts from the previous one. The setting that classifies the last fifth best is then fitted
+    to all photos. The search stops early when two settings in a row are worse than the best.
 
     Args:
-        features: float32 (N, d), of the training photos. Standardised inside.
+        features: float32 (N, d), of the training photos; they are standardised here.
         labels: int64 (N,), in [0, classes).
-        classes: How many there are.
-        kind: ``lbfgs`` for multinomial logistic regression; ``sgd`` for the published recipe, 100
-            epochs with momentum 0.9 and a cosine schedule without weight decay, its learning rate
-            chosen instead. Unlike there, photos are not augmented: features are computed once.
-        seed: Of the split, and of SGD's order.
-        report: Called with fits done and in all.
+        classes: Number of classes.
+        kind: ``lbfgs`` for multinomial logistic regression; ``sgd`` for the published recipe: 100
+            epochs with momentum 0.9 and a cosine schedule without weight decay, with a selected
+            learning rate. Unlike in the published recipe photos are not augmented, since features
+            are computed once.
+        seed: Seed of the split and of SGD's order.
+        report: Called with fits done and fits in all.
 
     Returns:
         The classifier.
@@ -107,10 +109,10 @@ def fit_probe(
         if _past_the_best(list(tried.values())):
             break
     best = max(tried, key=lambda value: tried[value])
-    # Convex: from four fifths' optimum it is not far to that of all.
+    # The problem is convex, so the optimum on four fifths is a good start for all photos.
     final = fit(x, y, best, found[best])
     report(total, total)
-    # Fold the standardisation in: ((f - mean) / scale) @ W = f @ (W / scale) - (mean / scale) @ W.
+    # Include the standardisation: ((f - mean) / scale) @ W = f @ (W / scale) - (mean / scale) @ W.
     weight = final[:-1] / scale[:, None]
     name = "l2" if kind == "lbfgs" else "learning_rate"
     return Probe(weight, final[-1] - mean @ weight, {name: best})
@@ -119,7 +121,7 @@ def fit_probe(
 def _standardised(
     features: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features with mean 0 and deviation 1 (constants stay 0), labels, and what was taken off."""
+    """Features with mean 0 and deviation 1 (constants become 0), labels, mean and deviation."""
     x = torch.from_numpy(np.ascontiguousarray(features))
     mean = x.mean(dim=0)
     scale = x.std(dim=0, correction=0)
@@ -131,12 +133,12 @@ def _past_the_best(accuracies: list[float]) -> bool:
     return len(accuracies) > 2 and max(accuracies[-2:]) < max(accuracies[:-2])
 
 
-# Features, classes, the setting, and where logistic regression starts from.
+# Features, classes, the setting, and the start of logistic regression.
 _Fit: TypeAlias = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
 
 
 def _fitter(kind: Literal["lbfgs", "sgd"], x: Tensor, classes: int, seed: int) -> _Fit:
-    """How to fit; all fits of logistic regression share the spectrum of all features."""
+    """The function that fits; all fits of logistic regression share one spectrum."""
     if kind == "sgd":
         return lambda x, y, value, _: sgd_fit(x, y, classes, value, seed)
     spectrum = Spectrum.of(x)
@@ -148,7 +150,7 @@ def _fitter(kind: Literal["lbfgs", "sgd"], x: Tensor, classes: int, seed: int) -
 def _path(
     fit: _Fit, x: Tensor, y: Tensor, grid: tuple[float, ...]
 ) -> Iterator[tuple[float, Tensor]]:
-    """A fit for each setting, going on from the one before."""
+    """A fit for each setting; each starts from the previous one."""
     weight = None
     for value in grid:
         weight = fit(x, y, value, weight)
@@ -156,11 +158,11 @@ def _path(
 
 
 class Spectrum(NamedTuple):
-    """The features' principal directions: their covariance is vectors · diag(values) · vectorsᵀ.
+    """Principal directions of features: their covariance is vectors · diag(values) · vectorsᵀ.
 
     Attributes:
-        values: Not negative.
-        vectors: One per column.
+        values: Variances along the directions, not negative.
+        vectors: The directions, one per column.
     """
 
     values: Float[Tensor, " dim"]
@@ -168,7 +170,7 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, x: Float[Tensor, "batch dim"]) -> Spectrum:
-        """Of standardised features; the decomposition is in float64."""
+        """The spectrum of standardised features, decomposed in float64."""
         values, vectors = torch.linalg.eigh((x.T @ x).double() / len(x))
         return cls(values.clamp_min(0).to(x.dtype), vectors.to(x.dtype))
 
@@ -185,21 +187,21 @@ def logistic_fit(
 ) -> Float[Tensor, "dim_and_bias classes"]:
     """Multinomial logistic regression by L-BFGS.
 
-    Minimises mean cross-entropy + l2 / 2 · ‖W‖², the bias not regularised: scikit-learn's
-    ``LogisticRegression(C=1 / (N * l2))``, which takes many times longer on wide features with
-    many classes. The features' covariance preconditions it.
+    Minimises mean cross-entropy + l2 / 2 · ‖W‖² without regularising the bias. This is
+    scikit-learn's ``LogisticRegression(C=1 / (N * l2))``, which takes many times longer on wide
+    features with many classes. The covariance of the features is the preconditioner.
 
     Args:
         x: Standardised features.
-        y: Classes.
-        classes: How many.
+        y: Class of each photo.
+        classes: Number of classes.
         l2: Strength of the regularisation.
-        start: Where to start from; zeros when None.
-        spectrum: Of features like these, where it is known already.
-        max_iterations: After which it stops if it has not converged.
+        start: Initial weights; zeros when None.
+        spectrum: Spectrum of similar features, if it is known already.
+        max_iterations: Limit on the iterations when the fit does not converge.
 
     Returns:
-        Weights, the bias as the last row.
+        The weights; the last row is the bias.
     """
     initial = torch.zeros(x.shape[1] + 1, classes) if start is None else start
     scaling = _Preconditioner.of(spectrum or Spectrum.of(x), classes, l2)
@@ -225,11 +227,11 @@ def logistic_fit(
 
 
 class _Preconditioner(NamedTuple):
-    """A change of variables that makes the objective of ``logistic_fit`` round: same optimum.
+    """A change of variables that conditions the objective of ``logistic_fit``; same optimum.
 
-    Where all classes are equally likely its curvature is covariance / classes + l2, which spans
-    orders of magnitude between the features' principal directions; L-BFGS alone takes about twice
-    as many iterations.
+    Where all classes are equally likely, the curvature is covariance / classes + l2. It differs by
+    orders of magnitude between the principal directions; without the change of variables L-BFGS
+    takes about twice as many iterations.
     """
 
     half: Float[Tensor, "dim dim"]  # the root of the inverse of that curvature
@@ -259,18 +261,18 @@ def sgd_fit(
 ) -> Float[Tensor, "dim_and_bias classes"]:
     """The published linear probe: SGD, momentum 0.9, no weight decay, cosine schedule to zero.
 
-    As DINO's eval_linear.py and CLeVER's, which reads the learning rate per 256 photos.
+    This is eval_linear.py of DINO and CLeVER, which states the learning rate per 256 photos.
 
     Args:
         x: Standardised features.
-        y: Classes.
-        classes: How many.
-        learning_rate: Per 256 photos of a batch.
-        seed: Of the initial weights (normal, deviation 0.01) and of the order of the photos.
+        y: Class of each photo.
+        classes: Number of classes.
+        learning_rate: Learning rate per 256 photos of a batch.
+        seed: Seed of the initial weights (normal, deviation 0.01) and of the photos' order.
         epochs: Passes over the photos.
 
     Returns:
-        Weights, the bias as the last row.
+        The weights; the last row is the bias.
     """
     random = torch.Generator().manual_seed(seed)
     batch = min(SGD_BATCH, len(x))

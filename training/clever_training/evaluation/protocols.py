@@ -82,13 +82,13 @@ def chosen(names: str | None) -> list[str]:
     """The protocols that the user asked for.
 
     Args:
-        names: Separated by commas; None for all.
+        names: Names separated by commas; None for all protocols.
 
     Returns:
         Their names, in the order of ``PROTOCOLS``.
 
     Raises:
-        ConfigError: When one is unknown.
+        ConfigError: When a name is unknown.
 
     Example:
         >>> chosen("knn")

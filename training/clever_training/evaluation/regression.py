@@ -1,4 +1,4 @@
-"""Regression from features: ridge in closed form, and a small MLP."""
+"""Regression on features: ridge in closed form, and a small MLP."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def _silent(_done: int, _total: int) -> None:
 def r2_each(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> NDArray[np.float64]:
     """R² of each target, as scikit-learn's ``r2_score`` defines it.
 
-    1 − residual sum of squares / sum of squares about the truth's own mean. Published figures
-    differ in the mean (of the training data) and in whether dimensions are averaged or pooled.
+    It is 1 − residual sum of squares / sum of squares about the mean of the true values. Some
+    published figures take the mean of the training data, or pool the dimensions.
 
     Args:
         truth: float32 (N, t).
         predicted: float32 (N, t).
 
     Returns:
-        float64 (t,), at most 1; 0 for always answering the mean.
+        float64 (t,), at most 1; always predicting the mean gives 0.
 
     Example:
         >>> r2_each(np.array([[0], [1]], np.float32), np.array([[0], [1]], np.float32))
@@ -46,7 +46,7 @@ def r2_each(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> NDArr
 
 @dataclass(frozen=True)
 class _Scale:
-    """Takes means off and divides by deviations; constants stay 0."""
+    """Subtracts means and divides by deviations; constants become 0."""
 
     mean: Tensor
     deviation: Tensor
@@ -67,19 +67,19 @@ class _Scale:
 def fit_ridge(
     features: NDArray[np.float32], targets: NDArray[np.float32], *, seed: int = 0
 ) -> Predictor:
-    """Ridge regression, its penalty chosen on a split of the same photos.
+    """Ridge regression; its penalty is selected on a split of the same photos.
 
-    Minimises ‖Y − X·W‖² + N·penalty·‖W‖² on standardised features and targets: scikit-learn's
-    ``Ridge(alpha=N * penalty)``. The penalty with the best mean R² on a fifth of the photos, after
-    a fit to the others, is then fitted to all.
+    Minimises ‖Y − X·W‖² + N·penalty·‖W‖² on standardised features and targets, as scikit-learn's
+    ``Ridge(alpha=N * penalty)``. Every penalty is fitted to four fifths of the photos; the one with
+    the best mean R² on the last fifth is then fitted to all.
 
     Args:
         features: float32 (N, d), of training photos.
         targets: float32 (N, t).
-        seed: Of the split.
+        seed: Seed of the split.
 
     Returns:
-        Turns features (M, d) into predictions (M, t), both float32.
+        A function that turns features (M, d) into predictions (M, t), both float32.
 
     Example:
         >>> x = np.arange(20, dtype=np.float32)[:, None]
@@ -91,7 +91,7 @@ def fit_ridge(
     scale_x, scale_y = _Scale.of(x), _Scale.of(y)
     x, y = scale_x(x), scale_y(y)
     held = _held_out(len(x), seed)
-    # Products of sums: the whole's are those of the two shares.
+    # The Gram matrix of all photos is the sum of those of the two shares.
     gram, moment = x[~held].T @ x[~held], x[~held].T @ y[~held]
     scores = []
     for penalty in PENALTIES:
@@ -115,20 +115,20 @@ def fit_mlp(
     seed: int = 0,
     report: Report = _silent,
 ) -> Predictor:
-    """An MLP with one hidden layer of 256, stopped where a split of the same photos says.
+    """An MLP with one hidden layer of 256; a split of the same photos selects the epoch.
 
-    AdamW (learning rate 1e-3, weight decay 1e-2), at most 20 epochs in batches of 256 over four
-    fifths of the photos; the weights after the epoch with the best mean R² on the last fifth are
-    kept.
+    It is trained by AdamW (learning rate 1e-3, weight decay 1e-2) for at most 20 epochs in batches
+    of 256 on four fifths of the photos. The weights of the epoch with the best mean R² on the last
+    fifth are kept.
 
     Args:
         features: float32 (N, d), of training photos.
         targets: float32 (N, t).
-        seed: Of the split, the initial weights and the order.
-        report: Called with epochs done and in all.
+        seed: Seed of the split, the initial weights and the order.
+        report: Called with epochs done and epochs in all.
 
     Returns:
-        Turns features (M, d) into predictions (M, t), both float32.
+        A function that turns features (M, d) into predictions (M, t), both float32.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
@@ -181,7 +181,7 @@ def _epoch(
 
 
 def _held_out(count: int, seed: int) -> Tensor:
-    """A fifth of the photos, as a mask; at least two, or there is no variance."""
+    """A mask of a fifth of the photos, but at least two, for there must be a variance."""
     chosen = np.random.default_rng([seed, count]).permutation(count)
     mask = torch.zeros(count, dtype=torch.bool)
     mask[torch.from_numpy(chosen[: max(2, round(HELD_OUT * count))])] = True
@@ -194,7 +194,7 @@ def _solve(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
 
 
 def _mean_r2(truth: Tensor, predicted: Tensor) -> float:
-    """For choosing alone. Targets are standardised: a constant one must not divide by 0."""
+    """A score for selection; targets are standardised, and a constant one must not divide by 0."""
     residual = (truth - predicted).square().sum(dim=0)
     total = (truth - truth.mean(dim=0)).square().sum(dim=0).clamp_min(1e-9)
     return float((1 - residual / total).mean())

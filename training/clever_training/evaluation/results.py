@@ -1,4 +1,4 @@
-"""evaluation.json: figures of a model and of the baselines beside it, and how they were made.
+"""evaluation.json: the figures of a model and its baselines, and how they were made.
 
 The schema is described in ``clever_training.evaluation``.
 """
@@ -27,7 +27,7 @@ from clever_hub.hub.evaluation import (
     read_evaluation,
 )
 
-# condition → part → metric → value, of one seed.
+# condition → part → metric → value, for one seed.
 Figures: TypeAlias = dict[str, dict[str, dict[str, float]]]
 
 
@@ -35,7 +35,7 @@ def summarize(runs: Sequence[Figures]) -> dict[str, Any]:
     """Mean and standard deviation of every figure over the seeds.
 
     Args:
-        runs: The figures of each seed, all with the same conditions, parts and metrics.
+        runs: The figures of each seed; all have the same conditions, parts and metrics.
 
     Returns:
         condition → part → metric → ``mean``, ``std`` and ``values``; ``std`` is the sample standard
@@ -68,7 +68,7 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """The versions that figures may depend on."""
+    """Versions of the software that figures may depend on."""
     return {
         "clever_hub": clever_hub.__version__,
         "python": platform.python_version(),
@@ -91,10 +91,10 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
         new: The new content.
 
     Returns:
-        The new content with the protocols that only the old one has, of the model and of those
-        baselines that are the same; the new content alone when the model is another one. A
-        baseline's figures of a protocol go when the model's are measured again without it: the
-        record beside them would name photos and a profile that they are not from.
+        The new content, with the protocols that only the old content has, for the model and for
+        baselines that are the same. Only the new content when the model differs. When a protocol is
+        measured again without a baseline, the baseline's old figures are dropped, since the new
+        record would name photos and a profile that are not theirs.
     """
     same = old is not None and old.get("schema_version") == SCHEMA_VERSION
     if not same or old is None or old["model"]["identity"] != new["model"]["identity"]:
@@ -116,11 +116,11 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write evaluation.json, keeping what an earlier command measured of the same weights.
+    """Write evaluation.json; it keeps what earlier commands measured on the same weights.
 
     Args:
-        folder: Where it goes; made when missing.
-        content: What was measured now.
+        folder: The folder; created when missing.
+        content: The new measurements.
 
     Returns:
         The file.

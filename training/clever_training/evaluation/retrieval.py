@@ -1,4 +1,4 @@
-"""Finding one feature among many: ranks, and what is made of them."""
+"""Retrieval: the rank of the right feature among many, and metrics of ranks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _CHUNK = 512
 def own_ranks(
     queries: NDArray[np.float32], gallery: NDArray[np.float32], targets: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """At which place of the gallery, ordered by cosine, the right answer comes.
+    """Rank of the right row in a gallery that is ordered by cosine.
 
-    Candidates as similar as the right one share their places: a collapsed representation, to which
-    all candidates are alike, ranks everything in the middle instead of first.
+    Candidates that are as similar as the right one share their ranks. A collapsed representation,
+    for which all candidates are equally similar, thus ranks everything in the middle, not first.
 
     Args:
         queries: float32 (M, d).
         gallery: float32 (N, d).
-        targets: int64 (M,), which row of the gallery is right.
+        targets: int64 (M,), the right row of the gallery for each query.
 
     Returns:
         float64 (M,), 1 for the most similar, at most N.
@@ -46,10 +46,10 @@ def ranks_of(
     Args:
         similarity: float32 (M, N).
         targets: int64 (M,), the right column.
-        tolerance: Below this difference similarities count as equal.
+        tolerance: Similarities that differ by less count as equal.
 
     Returns:
-        float64 (M,): 1 + how many are more similar + half of how many are equally similar.
+        float64 (M,): 1 + number of more similar ones + half the number of equally similar ones.
     """
     right = np.take_along_axis(similarity, targets[:, None], axis=1)
     higher = (similarity > right + tolerance).sum(axis=1)
@@ -58,11 +58,11 @@ def ranks_of(
 
 
 def rank_figures(ranks: NDArray[np.float64], prefix: str = "") -> dict[str, float]:
-    """Mean reciprocal rank, and the share within the first and the first five, in per cent.
+    """Mean reciprocal rank, and the shares of rank 1 and of ranks up to 5 in per cent.
 
     Args:
         ranks: float64 (M,), from 1.
-        prefix: Of the names.
+        prefix: Prefix of the names.
 
     Returns:
         ``mrr``, ``hit1``, ``hit5``.

@@ -1,4 +1,4 @@
-"""Robustness: does a linear probe still recognise a photo that was perturbed?"""
+"""Robustness: the accuracy of a linear probe on perturbed photos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clever_training.evaluation.linear import PROBE_SETTINGS, trained_probe
 from clever_training.evaluation.perturbations import ROTATED, UPRIGHT
 from clever_training.evaluation.results import Figures
 
-# What the training photos of the probe look like.
+# Perturbations of the probe's training photos.
 TRAINED = {"upright": UPRIGHT, "rotated": ROTATED}
 
 GRID_SETTINGS = {
@@ -65,7 +65,7 @@ def _accuracies(
     asked: Iterator[tuple[str, NDArray[np.float32]]],
     labels: NDArray[np.int64],
 ) -> Figures:
-    """Each probe's accuracy on each matrix of features, by ``TRAINED/name``."""
+    """The accuracy of each probe on each matrix of features, by ``TRAINED/name``."""
     probes = {
         trained: {
             part: trained_probe(context, bank, part, columns)

@@ -1,4 +1,4 @@
-"""Predicting the feature of a turned photo by a linear map, and finding it among others."""
+"""Predicting the feature of a rotated photo by a linear map, and retrieving it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POSES = tuple(float(angle) for angle in range(-90, 91, 15))
 def rotation_map_figures(
     context: Context, parts: Mapping[str, Columns]
 ) -> dict[str, dict[str, float]]:
-    """How often the predicted feature finds the pose, and how often the photo.
+    """How well the predicted feature retrieves the right pose and the right photo.
 
     Args:
         context: Model, photos, seed.
@@ -51,11 +51,11 @@ def rotation_map_figures(
 
 
 def pose_figures(predicted: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
-    """Rank the true features of turned photos by their likeness to the predicted ones.
+    """Rank the true features of rotated photos by their similarity to the predicted ones.
 
     Args:
         predicted: float32 (N, poses, d), centred.
-        gallery: float32 (N, poses, d), centred: what the model gives for the turned photos.
+        gallery: float32 (N, poses, d), centred; the features of the rotated photos.
 
     Returns:
         ``pose_…`` among the poses of the same photo, ``photo_…`` among the photos in the same pose.
@@ -75,11 +75,11 @@ def pose_figures(predicted: NDArray[np.float32], gallery: NDArray[np.float32]) -
 
 
 def conditioned(features: NDArray[np.float32], degrees: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What a map that is linear in the feature and in (1, sin, cos) of the angle takes.
+    """The inputs of a map that is linear in the feature and in (1, sin, cos) of the angle.
 
     Args:
-        features: float32 (N, d), of upright photos.
-        degrees: float64 (N,).
+        features: float32 (N, d), features of upright photos.
+        degrees: float64 (N,), angles of rotation.
 
     Returns:
         float32 (N, 3·d + 2): f, f·sin, f·cos, sin, cos.
@@ -95,7 +95,7 @@ def conditioned(features: NDArray[np.float32], degrees: NDArray[np.float64]) -> 
 
 
 def _fitted(context: Context, part: str, columns: Columns) -> Predictor:
-    """The map of one part, fitted on training photos; the seeds share it but for the slice."""
+    """The map of one part, fitted on training photos; all seeds share it except the slice's."""
 
     def fit() -> Predictor:
         photos = context.splits.train

@@ -1,4 +1,4 @@
-"""Measuring models and their baselines, side by side."""
+"""Measuring a model and its baselines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from clever_training.evaluation.names import free_name
 from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
 from clever_training.evaluation.results import Figures
 
-# What the report of steps in all begins with, before what was done last.
+# Prefix of the labels that report the progress of the whole evaluation.
 IN_ALL = "in all: "
-# The first seed computes what all seeds share, several times as much as is left for each other.
+# Weight of the first seed's steps in the progress; it computes what all seeds share.
 FIRST_SEED = 4
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure, and with what.
+    """What to measure, and how.
 
     Attributes:
-        splits: The photos, whole.
-        profile: How much of them is used.
+        splits: All photos.
+        profile: How many of them are used.
         protocols: Names of the protocols.
-        seeds: Of perturbations, fits and random weights.
+        seeds: Seeds of perturbations, fits and random weights.
         store: Computes and caches features.
-        command: The command line that repeats it; goes into evaluation.json.
+        command: The command line that repeats the evaluation, for evaluation.json.
         probe: How linear probes are fitted: ``lbfgs``, or ``sgd`` as published.
     """
 
@@ -56,7 +56,7 @@ class Evaluation:
         Args:
             extractor: The model.
             baselines: Also measure its random twin and raw pixels.
-            beside: Other models, measured the same way as further baselines of it.
+            beside: Other models, measured in the same way as further baselines.
 
         Returns:
             The content of evaluation.json.
@@ -90,7 +90,7 @@ class Evaluation:
         }
 
     def _steps(self, models: int) -> Callable[[str, int], None]:
-        """Reports how far all of it is: what was done, and how much that weighs."""
+        """A function that reports the overall progress: what was done, and its weight."""
         total = models * len(self.protocols) * (FIRST_SEED + len(self.seeds) - 1)
         done = 0
 
@@ -138,7 +138,7 @@ class Evaluation:
         }
 
     def _settings(self, name: str) -> dict[str, Any]:
-        """Those of the protocol, with the kind of probe that was fitted where there is one."""
+        """The protocol's settings, with the kind of probe if it fits one."""
         settings = dict(PROTOCOLS[name].settings)
         if self.probe in settings:
             settings["probe"] = self.probe
@@ -147,7 +147,7 @@ class Evaluation:
     def _baselines(
         self, extractor: FeatureExtractor
     ) -> dict[str, Callable[[int], FeatureExtractor]]:
-        """The random twin where there is one, and raw pixels; each made from a seed."""
+        """Raw pixels, and the random twin of a model that has weights; each made from a seed."""
         found: dict[str, Callable[[int], FeatureExtractor]] = {}
         fresh = self.profile.random_models
         if random_twin(extractor, 0) is not None:
@@ -161,7 +161,7 @@ class Evaluation:
 def _named(
     beside: Sequence[FeatureExtractor], extractor: FeatureExtractor
 ) -> dict[str, Callable[[int], FeatureExtractor]]:
-    """Models beside another by their names, none of which the frame or the model has already."""
+    """The other models by unique names, which differ from those of model and baselines."""
     found: dict[str, Callable[[int], FeatureExtractor]] = {}
     for one in beside:
         name = free_name(one.name, {"random", "pixels", extractor.name, *found})

@@ -1,4 +1,4 @@
-"""Collapse indicators of each part: does it still use its dimensions?"""
+"""Collapse indicators of each part: how many of its dimensions it uses."""
 
 from __future__ import annotations
 

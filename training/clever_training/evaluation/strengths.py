@@ -1,4 +1,4 @@
-"""The perturbations that models are asked with: the paper's grid, and sweeps over strengths."""
+"""The perturbations of an evaluation: the paper's grid, and sweeps over strengths."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clever_training.evaluation.perturbations import (
 
 _TURN = Rotate(-90.0, 90.0)
 JITTERED = Perturbation((ColorJitter(),), disc=True)
-# CLeVER's table 1, all through the disc.
+# The perturbations of table 1 of the CLeVER paper, all under the disc.
 GRID = {
     "original": UPRIGHT,
     "cj": JITTERED,
@@ -47,11 +47,11 @@ STRENGTHS = {
 
 
 def at_strength(transformation: str, strength: float) -> Perturbation:
-    """One transformation at one strength, seen through the disc.
+    """One transformation at one strength, under the disc.
 
     Args:
         transformation: A key of ``SWEEPS``.
-        strength: In its unit; see ``STRENGTHS``.
+        strength: The strength, in the unit that ``STRENGTHS`` names.
 
     Returns:
         The perturbation; the upright photo at the neutral strength.
@@ -62,7 +62,7 @@ def at_strength(transformation: str, strength: float) -> Perturbation:
     """
     if strength == NEUTRAL[transformation]:
         return UPRIGHT
-    # Half a turn is the same photo from either side: computed once.
+    # Rotations by 180° and −180° are the same photo, computed once.
     value = 180.0 if transformation == "rotation" and strength == -180 else strength
     steps: dict[str, Step] = {
         "rotation": Rotate(value, value),
@@ -74,7 +74,7 @@ def at_strength(transformation: str, strength: float) -> Perturbation:
 
 
 def sweep_names() -> dict[str, Perturbation]:
-    """Every ``TRANSFORMATION/STRENGTH`` of the sweeps, and what it does."""
+    """Every ``TRANSFORMATION/STRENGTH`` of the sweeps with its perturbation."""
     return {
         f"{name}/{strength:g}": at_strength(name, strength)
         for name, strengths in SWEEPS.items()
@@ -83,23 +83,23 @@ def sweep_names() -> dict[str, Perturbation]:
 
 
 def sweep_photos(context: Context) -> LabelledPhotos:
-    """The validation photos that are seen at every strength."""
+    """The validation photos that are transformed at every strength."""
     return context.subset("sweep_photos")
 
 
 def sweep_features(context: Context, name: str, perturbation: Perturbation) -> NDArray[np.float32]:
-    """Features float32 (N, d) of the photos of the sweeps at one strength.
+    """Features of the photos of the sweeps at one strength.
 
-    Places of crops are drawn once, not for every seed: the sweeps are most of all photos that are
-    ever computed.
+    Places of crops are drawn once and not for every seed, since the sweeps are most of the work of
+    an evaluation.
 
     Args:
         context: Model and photos.
-        name: For the progress report.
-        perturbation: Of ``sweep_names``.
+        name: Name in the progress report.
+        perturbation: One of ``sweep_names``.
 
     Returns:
-        In the order of ``sweep_photos``.
+        float32 (N, d), in the order of ``sweep_photos``.
     """
     photos, validation = sweep_photos(context), context.splits.validation
     if not perturbation.steps:

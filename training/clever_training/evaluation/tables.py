@@ -1,4 +1,4 @@
-"""evaluation.json on a terminal, and while it is being made."""
+"""An evaluation on a terminal: tables of its figures, and its progress."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from clever_training.evaluation.run import IN_ALL
 
 @contextmanager
 def progress_report(console: Console) -> Iterator[Report]:
-    """Show a bar with the time left for all of it, and one for each feature matrix and fit.
+    """Show a bar for the whole evaluation, and one for the current feature matrix or fit.
 
-    Where there is no terminal, a line for each protocol of each model and seed.
+    Without a terminal, print a line for each protocol of each model and seed.
 
     Args:
-        console: Where to, standard error as a rule.
+        console: Console to print to, usually standard error.
 
     Yields:
-        What a ``FeatureStore`` reports to.
+        The function to which a ``FeatureStore`` reports.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -58,7 +58,7 @@ def tables(content: Mapping[str, Any]) -> Iterator[Table]:
     """One table for each protocol: the model and its baselines side by side.
 
     Args:
-        content: Of evaluation.json.
+        content: The content of evaluation.json.
 
     Yields:
         Tables for a terminal.
@@ -99,7 +99,7 @@ def _table(name: str, columns: Mapping[str, Any], protocol: Protocol) -> Table:
 
 
 def cell(figure: Mapping[str, Any] | None, digits: int) -> str:
-    """A figure as text: ``12.3 ± 0.4``; a dash when it was not measured."""
+    """A figure as text, such as ``12.3 ± 0.4``; a dash when it was not measured."""
     if figure is None:
         return "-"
     text = f"{figure['mean']:.{digits}f}"

@@ -1,7 +1,7 @@
 """The resumable state of a run: one safetensors file, its counters as JSON in the header.
 
-One file is renamed into place as a whole, so there is always one complete state, whenever the
-process dies or the disk runs full. Nothing is pickled.
+The file is written under another name and then renamed, so there is always one complete state,
+even if the process dies or the disk is full. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def save_state(
         path: The file.
         module: Everything that is trained, with its teacher and its buffers.
         optimizer: Its optimiser.
-        counters: Plain JSON: step, seconds …
+        counters: Plain JSON, as ``RunState.to_json`` gives it.
 
     Raises:
         TrainingError: When it cannot be written; the previous state is kept.
@@ -58,7 +58,7 @@ def save_state(
     except (OSError, SafetensorError) as error:
         raise TrainingError(
             f"{path}: the state could not be written ({error}). The previous state is whole; "
-            "make room and run the same command again"
+            "free disk space and run the same command again"
         ) from error
 
 
@@ -82,7 +82,7 @@ def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str,
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- no dict
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingError(
-            f"{path}: not a state of a run ({error}). Remove it to begin anew"
+            f"{path}: not a state of a run ({error}). Remove it to start the run again"
         ) from error
     weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
     if _EARLIER_HEAD in weights:
@@ -94,7 +94,10 @@ def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str,
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise TrainingError(f"{path}: the state is of another model: {error}") from error
+        raise TrainingError(
+            f"{path}: the state belongs to another model: {error}. Give another --output, or the "
+            "recipe that the run was started with"
+        ) from error
     _load_optimizer(optimizer, tensors, content["optimizer"])
     counters: dict[str, Any] = content["counters"]
     return counters
@@ -116,7 +119,7 @@ def _load_optimizer(
 
 
 def _match_layout(optimizer: Optimizer) -> None:
-    """Give moments the memory format of their parameters again, as they had before saving."""
+    """Restore the memory format of the optimiser's moments: that of their parameters."""
     for parameter, entries in optimizer.state.items():
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

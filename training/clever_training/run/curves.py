@@ -20,7 +20,7 @@ from clever_hub.files import atomic_path
 # Okabe and Ito's colours: told apart also without full colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-_SMOOTHING = 9  # lines of metrics that are averaged; what they were is drawn pale behind
+_SMOOTHING = 9  # lines of metrics in the moving average; the raw lines are drawn pale behind it
 _HOW_AVERAGED = (
     f"bold: mean of {_SMOOTHING} lines of metrics.jsonl; pale: each line, one batch of photos"
 )
@@ -31,12 +31,12 @@ class Panel:
     """One axis of the sheet.
 
     Attributes:
-        key: Of the metrics.
-        title: What it shows.
-        note: How it is read.
-        log: Whether its axis is logarithmic.
-        floor: A value that the axis must include.
-        exact: Drawn as logged: a schedule is no noise to be averaged away.
+        key: Name of the metric in metrics.jsonl.
+        title: Title of the panel.
+        note: How to read it.
+        log: Whether the vertical axis is logarithmic.
+        floor: A value that the vertical axis must include.
+        exact: Draw the lines as logged, without averaging; for schedules, which have no noise.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Panel:
     exact: bool = False
 
 
-# What no run has logged is left out.
+# Panels of metrics that no run has logged are left out.
 _LOSSES = (
     Panel("loss", "Loss", "sum of the terms; objectives differ in scale"),
     Panel("invariance", "Invariance term", "how far views of a photo disagree"),
@@ -90,22 +90,22 @@ class Run:
     """The metrics of one run.
 
     Attributes:
-        name: Of its folder.
-        lines: Of metrics.jsonl.
+        name: Name of the run folder.
+        lines: Lines of metrics.jsonl.
     """
 
     name: str
     lines: list[dict[str, Any]]
 
     def curve(self, key: str, along: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """One quantity.
+        """The curve of one metric.
 
         Args:
-            key: Of the metrics.
+            key: Name of the metric in metrics.jsonl.
             along: ``epochs`` or ``hours``.
 
         Returns:
-            Where along the run, and what; both empty when it was never logged.
+            Places along the run and values; both empty when the metric was never logged.
         """
         having = [line for line in self.lines if isinstance(line.get(key), int | float)]
         scale = 1 / 3600 if along == "hours" else 1.0
@@ -116,13 +116,13 @@ class Run:
         )
 
     def length(self, along: str) -> float:
-        """How far the run is, in ``epochs`` or ``hours``."""
+        """Length of the run so far, in ``epochs`` or ``hours``."""
         last = self.lines[-1]
         return float(last["seconds"] / 3600 if along == "hours" else last["epoch"])
 
 
 def read_run(folder: Path) -> Run:
-    """Read the metrics of a run, also while it goes on.
+    """Read the metrics of a run; it may still be going on.
 
     Args:
         folder: The run folder.
@@ -131,7 +131,7 @@ def read_run(folder: Path) -> Run:
         The run.
 
     Raises:
-        DataError: When there are none.
+        DataError: When there are no metrics.
     """
     path = folder / "metrics.jsonl"
     try:
@@ -140,10 +140,10 @@ def read_run(folder: Path) -> Run:
         raise DataError(
             f"{folder}: expected a run folder with metrics.jsonl, as pretrain writes it ({error})"
         ) from error
-    # The last line may be half written.
+    # The last line may be incomplete.
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
-        raise DataError(f"{path}: the run has logged nothing yet")
+        raise DataError(f"{path}: expected lines of metrics; the run has logged nothing yet")
     return Run(folder.resolve().name, lines)
 
 
@@ -151,9 +151,9 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
     """Draw runs on one sheet.
 
     Args:
-        runs: At least one.
-        out: The picture; its ending says the format.
-        along: What the curves are drawn against: ``epochs`` or ``hours`` of training.
+        runs: The runs, at least one.
+        out: The picture; its file ending decides the format.
+        along: The horizontal axis: ``epochs`` or ``hours`` of training.
 
     Raises:
         DataError: When the format is unknown or the file cannot be written.
@@ -188,7 +188,7 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
 
 
 def _rows(runs: list[Run]) -> list[list[Panel]]:
-    """Panels for what at least one run has logged: losses, collapse, k-NN and schedule."""
+    """Rows of panels (losses, collapse, k-NN and schedule) that at least one run has logged."""
     groups = (_LOSSES, _COLLAPSE, (*_KNN, *_SCHEDULE))
     logged = {key for run in runs for line in run.lines for key in line}
     rows = [[panel for panel in group if panel.key in logged] for group in groups]
@@ -201,7 +201,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
         if len(x) == 0:
             continue
         color = _color(number)
-        y = np.where(y > 0, y, np.nan) if panel.log else y  # an exact 0 has no place there
+        y = np.where(y > 0, y, np.nan) if panel.log else y  # 0 has no logarithm
         if not _is_averaged(panel, x):
             axis.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) < 30 else "", ms=3)
         else:
@@ -210,7 +210,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
     axis.set_title(panel.title, loc="left", fontweight="bold", pad=16 if panel.note else 6)
     axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=8, color="0.4")
     axis.set_xlabel("hours of training" if along == "hours" else "epochs")
-    # The same extent everywhere, so that panels can be read against each other.
+    # The same range in every panel, so that panels can be compared.
     axis.set_xlim(0, 1.03 * max(run.length(along) for run in runs))
     axis.grid(color="0.92", linewidth=0.8)
     axis.set_axisbelow(True)
@@ -222,16 +222,16 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
 
 
 def _is_averaged(panel: Panel, x: NDArray[np.float64]) -> bool:
-    """Whether there are enough lines to draw their moving average over them."""
+    """Whether there are enough lines for a moving average."""
     return not panel.exact and len(x) >= 4 * _SMOOTHING
 
 
 def smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """A centred moving average, over fewer values at both ends.
+    """A centred moving average; it averages fewer values near both ends.
 
     Args:
         values: The curve.
-        width: Values in a mean.
+        width: Number of values in a mean.
 
     Example:
         >>> smoothed(np.array([0.0, 3.0, 6.0]), 3).tolist()
@@ -248,7 +248,7 @@ def _color(number: int) -> str:
 
 
 def _label(run: Run) -> str:
-    """The run's name, how far it is, and its last k-NN where there is one."""
+    """The run's name, its length, and its last k-NN if there is one."""
     text = f"{run.name}: {run.length('epochs'):.1f} epochs in {run.length('hours'):.1f} h"
     _, knn = run.curve("knn", "epochs")
     return f"{text}, k-NN {knn[-1]:.1f} %" if len(knn) else text

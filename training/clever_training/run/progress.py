@@ -1,4 +1,4 @@
-"""What one sees while training: a bar on a terminal, plain lines in a log file."""
+"""The display during training: a progress bar on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHORT = {"invariance": "inv", "orthogonality": "orth", "regularization": "reg"}
 
 
 class TrainingProgress:
-    """Loss terms, images per second, the share of time spent waiting for data, time left.
+    """Shows loss terms, images per second, the share of time spent waiting for data, time left.
 
     Args:
-        enabled: Show anything at all.
+        enabled: Whether to show anything.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -55,8 +55,8 @@ class TrainingProgress:
 
         Args:
             name: The run's name.
-            start: Steps done before.
-            stop: Steps in all.
+            start: Steps that are done already.
+            stop: Steps of the whole run.
             batch: Photos in a step.
         """
         self._batch, self._last, self._left = batch, time.monotonic(), stop - start
@@ -79,7 +79,7 @@ class TrainingProgress:
         self._bar.update(self._task, advance=1, terms=f"{text} | {speed}{self._figures}")
 
     def show(self, figures: dict[str, float]) -> None:
-        """Keep on-line measurements in sight until the next ones.
+        """Show online measurements until the next ones.
 
         Args:
             figures: By name, such as ``knn``.
@@ -91,7 +91,7 @@ class TrainingProgress:
 
     @property
     def photos_per_second(self) -> float:
-        """Over the last steps."""
+        """Photos per second over the last steps."""
         elapsed = sum(seconds for seconds, _ in self._recent)
         return round(len(self._recent) * self._batch / elapsed, 2) if elapsed else 0.0
 
@@ -103,10 +103,10 @@ class TrainingProgress:
         return round(waited / elapsed, 4) if elapsed else 0.0
 
     def line(self, values: dict[str, Any]) -> None:
-        """Print one line where there is no terminal to draw a bar on.
+        """Print one line when there is no terminal for a progress bar.
 
         Args:
-            values: What metrics.jsonl gets.
+            values: The line of metrics.jsonl.
         """
         if not self.enabled or self.terminal:
             return

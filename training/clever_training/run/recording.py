@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, a progress bar, and accelerate's trackers."""
+"""The metrics of a run: metrics.jsonl, the progress bar, and accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """Refuse trackers that are unknown or not installed, before anything is loaded.
 
     Args:
-        names: Some of ``TRACKERS``.
+        names: Names in ``TRACKERS``.
 
     Raises:
         ConfigError: Names the tracker and the package to install.
@@ -40,7 +40,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def scalars(terms: dict[str, Tensor]) -> dict[str, float]:
-    """The terms of a step that are single numbers.
+    """The scalar terms of a step.
 
     Example:
         >>> import torch
@@ -51,14 +51,14 @@ def scalars(terms: dict[str, Tensor]) -> dict[str, float]:
 
 
 class Recorder:
-    """Writes down what the steps of a run give; only the first process writes.
+    """Records the metrics of a run; only the first process writes.
 
     Args:
-        recipe: The run.
-        folder: Its folder.
-        accelerator: Has the trackers.
-        progress: The bar.
-        start: Steps done before.
+        recipe: The run's recipe.
+        folder: The run folder.
+        accelerator: Holds the trackers.
+        progress: The progress bar.
+        start: Steps that are done already.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Recorder:
             accelerator.init_trackers(
                 "clever-hub",
                 init_kwargs={
-                    # What a killed run wrote after its last state gives way to what is done again.
+                    # Steps that a killed run logged after its last state are done and logged again.
                     "tensorboard": {"purge_step": start + 1},
                     "wandb": {"name": recipe.name, "dir": str(folder.path)},
                     "trackio": {"name": recipe.name},
@@ -83,15 +83,15 @@ class Recorder:
             )
 
     def due(self, done: int, stop: int) -> bool:
-        """Whether the step that is done now gets a line."""
+        """Whether the step that was just done gets a line."""
         return done % self.recipe.run.log_steps == 0 or done == stop
 
     def step(self, values: dict[str, Any], terms: dict[str, Tensor]) -> None:
         """Write a line for a step; every process must call it.
 
         Args:
-            values: Step, epoch, seconds, what the schedule said.
-            terms: What the step gave.
+            values: Step, epoch, seconds and the schedule's settings.
+            terms: The terms that the step returned.
         """
         embedding = gather_photos(terms["embedding"].float().unsqueeze(0))[0]
         if not is_rank_zero():
@@ -108,11 +108,11 @@ class Recorder:
         self.progress.line(content)
 
     def measured(self, values: dict[str, Any], figures: dict[str, float]) -> None:
-        """Write a line of on-line measurements.
+        """Write a line of online measurements.
 
         Args:
             values: Step, epoch, seconds.
-            figures: By name.
+            figures: Measurements by name.
         """
         if is_rank_zero():
             self._write({**values, **figures})
@@ -124,7 +124,7 @@ class Recorder:
             tracker.finish()
 
     def _collapse(self, embedding: Tensor) -> dict[str, float]:
-        """Rank and spread of both parts, over the whole batch."""
+        """Rank and spread of both parts over the whole batch."""
         length = invariant_length(embedding.shape[1], self.recipe.method.split_ratio)
         parts = dict(zip(("invariant", "equivariant"), split(embedding, length), strict=True))
         return {

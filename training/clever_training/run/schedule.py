@@ -1,4 +1,4 @@
-"""What changes from step to step: learning rate, weight decay, teacher momentum, temperature."""
+"""The schedule: learning rate, weight decay, teacher momentum and temperature of each step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class StepSettings:
 
     Attributes:
         lr: Learning rate.
-        weight_decay: Of matrices; biases and norms have none.
+        weight_decay: Weight decay of matrices; biases and norms have none.
         teacher_momentum: m of the teacher's update after the step.
-        temperature: τ_t.
-        freeze_last_layer: Whether the DINO heads' last layers keep still.
+        temperature: τ_t, the teacher's temperature.
+        freeze_last_layer: Whether the last layers of DINO's heads are frozen.
     """
 
     lr: float
@@ -28,14 +28,14 @@ class StepSettings:
 
 
 def settings_at(recipe: Recipe, step: int, steps_per_epoch: int) -> StepSettings:
-    """The settings of a step: a pure function, as published for DINO.
+    """The settings of a step, as published for DINO.
 
-    Linear warm-up of the learning rate from 0, then a cosine; cosines for weight decay and
-    momentum; linear warm-up of the temperature, by epoch.
+    The learning rate warms up linearly from 0, then follows a cosine. Weight decay and momentum
+    follow cosines. The temperature warms up linearly, epoch by epoch.
 
     Args:
-        recipe: The run.
-        step: Counted from 0.
+        recipe: The run's recipe.
+        step: Number of the step, from 0.
         steps_per_epoch: Steps in a pass through the data.
 
     Returns:
@@ -57,7 +57,7 @@ def settings_at(recipe: Recipe, step: int, steps_per_epoch: int) -> StepSettings
     end = optimizer.weight_decay_end
     epoch = step // steps_per_epoch
     heat = method.warmup_teacher_temperature_epochs
-    # As np.linspace over the warm-up's epochs: its last epoch has the final temperature already.
+    # As np.linspace over the warm-up epochs: the last of them already has the final temperature.
     share = min(1.0, epoch / max(1.0, heat - 1)) if heat > 1 else 1.0
     return StepSettings(
         lr=lr,

@@ -1,4 +1,4 @@
-"""How far a run has come: the numbers that lie beside the tensors in its state file."""
+"""The progress of a run: the counters beside the tensors in its state file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class RunState:
-    """How far a run has come; a new run begins with the defaults.
+    """The progress of a run; a new run begins with the defaults.
 
     Attributes:
         step: Steps done.
@@ -29,10 +29,10 @@ class RunState:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> RunState:
-        """Read the counters of a state file; those that it does not have keep their defaults."""
+        """Read the counters of a state file; missing ones get their defaults."""
         known = {key: content[key] for key in cls.__dataclass_fields__ if key in content}
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
-        """The counters of a state file; what is None is left out."""
+        """The counters for a state file; those that are None are left out."""
         return {key: value for key, value in vars(self).items() if value is not None}

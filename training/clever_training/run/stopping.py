@@ -1,4 +1,4 @@
-"""Ctrl-C and a service manager's stop: finish the step, save, end."""
+"""Ctrl-C and a service manager's stop: finish the step, save the state, end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Let SIGINT and SIGTERM ask to stop after the step; a second one stops at once.
+    """Turn SIGINT and SIGTERM into a request to stop after the step; a second one stops at once.
 
     Yields:
         The request; ``asked`` becomes True at the first signal.
