@@ -130,7 +130,7 @@ class Clever(nn.Module):
         self.student = Branch(
             backbone,
             objective.make_head(invariant_dim),
-            objective.make_head(num_features - invariant_dim) if split else None,
+            objective.make_equivariant_head(num_features - invariant_dim) if split else None,
             invariant_dim,
         )
         self.teacher: Branch | None = None

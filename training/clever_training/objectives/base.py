@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,11 +25,14 @@ class Projections:
         teacher: The global views by the teacher, (globals, batch, dim), float32, without gradient;
             None for objectives without a teacher.
         global_count: How many of the views are global.
+        targets: A frozen teacher's embeddings of the photos, clean and whole, (batch, target dim),
+            float32; None for objectives without them.
     """
 
     student: Float[Tensor, "views batch dim"]
     teacher: Float[Tensor, "globals batch dim"] | None = None
     global_count: int = 2
+    targets: Float[Tensor, "batch target_dim"] | None = None
 
 
 class Objective(nn.Module):
@@ -42,13 +43,19 @@ class Objective(nn.Module):
 
     Attributes:
         uses_teacher: Whether it needs an exponential moving average of the student.
+        uses_targets: Whether it needs a frozen teacher's embeddings of the photos.
     """
 
-    uses_teacher: ClassVar[bool] = False
+    uses_teacher: bool = False
+    uses_targets: bool = False
 
     @abstractmethod
     def make_head(self, in_dim: int) -> nn.Module:
         """A projection head for a part of the embedding of length ``in_dim``."""
+
+    def make_equivariant_head(self, in_dim: int) -> nn.Module:
+        """The head of the equivariant part, of length ``in_dim``; by default of the same kind."""
+        return self.make_head(in_dim)
 
     @abstractmethod
     def invariance(self, projections: Projections, temperature: float) -> Float[Tensor, ""]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -98,7 +96,7 @@ class Dino(Objective):
         center_momentum: How much of the old centre stays at each step.
     """
 
-    uses_teacher: ClassVar[bool] = True
+    uses_teacher = True
     teacher_invariant_center: Tensor
     teacher_equivariant_center: Tensor
 

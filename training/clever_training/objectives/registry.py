@@ -9,6 +9,7 @@ from clever_hub.errors import ConfigError, suggest
 from clever_training.objectives.base import Objective
 from clever_training.objectives.custom import FunctionObjective
 from clever_training.objectives.dino import Dino
+from clever_training.objectives.distill import Distill
 from clever_training.objectives.lejepa import Lejepa
 from clever_training.objectives.simclr import Simclr
 from clever_training.objectives.simsiam import Simsiam
@@ -17,6 +18,7 @@ from clever_training.recipe.plugin import load_object
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "dino": Dino,
+    "distill": Distill,
     "lejepa": Lejepa,
     "simclr": Simclr,
     "simsiam": Simsiam,

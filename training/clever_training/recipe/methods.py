@@ -1,6 +1,7 @@
 """Methods by name, composed from an objective and the equivariance terms, never copied.
 
-    dino, simsiam, simclr, vicreg, lejepa   the plain objective on the whole embedding
+    dino, simsiam, simclr, vicreg, lejepa,
+    distill                                 the plain objective on the whole embedding
     clever-<objective>                      the split, orthogonality, projector regularisation
     clever-plus-<objective>                 these, and the prediction of the relative transformation
     ddcl                                    clever-simsiam without the regularisation
@@ -15,7 +16,7 @@ from typing import Any
 
 from clever_hub.errors import suggest
 
-OBJECTIVE_NAMES = ("dino", "lejepa", "simclr", "simsiam", "vicreg")
+OBJECTIVE_NAMES = ("dino", "distill", "lejepa", "simclr", "simsiam", "vicreg")
 TRANSFORMATION_WEIGHT = 1.0
 
 _PREFIXES: dict[str, dict[str, Any]] = {

@@ -1,0 +1,120 @@
+"""Several invariance terms at once, each with a weight and a head of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from clever_training.objectives.base import Objective, Projections
+
+
+class SideBySide(nn.Module):
+    """Heads that all see the same part of the embedding; what they say comes side by side.
+
+    Args:
+        heads: The heads.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The projections of all heads, (batch, sum of widths)."""
+        return torch.cat([head(features) for head in self.heads], dim=-1)
+
+
+class Mixture(Objective):
+    """A weighted sum of invariance terms.
+
+    The equivariant part keeps one head, of the first objective's kind: orthogonality and
+    regularisation are the first one's.
+
+    Args:
+        objectives: The terms.
+        weights: Of each.
+
+    Example:
+        >>> from clever_training.objectives.simclr import Simclr
+        >>> from clever_training.objectives.vicreg import Vicreg
+        >>> mixture = Mixture([Simclr(dim=8), Vicreg(dim=16)], [10.0, 1.0])
+        >>> mixture.make_head(4)(torch.zeros(2, 4)).shape
+        torch.Size([2, 24])
+    """
+
+    def __init__(self, objectives: Sequence[Objective], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.objectives = nn.ModuleList(objectives)
+        self.weights = list(weights)
+        self._widths: list[int] = []
+        self.uses_teacher = any(part.uses_teacher for part in objectives)
+        self.uses_targets = any(part.uses_targets for part in objectives)
+
+    @property
+    def first(self) -> Objective:
+        """The objective that the equivariant part follows."""
+        found = self.objectives[0]
+        assert isinstance(found, Objective)
+        return found
+
+    def make_head(self, in_dim: int) -> nn.Module:
+        """A head of each objective, side by side."""
+        heads = [part.make_head(in_dim) for part in self._parts()]
+        self._widths = [_width(head, in_dim) for head in heads]
+        return SideBySide(heads)
+
+    def make_equivariant_head(self, in_dim: int) -> nn.Module:
+        """A head of the first objective."""
+        return self.first.make_equivariant_head(in_dim)
+
+    def invariance(self, projections: Projections, temperature: float) -> Tensor:
+        """The weighted sum of the terms."""
+        terms = [
+            weight * part.invariance(share, temperature)
+            for part, weight, share in zip(
+                self._parts(), self.weights, self._shares(projections), strict=True
+            )
+        ]
+        return torch.stack(terms).sum()
+
+    def orthogonality(self, projections: Projections, temperature: float) -> Tensor:
+        """The first objective's."""
+        return self.first.orthogonality(projections, temperature)
+
+    def regularization(self, invariant: nn.Module, equivariant: nn.Module) -> Tensor:
+        """Between the first objective's head of the invariant part and that of the equivariant."""
+        assert isinstance(invariant, SideBySide)
+        return self.first.regularization(invariant.heads[0], equivariant)
+
+    @torch.no_grad()
+    def update(self, invariant: Projections, equivariant: Projections | None) -> None:
+        """Every objective's, the first one's with the equivariant part."""
+        for place, (part, share) in enumerate(
+            zip(self._parts(), self._shares(invariant), strict=True)
+        ):
+            part.update(share, None if place else equivariant)
+
+    def _parts(self) -> list[Objective]:
+        return [part for part in self.objectives if isinstance(part, Objective)]
+
+    def _shares(self, projections: Projections) -> list[Projections]:
+        """What each objective's own head says."""
+        widths = self._widths
+        students = projections.student.split(widths, dim=-1)
+        teacher = projections.teacher
+        teachers = [None] * len(widths) if teacher is None else teacher.split(widths, dim=-1)
+        return [
+            replace(projections, student=student, teacher=shown)
+            for student, shown in zip(students, teachers, strict=True)
+        ]
+
+
+@torch.no_grad()
+def _width(head: nn.Module, in_dim: int) -> int:
+    """Length of what a head says; its running statistics stay."""
+    width = head.eval()(torch.zeros(1, in_dim)).shape[-1]
+    head.train()
+    return int(width)
