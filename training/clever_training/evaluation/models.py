@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -12,16 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.config import resolve_data_config
 
-from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.embeddings import part_columns, split
-from clever_hub.errors import ConfigError, ModelNotFoundError
+from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.pretrained import from_pretrained
 from clever_training.model.backbones import check_size
+from clever_training.model.pretrained import load_pretrained, pretrained_config
 
 PIXELS_SIDE = 16
 
@@ -257,10 +255,10 @@ def load_extractor(
             resized(PreprocessingConfig(64, 64), image_size), int(rest or PIXELS_SIDE)
         )
     if kind == "random":
-        config = _config_of(rest)
+        config = pretrained_config(rest)
         model, name = random_model(config, seed, device), specification
     elif kind == "timm":
-        model, name = _timm_model(rest, device), specification
+        model, name = load_pretrained(specification, device), specification
     else:
         model, kind = from_pretrained(specification, device=device), "model"
         name = model.config.name
@@ -331,49 +329,3 @@ def weights_digest(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tuple(values.shape)} {tensor.dtype} ".encode())
         digest.update(values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _config_of(name: str) -> ModelConfig:
-    if name.startswith("timm:"):
-        return _timm_config(name.removeprefix("timm:"))
-    return from_pretrained(name).config
-
-
-def _timm_config(name: str) -> ModelConfig:
-    """A config for a timm model: its own preprocessing, and no equivariant part."""
-    try:
-        # Built on the meta device, since only its sizes are needed.
-        with torch.device("meta"):
-            backbone = build_backbone(name)
-    except BackboneError as error:
-        raise ModelNotFoundError(f"timm:{name}: {error}") from error
-    data = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
-    size = int(data["input_size"][-1])
-    width = embedding_length(backbone)
-    return ModelConfig(
-        name=name,
-        architecture=name.partition(".")[0],
-        num_features=width,
-        invariant_dim=width,
-        preprocessing=PreprocessingConfig(
-            resize_size=math.floor(size / data["crop_pct"]),  # rounded as timm does
-            crop_size=size,
-            interpolation=data["interpolation"],
-            mean=data["mean"],
-            std=data["std"],
-        ),
-    )
-
-
-def _timm_model(name: str, device: str | None) -> CleverModel:
-    config = _timm_config(name)
-    try:
-        backbone = build_backbone(name, pretrained=True)
-    except BackboneError as error:
-        raise ModelNotFoundError(
-            f"timm:{name}: its pretrained weights cannot be had ({error.__cause__}). Without a "
-            f"network only cached ones can; random:timm:{name} needs none"
-        ) from error
-    model = CleverModel(config)
-    model.backbone.load_state_dict(backbone.state_dict(), strict=True)
-    return model.to(torch.device(device or "cpu")).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn

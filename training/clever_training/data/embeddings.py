@@ -1,0 +1,230 @@
+"""A frozen teacher's embeddings on disk, by what photo they are of.
+
+Photos are known by the hash of their file, teachers by that of their weights and settings, so that
+an embedding is never taken for another's: photos may move, be reordered, or come in several data
+sets. The cache is a folder of parts, each written as a whole: what was embedded before a stop is
+there after it, and several processes may write at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.errors import DataError, TrainingError
+from clever_hub.files import atomic_path
+from clever_training.data.photos import Photos
+from clever_training.data.teacher import Teacher
+from clever_training.views.decode import Image
+
+BATCH = 64
+_PART = 2048  # photos in a part; a quarter of a minute or more of work
+_HASH = 16  # bytes of SHA-256 that tell photos apart
+_LARGEST = float(np.finfo(np.float16).max)
+Advance = Callable[[int, int], None]
+
+
+def cache_folder() -> Path:
+    """Where they are kept: ``teacher`` in ``CLEVER_HUB_CACHE`` or ~/.cache/clever-hub."""
+    base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
+    return Path(base) / "teacher"
+
+
+class TeacherEmbeddings:
+    """Embeddings of a data set's photos by their numbers, read from disk as they are asked for.
+
+    Args:
+        parts: Memory-mapped parts of the cache.
+        place: For each photo its part and its row there, int64 (photos, 2).
+
+    Attributes:
+        dim: Length of an embedding.
+    """
+
+    def __init__(self, parts: Sequence[NDArray[np.void]], place: NDArray[np.int64]) -> None:
+        self._parts, self._place = parts, place
+        self.dim = int(parts[0]["embedding"].shape[1])
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Embeddings of some photos, float32 (photos, dim)."""
+        rows = [self._parts[part]["embedding"][row] for part, row in self._place[list(numbers)]]
+        return np.stack(rows).astype(np.float32)
+
+    def mean(self) -> NDArray[np.float32]:
+        """The mean over all photos, float32 (dim,)."""
+        total = np.zeros(self.dim)
+        for number, part in enumerate(self._parts):
+            rows = np.sort(self._place[self._place[:, 0] == number, 1])
+            for some in np.array_split(rows, max(1, len(rows) // _PART)):
+                total += part["embedding"][some].sum(axis=0, dtype=np.float64)
+        return (total / len(self)).astype(np.float32)
+
+
+def teacher_embeddings(
+    teacher: Teacher,
+    photos: Photos,
+    *,
+    folder: Path | None = None,
+    share: tuple[int, int] = (0, 1),
+    advance: Advance = lambda done, total: None,  # noqa: ARG005
+) -> None:
+    """See to it that the cache has a share of the photos.
+
+    Args:
+        teacher: Embeds what is missing.
+        photos: Of clean photos; their pixels are those of their files.
+        folder: Of the cache; None is ``cache_folder``.
+        share: Number of this process and how many there are: each embeds every n-th of what is
+            missing.
+        advance: Told after each batch how many of this process's photos are done, of how many.
+
+    Raises:
+        DataError: Names the row that cannot be read.
+        TrainingError: When the cache cannot be written, or is not one.
+    """
+    cache = _folder_of(teacher, folder)
+    known = {bytes(key) for part in _parts(cache, teacher.dim) for key in part["photo"]}
+    keys = photo_hashes(photos)
+    rank, world = share
+    wanted: dict[bytes, int] = {}
+    for number, key in enumerate(keys):
+        if bytes(key) not in known:
+            wanted.setdefault(bytes(key), number)
+    numbers = list(wanted.values())[rank::world]
+    done = 0
+    for start in range(0, len(numbers), _PART):
+        some = numbers[start : start + _PART]
+        rows = []
+        for batch in _prepared(teacher, photos, some):
+            rows.append(teacher.embed(batch).cpu().numpy())
+            done += len(batch)
+            advance(done, len(numbers))
+        _write(cache, keys[some], np.concatenate(rows))
+
+
+def load_embeddings(
+    teacher: Teacher, photos: Photos, *, folder: Path | None = None
+) -> TeacherEmbeddings:
+    """Open what ``teacher_embeddings`` of all processes has written.
+
+    Args:
+        teacher: Whose.
+        photos: Of which photos.
+        folder: Of the cache; None is ``cache_folder``.
+
+    Returns:
+        The embeddings by the photos' numbers.
+
+    Raises:
+        DataError: When the cache does not have a photo: it is of other photos.
+        TrainingError: When a part is not one.
+    """
+    cache = _folder_of(teacher, folder)
+    parts = _parts(cache, teacher.dim)
+    rows = {
+        bytes(key): (number, row)
+        for number, part in enumerate(parts)
+        for row, key in enumerate(part["photo"])
+    }
+    keys = photo_hashes(photos)
+    missing = [number for number, key in enumerate(keys) if bytes(key) not in rows]
+    if missing:
+        raise DataError(
+            f"{photos.name}: {len(missing)} of {len(keys)} photos, the first of them row "
+            f"{missing[0]}, have no embedding by {teacher.name} in {cache}: those there are of "
+            "other photos. Run again without changing photos or cache meanwhile"
+        )
+    place = np.array([rows[bytes(key)] for key in keys], dtype=np.int64)
+    return TeacherEmbeddings(parts, place)
+
+
+def photo_hashes(photos: Photos) -> NDArray[np.uint8]:
+    """What photos are known by: the first half of SHA-256 of each file.
+
+    Args:
+        photos: The photos.
+
+    Returns:
+        uint8 (photos, 16).
+
+    Raises:
+        DataError: Names the row whose file cannot be read.
+    """
+
+    def digest(number: int) -> bytes:
+        source = photos.source(number)
+        try:
+            content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        except OSError as error:
+            raise DataError(f"{photos.name}: row {number} cannot be read: {error}") from error
+        return hashlib.sha256(content).digest()[:_HASH]
+
+    found = b"".join(digest(number) for number in range(len(photos)))
+    return np.frombuffer(found, dtype=np.uint8).reshape(-1, _HASH)
+
+
+def _folder_of(teacher: Teacher, folder: Path | None) -> Path:
+    return (folder or cache_folder()) / teacher.digest[:32]
+
+
+def _parts(cache: Path, dim: int) -> list[NDArray[np.void]]:
+    """The parts of a cache, memory-mapped, in the order of their names."""
+    found = []
+    for path in sorted(cache.glob("part-*.npy")):
+        try:
+            part = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{path}: not a part of a cache ({error}). Remove it") from error
+        if part.dtype != _entry(dim):
+            raise TrainingError(
+                f"{path}: expected entries of {_entry(dim)}, got {part.dtype}. Remove it"
+            )
+        found.append(part)
+    return found
+
+
+def _entry(dim: int) -> np.dtype[np.void]:
+    return np.dtype([("photo", "u1", (_HASH,)), ("embedding", "<f2", (dim,))])
+
+
+def _write(cache: Path, keys: NDArray[np.uint8], embeddings: NDArray[np.float32]) -> None:
+    part = np.empty(len(keys), dtype=_entry(embeddings.shape[1]))
+    part["photo"] = keys
+    part["embedding"] = np.clip(embeddings, -_LARGEST, _LARGEST)
+    try:
+        with atomic_path(cache / f"part-{secrets.token_hex(8)}.npy") as path:
+            np.save(path, part, allow_pickle=False)
+    except OSError as error:
+        raise TrainingError(
+            f"{cache}: the teacher's embeddings cannot be kept ({error}). Make room, or set "
+            "CLEVER_HUB_CACHE to another folder"
+        ) from error
+
+
+def _prepared(
+    teacher: Teacher, photos: Photos, numbers: Sequence[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Batches of prepared photos, one ahead of the teacher."""
+
+    def prepare(number: int) -> Image:
+        with photos.naming(number):
+            return teacher.prepare(photos.open(number))
+
+    starts = range(0, len(numbers), BATCH)
+    with ThreadPoolExecutor(2, thread_name_prefix="clever-teacher") as pool:
+        waiting = pool.map(prepare, numbers[:BATCH])
+        for start in starts:
+            ready = list(waiting)
+            following = numbers[start + BATCH : start + 2 * BATCH]
+            waiting = pool.map(prepare, following)
+            yield np.stack(ready)
