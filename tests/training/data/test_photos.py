@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.data.loader import Views, batches, make_loader
+from clever_training.data.loader import Item, Views, batches, make_loader
 from clever_training.data.orders import Order
 from clever_training.data.photos import load_photos
 from clever_training.recipe.schema import Recipe
@@ -136,8 +136,8 @@ def test_photos_are_stacked_view_by_view(
     batch = next(iter(make_loader(views, order, 0)))
     for b, key in enumerate(keys):
         item = views[key]
-        assert isinstance(item, tuple)
-        for v, view in enumerate(item[0][:2]):
+        assert isinstance(item, Item)
+        for v, view in enumerate(item.views[:2]):
             assert np.array_equal(batch.crops[0][v * 8 + b].numpy(), view)
 
 

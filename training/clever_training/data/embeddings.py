@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ _PART = 2048  # photos in a part; a quarter of a minute or more of work
 _HASH = 16  # bytes of SHA-256 that tell photos apart
 _LARGEST = float(np.finfo(np.float16).max)
 Advance = Callable[[int, int], None]
+# Entries of a photo's hash and its embedding; type checkers know no arrays of records.
+Records = Any
 
 
 def cache_folder() -> Path:
@@ -48,7 +51,7 @@ class TeacherEmbeddings:
         dim: Length of an embedding.
     """
 
-    def __init__(self, parts: Sequence[NDArray[np.void]], place: NDArray[np.int64]) -> None:
+    def __init__(self, parts: Sequence[Records], place: NDArray[np.int64]) -> None:
         self._parts, self._place = parts, place
         self.dim = int(parts[0]["embedding"].shape[1])
 
@@ -148,6 +151,21 @@ def load_embeddings(
     return TeacherEmbeddings(parts, place)
 
 
+def placeholder(embedding: NDArray[np.float32], photos: int) -> TeacherEmbeddings:
+    """One embedding for every photo: what a trial that shall read no cache takes.
+
+    Args:
+        embedding: float32 (dim,).
+        photos: How many there are.
+
+    Returns:
+        The embeddings.
+    """
+    part = np.zeros(1, dtype=_entry(len(embedding)))
+    part["embedding"][0] = embedding
+    return TeacherEmbeddings([part], np.zeros((photos, 2), dtype=np.int64))
+
+
 def photo_hashes(photos: Photos) -> NDArray[np.uint8]:
     """What photos are known by: the first half of SHA-256 of each file.
 
@@ -177,7 +195,7 @@ def _folder_of(teacher: Teacher, folder: Path | None) -> Path:
     return (folder or cache_folder()) / teacher.digest[:32]
 
 
-def _parts(cache: Path, dim: int) -> list[NDArray[np.void]]:
+def _parts(cache: Path, dim: int) -> list[Records]:
     """The parts of a cache, memory-mapped, in the order of their names."""
     found = []
     for path in sorted(cache.glob("part-*.npy")):
@@ -193,7 +211,7 @@ def _parts(cache: Path, dim: int) -> list[NDArray[np.void]]:
     return found
 
 
-def _entry(dim: int) -> np.dtype[np.void]:
+def _entry(dim: int) -> Any:
     return np.dtype([("photo", "u1", (_HASH,)), ("embedding", "<f2", (dim,))])
 
 

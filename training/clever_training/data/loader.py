@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from clever_hub.errors import CleverError
 from clever_training.data.orders import Key
+from clever_training.data.teacher import CleanPhoto
 from clever_training.recipe.schema import Recipe
 from clever_training.views.decode import EncodedPhoto, Image
 from clever_training.views.sample import make_views
@@ -30,11 +31,16 @@ class Batch:
         crops: uint8 (views·batch, size, size, 3), one for each size, views slowest.
         parameters: float32 (batch, views, 14), what was done to make each view (PARAMETER_NAMES).
         size: Number of photos.
+        numbers: Their numbers in the data set, or in their pass through a stream.
+        clean: uint8 (batch, size, size, 3), the photos as a frozen teacher sees them, where it
+            embeds them live; else None.
     """
 
     crops: list[Tensor]
     parameters: Tensor
     size: int
+    numbers: list[int] = field(default_factory=list)
+    clean: Tensor | None = None
 
 
 @runtime_checkable
@@ -48,8 +54,21 @@ class PhotoSource(Protocol):
         """Turn what is wrong with a photo into a ``DataError`` that names it."""
 
 
-# The views of a photo, and what was done to make each: float32 (views, 14).
-Item = tuple[list[Image], NDArray[np.float32]]
+@dataclass(frozen=True)
+class Item:
+    """One photo of a batch.
+
+    Attributes:
+        views: The views, uint8 (size, size, 3).
+        parameters: What was done to make each, float32 (views, 14).
+        number: The photo's.
+        clean: As a teacher sees it, where it does.
+    """
+
+    views: list[Image]
+    parameters: NDArray[np.float32]
+    number: int
+    clean: Image | None
 
 
 class Views(Dataset[Item | CleverError]):
@@ -58,23 +77,30 @@ class Views(Dataset[Item | CleverError]):
     Args:
         photos: Where the photos come from.
         recipe: Seed and views.
+        clean: Prepares photos for a teacher that embeds them live; None where there is none.
     """
 
-    def __init__(self, photos: PhotoSource, recipe: Recipe) -> None:
+    def __init__(
+        self, photos: PhotoSource, recipe: Recipe, clean: CleanPhoto | None = None
+    ) -> None:
         self.photos = photos
         self.recipe = recipe
+        self.clean = clean
 
     def __getitem__(self, key: Key) -> Item | CleverError:
         epoch, index, sizes = key
         seed = self.recipe.run.seed
         try:
             with self.photos.naming(index):
+                photo = self.photos.open(index)
                 views, parameters = make_views(
-                    self.photos.open(index), self.recipe.views, sizes, (seed, epoch, index)
+                    photo, self.recipe.views, sizes, (seed, epoch, index)
                 )
+                clean = self.clean(photo) if self.clean else None
         except CleverError as error:
             return error  # raised on a worker, it would come with that one's whole traceback
-        return views, np.stack([view.as_array() for view in parameters])
+        drawn = np.stack([view.as_array() for view in parameters])
+        return Item(views, drawn, int(index), clean)
 
 
 def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLoader[Any]:
@@ -124,14 +150,21 @@ def _collate(found: Sequence[Item | CleverError]) -> Batch | CleverError:
         if isinstance(item, CleverError):
             return item
         items.append(item)
-    views = list(zip(*(item[0] for item in items), strict=True))  # [view][photo]
+    views = list(zip(*(item.views for item in items), strict=True))  # [view][photo]
     sizes = list(dict.fromkeys(view[0].shape[0] for view in views))
     crops = [
         torch.from_numpy(np.stack([p for view in views if view[0].shape[0] == size for p in view]))
         for size in sizes
     ]
-    parameters = torch.from_numpy(np.stack([item[1] for item in items]))
-    return Batch(crops, parameters, len(items))
+    parameters = torch.from_numpy(np.stack([item.parameters for item in items]))
+    clean = [item.clean for item in items if item.clean is not None]
+    return Batch(
+        crops,
+        parameters,
+        len(items),
+        [item.number for item in items],
+        torch.from_numpy(np.stack(clean)) if clean else None,
+    )
 
 
 def _quiet_worker(_: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,56 +19,26 @@ from clever_training.views.decode import EncodedPhoto, Image, shrink_for
 
 # Part of every cache's key: to be raised when the same photo is prepared in another way.
 _PREPARATION = 1
-_KERNELS = {"bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "bicubic"}
+_KERNELS = ("bicubic", "bilinear", "nearest")
 
 
-class Teacher:
-    """A pretrained network that embeds clean photos.
+@dataclass(frozen=True)
+class CleanPhoto:
+    """Prepares photos for a teacher; small, so that each loader has its own.
 
-    A photo is resized to the square of the teacher's size, whatever its shape: nothing of it is cut
-    off, since a view may show any part.
-
-    Args:
-        specification: As ``load_pretrained`` takes it: ``timm:NAME``, or a clever model by name or
-            folder.
-        size: Side of the photos in pixels; None is the teacher's own.
-        device: Where it computes.
+    A photo is resized to a square, whatever its shape: nothing of it is cut off, since a view may
+    show any part.
 
     Attributes:
-        name: As in ``specification``, of a folder the model's own.
-        architecture: Its name in timm.
-        size: Side of the photos in pixels.
-        dim: Length of its embedding.
-        digest: SHA-256 of all that an embedding depends on beside the photo.
-
-    Raises:
-        ModelNotFoundError: When there is no such model, or its weights cannot be had.
-        ConfigError: When it does not take photos of that size, or gives no embedding of them.
+        size: Side of the result in pixels.
+        interpolation: ``bicubic``, ``bilinear`` or ``nearest``; anything else is taken as bicubic.
     """
 
-    def __init__(
-        self, specification: str, size: int | None = None, device: torch.device | None = None
-    ) -> None:
-        model = load_pretrained(specification)
-        config, own = model.config, model.config.preprocessing
-        self.size = size or own.crop_size
-        self.preprocessing = replace(own, resize_size=self.size, crop_size=self.size)
-        self.architecture, self.dim = config.architecture, config.num_features
-        self.name = specification if specification.startswith("timm:") else config.name
-        check_size(model.backbone, f"method.teacher: {self.name}", self.size)
-        self.device = device or torch.device("cpu")
-        backbone = model.backbone.eval().requires_grad_(False)
-        self.backbone = backbone.to(self.device, memory_format=torch.channels_last)
-        text = f"{_PREPARATION} {weights_sha256(backbone.state_dict())} {config.architecture} "
-        text += f"{sorted(config.model_args.items())} {self.preprocessing}"
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1) * 255
-            for values in (own.mean, own.std)
-        )
+    size: int
+    interpolation: str = "bicubic"
 
-    def prepare(self, photo: EncodedPhoto) -> Image:
-        """The clean photo in the teacher's size.
+    def __call__(self, photo: EncodedPhoto) -> Image:
+        """The whole photo in the teacher's size.
 
         Args:
             photo: Not decoded yet.
@@ -83,7 +53,56 @@ class Teacher:
         image = photo.decode(shrink_for(min(photo.size) / self.size / 2))
         if image.shape[:2] == (self.size, self.size):
             return image
-        return _resized(image, self.size, _KERNELS.get(self.preprocessing.interpolation, "nearest"))
+        pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
+        kernel = self.interpolation if self.interpolation in _KERNELS else "bicubic"
+        square, smooth = (self.size, self.size), kernel != "nearest"
+        result = interpolate(pixels, size=square, mode=kernel, antialias=smooth)
+        return np.ascontiguousarray(result.permute(0, 2, 3, 1)[0].numpy())
+
+
+class Teacher:
+    """A pretrained network that embeds clean photos.
+
+    Args:
+        specification: As ``load_pretrained`` takes it: ``timm:NAME``, or a clever model by name or
+            folder.
+        size: Side of the photos in pixels; None is the teacher's own.
+        device: Where it computes.
+
+    Attributes:
+        name: As in ``specification``, of a folder the model's own.
+        architecture: Its name in timm.
+        size: Side of the photos in pixels.
+        dim: Length of its embedding.
+        prepare: Gives it clean photos.
+        digest: SHA-256 of all that an embedding depends on beside the photo.
+
+    Raises:
+        ModelNotFoundError: When there is no such model, or its weights cannot be had.
+        ConfigError: When it does not take photos of that size, or gives no embedding of them.
+    """
+
+    def __init__(
+        self, specification: str, size: int | None = None, device: torch.device | None = None
+    ) -> None:
+        model = load_pretrained(specification)
+        config, own = model.config, model.config.preprocessing
+        self.size = size or own.crop_size
+        preprocessing = replace(own, resize_size=self.size, crop_size=self.size)
+        self.prepare = CleanPhoto(self.size, own.interpolation)
+        self.architecture, self.dim = config.architecture, config.num_features
+        self.name = specification if specification.startswith("timm:") else config.name
+        check_size(model.backbone, f"method.teacher: {self.name}", self.size)
+        self.device = device or torch.device("cpu")
+        backbone = model.backbone.eval().requires_grad_(False)
+        self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
+        text = f"{_PREPARATION} {weights_sha256(backbone.state_dict())} {config.architecture} "
+        text += f"{sorted(config.model_args.items())} {preprocessing}"
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1) * 255
+            for values in (own.mean, own.std)
+        )
 
     @torch.inference_mode()
     def embed(self, photos: NDArray[np.uint8] | Tensor) -> Float[Tensor, "batch dim"]:
@@ -107,11 +126,3 @@ class Teacher:
                 "Take another teacher, or another method.teacher.size"
             )
         return embeddings.clone()  # an inference tensor could not be saved for backward
-
-
-def _resized(image: Image, size: int, kernel: str) -> Image:
-    """Resize to a square with a kernel as wide as the photo shrinks."""
-    pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
-    antialias = kernel != "nearest"
-    result = interpolate(pixels, size=(size, size), mode=kernel, antialias=antialias)
-    return np.ascontiguousarray(result.permute(0, 2, 3, 1)[0].numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -11,17 +12,20 @@ from clever_hub.backends.timm import embedding_length
 from clever_hub.embeddings import invariant_length
 from clever_training.model.backbones import check_size, checkpoint_gradients, start_backbone
 from clever_training.model.clever import Clever, LossWeights
-from clever_training.model.freezing import freeze_all_but
-from clever_training.objectives import make_objective
+from clever_training.model.freezing import freeze_all_but, freeze_batch_norm
+from clever_training.objectives import Objective, make_objective
+from clever_training.objectives.mixture import Mixture
 from clever_training.recipe.schema import Recipe
 from clever_training.views.sample import sizes_at
 
 
-def build(recipe: Recipe) -> Clever:
+def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False) -> Clever:
     """The module that a recipe trains, with the weights that it starts from.
 
     Args:
         recipe: The recipe.
+        target_dim: Length of a frozen teacher's embedding, where the recipe has a teacher.
+        linear: Whether what predicts that embedding is a linear map where the recipe does not say.
 
     Returns:
         Backbone, heads, objective and, where the objective has one, the teacher. Where the
@@ -35,21 +39,40 @@ def build(recipe: Recipe) -> Clever:
         checkpoint_gradients(backbone, settings.architecture)
     check_sizes(backbone, recipe)
     freeze_all_but(backbone, settings.trainable)
+    if settings.batch_norm == "frozen":
+        freeze_batch_norm(backbone)
     features = embedding_length(backbone)
     clever = Clever(
         backbone,
         features,
         invariant_length(features, method.split_ratio) if method.equivariance else features,
-        make_objective(method.objective, method.objective_args),
+        _objective(recipe, target_dim, linear=linear),
         LossWeights(
             method.orthogonality_weight,
             method.regularization_weight,
             method.transformation_weight,
         ),
         recipe.views.global_count,
+        method.transformation_dim,
     )
     clever.start = start
     return clever
+
+
+def _objective(recipe: Recipe, target_dim: int | None, *, linear: bool) -> Objective:
+    """The invariance term, or the mixture of several."""
+    terms = recipe.method.terms
+    found = []
+    for term in terms:
+        arguments = term.args
+        if term.name == "distill":
+            head = "linear" if linear else "mlp"
+            arguments = {"head": head, **arguments, "target_dim": target_dim}
+        found.append(make_objective(term.name, arguments))
+    # The weight of one alone is a factor on the others' too; its head keeps its names.
+    if len(found) == 1 and terms[0].weight == 1:
+        return found[0]
+    return Mixture(found, [term.weight for term in terms])
 
 
 def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
@@ -84,15 +107,35 @@ def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
         student: What it moves.
 
     Returns:
-        The optimiser, with two parameter groups: decayed and not.
+        The optimiser. Each of its groups says whether it is ``decayed``, and its ``lr_scale``, a
+        factor on the learning rate: two groups, or two for each layer with a layer decay.
     """
-    parameters = [p for p in student.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "decayed": True},
-        {"params": [p for p in parameters if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
-    ]
     options = recipe.optimizer
+    groups = _groups(student, options.layer_decay)
     if options.name == "sgd":
         return SGD(groups, lr=options.lr, momentum=options.momentum)
     # Fused: one pass over a ResNet-50's weights in the place of a dozen, a sixth of the time.
     return AdamW(groups, lr=options.lr, fused=True)
+
+
+def _groups(student: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
+    """Parameters that learn, by weight decay and by the scale of their learning rate."""
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    scales: dict[nn.Parameter, float] = {}
+    if layer_decay < 1:
+        backbone = student.get_submodule("backbone")
+        layers = param_groups_layer_decay(backbone, layer_decay=layer_decay)
+        scales = {p: float(layer["lr_scale"]) for layer in layers for p in layer["params"]}
+    groups: list[dict[str, Any]] = []
+    for scale in sorted({scales.get(p, 1.0) for p in parameters}, reverse=True):
+        here = [p for p in parameters if scales.get(p, 1.0) == scale]
+        groups += [
+            {"params": [p for p in here if p.ndim > 1], "decayed": True, "lr_scale": scale},
+            {
+                "params": [p for p in here if p.ndim <= 1],
+                "decayed": False,
+                "lr_scale": scale,
+                "weight_decay": 0.0,
+            },
+        ]
+    return groups

@@ -107,6 +107,7 @@ class Clever(nn.Module):
         objective: The invariance term.
         weights: λ, λ_reg, and that of the term beyond the paper.
         global_count: How many of the views are global; the teacher sees these alone.
+        transformation_dim: Width of the hidden layers of the head beyond the paper.
 
     Attributes:
         start: Where the backbone's weights are from, as ``start_backbone`` says it.
@@ -120,6 +121,7 @@ class Clever(nn.Module):
         objective: Objective,
         weights: LossWeights | None = None,
         global_count: int = 2,
+        transformation_dim: int = 512,
     ) -> None:
         super().__init__()
         self.global_count = global_count
@@ -142,7 +144,9 @@ class Clever(nn.Module):
                 if isinstance(module, DropPath):  # only the student drops
                     module.drop_prob = 0.0
         if split and self.weights.transformation:
-            self.student.transformation = TransformationHead(num_features - invariant_dim)
+            self.student.transformation = TransformationHead(
+                num_features - invariant_dim, transformation_dim
+            )
 
     def forward(
         self,
@@ -150,6 +154,7 @@ class Clever(nn.Module):
         batch: int,
         temperature: float = 0.04,
         parameters: Float[Tensor, "_ _ _"] | None = None,
+        targets: Float[Tensor, "_ _"] | None = None,
     ) -> dict[str, Tensor]:
         """The loss terms of one batch; also moves the objective's state.
 
@@ -160,6 +165,8 @@ class Clever(nn.Module):
             temperature: τ_t, for objectives with a teacher.
             parameters: What was done to each view, (batch, views, numbers), as
                 ``ViewParameters.as_array`` says it; for the transformation term alone.
+            targets: A frozen teacher's embeddings of the photos, (batch, target dim), for
+                objectives that have one.
 
         Returns:
             Scalars: ``loss``, ``invariance`` and, with a split, ``orthogonality`` and
@@ -167,7 +174,7 @@ class Clever(nn.Module):
             ``embedding`` (batch, d), to watch for collapse. With the transformation term also
             ``transformation`` and how well it is predicted.
         """
-        invariant, equivariant, whole = self._project(crops, batch)
+        invariant, equivariant, whole = self._project(crops, batch, targets)
         # A covariance or a softmax over 65536 prototypes in bfloat16 would be mostly rounding.
         with torch.autocast(whole.device.type, enabled=False):
             terms = self._terms(invariant, equivariant, temperature)
@@ -219,7 +226,7 @@ class Clever(nn.Module):
         return {**indicators, "transformation": term.detach(), "loss": loss}
 
     def _project(
-        self, crops: Sequence[Tensor], batch: int
+        self, crops: Sequence[Tensor], batch: int, targets: Tensor | None
     ) -> tuple[Projections, Projections | None, Tensor]:
         invariant, equivariant, whole = self.student(crops, batch)
         teacher_invariant = teacher_equivariant = None
@@ -228,7 +235,7 @@ class Clever(nn.Module):
                 # Local views of the global ones' size come in the same tensor, behind them.
                 seen = crops[0][: self.global_count * batch]
                 teacher_invariant, teacher_equivariant, _ = self.teacher([seen], batch)
-        first = Projections(invariant, teacher_invariant, self.global_count)
+        first = Projections(invariant, teacher_invariant, self.global_count, targets)
         if equivariant is None:
             return first, None, whole
         return first, Projections(equivariant, teacher_equivariant, self.global_count), whole

@@ -79,6 +79,17 @@ def freeze_all_but(backbone: nn.Module, trainable: str) -> list[str]:
     return [name for name in named if name not in frozen]
 
 
+def freeze_batch_norm(backbone: nn.Module) -> None:
+    """Keep BatchNorm's statistics as they are, in training too; its scale and offset still learn.
+
+    Args:
+        backbone: Changed in place. Names of parameters and buffers stay.
+    """
+    for module in backbone.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = FrozenBatchNorm  # type: ignore[assignment]
+
+
 def _stages(backbone: nn.Module) -> list[list[str]]:
     """Names of the parameters of each stage."""
     try:

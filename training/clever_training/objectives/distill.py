@@ -13,8 +13,6 @@ ages, and negatives cost one product.
 
 from __future__ import annotations
 
-from typing import Literal, cast
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -113,8 +111,8 @@ class Distill(Objective):
     def __init__(
         self,
         target_dim: int,
-        form: Literal["regression", "contrastive"] = "regression",
-        head: Literal["linear", "mlp"] = "mlp",
+        form: str = "regression",
+        head: str = "mlp",
         hidden_dim: int = 2048,
         temperature: float = 0.1,
         negatives: int = 4096,
@@ -185,13 +183,3 @@ class Distill(Objective):
         count = average(self.centered.new_tensor(float(len(targets))))
         self.centered += count
         self.center.lerp_(mean, float(count / self.centered))
-
-
-def as_distill(objective: Objective) -> Distill | None:
-    """The distillation among a run's objectives, or None.
-
-    Args:
-        objective: One objective, or a mixture.
-    """
-    found = [part for part in objective.modules() if isinstance(part, Distill)]
-    return cast(Distill, found[0]) if found else None

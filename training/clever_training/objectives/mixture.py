@@ -103,9 +103,9 @@ class Mixture(Objective):
     def _shares(self, projections: Projections) -> list[Projections]:
         """What each objective's own head says."""
         widths = self._widths
-        students = projections.student.split(widths, dim=-1)
+        students = torch.split(projections.student, widths, dim=-1)
         teacher = projections.teacher
-        teachers = [None] * len(widths) if teacher is None else teacher.split(widths, dim=-1)
+        teachers = [None] * len(widths) if teacher is None else torch.split(teacher, widths, dim=-1)
         return [
             replace(projections, student=student, teacher=shown)
             for student, shown in zip(students, teachers, strict=True)

@@ -18,11 +18,13 @@ from pydantic import (
     model_validator,
 )
 
+from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
 from clever_hub.errors import ConfigError, suggest
 from clever_training.recipe.methods import method_label, method_settings
 from clever_training.recipe.yaml_reader import read_yaml
 
 Scale = tuple[float, float]
+PerChannel = tuple[float, float, float]
 
 # Sections that may be a single string: the key it stands for.
 _SHORT = {"method": "name", "backbone": "architecture"}
@@ -48,7 +50,14 @@ class BackboneRecipe(Section):
         drop_path: Stochastic depth of the student.
         init: What to start from: ``random``, ``timm`` (its own pretrained weights), or a clever
             model, by name or folder.
+        mean: Mean of each channel, red green blue, of pixels in [0, 1]. Where it, ``std``,
+            ``interpolation`` or the recipe's ``image_size`` is left out, it is that of the weights
+            that ``init`` names; ImageNet's are those of random weights.
+        std: Standard deviation of each channel.
+        interpolation: How the shipped model resizes photos.
         trainable: ``all``, or ``last-N-stages``: the rest of the backbone stays as it is.
+        batch_norm: ``train``: BatchNorm takes each batch's statistics, and keeps running ones;
+            ``frozen``: it keeps those that it starts with, for warm starts.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, about
             a third more time.
     """
@@ -57,13 +66,48 @@ class BackboneRecipe(Section):
     model_args: dict[str, Any] = {}
     drop_path: float = Field(0.0, ge=0.0, lt=1.0)
     init: str = Field("random", min_length=1)
+    mean: PerChannel = IMAGENET_MEAN
+    std: PerChannel = IMAGENET_STD
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     trainable: str = Field("all", pattern=r"^(all|last-[1-9][0-9]*-stages?)$")
+    batch_norm: Literal["train", "frozen"] = "train"
     gradient_checkpointing: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _from_architecture(cls, content: object) -> object:
         return {"architecture": content} if isinstance(content, str) else content
+
+
+class TeacherRecipe(Section):
+    """A frozen network whose embeddings of clean photos are the targets of distillation.
+
+    Attributes:
+        model: ``timm:NAME``, or a clever model by name or folder. ``teacher: NAME`` says the same.
+        size: Side of the photos that it sees, in pixels; its own when None.
+    """
+
+    model: str = Field(min_length=1)
+    size: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_model(cls, content: object) -> object:
+        return {"model": content} if isinstance(content, str) else content
+
+
+class TermRecipe(Section):
+    """One of several invariance terms.
+
+    Attributes:
+        name: Of the objective, or ``package.module:function``.
+        weight: Of its term.
+        args: Its arguments, as ``objective_args``.
+    """
+
+    name: str = Field(min_length=1)
+    weight: float = Field(1.0, gt=0.0)
+    args: dict[str, Any] = {}
 
 
 class MethodRecipe(Section):
@@ -75,12 +119,16 @@ class MethodRecipe(Section):
             where the method is put together key by key.
         objective: Name of the invariance term, or ``package.module:function``.
         objective_args: Its arguments.
+        objectives: Several invariance terms with their weights, in the place of ``objective``; the
+            first one's head and terms are the equivariant part's.
+        teacher: Of distillation.
         equivariance: Split the embedding and add CLeVER's terms; False is the plain objective.
         split_ratio: Share of the invariant part.
         orthogonality_weight: λ.
         regularization_weight: λ_reg.
         transformation_weight: Of predicting the relative transformation of two views from their
             equivariant parts; 0, the paper's method, does without.
+        transformation_dim: Width of the hidden layers that predict it.
         teacher_momentum: At the start; 1 at the end, along a cosine.
         teacher_temperature: τ_t after warm-up.
         warmup_teacher_temperature: τ_t at the start.
@@ -91,11 +139,14 @@ class MethodRecipe(Section):
     name: str = ""
     objective: str = "dino"
     objective_args: dict[str, Any] = {}
+    objectives: list[TermRecipe] = []
+    teacher: TeacherRecipe | None = None
     equivariance: bool = True
     split_ratio: float = Field(0.8, gt=0.0, lt=1.0)
     orthogonality_weight: float = Field(1.0, ge=0.0)
     regularization_weight: float = Field(0.001, ge=0.0)
     transformation_weight: float = Field(0.0, ge=0.0)
+    transformation_dim: PositiveInt = 512
     teacher_momentum: float = Field(0.996, ge=0.0, le=1.0)
     teacher_temperature: float = Field(0.04, gt=0.0)
     warmup_teacher_temperature: float = Field(0.04, gt=0.0)
@@ -110,6 +161,15 @@ class MethodRecipe(Section):
         if not isinstance(content, Mapping) or not isinstance(content.get("name") or None, str):
             return content
         settings = method_settings(content["name"])
+        first = (content.get("objectives") or [{}])[0]
+        if (
+            isinstance(first, Mapping)
+            and first.get("name", settings["objective"]) != (settings["objective"])
+        ):
+            raise ValueError(
+                f"{content['name']} has the objective {settings['objective']!r}, but the first of "
+                f"objectives is {first['name']!r}. Name the method after its first objective"
+            )
         for key in ("objective", "equivariance"):
             if content.get(key, settings[key]) != settings[key]:
                 raise ValueError(
@@ -125,10 +185,29 @@ class MethodRecipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_teacher(self) -> MethodRecipe:
+        distills = any(term.name == "distill" for term in self.terms)
+        if distills and self.teacher is None:
+            raise ValueError(
+                "teacher: distill needs one, such as timm:NAME, a clever model or a model folder"
+            )
+        if self.teacher is not None and not distills:
+            raise ValueError(
+                "teacher: nothing is learned from it. Take the objective distill, or leave it out"
+            )
+        return self
+
+    @property
+    def terms(self) -> list[TermRecipe]:
+        """The invariance terms; one of weight 1 where ``objectives`` names none."""
+        return self.objectives or [TermRecipe(name=self.objective, args=self.objective_args)]
+
+    @model_validator(mode="after")
     def _fill_name(self) -> MethodRecipe:
         # The same method has the same name, however it was said.
         if not self.name:
-            label = method_label(self.objective, self.equivariance, self.transformation_weight > 0)
+            names = "+".join(term.name for term in self.terms)
+            label = method_label(names, self.equivariance, self.transformation_weight > 0)
             object.__setattr__(self, "name", label)
         return self
 
@@ -246,6 +325,8 @@ class OptimizerRecipe(Section):
         lr: Learning rate for a batch of 256; scaled with the batch.
         final_lr: At the end of the cosine, not scaled.
         warmup_epochs: Linear warm-up from 0.
+        layer_decay: Factor on the learning rate for each layer of the backbone further from its
+            end, as timm counts them; 1 is none. A warm start keeps what its early layers had.
         weight_decay: At the start.
         weight_decay_end: At the end, along a cosine; None keeps it.
         momentum: Of SGD.
@@ -256,6 +337,7 @@ class OptimizerRecipe(Section):
     lr: float = Field(5e-4, gt=0.0)
     final_lr: float = Field(1e-6, ge=0.0)
     warmup_epochs: float = Field(10.0, ge=0.0)
+    layer_decay: float = Field(1.0, gt=0.0, le=1.0)
     weight_decay: float = Field(0.04, ge=0.0)
     weight_decay_end: float | None = Field(None, ge=0.0)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
@@ -382,7 +464,7 @@ class Recipe(Section):
                 f"optimizer.warmup_epochs: {warmup:g} is no less than run.epochs, {epochs:g}: the "
                 "learning rate never falls"
             )
-        if self.method.objective == "dino" and frozen >= epochs:
+        if any(term.name == "dino" for term in self.method.terms) and frozen >= epochs:
             found.append(
                 f"method.freeze_last_layer_epochs: {frozen} is no less than run.epochs, "
                 f"{epochs:g}: the last layers of the heads never learn"

@@ -8,16 +8,21 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
+from clever_training.data.embeddings import placeholder
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import last_step, make_order, steps_per_epoch
 from clever_training.data.photos import Photos
 from clever_training.data.sources import open_photos
 from clever_training.data.streaming import StreamedPhotos
+from clever_training.data.teacher import Teacher
+from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.lesson import Lesson
 from clever_training.run.schedule import settings_at
 from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import on_all_ranks
@@ -26,6 +31,7 @@ from clever_training.views.sample import ViewSizes, sizes_at
 # The first steps set up memory and kernels; of the others the fastest is what the machine can do
 # when nothing else runs on it.
 _WARM, _TIMED = 1, 2
+_TEACHER_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class RunEstimate:
         views: In a batch of this process.
         stages: Measured speeds, in the order of the run.
         memory: Peak in bytes: of this process, and of the accelerator where there is one.
+        teacher_seconds: That a teacher needs for its embeddings of all photos, once; 0 without one,
+            and where it embeds live.
     """
 
     recipe: Recipe
@@ -68,6 +76,7 @@ class RunEstimate:
     views: int
     stages: list[Stage]
     memory: dict[str, int]
+    teacher_seconds: float = 0.0
 
     @property
     def hours(self) -> float:
@@ -107,6 +116,11 @@ class RunEstimate:
                 f"            loading is the slower part: --set run.num_workers={need:.0f} or more "
                 "where there are cores"
             )
+        if self.teacher_seconds:
+            lines.append(
+                f"teacher     about {_duration(self.teacher_seconds / 3600)} for embeddings of all "
+                "photos that its cache does not have; once, before the first step"
+            )
         for name, size in self.memory.items():
             lines.append(f"memory      {size / 2**30:.1f} GiB  {name}")
         lines.append(f"duration    about {_duration(self.hours)}, if the machine does nothing else")
@@ -128,9 +142,11 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
         DataError: When the data set is wrong.
         ConfigError: When the recipe is.
     """
+    recipe = resolved(recipe)
     accelerator = make_accelerator(recipe)
     photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
-    learner = on_all_ranks(lambda: Learner(recipe, accelerator))
+    lesson, seconds = on_all_ranks(lambda: _trial_lesson(recipe, photos, accelerator.device))
+    learner = on_all_ranks(lambda: Learner(recipe, accelerator, lesson))
     learner.prepare()
     per_epoch = steps_per_epoch(recipe, len(photos))
     total, steps = recipe.total_steps(per_epoch), last_step(recipe, per_epoch)
@@ -151,7 +167,32 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
         views * recipe.run.batch_size // world_size(),
         stages,
         memory,
+        seconds,
     )
+
+
+def _trial_lesson(
+    recipe: Recipe, photos: Photos | StreamedPhotos, device: torch.device
+) -> tuple[Lesson | None, float]:
+    """The teacher with targets of one photo for all, and how long its embeddings would take here.
+
+    Nothing of the cache is read or written.
+    """
+    settings = recipe.method.teacher
+    if settings is None:
+        return None, 0.0
+    teacher = Teacher(settings.model, settings.size, device)
+    if isinstance(photos, StreamedPhotos):
+        return Lesson(teacher, None), 0.0
+    numbers = range(min(len(photos), 2 * _TEACHER_BATCH))
+    seconds = []
+    for start in range(0, len(numbers), _TEACHER_BATCH):
+        begin = time.monotonic()
+        some = numbers[start : start + _TEACHER_BATCH]
+        found = teacher.embed(np.stack([teacher.prepare(photos.open(n)) for n in some]))
+        seconds.append((time.monotonic() - begin) / len(some))
+    embeddings = placeholder(found[0].cpu().numpy(), len(photos))
+    return Lesson(teacher, embeddings), min(seconds) * len(photos) / world_size()
 
 
 def _shares(recipe: Recipe, stop: float = 1.0) -> list[tuple[ViewSizes, float]]:
@@ -177,7 +218,13 @@ def _measure(
     fixed = recipe.model_copy(update={"views": recipe.views.model_copy(update=update)})
     per_epoch = steps_per_epoch(fixed, len(photos))
     stop = min(last_step(fixed, per_epoch), _WARM + _TIMED)
-    found = batches(make_loader(Views(photos, fixed), make_order(fixed, photos, 0, stop), 0))
+    found = batches(
+        make_loader(
+            Views(photos, fixed, learner.lesson.clean if learner.lesson else None),
+            make_order(fixed, photos, 0, stop),
+            0,
+        )
+    )
     loading, steps = [], []
     for step in range(stop):
         begin = time.monotonic()

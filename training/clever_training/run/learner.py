@@ -11,7 +11,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
 from clever_hub.errors import ConfigError, TrainingError
 from clever_training.data.loader import Batch
 from clever_training.model.accumulation import take_in_parts
@@ -21,6 +20,7 @@ from clever_training.model.clever import Clever
 from clever_training.model.small_maps import speed_up_small_maps
 from clever_training.model.sync_batch_norm import share_batch_norm
 from clever_training.recipe.schema import Recipe
+from clever_training.run.lesson import Lesson
 from clever_training.run.schedule import StepSettings
 from clever_training.runtime.gathering import average, world_size
 from clever_training.runtime.precision import computes_bf16
@@ -66,17 +66,24 @@ class Learner:
     Args:
         recipe: What to do.
         accelerator: From ``make_accelerator``.
+        lesson: A frozen teacher and what it says, where the recipe has one.
 
     Attributes:
         clever: What is trained.
         optimizer: Over the student's parameters.
     """
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
-        self.recipe, self.accelerator = recipe, accelerator
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, lesson: Lesson | None = None
+    ) -> None:
+        self.recipe, self.accelerator, self.lesson = recipe, accelerator, lesson
         device = accelerator.device
         torch.manual_seed(recipe.run.seed)
-        clever = build(recipe)
+        if lesson is None:
+            clever = build(recipe)
+        else:
+            same = lesson.teacher.architecture == recipe.backbone.architecture
+            clever = build(recipe, lesson.teacher.dim, linear=same)
         if device.type == "cpu":
             speed_up_small_maps(clever)
         if recipe.run.channels_last:
@@ -112,11 +119,13 @@ class Learner:
         seed = self.recipe.run.seed * 1_000_003 + step
         torch.manual_seed(seed + (self.accelerator.process_index << 40))
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr
+            group["lr"] = settings.lr * group["lr_scale"]
             group["weight_decay"] = settings.weight_decay if group["decayed"] else 0.0
-        crops = [self._normalize(crop) for crop in batch.crops]
+        device = self.accelerator.device
+        crops = [self.normalize(crop) for crop in batch.crops]
+        targets = self.lesson.targets(batch, device) if self.lesson else None
         terms: dict[str, Tensor] = self._model(
-            crops, batch.size, settings.temperature, batch.parameters
+            crops, batch.size, settings.temperature, batch.parameters, targets
         )
         reported = self._reported(terms)
         where = f"step {step} (epoch {epoch:.2f})"
@@ -134,11 +143,11 @@ class Learner:
         means = average(torch.stack([terms[name].detach().float() for name in names]))
         return dict(zip(names, means.cpu(), strict=True))
 
-    def _normalize(self, crops: Tensor) -> Tensor:
+    def normalize(self, crops: Tensor) -> Tensor:
         """uint8 (n, size, size, 3) to normalised (n, 3, size, size) on the device."""
         device = self.accelerator.device
-        mean = torch.tensor(IMAGENET_MEAN, device=device) * 255
-        std = torch.tensor(IMAGENET_STD, device=device) * 255
+        mean = torch.tensor(self.recipe.backbone.mean, device=device) * 255
+        std = torch.tensor(self.recipe.backbone.std, device=device) * 255
         pixels = ((crops.to(device).float() - mean) / std).permute(0, 3, 1, 2)
         if self.recipe.run.channels_last:
             return pixels  # a permuted NHWC tensor is channels_last as it is

@@ -9,10 +9,11 @@ import torch
 from clever_hub import __version__
 from clever_hub.backends.timm import embedding_length
 from clever_hub.backends.torch import write_model_folder
-from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.config import ModelConfig
 from clever_hub.embeddings import invariant_length
 from clever_hub.errors import TrainingError
 from clever_training.model.clever import Clever
+from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState
 
@@ -59,7 +60,6 @@ def model_config(
     Returns:
         The config, provenance included.
     """
-    size = recipe.image_size
     content = recipe.model_dump(mode="json")
     if state.start:
         content["backbone"]["init"] = state.start["init"]
@@ -69,7 +69,7 @@ def model_config(
         model_args=dict(recipe.backbone.model_args),
         num_features=num_features,
         invariant_dim=invariant_length(num_features, recipe.method.split_ratio),
-        preprocessing=PreprocessingConfig(resize_size=size, crop_size=size),
+        preprocessing=preprocessing(recipe),
         provenance={
             "method": recipe.method.name,
             "data": recipe.data_name,

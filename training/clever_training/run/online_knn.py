@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from clever_hub.config import PreprocessingConfig
 from clever_hub.embeddings import invariant_length, split
 from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.data import Splits, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1
+from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
 from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import gathered, rank
@@ -60,8 +60,7 @@ class OnlineKnn:
                 f"--validation: {source} leaves {len(self.neighbours)} photos as neighbours; "
                 f"k-NN needs at least {K}"
             )
-        size = recipe.image_size
-        self._prepare = Preprocessor(PreprocessingConfig(resize_size=size, crop_size=size))
+        self._prepare = Preprocessor(preprocessing(recipe))
 
     def due(self, done: int, per_epoch: int, stop: int) -> bool:
         """Whether to measure after a step: every some epochs, and at the end.

@@ -11,9 +11,11 @@ from clever_hub.errors import TrainingError
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import StreamOrder, last_step, make_order, steps_per_epoch
 from clever_training.data.sources import open_photos
+from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.lesson import begin, open_lesson
 from clever_training.run.model_folder import write_model
 from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.progress import TrainingProgress
@@ -78,24 +80,31 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
     with ExitStack() as stack:
         # What the run reads, and the folder that it alone writes.
         on_rank_zero(lambda: stack.enter_context(folder.locked()))
+        earlier = on_all_ranks(folder.earlier_recipe)
+        recipe = on_all_ranks(lambda: resolved(recipe, earlier))
         photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
         knn = on_all_ranks(lambda: OnlineKnn(validation, recipe)) if validation else None
         on_rank_zero(lambda: folder.claim(recipe, data, len(photos)))
+        lesson = open_lesson(recipe, photos, accelerator.device, progress=progress)
 
         # The model and the optimiser, new or as the last state has them. A state holds every
         # weight: what the run started from may be gone by now.
         known = recipe.with_random_start() if folder.state.exists() else recipe
-        learner = on_all_ranks(lambda: Learner(known, accelerator))
+        learner = on_all_ranks(lambda: Learner(known, accelerator, lesson))
         state = on_all_ranks(lambda: _last_state(folder, learner))
         _check_same_step(folder, state)
         on_rank_zero(lambda: folder.rewind_metrics(state.step))
+        if lesson and state.step == 0:
+            # The other processes get the first one's head when they are joined.
+            on_rank_zero(lambda: begin(learner.clever, recipe, photos, lesson, learner.normalize))
         learner.prepare()
 
         # The batches that are left.
         start, per_epoch = state.step, steps_per_epoch(recipe, len(photos))
         stop = last_step(recipe, per_epoch)
         order = make_order(recipe, photos, start, stop, state.stream)
-        loaded = batches(make_loader(Views(photos, recipe), order, run.num_workers))
+        views = Views(photos, recipe, lesson.clean if lesson else None)
+        loaded = batches(make_loader(views, order, run.num_workers))
 
         def save() -> None:
             """Write the state and the model folder; every process must call it."""

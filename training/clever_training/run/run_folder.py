@@ -67,6 +67,13 @@ class RunFolder:
                     stale.unlink()  # what a killed process was writing
             yield
 
+    def earlier_recipe(self) -> Recipe | None:
+        """The recipe of the run that is in the folder; None where none has begun."""
+        if not (self.state.exists() and self.recipe.exists()):
+            return None
+        found = json.loads(self.recipe.read_text(encoding="utf-8"))
+        return Recipe.parse(found["recipe"], str(self.recipe))
+
     def claim(self, recipe: Recipe, data: str, photos: int) -> None:
         """Write the resolved recipe, or check that the folder is of this very run.
 

@@ -1,0 +1,66 @@
+"""Which normalisation a backbone gets: that of the weights that it starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clever_hub.config import PreprocessingConfig
+from clever_training.model.pretrained import TIMM, pretrained_config, timm_config
+from clever_training.recipe.schema import Recipe
+
+_OF_BACKBONE = ("mean", "std", "interpolation")
+
+
+def resolved(recipe: Recipe, earlier: Recipe | None = None) -> Recipe:
+    """A recipe that says how images are prepared, whatever its backbone starts from.
+
+    Args:
+        recipe: What it says itself stays.
+        earlier: The resolved recipe of a run that goes on: what it began from may be gone.
+
+    Returns:
+        The recipe with mean, standard deviation, interpolation and ``image_size`` of the start.
+
+    Raises:
+        ModelNotFoundError: When there is no such start.
+
+    Example:
+        >>> recipe = Recipe.parse({"name": "mine", "image_size": 64})
+        >>> resolved(recipe).backbone.mean
+        (0.485, 0.456, 0.406)
+    """
+    given = recipe.backbone.model_fields_set
+    wanted = [key for key in _OF_BACKBONE if key not in given]
+    size_given = "image_size" in recipe.model_fields_set
+    if not wanted and size_given:
+        return recipe
+    if earlier is not None:
+        own = {key: getattr(earlier.backbone, key) for key in _OF_BACKBONE}
+        size = earlier.image_size
+    else:
+        found = _start(recipe)
+        if found is None:
+            return recipe
+        own, size = {key: getattr(found, key) for key in _OF_BACKBONE}, found.crop_size
+    backbone = recipe.backbone.model_copy(update={key: own[key] for key in wanted})
+    update: dict[str, Any] = {"backbone": backbone}
+    if not size_given:
+        update["image_size"] = size
+    return recipe.model_copy(update=update)
+
+
+def preprocessing(recipe: Recipe) -> PreprocessingConfig:
+    """How the model that a recipe makes prepares images: the whole shorter side is seen."""
+    backbone, size = recipe.backbone, recipe.image_size
+    return PreprocessingConfig(size, size, backbone.interpolation, backbone.mean, backbone.std)
+
+
+def _start(recipe: Recipe) -> PreprocessingConfig | None:
+    """How images were prepared for the weights that a run starts from; None for random ones."""
+    settings = recipe.backbone
+    if settings.init == "random":
+        return None
+    if settings.init == "timm":
+        return timm_config(settings.architecture, settings.model_args).preprocessing
+    assert not settings.init.startswith(TIMM)
+    return pretrained_config(settings.init).preprocessing

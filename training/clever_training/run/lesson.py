@@ -1,0 +1,253 @@
+"""What a frozen teacher says of a run's photos, and a head that begins as its best predictor."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from clever_training.data.embeddings import (
+    TeacherEmbeddings,
+    load_embeddings,
+    teacher_embeddings,
+)
+from clever_training.data.loader import Batch
+from clever_training.data.photos import Photos, open_encoded
+from clever_training.data.streaming import StreamedPhotos, Window
+from clever_training.data.teacher import CleanPhoto, Teacher
+from clever_training.model.clever import Clever
+from clever_training.objectives.distill import Distill
+from clever_training.objectives.mixture import Mixture, SideBySide
+from clever_training.recipe.schema import Recipe
+from clever_training.runtime.gathering import world_size
+from clever_training.runtime.processes import is_rank_zero, on_all_ranks, rank
+from clever_training.views.decode import EncodedPhoto, Image
+
+# Photos that a linear head is fitted on: some for each of its inputs.
+FITTED_ON = 4096
+_BATCH = 64
+# Of the mean variance of an input: keeps directions that hardly vary from being blown up.
+_RIDGE = 0.01
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A teacher, and its embeddings of the photos.
+
+    Attributes:
+        teacher: The frozen network.
+        embeddings: By photo, from the cache; None where the teacher embeds live.
+    """
+
+    teacher: Teacher
+    embeddings: TeacherEmbeddings | None
+
+    @property
+    def clean(self) -> CleanPhoto | None:
+        """What prepares photos for the teacher where it embeds them live."""
+        return self.teacher.prepare if self.embeddings is None else None
+
+    def targets(self, batch: Batch, device: torch.device) -> Tensor:
+        """The teacher's embeddings of a batch's photos, float32 (batch, dim)."""
+        if self.embeddings is not None:
+            return torch.from_numpy(self.embeddings[batch.numbers]).to(device)
+        assert batch.clean is not None
+        return self.teacher.embed(batch.clean).to(device)
+
+
+def open_lesson(
+    recipe: Recipe, photos: Photos | StreamedPhotos, device: torch.device, *, progress: bool
+) -> Lesson | None:
+    """The teacher of a run; of photos by number all its embeddings, computed now where missing.
+
+    Every process must call it.
+
+    Args:
+        recipe: Names the teacher.
+        photos: What it is asked about.
+        device: Where it computes.
+        progress: Show a progress bar.
+
+    Returns:
+        The lesson; None where the recipe has no teacher.
+
+    Raises:
+        ModelNotFoundError: When there is no such teacher.
+        ConfigError: When it gives no embedding.
+        DataError: Names the photo that cannot be read.
+    """
+    settings = recipe.method.teacher
+    if settings is None:
+        return None
+    teacher = on_all_ranks(lambda: Teacher(settings.model, settings.size, device))
+    if isinstance(photos, StreamedPhotos):
+        return Lesson(teacher, None)
+    share = rank(), world_size()
+    with _Bar(teacher.name, enabled=progress and is_rank_zero()) as advance:
+        on_all_ranks(lambda: teacher_embeddings(teacher, photos, share=share, advance=advance))
+    embeddings = on_all_ranks(lambda: load_embeddings(teacher, photos))
+    return Lesson(teacher, embeddings)
+
+
+def begin(
+    clever: Clever,
+    recipe: Recipe,
+    photos: Photos | StreamedPhotos,
+    lesson: Lesson,
+    normalize: Callable[[Tensor], Tensor],
+) -> float | None:
+    """Before the first step: centre the targets, and let a linear head be their best predictor.
+
+    From random numbers it would pull the backbone's features apart before it had learned to read
+    them. It is fitted by least squares, with a small ridge, from the student's embeddings of clean
+    photos in the size of the views to the teacher's.
+
+    Args:
+        clever: What is trained; its head of the invariant part may change.
+        recipe: Size of the views, seed, and what the backbone starts from.
+        photos: Clean photos.
+        lesson: The targets.
+        normalize: uint8 (n, size, size, 3) to the backbone's input.
+
+    Returns:
+        The mean cosine between prediction and target on the photos that it was fitted on; None
+        where no head was fitted: it is not linear, or the backbone starts from random weights.
+    """
+    objective = _distill(clever)
+    if lesson.embeddings is not None:
+        objective.set_center(torch.from_numpy(lesson.embeddings.mean()))
+    head = _head(clever, objective)
+    if not isinstance(head, nn.Linear) or recipe.backbone.init == "random":
+        return None
+    features, targets = _clean_pairs(clever, recipe, photos, lesson, normalize)
+    center = objective.center if lesson.embeddings is not None else targets.mean(dim=0)
+    return fit_linear(head, features[:, : clever.student.invariant_dim], targets - center)
+
+
+@torch.no_grad()
+def fit_linear(head: nn.Linear, features: Tensor, targets: Tensor) -> float:
+    """Make a linear layer the least-squares map, with a small ridge, from features to targets.
+
+    Args:
+        head: Overwritten.
+        features: (n, in).
+        targets: (n, out).
+
+    Returns:
+        The mean cosine between what it then says and the targets.
+
+    Example:
+        >>> features = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        >>> fit_linear(nn.Linear(4, 2), features, features[:, :2]) > 0.999
+        True
+    """
+    x, y = features.double(), targets.double()
+    mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    centred = x - mean_x
+    ridge = _RIDGE * centred.square().sum() / centred.shape[1]
+    gram = centred.T @ centred + ridge * torch.eye(x.shape[1], dtype=x.dtype)
+    solution = torch.linalg.solve(gram, centred.T @ (y - mean_y))  # (in, out)
+    head.weight.copy_(solution.T)
+    head.bias.copy_(mean_y - mean_x @ solution)
+    predicted = x @ solution + mean_y - mean_x @ solution
+    return float(nn.functional.cosine_similarity(predicted, y, dim=1).mean())
+
+
+def _distill(clever: Clever) -> Distill:
+    return next(part for part in clever.objective.modules() if isinstance(part, Distill))
+
+
+def _head(clever: Clever, objective: Distill) -> nn.Module:
+    """The head that predicts the targets, alone or beside those of other terms."""
+    head = clever.student.invariant
+    if isinstance(clever.objective, Mixture) and isinstance(head, SideBySide):
+        return head.heads[list(clever.objective.objectives).index(objective)]
+    return head
+
+
+@torch.no_grad()
+def _clean_pairs(
+    clever: Clever,
+    recipe: Recipe,
+    photos: Photos | StreamedPhotos,
+    lesson: Lesson,
+    normalize: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The student's and the teacher's embeddings of the same clean photos, on the processor."""
+    shown = CleanPhoto(recipe.views.global_size, recipe.backbone.interpolation)
+    backbone = clever.student.backbone
+    device = next(backbone.parameters()).device
+    was_training = backbone.training
+    backbone.eval()
+    features, targets = [], []
+    for batch in _in_batches(_some(photos, recipe.run.seed)):
+        small = np.stack([shown(photo) for _, photo in batch])
+        features.append(backbone(normalize(torch.from_numpy(small)).to(device)).float().cpu())
+        if lesson.embeddings is not None:
+            known = lesson.embeddings[[number for number, _ in batch]]
+            targets.append(torch.from_numpy(known))
+        else:
+            clean: list[Image] = [lesson.teacher.prepare(photo) for _, photo in batch]
+            targets.append(lesson.teacher.embed(np.stack(clean)).cpu())
+    backbone.train(was_training)
+    return torch.cat(features), torch.cat(targets)
+
+
+def _some(photos: Photos | StreamedPhotos, seed: int) -> Iterator[tuple[int, EncodedPhoto]]:
+    """Some of the photos with their numbers: at random, or the first of a stream."""
+    if isinstance(photos, StreamedPhotos):
+        window = next(photos.windows(FITTED_ON, seed, 0, 1, Window(0, 0, None, [])))
+        for number, source in enumerate(window.sources):
+            yield number, open_encoded(source)
+        return
+    rng = np.random.default_rng((seed, len(photos)))
+    for number in rng.permutation(len(photos))[:FITTED_ON].tolist():
+        with photos.naming(number):
+            yield number, photos.open(number)
+
+
+def _in_batches(
+    items: Iterator[tuple[int, EncodedPhoto]],
+) -> Iterator[list[tuple[int, EncodedPhoto]]]:
+    while batch := list(islice(items, _BATCH)):
+        yield batch
+
+
+class _Bar:
+    """How far the teacher is: a bar on a terminal, a line every half minute elsewhere."""
+
+    def __init__(self, name: str, *, enabled: bool) -> None:
+        console = Console(stderr=True)
+        self._name, self._lines = name, enabled and not console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("photos, left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+        )
+        self._said = time.monotonic()
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self._bar.start()
+        self._task = self._bar.add_task(f"embedding by {self._name}", total=None, visible=False)
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _advance(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total, visible=True)
+        if self._lines and (time.monotonic() - self._said > 30 or done == total):
+            self._said = time.monotonic()
+            sys.stderr.write(f"{self._name} has embedded {done:,} of {total:,} photos\n")
