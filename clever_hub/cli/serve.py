@@ -13,7 +13,7 @@ from clever_hub.cli.options import Device, Revision
 from clever_hub.errors import ConfigError, require
 
 if TYPE_CHECKING:
-    from clever_hub.images.encoding import EncoderMixin
+    from clever_hub.jobs.answering import JobsMixin
 
 
 class _LogFormat(StrEnum):
@@ -131,12 +131,12 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
 
 def _load(
     given: list[str], device: str | None, revision: str | None, threads: int | None
-) -> dict[str, EncoderMixin]:
+) -> dict[str, JobsMixin]:
     from clever_hub.pretrained import from_pretrained
 
     if revision is not None and len(given) > 1:
         raise ConfigError("--revision: is of one model, got several. Serve them one by one")
-    loaded: dict[str, EncoderMixin] = {}
+    loaded: dict[str, JobsMixin] = {}
     for entry in given:
         name, equals, wanted = entry.partition("=")
         model = from_pretrained(
@@ -147,7 +147,9 @@ def _load(
             threads=threads,
         )
         if not equals:
-            name = model.config.name if model.source.kind == "folder" else model.source.name
+            source = model.source
+            assert source is not None  # it was loaded
+            name = model.config.name if source.kind == "folder" else source.name
         if name in loaded:
             raise ConfigError(f"two models called {name!r}. Name one: OTHER={entry}")
         loaded[name] = model

@@ -86,7 +86,7 @@ def model_answers(served: Served) -> list[dict[str, Any]]:
         The JSON of each.
     """
     config = served.model.config
-    source = getattr(served.model, "source", None)
+    source = served.model.source
     return [
         {
             "id": name,
@@ -101,7 +101,7 @@ def model_answers(served: Served) -> list[dict[str, Any]]:
             "data": str(config.provenance.get("data", "")),
             "license": config.license,
             "weights_sha256": source.weights_sha256 if source else None,
-            "heads": served.has_heads,
+            "heads": served.model.has_heads,
         }
         for name, (part, length) in served.parts().items()
     ]

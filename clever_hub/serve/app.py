@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from clever_hub.images.encoding import EncoderMixin
+from clever_hub.jobs.answering import JobsMixin
 from clever_hub.serve.answers import Json, embeddings_answer, error_answer, model_answers
 from clever_hub.serve.bodies import read_fields
 from clever_hub.serve.errors import ApiError
@@ -40,7 +40,7 @@ _READY_SECONDS = 1.0  # a check of readiness stands for this long: whoever asks 
 _READY_TIMEOUT = 10.0
 
 
-def create_app(models: Mapping[str, EncoderMixin], settings: Settings | None = None) -> Starlette:
+def create_app(models: Mapping[str, JobsMixin], settings: Settings | None = None) -> Starlette:
     """Make the application.
 
     Args:

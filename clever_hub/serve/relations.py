@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
+from clever_hub.jobs.heads import Heads
+from clever_hub.jobs.orient import orientation_from_four
+from clever_hub.jobs.relate import relate
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture
 from clever_hub.serve.service import Served, Service
@@ -29,7 +31,7 @@ async def relation_answer(
     """
     heads = _heads(served)
     both = await service.embed(served, pictures)
-    relation = import_module("clever_hub.jobs.relate").relate(both[:1], both[1:], heads)[0]
+    relation = relate(both[:1], both[1:], heads)[0]
     return {"object": "relation", "model": served.name, **relation.to_dict()}
 
 
@@ -51,7 +53,7 @@ async def orientation_answer(
     """
     heads = _heads(served)
     four = await service.embed_turned(served, pictures)
-    found = import_module("clever_hub.jobs.orient").orientation_from_four(four, heads)
+    found = orientation_from_four(four, heads)
     entries = [
         {
             "object": "orientation",
@@ -65,8 +67,8 @@ async def orientation_answer(
     return {"object": "list", "data": entries, "model": served.name}
 
 
-def _heads(served: Served) -> Any:
-    if not served.has_heads:
+def _heads(served: Served) -> Heads:
+    if not served.model.has_heads:
         raise ApiError(
             400,
             "no_heads",
@@ -74,4 +76,4 @@ def _heads(served: Served) -> Any:
             "Its entry in /v1/models says so; serve one with heads",
             param="model",
         )
-    return getattr(served.model, "heads")  # noqa: B009  # of models that have them
+    return served.model.heads

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import CleverError, ConfigError, suggest
-from clever_hub.images.encoding import EncoderMixin
+from clever_hub.jobs.answering import JobsMixin
 from clever_hub.serve.batching import Batcher, Vector
 from clever_hub.serve.decoding import PictureReader, is_url
 from clever_hub.serve.errors import ApiError
@@ -41,7 +41,7 @@ class Served:
     """
 
     name: str
-    model: EncoderMixin
+    model: JobsMixin
     batcher: Batcher
     read: PictureReader
 
@@ -55,11 +55,6 @@ class Served:
             if length
         }
 
-    @property
-    def has_heads(self) -> bool:
-        """Whether it can tell what was done to a photo."""
-        return bool(getattr(self.model, "has_heads", False))
-
 
 class Service:
     """Models, batches and limits.
@@ -71,7 +66,7 @@ class Service:
         served: The models by name.
     """
 
-    def __init__(self, models: Mapping[str, EncoderMixin], settings: Settings) -> None:
+    def __init__(self, models: Mapping[str, JobsMixin], settings: Settings) -> None:
         """Start the threads; ``close`` ends them.
 
         Args:
@@ -80,12 +75,16 @@ class Service:
 
         Raises:
             ConfigError: When there is no model, or a name cannot be used.
+            ModelFormatError: When a model's heads are damaged.
         """
         if not models:
             raise ConfigError("expected one model at least to serve, got none")
         for name in models:
             if not name or ":" in name:
                 raise ConfigError(f"the name of a served model: expected no colon, got {name!r}")
+        for model in models.values():
+            if model.has_heads:
+                _ = model.heads  # read now: what is damaged should not be met by a request
         self.settings, self.gate, self.metrics = settings, Gate(settings), Metrics()
         self._decoders = ThreadPoolExecutor(settings.threads, "clever-hub-decode")
         self._fetchers = ThreadPoolExecutor(_FETCH_THREADS, "clever-hub-fetch")
@@ -95,7 +94,7 @@ class Service:
         watch("clever_waiting_images", "Images in the server.", lambda: self.gate.images)
         watch("clever_waiting_bytes", "Bytes of bodies in it.", lambda: self.gate.body_bytes)
 
-    def _serve(self, name: str, model: EncoderMixin) -> Served:
+    def _serve(self, name: str, model: JobsMixin) -> Served:
         batcher = Batcher(
             model._embed_batch,
             self._decoders,

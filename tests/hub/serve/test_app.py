@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
 
+import clever_hub
+from clever_hub.errors import ModelFormatError
+from clever_hub.hub import shipped
+from clever_hub.serve.app import create_app
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 from tests.hub.serve.conftest import NAME, Open
 
 if TYPE_CHECKING:
@@ -163,8 +171,6 @@ def test_a_truncated_image_is_named(client: TestClient, photos: dict[str, Path])
 def test_bad_requests(
     client: TestClient, body: object, status: int, code: str, message: str
 ) -> None:
-    import re
-
     answer = client.post(
         URL, content=json.dumps(body), headers={"Content-Type": "application/json"}
     )
@@ -253,8 +259,6 @@ def test_a_full_server_says_so(opened: Open, photos: dict[str, Path]) -> None:
 def test_an_answer_that_takes_too_long_is_given_up(
     opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     go = threading.Event()
 
     def stuck(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -311,6 +315,7 @@ def test_models_are_described(client: TestClient, onnx_model: OnnxModel) -> None
         "equivariant",
         103,
     )
+    assert onnx_model.source is not None
     assert entry["weights_sha256"] == onnx_model.source.weights_sha256
     error(client.get("/v1/models/none"), 404, "model_not_found")
 
@@ -322,6 +327,61 @@ def test_a_model_without_heads_says_so(
     assert client.get(f"/v1/models/{NAME}").json()["heads"] is False
     files = [("input", photos[name].read_bytes()) for name in ("rocket", "coffee")]
     assert "has no heads" in error(client.post(path, files=files), 400, "no_heads")["message"]
+
+
+@pytest.fixture(scope="module")
+def with_heads(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
+    """The shipped ResNet-18 with random heads: what they say is nonsense, always the same."""
+    folder = tmp_path_factory.mktemp("heads") / NAME
+    shutil.copytree(shipped.ZOO / NAME, folder)
+    write_heads(folder, CALIBRATION)
+    return clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+
+
+def test_relations_are_those_of_the_model(
+    opened: Open, with_heads: OnnxModel, photos: dict[str, Path]
+) -> None:
+    client = opened({"headed": with_heads})
+    assert client.get("/v1/models/headed").json()["heads"] is True
+    for a, b in (("rocket", "rocket"), ("rocket", "coffee")):
+        answer = client.post("/v1/relate", json={"input": [encoded(photos[x]) for x in (a, b)]})
+        assert answer.status_code == 200, answer.text
+        found, expected = answer.json(), with_heads.relate(photos[a], photos[b]).to_dict()
+        assert (found.pop("object"), found.pop("model")) == ("relation", "headed")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name] == (value if value is None else pytest.approx(value, abs=1e-3))
+    assert found["angle"] is None  # of different photos
+
+
+def test_orientations_are_those_of_the_model(
+    opened: Open, with_heads: OnnxModel, photos: dict[str, Path]
+) -> None:
+    client = opened({"headed": with_heads}, max_queue=20, max_inputs=20)
+    paths = list(photos.values())
+    files = [("input", path.read_bytes()) for path in paths]
+    answer = client.post("/v1/orient", files=files)
+    assert answer.status_code == 200, answer.text
+    expected = with_heads.orientation(paths)
+    for index, entry in enumerate(answer.json()["data"]):
+        assert entry["index"] == index
+        assert entry["quarter"] == expected.quarter[index]
+        assert entry["angle"] == pytest.approx(float(expected.angle[index]), abs=0.1)
+        assert entry["confidence"] == pytest.approx(float(expected.confidence[index]), abs=1e-3)
+    # Each goes through the network four times, and six would never find room.
+    found = error(client.post("/v1/orient", files=files[:3] * 2), 400, "too_many_inputs")
+    assert "expected at most 5 images, got 6" in found["message"]
+    gate = client.app.state.service.gate  # type: ignore[attr-defined]
+    assert gate.images == 0
+
+
+def test_damaged_heads_are_met_at_the_start(with_heads: OnnxModel, tmp_path: Path) -> None:
+    assert with_heads.source is not None
+    shutil.copytree(with_heads.source.path, tmp_path / "damaged")
+    (tmp_path / "damaged/heads.safetensors").write_bytes(b"x" * 100)
+    model = clever_hub.from_pretrained(tmp_path / "damaged", backend="onnx", threads=1)
+    with pytest.raises(ModelFormatError, match=r"heads\.safetensors"):
+        create_app({"damaged": model})
 
 
 def test_a_relation_is_one_of_two_images(client: TestClient, photos: dict[str, Path]) -> None:
