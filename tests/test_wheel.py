@@ -80,6 +80,13 @@ def test_every_shipped_model_is_inside_whole(repository: Path, contents: set[str
         assert files <= contents
 
 
+def test_the_servers_page_is_inside_whole(repository: Path, contents: set[str]) -> None:
+    page = repository / "clever_hub" / "serve" / "page"
+    files = {f.relative_to(repository).as_posix() for f in page.rglob("*") if f.is_file()}
+    assert {"clever_hub/serve/page/index.html", "clever_hub/serve/page/gallery/cat.jpg"} <= files
+    assert files <= contents
+
+
 def test_wheel_fits_a_package_index(wheel: Path) -> None:
     assert wheel.stat().st_size < LIMIT
 
