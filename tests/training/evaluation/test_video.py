@@ -1,0 +1,113 @@
+"""A photo's crops that wander: an object that moves by a known way is followed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("datasets")
+
+import skimage.data
+
+from clever_hub.errors import DataError
+from clever_training.evaluation.dense import DensePixels
+from clever_training.evaluation.propagation import Propagation
+from clever_training.evaluation.video import measure_videos, segment
+from clever_training.evaluation.videos import find_videos
+
+FRAMES, STEP, HEIGHT, WIDTH = 6, 16, 160, 192
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """Two videos: a photo that wanders, and one that stands still, with two objects."""
+    for name, step in (("wandering", STEP), ("standing", 0)):
+        photo = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+        truth = np.zeros(photo.shape[:2], dtype=np.uint8)
+        truth[64:160, 176:272] = 255
+        if name == "standing":
+            truth[64:160, 176:224], truth[64:160, 224:272] = 1, 2
+        for folder in ("JPEGImages", "Annotations"):
+            (tmp_path / folder / "480p" / name).mkdir(parents=True)
+        for number in range(FRAMES):
+            left = 96 + number * step
+            window = np.s_[32 : 32 + HEIGHT, left : left + WIDTH]
+            frames, masks = (tmp_path / f / "480p" / name for f in ("JPEGImages", "Annotations"))
+            Image.fromarray(photo[window]).save(frames / f"{number:05}.jpg", quality=95)
+            mask = Image.fromarray(truth[window])
+            if name == "standing":
+                mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+            mask.save(masks / f"{number:05}.png")
+    return tmp_path
+
+
+def test_objects_that_move_by_whole_patches_are_followed(davis: Path) -> None:
+    videos = find_videos(davis)
+    assert [(video.name, video.objects()) for video in videos] == [
+        ("standing", 2),
+        ("wandering", 1),
+    ]
+    done: list[tuple[int, int]] = []
+    nearest = Propagation(neighbours=1)
+    figures = measure_videos(DensePixels(), videos, 160, nearest, lambda *step: done.append(step))
+    assert done[-1] == (2 * FRAMES, 2 * FRAMES)
+    assert list(figures) == ["all", "standing", "wandering"]
+    for name in figures:
+        assert figures[name]["full"]["j"] > 95
+        assert figures[name]["full"]["f"] > 80
+    objects = 2 * figures["standing"]["full"]["j"] + figures["wandering"]["full"]["j"]
+    assert figures["all"]["full"]["j"] == pytest.approx(objects / 3)
+
+
+def test_a_mask_that_stays_where_it_was_is_worse(davis: Path) -> None:
+    (wandering,) = (video for video in find_videos(davis) if video.name == "wandering")
+    followed = [mask["full"] for mask in segment(DensePixels(), wandering, 160)]
+    last = wandering.mask(FRAMES - 1)
+    assert followed[-1].shape == last.shape
+    agreement = [np.mean((mask == 1) & (last == 1)) / np.mean(last) for mask in followed]
+    assert agreement[-1] > 0.9 > agreement[0]
+
+
+def test_what_is_wrong_with_a_folder_is_said(davis: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder JPEGImages"):
+        find_videos(davis / "JPEGImages")
+    mask = davis / "Annotations" / "480p" / "standing" / "00002.png"
+    Image.new("L", (10, 10)).save(mask)
+    with pytest.raises(DataError, match=r"00002\.png: is 10×10, its frame 192×160"):
+        measure_videos(DensePixels(), find_videos(davis), 160)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(mask)
+    with pytest.raises(DataError, match="got an image of mode RGB"):
+        measure_videos(DensePixels(), find_videos(davis), 160)
+    mask.write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        measure_videos(DensePixels(), find_videos(davis), 160)
+    mask.unlink()
+    with pytest.raises(DataError, match=r"a \.png for every frame, none for 00002\.jpg"):
+        find_videos(davis)
+    first = davis / "Annotations" / "480p" / "wandering" / "00000.png"
+    Image.new("L", (WIDTH, HEIGHT)).save(first)
+    Image.new("L", (WIDTH, HEIGHT)).save(mask)
+    with pytest.raises(DataError, match="there is nothing to follow"):
+        measure_videos(DensePixels(), find_videos(davis)[1:], 160)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("2017/val.txt", "wandering\n"),
+        (
+            "480p/val.txt",
+            "/JPEGImages/480p/wandering/00000.jpg /masks/00000.png\n",
+        ),
+    ],
+)
+def test_only_the_validation_set_counts_where_it_is_listed(
+    davis: Path, name: str, text: str
+) -> None:
+    path = davis / "ImageSets" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert [video.name for video in find_videos(davis)] == ["wandering"]

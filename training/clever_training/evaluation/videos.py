@@ -1,0 +1,148 @@
+"""Videos with a mask per frame, in the layout of DAVIS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.errors import DataError
+from clever_hub.images.opening import load_image
+
+FRAMES, MASKS, RESOLUTION = "JPEGImages", "Annotations", "480p"
+# What DAVIS names its validation sets; 2017 comes first, its masks tell several objects apart.
+_LISTS = ("ImageSets/2017/val.txt", "ImageSets/2016/val.txt", "ImageSets/480p/val.txt")
+_VOID = 255
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a video, and a mask for each.
+
+    Attributes:
+        name: Of the folder.
+        frames: Image files, in order.
+        masks: Image files, as many.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    masks: tuple[Path, ...]
+
+    def frame(self, position: int) -> Image.Image:
+        """A frame, RGB, upright."""
+        return load_image(self.frames[position])
+
+    def mask(self, position: int) -> NDArray[np.uint8]:
+        """The mask of a frame.
+
+        Args:
+            position: Of the frame.
+
+        Returns:
+            uint8 (height, width): 0 for the background, then the objects. In a grey image 255 is
+            an object, as in DAVIS-2016; in one with a palette it is "not known" and becomes 0, as
+            in DAVIS-2017's evaluation.
+
+        Raises:
+            DataError: When the file is not such an image, or of another size than the frame.
+        """
+        path = self.masks[position]
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an image: {error}") from error
+        with Image.open(self.frames[position]) as frame:
+            if frame.size != image.size:
+                raise DataError(
+                    f"{path}: is {image.width}×{image.height}, its frame "
+                    f"{frame.width}×{frame.height}; frames and masks have one size"
+                )
+        if image.mode == "P":
+            numbers = np.asarray(image)
+            return np.where(numbers == _VOID, 0, numbers).astype(np.uint8)
+        if image.mode in ("1", "L"):
+            values = np.asarray(image.convert("L"))
+            return np.where(values == _VOID, 1, values).astype(np.uint8)
+        raise DataError(
+            f"{path}: expected numbers of objects, in a grey image or one with a palette, "
+            f"got an image of mode {image.mode}"
+        )
+
+    def objects(self) -> int:
+        """How many objects the first mask has.
+
+        Raises:
+            DataError: When it has none: there is nothing to follow then.
+        """
+        count = int(self.mask(0).max())
+        if not count:
+            raise DataError(f"{self.masks[0]}: has no object, so that there is nothing to follow")
+        return count
+
+
+def find_videos(folder: Path) -> list[Video]:
+    """All videos of a folder in the layout of DAVIS.
+
+    Args:
+        folder: Has ``JPEGImages/480p/NAME/00000.jpg`` … and ``Annotations/480p/NAME/00000.png`` …;
+            ``480p`` may be left out. Where ``ImageSets`` lists a validation set, only its videos
+            count, those of 2017 before those of 2016.
+
+    Returns:
+        In the order of their names.
+
+    Raises:
+        DataError: When there are none, or a frame has no mask.
+    """
+    roots = []
+    for kind in (FRAMES, MASKS):
+        root = next((r for r in (folder / kind / RESOLUTION, folder / kind) if r.is_dir()), None)
+        if root is None:
+            raise DataError(
+                f"{folder}: expected the layout of DAVIS, {FRAMES}/{RESOLUTION}/NAME/00000.jpg and "
+                f"{MASKS}/{RESOLUTION}/NAME/00000.png; there is no folder {kind}"
+            )
+        roots.append(root)
+    frames, masks = roots
+    names = _listed(folder) or [path.name for path in sorted(frames.iterdir()) if path.is_dir()]
+    videos = [_video(name, frames / name, masks / name) for name in names]
+    if not videos:
+        raise DataError(f"{frames}: expected a folder per video, found none")
+    return videos
+
+
+def _listed(folder: Path) -> list[str]:
+    """The validation set's names, from the first list that is there."""
+    path = next((folder / name for name in _LISTS if (folder / name).is_file()), None)
+    if path is None:
+        return []
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    # 2016's list has a frame per line, with its mask; 2017's a name.
+    first = (words[0] for words in lines if words)
+    return sorted({Path(w).parent.name if w.endswith(".jpg") else w for w in first})
+
+
+def _video(name: str, frames: Path, masks: Path) -> Video:
+    for folder in (frames, masks):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; video {name} needs frames and masks")
+    found = tuple(_images(frames, (".jpg", ".jpeg", ".png")))
+    if len(found) < 3:
+        raise DataError(f"{frames}: expected three frames or more, found {len(found)}")
+    known = {path.stem: path for path in _images(masks, (".png",))}
+    if missing := [path.name for path in found if path.stem not in known]:
+        raise DataError(
+            f"{masks}: expected a .png for every frame, none for {', '.join(missing[:5])}"
+            f"{' …' if len(missing) > 5 else ''}"
+        )
+    return Video(name, found, tuple(known[path.stem] for path in found))
+
+
+def _images(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes)
