@@ -17,8 +17,8 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
     Args:
         paths: Files and folders. Files are yielded whatever their extension. Folders are searched
             recursively for the extensions in ``decoding.EXTENSIONS``. Links to folders are
-            followed, once for each folder. Hidden files in folders are left out: macOS writes "._a.jpg" files
-            that are not images.
+            followed, once for each folder. Hidden files in folders are left out: macOS writes
+            "._a.jpg" files that are not images.
 
     Yields:
         The files; those in a folder are sorted by name.

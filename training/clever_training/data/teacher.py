@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from clever_hub.errors import ConfigError
-from clever_training.model.backbones import check_size, weights_sha256
+from clever_training.model.backbones import check_size, tensors_sha256
 from clever_training.model.pretrained import load_pretrained
 from clever_training.views.decode import EncodedPhoto, Image, shrink_for
 
@@ -96,7 +96,7 @@ class Teacher:
         self.device = device or torch.device("cpu")
         backbone = model.backbone.eval().requires_grad_(False)
         self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
-        text = f"{_PREPARATION} {weights_sha256(backbone.state_dict())} {config.architecture} "
+        text = f"{_PREPARATION} {tensors_sha256(backbone.state_dict())} {config.architecture} "
         text += f"{sorted(config.model_args.items())} {preprocessing}"
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         self._mean, self._std = (
