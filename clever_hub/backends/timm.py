@@ -8,6 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from clever_hub.backends import own
 from clever_hub.errors import CleverError, suggest
 
 
@@ -36,7 +37,8 @@ def build_backbone(
     """Build a timm model without its classifier.
 
     Args:
-        architecture: A name in timm, such as ``"resnet18"`` or ``"resnet18.a1_in1k"``.
+        architecture: A name in timm, such as ``"resnet18"`` or ``"resnet18.a1_in1k"``, or of a
+            backbone of this package, ``"vmamba_tiny"``.
         model_args: Arguments for ``timm.create_model``, plain JSON.
         drop_path: Stochastic depth rate, in [0, 1).
         pretrained: Load timm's own weights instead of initialising random ones.
@@ -53,8 +55,10 @@ def build_backbone(
         >>> embedding_length(build_backbone("resnet18"))
         512
     """
+    own.register(architecture)
     if not timm.is_model(architecture):
-        hint = suggest(architecture, timm.list_models(f"{architecture[:3]}*"))
+        known = [*timm.list_models(f"{architecture[:3].lower()}*"), *own.OWN_BACKBONES]
+        hint = suggest(architecture.lower(), known)
         raise BackboneError(
             "architecture",
             f"timm {timm.__version__} has no model {architecture!r}. {hint[:300]}",

@@ -23,6 +23,7 @@ from transformers import (  # noqa: E402 -- after the check that says how to ins
     AutoModelForImageClassification,
 )
 
+import clever_hub.backends.vmamba  # noqa: E402, F401 -- lets timm build what a folder may have
 from clever_hub.transformers.configuration_clever import CleverConfig  # noqa: E402
 from clever_hub.transformers.image_processing_clever import CleverImageProcessor  # noqa: E402
 from clever_hub.transformers.modeling_clever import (  # noqa: E402

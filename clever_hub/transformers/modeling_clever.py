@@ -53,7 +53,8 @@ class TimmNames(WeightRenaming):
             super().__init__(source_patterns=r"^backbone\.(.+)", target_patterns=r"\1")
         else:
             super().__init__(
-                source_patterns=r"^(?!backbone\.|classifier\.)(.+)",
+                # The head's two by their whole names: VMamba has a ``classifier.norm`` of its own.
+                source_patterns=r"^(?!backbone\.|classifier\.(?:weight|bias)$)(.+)",
                 target_patterns=r"backbone\.\1",
             )
 

@@ -24,6 +24,7 @@ from clever_export.card_text import (
     recipe_line,
     started_from,
 )
+from clever_hub.backends.own import OWN_BACKBONES
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
@@ -255,9 +256,14 @@ def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
     lines = ["## Use"]
     if repo_id is None:
         lines.append("`FOLDER` is the folder with this file.")
+    modules = OWN_BACKBONES.get(config.architecture, ())
+    title_words = {"files": "six" if modules else "three"}
     for title, needs, code in SNIPPETS:
         if (folder / needs).is_file():
-            lines.append(f"{title}\n\n```python\n{code.format(**places)}\n```")
+            before = f"import clever_hub.backends.{modules[0]}  # timm does not have it\n"
+            lead = before if modules and code.startswith("import timm\n") else ""
+            heading = title.format(**title_words)
+            lines.append(f"{heading}\n\n```python\n{lead}{code.format(**places)}\n```")
     return "\n\n".join(lines)
 
 

@@ -74,7 +74,7 @@ model = clever_hub.from_pretrained("{name}", backend="onnx")
 e = model.encode("photo.jpg")""",
     ),
     (
-        "transformers, without clever-hub (`trust_remote_code` runs the three `.py` files here):",
+        "transformers, without clever-hub (`trust_remote_code` runs the {files} `.py` files here):",
         "modeling_clever.py",
         """\
 from PIL import Image

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 from clever_export.card import write_card
 from clever_export.onnx import export_onnx
+from clever_hub.backends.own import remote_code
 from clever_hub.backends.variants import VARIANT_KEY
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, ModelFormatError
@@ -21,7 +21,6 @@ from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.weights import WEIGHTS_NAME
 
 PROCESSOR_NAME = "preprocessor_config.json"
-REMOTE_CODE = ("configuration_clever.py", "modeling_clever.py", "image_processing_clever.py")
 AUTO_MAP = {
     "AutoConfig": "configuration_clever.CleverConfig",
     "AutoModel": "modeling_clever.CleverModel",
@@ -54,10 +53,8 @@ def package(folder: str | Path) -> Path:
     write_json(folder / CONFIG_NAME, config.to_dict())
     # Only numbers: config.json names the class; CleverImageProcessor.to_dict explains why.
     write_json(folder / PROCESSOR_NAME, config.preprocessing.to_dict())
-    for name in REMOTE_CODE:
-        # Read as files: importing the package clever_hub.transformers needs transformers.
-        source = files("clever_hub") / "transformers" / name
-        write_text(folder / name, source.read_text(encoding="utf-8"))
+    for name, content in remote_code(config.architecture).items():
+        write_text(folder / name, content)
     export_onnx(folder)
     write_card(folder)
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from huggingface_hub import ModelCard
 
 import clever_hub
 from clever_export.card import CARD_NAME, PICTURE_NAME, make_card
-from clever_export.package import AUTO_MAP, PROCESSOR_NAME, REMOTE_CODE
+from clever_export.package import AUTO_MAP, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
 from clever_hub.backends.onnx import read_graph_config
+from clever_hub.backends.own import OWN_BACKBONES, REMOTE_CODE, remote_code
 from clever_hub.backends.variants import Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
@@ -24,7 +24,8 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"
 REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE, CARD_NAME)
-KNOWN = frozenset((*REQUIRED, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
+_OWN_CODE = {f"{module}.py" for modules in OWN_BACKBONES.values() for module in modules}
+KNOWN = frozenset((*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
 # The keys of the config that decide which vector an image gets.
@@ -103,16 +104,21 @@ def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
 
 def _code_problems(folder: Path) -> Iterator[str]:
     """The code that transformers runs, when its user allows it, must be that of this version."""
-    for name in REMOTE_CODE:
-        source = files("clever_hub") / "transformers" / name
-        path = folder / name
-        if path.is_file() and path.read_text(encoding="utf-8") != source.read_text("utf-8"):
-            yield f"{name} is not this version's. Export the folder again"
     try:
-        auto_map = ModelConfig.load(folder).extra.get("auto_map")
+        config = ModelConfig.load(folder)
     except ModelFormatError:
         return  # loading says more
-    if auto_map != AUTO_MAP:
+    code = remote_code(config.architecture)
+    if missing := [name for name in code if name not in REQUIRED and not (folder / name).exists()]:
+        yield f"missing: {', '.join(missing)}. Export the folder again"
+    for name in sorted(_OWN_CODE - code.keys()):
+        if (folder / name).exists():
+            yield f"{name} is of another backbone. Remove it"
+    for name, content in code.items():
+        path = folder / name
+        if path.is_file() and path.read_text(encoding="utf-8") != content:
+            yield f"{name} is not this version's. Export the folder again"
+    if config.extra.get("auto_map") != AUTO_MAP:
         yield f"{CONFIG_NAME}: auto_map leads to other code. Export the folder again"
 
 

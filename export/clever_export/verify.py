@@ -17,6 +17,7 @@ from PIL import Image
 import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
+from clever_hub.backends import own
 from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import split
@@ -167,6 +168,21 @@ def not_compared(folder: Path) -> Mapping[str, str]:
     return found
 
 
+def conditions(folder: Path) -> Mapping[str, str]:
+    """What readers need beyond the folder and themselves.
+
+    Args:
+        folder: A model folder.
+
+    Returns:
+        The condition, by reader; of most models there is none.
+    """
+    modules = own.OWN_BACKBONES.get(ModelConfig.load(folder).architecture)
+    if not modules:
+        return {}
+    return {"timm": f"after `import clever_hub.backends.{modules[0]}`: timm does not have it"}
+
+
 def _clever(folder: Path, backend: str) -> Reader:
     model = clever_hub.from_pretrained(folder, backend=backend)
     return lambda paths, size: model.encode(paths, batch_size=size).full
@@ -176,6 +192,7 @@ def _timm(folder: Path) -> Reader:
     import timm
     import torch
 
+    own.register(ModelConfig.load(folder).architecture)
     backbone = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     prepare = clever_hub.from_pretrained(folder).preprocessor
 
@@ -311,7 +328,7 @@ def _hard_cases(photo: Path, folder: Path) -> list[Path]:
 
 
 def _write_report(folder: Path, agreements: list[Agreement], images: int, path: Path) -> None:
-    content = {
+    content: dict[str, Any] = {
         "green": all(agreement.green for agreement in agreements),
         "weights_sha256": sha256_of(_weights_of(folder)),
         "graph_sha256": sha256_of(graph) if (graph := folder / GRAPH_NAME).is_file() else None,
@@ -329,6 +346,8 @@ def _write_report(folder: Path, agreements: list[Agreement], images: int, path: 
             for agreement in agreements
         ],
     }
+    if needed := conditions(folder):
+        content["conditions"] = dict(needed)
     try:
         write_json(path, content)
     except OSError as error:

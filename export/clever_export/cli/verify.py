@@ -41,7 +41,7 @@ def run(
     from rich.table import Table
 
     from clever_export.progress import bar
-    from clever_export.verify import REPORT_NAME, not_compared, verify
+    from clever_export.verify import REPORT_NAME, conditions, not_compared, verify
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
 
@@ -67,6 +67,8 @@ def run(
         )
     table.caption = "invariant / equivariant part"
     output().print(table)
+    for reader, condition in conditions(path).items():
+        output().print(f"{reader} reads it {condition}", highlight=False, markup=False)
     for reader, reason in not_compared(path).items():
         output().print(f"Not compared: {reader} ({reason})", highlight=False, markup=False)
     output().print(f"Wrote {report}", highlight=False, markup=False, soft_wrap=True)

@@ -13,10 +13,11 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from clever_hub.backends.own import remote_code
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
-from clever_hub.files import write_json
+from clever_hub.files import write_json, write_text
 from clever_hub.transformers import (
     CleverConfig,
     CleverForImageClassification,
@@ -156,6 +157,8 @@ def save_network(network: CleverForImageClassification, config: ModelConfig, fol
     path = folder / CONFIG_NAME
     content = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, content | {"auto_map": _AUTO_MAP})
+    for name, code in remote_code(config.architecture).items():
+        write_text(folder / name, code)
 
 
 def _claim(out: Path, run: dict[str, Any]) -> bool:

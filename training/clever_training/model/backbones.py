@@ -41,12 +41,6 @@ def create_backbone(
         >>> create_backbone("resnet18").num_features
         512
     """
-    if "vmamba" in architecture.lower():
-        raise ConfigError(
-            f"backbone.architecture: {architecture!r}: VMamba is not supported yet; timm has no "
-            "such model. The paper's other backbones are resnet18, resnet50, "
-            "vit_tiny_patch16_224 and vit_small_patch16_224"
-        )
     try:
         return build_backbone(architecture, model_args, drop_path=drop_path, pretrained=pretrained)
     except BackboneError as error:

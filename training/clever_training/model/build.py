@@ -100,7 +100,7 @@ def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
 
 
 def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
-    """AdamW or SGD; no weight decay on biases and one-dimensional parameters.
+    """AdamW or SGD; no weight decay on biases, one-dimensional parameters and VMamba's time scales.
 
     Args:
         recipe: Which optimiser.
@@ -130,12 +130,17 @@ def _groups(student: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
     for scale in sorted({scales.get(p, 1.0) for p in parameters}, reverse=True):
         here = [p for p in parameters if scales.get(p, 1.0) == scale]
         groups += [
-            {"params": [p for p in here if p.ndim > 1], "decayed": True, "lr_scale": scale},
+            {"params": [p for p in here if _is_decayed(p)], "decayed": True, "lr_scale": scale},
             {
-                "params": [p for p in here if p.ndim <= 1],
+                "params": [p for p in here if not _is_decayed(p)],
                 "decayed": False,
                 "lr_scale": scale,
                 "weight_decay": 0.0,
             },
         ]
     return groups
+
+
+def _is_decayed(parameter: nn.Parameter) -> bool:
+    """Whether weight decay acts on it; a backbone may mark more than its shape tells."""
+    return parameter.ndim > 1 and not getattr(parameter, "_no_weight_decay", False)

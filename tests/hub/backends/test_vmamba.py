@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -369,3 +371,17 @@ def test_the_scan_sees_the_whole_map() -> None:
     op(x)[0, 2, 3].sum().backward()
     assert x.grad is not None
     assert (x.grad.abs().sum(-1) > 0).all(), "each position reaches the one in the middle"
+
+
+def test_nothing_of_it_is_imported_before_it_is_wanted() -> None:
+    code = (
+        "import sys, clever_hub.backends.torch, timm\n"
+        "assert 'clever_hub.backends.vmamba' not in sys.modules\n"
+        "assert not timm.is_model('vmamba_tiny')\n"
+        "from clever_hub.backends import own\n"
+        "own.register('resnet18')\n"
+        "assert not timm.is_model('vmamba_tiny')\n"
+        "own.register('vmamba_tiny')\n"
+        "assert timm.is_model('vmamba_tiny')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
