@@ -256,12 +256,13 @@ def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
     lines = ["## Use"]
     if repo_id is None:
         lines.append("`FOLDER` is the folder with this file.")
-    modules = OWN_BACKBONES.get(config.architecture, ())
+    modules = OWN_BACKBONES.get(config.architecture)
     title_words = {"files": "six" if modules else "three"}
     for title, needs, code in SNIPPETS:
         if (folder / needs).is_file():
-            before = f"import clever_hub.backends.{modules[0]}  # timm does not have it\n"
-            lead = before if modules and code.startswith("import timm\n") else ""
+            lead = ""
+            if modules and code.startswith("import timm\n"):
+                lead = f"import clever_hub.backends.{modules[0]}  # timm does not have it\n"
             heading = title.format(**title_words)
             lines.append(f"{heading}\n\n```python\n{lead}{code.format(**places)}\n```")
     return "\n\n".join(lines)

@@ -17,7 +17,7 @@ from PIL import Image
 import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
-from clever_hub.backends import own
+from clever_hub.backends.own import OWN_BACKBONES, register
 from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import split
@@ -177,7 +177,7 @@ def conditions(folder: Path) -> Mapping[str, str]:
     Returns:
         The condition, by reader; of most models there is none.
     """
-    modules = own.OWN_BACKBONES.get(ModelConfig.load(folder).architecture)
+    modules = OWN_BACKBONES.get(ModelConfig.load(folder).architecture)
     if not modules:
         return {}
     return {"timm": f"after `import clever_hub.backends.{modules[0]}`: timm does not have it"}
@@ -192,7 +192,7 @@ def _timm(folder: Path) -> Reader:
     import timm
     import torch
 
-    own.register(ModelConfig.load(folder).architecture)
+    register(ModelConfig.load(folder).architecture)
     backbone = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     prepare = clever_hub.from_pretrained(folder).preprocessor
 

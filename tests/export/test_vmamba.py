@@ -59,7 +59,7 @@ def test_the_graph_takes_any_batch_and_carries_no_weights(folder: Path) -> None:
     check_graph(folder)
     assert (folder / "model.onnx").stat().st_size < 500_000
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    backbone = clever_hub.from_pretrained(folder).backbone  # type: ignore[attr-defined]
+    backbone = clever_hub.from_pretrained(folder).backbone
     for batch in (1, 3, 8):
         pixels = torch.randn(batch, 3, 36, 36)
         found = np.concatenate(session.run(None, {"pixel_values": pixels.numpy()}), axis=1)

@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from clever_hub.backends import own
 from clever_hub.backends import selective_scan as scans
 from clever_hub.backends.selective_scan import selective_scan
 from clever_hub.backends.vmamba_blocks import SS2D, roll_up, unroll
@@ -23,6 +24,7 @@ SMALL: dict[str, Any] = {"depths": (1, 1, 2, 1), "dims": (16, 32, 64, 128), "num
 
 def make(**options: Any) -> Any:
     """The registered model; mypy takes a module's parts for tensors."""
+    own.register("vmamba_tiny")
     return timm.create_model("vmamba_tiny", **options)
 
 
