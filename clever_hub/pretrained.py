@@ -43,7 +43,7 @@ _BACKENDS = {
         "onnx",
         ("onnxruntime",),
         (CONFIG_NAME, "model.onnx"),
-        # Of a variant (float16, int8) the graph has weights of its own.
+        # The graph of a variant (float16, int8) has its own weights in model.onnx.data.
         (WEIGHTS_NAME, "model.onnx.data", HEADS_NAME),
     ),
     "torch": _Backend(

@@ -92,3 +92,17 @@ def test_recipes_on_the_pages_ship(repository: Path) -> None:
     named = set(re.findall(r"clever-hub pretrain (\S+)", pages)) - {"RECIPE"}
     assert named
     assert named <= set(recipe_names())
+
+
+@pytest.mark.parametrize(
+    "package", ["clever_hub", "training/clever_training", "export/clever_export"]
+)
+def test_the_tree_for_contributors_has_a_line_for_every_folder(
+    repository: Path, package: str
+) -> None:
+    text = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = re.search(rf"^{package}/.*\n((?:  \w+/ .*\n)+)", text, re.MULTILINE)
+    assert lines, f"CONTRIBUTING.md has no tree of {package}"
+    described = re.findall(r"^  (\w+)/ +\S", lines[1], re.MULTILINE)
+    folders = [path for path in (repository / package).iterdir() if any(path.glob("[!_]*"))]
+    assert set(described) == {path.name for path in folders if path.is_dir()} - {"__pycache__"}

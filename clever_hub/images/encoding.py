@@ -173,7 +173,7 @@ class EncoderMixin:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         if tokens:
-            self._token_grid()  # refused now, not at the first batch
+            self._token_grid()  # raises now, not at the first batch
         preprocessor = self.preprocessor
         if load:
             preprocessor = preprocessor.with_options(LoadOptions(**load))
@@ -192,7 +192,7 @@ class EncoderMixin:
         normalize: bool,
         tokens: bool,
     ) -> Iterator[EncodedBatch]:
-        # Closed here rather than by the garbage collector: it ends the threads.
+        # Closed here rather than by the garbage collector, so that its threads end now.
         with closing(batches):
             for good, bad in batches:
                 embeddings = self._embed_images(good, tokens)
@@ -223,7 +223,7 @@ class EncoderMixin:
 
 
 class Prepared(NamedTuple):
-    """An image that was read: its place, its name, float32 (3, H, W)."""
+    """An image that was read: its index, its name, float32 (3, H, W)."""
 
     position: int
     source: str
@@ -261,7 +261,7 @@ def prepared_batches(
 def _prepare(
     preprocessor: Preprocessor, images: Iterable[ImageSource], ahead: int, workers: int
 ) -> Generator[Prepared | Skipped]:
-    """Read images in threads, ``ahead`` of the consumer at most; the order is kept."""
+    """Read images in threads, at most ``ahead`` of the consumer; the order is kept."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="clever-hub-decode")
     numbered = enumerate(images)
     waiting: deque[Future[Prepared | Skipped]] = deque()
@@ -289,7 +289,7 @@ def _read(preprocessor: Preprocessor, index: int, image: ImageSource) -> Prepare
 def _batched(
     prepared: Iterable[Prepared | Skipped], batch_size: int, on_error: OnError
 ) -> Iterator[tuple[list[Prepared], list[Skipped]]]:
-    """Group what could be read; what could not goes with the batch that it came before."""
+    """Group images into batches; unreadable ones are listed with the next batch."""
     good: list[Prepared] = []
     bad: list[Skipped] = []
     for image in prepared:

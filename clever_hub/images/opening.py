@@ -59,7 +59,7 @@ def load_image(
         source: A path or ``file://`` address, the bytes of an image file, a file that is open for
             reading bytes, a PIL image, or a uint8 array or torch tensor of shape (height, width),
             (height, width, 1), (height, width, 3) in the order red green blue, or
-            (height, width, 4) with transparency. It is left as it was.
+            (height, width, 4) with transparency. It is not changed.
         target: Length of the shortest side that the caller resizes to, in pixels; for
             ``decode="reduced"`` alone.
         **options: ``color_management``, ``background``, ``layout`` and ``decode``, as
@@ -148,7 +148,7 @@ def describe(source: object) -> str:
 
 def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
     if isinstance(source, (str, os.PathLike)):
-        # Read whole: nothing stays open, and the file is not decoded from under a writer.
+        # Read at once: no file stays open, and a writer cannot change it while it is decoded.
         return _open(_read(os.fspath(source)), layout, reduce_to)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _upright(decode(bytes(source), reduce_to))
