@@ -1,13 +1,13 @@
-"""Embedding photos on a CPU: timm and torch, this project's backends, one machine, in turns.
+"""Speed of embedding photos on a CPU: timm, and this project's backends, on one machine, in turns.
 
     python benchmarks/inference.py ../shared/data/imagenet-photos --out benchmarks/RESULTS.md
 
 ResNet-18 and ResNet-50 at 64 and at 224 px, one and 32 photos at once, two threads: images/s of the
 model alone and from JPEG file to vector, resident memory, and the seconds from process start to the
-first vector. Every contender waits in a process of its own; they take turns of a second or two, and
-what counts is the median over the rounds of each one's ratio to timm in the same round, so that all
-meet the same machine. Run it when nothing else runs. ``--quick`` shows within a few minutes that it
-works; its figures mean little.
+first vector. Every contender waits in its own process; they take turns of a second or two. The
+result is the median over the rounds of the ratio to timm in the same round, so that all contenders
+have the same conditions. Run it on an idle machine. ``--quick`` only checks within a few minutes
+that it works.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _compare(name: str, vectors: Any, expected: Any) -> None:
 
 @contextmanager
 def _process(job: Job) -> Iterator[Connection]:
-    # Spawned: a forked process would inherit imports, and with them memory.
+    # Spawned: a forked process would inherit the parent's imports and memory.
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, job))
@@ -106,7 +106,7 @@ def _process(job: Job) -> Iterator[Connection]:
 
 
 class _Progress:
-    """One line on stderr: what is measured now, and about how long it will take."""
+    """One line on stderr: the current step and the estimated time left."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done, self._start = total, 0, time.monotonic()
@@ -121,7 +121,7 @@ class _Progress:
 
 
 def run(options: argparse.Namespace, photos: Sequence[Path]) -> str:
-    """Measure everything; the section in Markdown."""
+    """Measure everything and return the section as Markdown."""
     settings = [
         Setting(architecture, size, batch, {name: Measured() for name in options.contenders})
         for architecture, size in SETTINGS
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, photos: Sequence[Path]) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write where asked to."""
+    """Measure, print, and write the section of ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("photos", type=Path, help="folder of JPEG files")
     parser.add_argument("--out", type=Path, help="Markdown file whose section is replaced")

@@ -34,13 +34,13 @@ def report(
     models: Mapping[tuple[str, int], Model],
     options: argparse.Namespace,
 ) -> str:
-    """Everything that was measured.
+    """All results, as Markdown.
 
     Args:
         settings: Models, sizes and batches with everyone's figures.
         starts: Seconds from process start to first vector, by route.
-        models: What was measured.
-        options: Of the command.
+        models: The model folders, by architecture and size.
+        options: Options of the command.
     """
     weights = "; ".join(f"{a} at {s} px {m.weights} weights" for (a, s), m in models.items())
     int8 = "; ".join(f"{a} at {s} px {m.int8}" for (a, s), m in models.items())

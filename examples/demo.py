@@ -1,8 +1,8 @@
-"""Embed real photos, turn them, and draw what each part of the embedding makes of the turn.
+"""Embed rotated copies of real photos and draw how each part of the embedding changes.
 
 Run by `make demo`, or as `python examples/demo.py --model clever-resnet18 --out demo.png`. Five
-photos that lie inside scikit-image's wheel are turned in steps of 15 degrees and embedded. Upright
-and turned copies are seen through the same disc, so that no corner gives the angle away.
+photos from scikit-image's wheel are rotated in steps of 15 degrees and embedded. Upright and
+rotated copies are seen through the same disc, so that the corners do not reveal the angle.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ PHOTOS = {
 PARTS = ("invariant", "equivariant")
 ANGLES = tuple(range(-180, 181, 15))  # degrees, counter-clockwise
 SHOWN = tuple(range(-180, 181, 45))  # the copies that the picture shows
-LEAST = 0.02  # difference of two mean similarities that counts as one
+LEAST = 0.02  # smaller differences of two mean similarities are reported as none
 QUARTER = 90  # degrees; the turn in the printed table
-SIDE = 256  # px; well above what the model sees, so that resampling leaves no trace of the angle
+SIDE = 256  # px; well above the model's input, so that resampling does not reveal the angle
 GREY = (124, 116, 104)  # ImageNet's mean colour: close to zero once normalised
 COLOURS = {"invariant": "#0072B2", "equivariant": "#D55E00"}  # safe for colour-blind readers
 INK, FAINT = "#222222", "#6b6b6b"
 EXAMPLE = "chelsea"  # the photo that is shown turned
-# Of the curves, in fractions of the figure's width, and their range of angles: the turned copies
-# stand above their angle.
+# Position of the curves, in fractions of the figure's width, and their range of angles: each
+# rotated copy is drawn above its angle.
 LEFT, WIDTH, LIMITS = 0.085, 0.885, (-202.5, 202.5)
 INTRODUCTION = (
     "A CLeVER embedding has two parts: the invariant part should stay the same when a photo is "
@@ -84,7 +84,7 @@ class Measured:
 
     @property
     def lost(self) -> float:
-        """How far the turn leads away: 0 for not at all, 1 for as far as another photo lies."""
+        """Mean change by the rotation: 0 is none, 1 is as large as to another photo."""
         return (1 - self.kept) / max(1 - self.reference, 1e-6)
 
 
@@ -136,12 +136,12 @@ def measure(vectors: Vectors) -> Measured:
 
 
 def takeaway(invariant: Measured, equivariant: Measured) -> str:
-    """Say in one sentence what the figures show, whichever way they fall."""
+    """One sentence that interprets the figures."""
     figures = (
         f"over all turns, a photo keeps a similarity of {invariant.kept:.2f} to itself in the "
         f"invariant part and of {equivariant.kept:.2f} in the equivariant part"
     )
-    # What the two printed digits barely show is no finding, least of all on five photos.
+    # On five photos, a difference that two digits barely show is not a finding.
     if abs(equivariant.kept - invariant.kept) < LEAST:
         return f"Both parts notice the turn about as much: {figures}."
     farther = equivariant.kept < invariant.kept

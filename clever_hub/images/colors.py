@@ -1,4 +1,4 @@
-"""Whatever an image is made of, as 8-bit RGB."""
+"""Convert images of any mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def to_rgb(image: Image.Image, options: LoadOptions) -> Image.Image:
 
     Args:
         image: The image, upright.
-        options: What becomes of colour profiles and transparency.
+        options: How to treat colour profiles and transparency.
 
     Raises:
         ValueError: When it has no pixels, or numbers that have no agreed range.

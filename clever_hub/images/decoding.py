@@ -1,4 +1,4 @@
-"""From the bytes of an image file to a PIL image, whatever the format."""
+"""Decode the bytes of an image file into a PIL image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from clever_hub.errors import missing_extra
 
-# A list rather than all that Pillow knows: its EPS reader, for one, starts Ghostscript on the file.
+# Only these of Pillow's formats: its EPS reader, for example, runs Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
 EXTENSIONS = frozenset(
     (
@@ -30,12 +30,12 @@ EXTENSIONS = frozenset(
         *(".heic", ".heif"),
     )
 )
-# What HEIC files begin with, after "ftyp" (ISO/IEC 23008-12); AVIF has its own.
+# Brands of HEIC files, after "ftyp" (ISO/IEC 23008-12); AVIF has its own.
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
-    """Open the bytes of an image file; only its head is read now.
+    """Open the bytes of an image file; only the header is read at first.
 
     Args:
         content: The file.
@@ -46,7 +46,7 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
         The image, as Pillow opens it.
 
     Raises:
-        UnidentifiedImageError: When it is of none of ``FORMATS``.
+        UnidentifiedImageError: When it has none of ``FORMATS``.
         DecompressionBombError: When it has more than twice ``PIL.Image.MAX_IMAGE_PIXELS``.
         MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed.
     """
@@ -65,7 +65,7 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
 
 
 def _by_format(content: bytes) -> Image.Image:
-    """What ``Image.open`` does, but for its warning: our limit is an error of its own."""
+    """As ``Image.open``, without its warning about size: our limit raises an error."""
     Image.init()
     for name in FORMATS:
         if name not in Image.OPEN:

@@ -48,7 +48,7 @@ class EncoderMixin:
         )
 
     def _backend(self) -> str:
-        """What computes, and where."""
+        """Name of the backend and its device."""
         raise NotImplementedError
 
     def _embed_batch(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,17 +85,16 @@ class EncoderMixin:
         Args:
             images: Anything that ``clever_hub.load_image`` takes: a path, PIL image, uint8 array or
                 torch tensor (height, width, 3), the bytes of an image file or a file open for
-                reading; or any iterable of them, such as a generator, which is read as it is
-                needed.
-            batch_size: How many images the backbone sees at once.
-            normalize: Give unit vectors, each part by itself.
+                reading; or an iterable of them, such as a generator, which is consumed lazily.
+            batch_size: Number of images in a pass through the backbone.
+            normalize: Scale each part to unit length.
             progress: Show a progress bar on stderr.
             on_error: ``"raise"`` stops at the first image that cannot be read; ``"skip"`` leaves it
                 out and lists it in ``Embeddings.skipped``.
             num_workers: Threads that decode; None chooses by the number of cores.
-            tokens: Of a vision transformer, with the torch backend: also give the token of each
-                patch after the final norm, for dense tasks. A photo has hundreds, 0.3 MB for a
-                ViT-S at 224 px: take ``encode_batches`` for many photos.
+            tokens: Also return the token of each patch after the final norm, for dense tasks; only
+                for vision transformers, with the torch backend. A photo has hundreds of tokens,
+                0.3 MB for a ViT-S at 224 px: use ``encode_batches`` for many photos.
             **load: How images are opened: ``color_management``, ``background``, ``layout``,
                 ``decode``; see ``clever_hub.load_image``.
 
@@ -105,8 +104,8 @@ class EncoderMixin:
         Raises:
             ImageError: When an image cannot be read; names it.
             ValueError: When an option is out of range.
-            ConfigError: When ``images`` is no image, a way of opening is unknown, or tokens are
-                asked of a backbone or a backend that has none.
+            ConfigError: When ``images`` is not an image, an option of ``load`` is wrong, or tokens
+                are requested from a backbone or a backend that has none.
 
         Example:
             >>> model.encode(["a.jpg", "b.jpg"]).invariant.shape  # doctest: +SKIP

@@ -52,8 +52,8 @@ def load_image(
 
     Cameras' EXIF orientation is applied. Gray, palette, CMYK and transparent images become RGB as
     Pillow converts them, which ignores colour profiles and drops transparency, unless ``options``
-    say otherwise. 16-bit grayscale is scaled down, 65535 to 255; Pillow itself would cut everything
-    above 255 off. Of an animation, the first frame is taken.
+    say otherwise. 16-bit grayscale is scaled down, 65535 to 255; Pillow itself would clip values
+    above 255. The first frame of an animation is used.
 
     Args:
         source: A path or ``file://`` address, the bytes of an image file, a file that is open for
@@ -61,7 +61,7 @@ def load_image(
             (height, width, 1), (height, width, 3) in the order red green blue, or
             (height, width, 4) with transparency. It is not changed.
         target: Length of the shortest side that the caller resizes to, in pixels; for
-            ``decode="reduced"`` alone.
+            ``decode="reduced"`` only.
         **options: ``color_management``, ``background``, ``layout`` and ``decode``, as
             ``LoadOptions`` describes them.
 
@@ -69,9 +69,9 @@ def load_image(
         A new image of mode RGB.
 
     Raises:
-        ImageError: When it is missing, empty, truncated, no image, no regular file, so large that
-            it may be a decompression bomb (the limit is twice ``PIL.Image.MAX_IMAGE_PIXELS``), or
-            an array of another dtype or shape. The error names the source.
+        ImageError: When it is missing, empty, truncated, not an image, not a regular file, an array
+            of another dtype or shape, or so large that it may be a decompression bomb (the limit is
+            twice ``PIL.Image.MAX_IMAGE_PIXELS``). The error names the source.
         MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed.
         ConfigError: When an option has a wrong value.
 

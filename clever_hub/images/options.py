@@ -1,4 +1,4 @@
-"""How images are opened: what a caller may choose."""
+"""Options for opening images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clever_hub.errors import ConfigError
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How images are opened; the defaults are what every reader of a model does.
+    """How images are opened; with the defaults, as every reader of a model opens them.
 
     Attributes:
         color_management: Convert the colours of an embedded ICC profile to sRGB. Phones write
             Display P3, cameras Adobe RGB; without this their numbers are taken as sRGB.
-        background: Colour to lay under transparent pixels, such as ``"white"`` or ``"#808080"``;
-            None drops transparency and shows whatever colour the file has below it.
+        background: Colour behind transparent pixels, such as ``"white"`` or ``"#808080"``; None
+            drops transparency and shows the colour that the file stores for these pixels.
         layout: Order of the axes of arrays and tensors: ``"hwc"``, or ``"chw"``.
         decode: ``"reduced"`` lets the JPEG decoder shrink by 1/2, 1/4 or 1/8, to no less than twice
             the size that the image is then resized to: a photo of 12 megapixels takes a fifth of
@@ -50,7 +50,7 @@ class LoadOptions:
             rgb_of(self.background)
 
     def changed(self) -> dict[str, str]:
-        """The options that change what comes out and are not at their default, as text."""
+        """The options that differ from their default and change the pixels, as text."""
         default = LoadOptions()
         names = ("color_management", "background", "decode")
         return {
