@@ -215,7 +215,7 @@ def _compare(
         return Plan(repo_id, tuple(files), None)
     if private and not info.private:
         raise HubError(
-            f"{repo_id}: the repository is public, --private was given. Change that at "
+            f"{repo_id}: is public, and was to be private. Change that at "
             f"{client.endpoint}/{repo_id}/settings first, or leave --private out"
         )
     there = {
