@@ -21,7 +21,7 @@ GROUP = "clever_hub.commands"
 # The order of the help; verbs that are not named here follow by name.
 _ORDER = (
     *("list", "info", "embed", "compare"),
-    *("pretrain", "evaluate", "finetune", "views", "plot", "report", "attention"),
+    *("pretrain", "evaluate", "finetune", "views", "plot", "report", "heads", "attention"),
     *("export", "verify", "publish"),
 )
 # Scripts and published model cards use them.

@@ -138,6 +138,8 @@ class Calibration:
         mirrored: Factor on the log-odds of mirroring, and what is added.
         values: Of ``zoom`` (octaves), ``shift`` (share of the side), ``brightness``, ``contrast``,
             ``saturation`` (natural logarithm) and ``hue`` (share of a turn).
+        measured: What else was found on these photos: ``angle_median`` (degrees), ``mirrored``,
+            ``quarter`` and ``quarter_from_four`` (shares that are right).
     """
 
     photos: int
@@ -148,6 +150,7 @@ class Calibration:
     angle: AngleCalibration
     mirrored: tuple[float, float] = (1.0, 0.0)
     values: Mapping[str, ValueCalibration] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def threshold(self, part: str, rate: float) -> float:
         """The centred cosine that a share ``rate`` of pairs of different photos exceeds.
@@ -210,6 +213,10 @@ class Calibration:
                 )
                 for name, value in _mapping("values", entry.get("values", {})).items()
             },
+            measured={
+                name: number(f"measured.{name}", value)
+                for name, value in _mapping("measured", entry.get("measured", {})).items()
+            },
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,6 +242,7 @@ class Calibration:
             },
             "mirrored": list(self.mirrored),
             "values": {n: {"error": v.error, "r2": v.r2} for n, v in self.values.items()},
+            "measured": dict(self.measured),
         }
 
 

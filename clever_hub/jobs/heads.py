@@ -145,6 +145,7 @@ class Heads:
         invariant_mean: float32 (d_i,), mean of the invariant part over the calibration's photos,
             for centring.
         equivariant_mean: float32 (d_e,), of the equivariant part.
+        tensors: float32, by name, as ``expected_shapes`` has them.
 
     Example:
         >>> heads = Heads.load("clever-resnet18")  # doctest: +SKIP
@@ -153,10 +154,10 @@ class Heads:
     """
 
     def __init__(self, config: HeadsConfig, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-        """Take the tensors of a heads.safetensors, as ``expected_shapes`` has them."""
+        """Take the tensors of a heads.safetensors."""
         self.config = config
-        self._tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
-        mean = self._tensors["calibration.mean"]
+        self.tensors = {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+        mean = self.tensors["calibration.mean"]
         split = len(mean) - config.in_dim
         self.invariant_mean, self.equivariant_mean = mean[:split], mean[split:]
 
@@ -229,25 +230,25 @@ class Heads:
         return self._in_units(self._linear("last_turn", hidden), TURN)
 
     def _pairs(self, a: Array, b: Array) -> Array:
-        weight, e = self._tensors["pair.0.weight"], self.config.in_dim
-        first = a @ weight[:, :e].T + b @ weight[:, e:].T + self._tensors["pair.0.bias"]
+        weight, e = self.tensors["pair.0.weight"], self.config.in_dim
+        first = a @ weight[:, :e].T + b @ weight[:, e:].T + self.tensors["pair.0.bias"]
         hidden = self._linear("pair.3", self._normalized("pair.1", first))
         return self._linear("last", np.maximum(hidden, 0))
 
     def _linear(self, name: str, inputs: Array) -> Array:
-        product: Array = inputs @ self._tensors[f"{name}.weight"].T
-        return product + self._tensors[f"{name}.bias"]
+        product: Array = inputs @ self.tensors[f"{name}.weight"].T
+        return product + self.tensors[f"{name}.bias"]
 
     def _normalized(self, name: str, hidden: Array) -> Array:
         """LayerNorm, then ReLU."""
         centered = hidden - hidden.mean(axis=1, keepdims=True)
         deviation = np.sqrt(np.square(centered).mean(axis=1, keepdims=True) + _LAYER_NORM_EPS)
-        scaled = centered / deviation * self._tensors[f"{name}.weight"]
-        rectified: Array = np.maximum(scaled + self._tensors[f"{name}.bias"], 0)
+        scaled = centered / deviation * self.tensors[f"{name}.weight"]
+        rectified: Array = np.maximum(scaled + self.tensors[f"{name}.bias"], 0)
         return rectified
 
     def _in_units(self, predicted: Array, columns: slice) -> Array:
-        scale, center = (self._tensors[f"unit.{name}"][columns] for name in ("scale", "center"))
+        scale, center = (self.tensors[f"unit.{name}"][columns] for name in ("scale", "center"))
         return predicted * scale + center
 
 

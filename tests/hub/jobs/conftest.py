@@ -37,6 +37,7 @@ CALIBRATION: dict[str, Any] = {
         "saturation": {"error": 0.2, "r2": 0.6},
         "hue": {"error": 0.05, "r2": 0.01},
     },
+    "measured": {"angle_median": 5.5, "mirrored": 0.9, "quarter": 0.8, "quarter_from_four": 0.85},
 }
 
 

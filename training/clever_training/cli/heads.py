@@ -1,0 +1,130 @@
+"""``clever-hub heads``: fit and calibrate the heads of a model; heavy imports wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clever_hub.cli.console import output, say
+from clever_hub.cli.options import Backend, Model
+
+if TYPE_CHECKING:
+    from clever_hub.jobs.calibration import Calibration
+    from clever_training.heads.add import Progress
+
+
+def run(
+    model: Model,
+    data: Annotated[
+        str, typer.Option("--data", help="Photos to fit to: a folder, parquet or a data set.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the model with heads; its own adds them there."
+        ),
+    ],
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Other photos to measure on; otherwise a quarter of --data is set apart."
+        ),
+    ] = None,
+    photos: Annotated[
+        int, typer.Option(min=100, help="Photos to fit to, and to calibrate on, at most.")
+    ] = 5000,
+    views: Annotated[int, typer.Option(min=6, help="Views of each photo.")] = 12,
+    steps: Annotated[int, typer.Option(min=100, help="Steps of the fit.")] = 4000,
+    image_column: Annotated[str | None, typer.Option(help="The image column of a table.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Calibrate the heads that the model has from training.")
+    ] = False,
+    backend: Backend = "torch",
+) -> None:
+    """Fit heads to a model, which tell how images are related and turned.
+
+    The model stays as it is. Views of the photos are embedded once; two small networks learn what
+    was done to them; other photos say how far the answers can be trusted. `clever-hub relate`,
+    `orient` and `duplicates` use them. 2,000 photos and 12 views take some minutes of two cores.
+
+    **Example:** `clever-hub heads my-model --data photos/ --calibration other/ -o my-model-heads`
+    """
+    from clever_training.heads.add import HeadsPlan, add_heads
+    from clever_training.heads.fit import FitSettings
+    from clever_training.heads.views import HeadViews
+
+    plan = HeadsPlan(
+        photos=photos,
+        calibration_photos=photos,
+        views=HeadViews(count=views),
+        fit=FitSettings(steps=steps),
+    )
+    with _bars() as progress:
+        found = add_heads(
+            model,
+            out,
+            data,
+            calibration=calibration,
+            plan=plan,
+            image_column=image_column,
+            keep_trained=keep,
+            backend=backend,
+            progress=progress,
+        )
+    _show(found)
+    say(f"heads → {out}")
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """A bar for each thing that is done, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:>28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks = {}
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield progress
+
+
+def _show(found: Calibration) -> None:
+    """What the heads are worth, in a table."""
+    from rich.table import Table
+
+    table = Table(title=f"Measured on {found.photos} photos of {found.data}", title_justify="left")
+    table.add_column("answer", style="bold")
+    table.add_column("how well: two thirds of the errors stay below")
+    best, worst = found.angle.degrees[-1], found.angle.degrees[0]
+    table.add_row("angle", f"{best:.0f}° where it is surest, {worst:.0f}° where least")
+    shares = found.measured
+    table.add_row("angle, half of them", f"{shares['angle_median']:.1f}°")
+    table.add_row("mirrored or not", f"{shares['mirrored']:.1%} right")
+    table.add_row(
+        "quarter turns",
+        f"{shares['quarter']:.1%} right, {shares['quarter_from_four']:.1%} from all four positions",
+    )
+    names = {"zoom": "octaves", "shift": "of the side", "hue": "of a turn"}
+    for name, value in found.values.items():
+        table.add_row(name, f"{value.error:.2f} {names.get(name, '(log)')}, R² {value.r2:.2f}")
+    for part, rates in found.cosine.items():
+        cosines = ", ".join(
+            f"{rate}: {'~' if t.extrapolated else ''}{t.threshold:.2f}" for rate, t in rates.items()
+        )
+        table.add_row(f"false pairs, {part}", cosines)
+    output().print(table)

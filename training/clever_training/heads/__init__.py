@@ -1,0 +1,1 @@
+"""Heads for a model whose weights stay as they are: fitted on embeddings of views, calibrated."""
