@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clever_hub.hub.shipped import ModelInfo
     from clever_hub.images.opening import load_image
     from clever_hub.images.preparing import Preprocessor
+    from clever_hub.jobs.duplicates import Duplicates, find_duplicates
     from clever_hub.jobs.heads import Heads
     from clever_hub.jobs.orient import Orientation, orientation
     from clever_hub.jobs.relate import Relation, Relations, relate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Duplicates",
     "Embeddings",
     "Heads",
     "ModelConfig",
@@ -42,6 +44,7 @@ __all__ = [
     "Relations",
     "__version__",
     "errors",
+    "find_duplicates",
     "from_pretrained",
     "list_models",
     "load_image",
@@ -50,6 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Duplicates": "clever_hub.jobs.duplicates",
     "Embeddings": "clever_hub.embeddings",
     "Heads": "clever_hub.jobs.heads",
     "ModelConfig": "clever_hub.config",
@@ -60,6 +64,7 @@ _HOMES = {
     "Relation": "clever_hub.jobs.relate",
     "Relations": "clever_hub.jobs.relate",
     "errors": "clever_hub.errors",
+    "find_duplicates": "clever_hub.jobs.duplicates",
     "from_pretrained": "clever_hub.pretrained",
     "list_models": "clever_hub.hub.listing",
     "load_image": "clever_hub.images.opening",

@@ -1,0 +1,119 @@
+"""Looking at candidates: the photos of each pair are laid one onto the other."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.errors import ImageError, require
+from clever_hub.images.opening import ImageSource
+from clever_hub.jobs.alignment import Alignment, Keypoints, align, keypoints
+from clever_hub.jobs.pairs import Progress
+
+CACHED = 4000  # photos whose keypoints are kept: 280 MB
+_CHUNK = 256  # pairs at once; between two chunks progress is told
+
+
+class PixelVerifier:
+    """Lays the photos of each candidate pair one onto the other.
+
+    A photo is read once as long as its pairs lie near each other; pairs are taken in the order of
+    their rows for that. Memory is bounded by ``CACHED``.
+
+    Attributes:
+        name: ``"pixels"``.
+        unreadable: What is wrong with each photo that could not be read, by row. Its pairs have
+            no verdict.
+
+    Example:
+        >>> verify = PixelVerifier(["a.jpg", "b.jpg"])  # doctest: +SKIP
+        >>> verify(np.array([0]), np.array([1]))[0].words()  # doctest: +SKIP
+        'mirrored'
+    """
+
+    name = "pixels"
+
+    def __init__(
+        self,
+        images: Sequence[ImageSource],
+        *,
+        others: Sequence[ImageSource] | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Get ready; nothing is read yet.
+
+        Args:
+            images: Where the photo of each row is, as ``load_image`` takes it.
+            others: Of the second rows, where they are of another collection.
+            threads: How many photos are read at once; None chooses by the number of cores.
+            progress: Called with the pairs that are done, and how many there are.
+
+        Raises:
+            MissingExtraError: When OpenCV is not installed.
+        """
+        require("cv2", "jobs")
+        self.unreadable: dict[int, ImageError] = {}
+        self._sources = [images] if others is None else [images, others]
+        self._threads = min(8, os.cpu_count() or 1) if threads is None else threads
+        self._progress = progress
+        self._known: OrderedDict[tuple[int, int], Keypoints | ImageError] = OrderedDict()
+
+    def __call__(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Sequence[Alignment | None]:
+        """Compare pairs.
+
+        Args:
+            a: int64 (M,), rows of the first photos.
+            b: int64 (M,), rows of the second.
+
+        Returns:
+            A verdict for each pair; None where a photo cannot be read.
+        """
+        verdicts: list[Alignment | None] = [None] * len(a)
+        order = np.lexsort((np.maximum(a, b), np.minimum(a, b))).tolist()
+        second = len(self._sources) - 1
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="clever-hub-verify") as pool:
+            for start in range(0, len(order), _CHUNK):
+                chunk = order[start : start + _CHUNK]
+                keys = [((0, int(a[i])), (second, int(b[i]))) for i in chunk]
+                self._read({key for pair in keys for key in pair}, pool)
+                known = [(self._known[first], self._known[last]) for first, last in keys]
+                for i, verdict in zip(chunk, pool.map(_compare, known), strict=True):
+                    verdicts[i] = verdict
+                self._forget()
+                if self._progress is not None:
+                    self._progress(min(start + _CHUNK, len(order)), len(order))
+        return verdicts
+
+    def _read(self, keys: set[tuple[int, int]], pool: ThreadPoolExecutor) -> None:
+        for key in sorted(keys & self._known.keys()):
+            self._known.move_to_end(key)
+        new = sorted(keys - self._known.keys())
+        sources = [self._sources[which][row] for which, row in new]
+        for key, found in zip(new, pool.map(_keypoints, sources), strict=True):
+            self._known[key] = found
+            if isinstance(found, ImageError):
+                self.unreadable[key[1]] = found
+
+    def _forget(self) -> None:
+        while len(self._known) > CACHED:
+            self._known.popitem(last=False)
+
+
+def _keypoints(source: ImageSource) -> Keypoints | ImageError:
+    try:
+        return keypoints(source)
+    except ImageError as error:
+        return error
+
+
+def _compare(pair: tuple[Keypoints | ImageError, Keypoints | ImageError]) -> Alignment | None:
+    a, b = pair
+    if isinstance(a, ImageError) or isinstance(b, ImageError):
+        return None
+    return align(a, b)

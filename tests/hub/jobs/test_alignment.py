@@ -1,0 +1,144 @@
+"""What was done to a photo is read from the pixels; different photos are told apart."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from clever_hub.jobs.alignment import Alignment, align, keypoints
+from clever_hub.jobs.verifying import PixelVerifier
+
+
+@pytest.fixture
+def photo(photos: dict[str, Path]) -> Image.Image:
+    """A cat, 451×300."""
+    return Image.open(photos["chelsea"]).convert("RGB")
+
+
+def related(a: Image.Image, b: Image.Image) -> Alignment:
+    return align(keypoints(a), keypoints(b))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("angle", [0, 25, 90, -120, 180])
+def test_turned_and_mirrored(photo: Image.Image, angle: int, mirrored: bool) -> None:
+    first = ImageOps.mirror(photo) if mirrored else photo
+    found = related(photo, first.rotate(angle, Image.Resampling.BICUBIC, expand=True))
+    assert found.same
+    assert found.mirrored == mirrored
+    assert abs((found.angle - angle + 180) % 360 - 180) < 1
+    back = related(first.rotate(angle, Image.Resampling.BICUBIC, expand=True), photo)
+    assert abs((back.angle - (angle if mirrored else -angle) + 180) % 360 - 180) < 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_where_a_crop_lies(photo: Image.Image, mirrored: bool) -> None:
+    crop = photo.crop((200, 20, 400, 200))  # its centre is at (300, 110), a's at (225.5, 150)
+    found = related(photo, ImageOps.mirror(crop) if mirrored else crop)
+    side = (451 * 300) ** 0.5
+    assert found.same
+    np.testing.assert_allclose(found.shift, (74.5 / side, -40 / side), atol=0.01)
+    assert found.zoom == pytest.approx(side / (200 * 180) ** 0.5, rel=0.02)
+    assert found.shown == pytest.approx(200 * 180 / (451 * 300), abs=0.02)
+    assert found.own < 0.05
+
+
+def _jpeg(photo: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=20)
+    return Image.open(io.BytesIO(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p, "the same picture"),
+        (_jpeg, "the same picture"),
+        (lambda p: p.resize((200, 200)), "the same picture"),
+        (lambda p: p.convert("L"), "the same picture"),
+        (ImageOps.mirror, "mirrored"),
+        (ImageOps.flip, "flipped upside down"),
+        (lambda p: p.rotate(180), "turned by 180°"),
+        (lambda p: p.rotate(90, expand=True), "turned by 90° counter-clockwise"),
+        (lambda p: ImageOps.expand(p, 60), "44 % of it is something else"),
+        (lambda p: p.crop((0, 0, 320, 300)), "cropped to 71 %"),
+    ],
+)
+def test_in_words(
+    photo: Image.Image, change: Callable[[Image.Image], Image.Image], words: str
+) -> None:
+    assert related(photo, change(photo)).words() == words
+
+
+def test_different_photos_are_different(photos: dict[str, Path]) -> None:
+    found = {name: keypoints(path) for name, path in photos.items()}
+    for a, b in itertools.combinations(found, 2):
+        assert not align(found[a], found[b]).same
+        assert align(found[a], found[b]).words() == "different photos"
+
+
+def test_a_logo_in_common_is_not_a_photo_in_common(photos: dict[str, Path]) -> None:
+    logo = Image.open(photos["astronaut"]).crop((180, 60, 280, 160)).resize((60, 60))
+    names = ("coffee", "chelsea")
+    a, b = (Image.open(photos[name]).convert("RGB").resize((600, 450)) for name in names)
+    for image in (a, b):
+        image.paste(logo, (10, 10))
+    assert not related(a, b).same
+
+
+def test_a_screen_in_common_is_not_a_photo_in_common(photos: dict[str, Path]) -> None:
+    screen = Image.open(photos["astronaut"]).convert("RGB").resize((600, 600))
+    a, b = screen.copy(), screen.copy()
+    a.paste(Image.open(photos["coffee"]).convert("RGB").resize((560, 440)), (20, 80))
+    b.paste(Image.open(photos["chelsea"]).convert("RGB").resize((560, 440)), (20, 80))
+    assert not related(a, b).same
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 40), (3000, 2), (2, 3000)])
+def test_an_empty_picture_is_like_nothing(photo: Image.Image, size: tuple[int, int]) -> None:
+    plain = Image.new("RGB", size, "gray")
+    assert not related(plain, photo).same
+    assert not related(photo, plain).same
+    assert not related(plain, plain).same, (
+        "nothing to go by; identical files are found by their hash"
+    )
+
+
+def test_the_verifier_reads_each_photo_and_names_what_it_cannot_read(
+    photos: dict[str, Path], tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned.png"
+    Image.open(photos["coffee"]).rotate(90, expand=True).save(turned)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    files = [photos["coffee"], turned, photos["rocket"], tmp_path / "broken.jpg"]
+    seen: list[tuple[int, int]] = []
+    verify = PixelVerifier(files, threads=2, progress=lambda *done: seen.append(done))
+    verdicts = verify(np.array([0, 1, 0, 1]), np.array([1, 0, 2, 3]))
+    assert verdicts[3] is None
+    assert [verdict.words() for verdict in verdicts if verdict is not None] == [
+        "turned by 90° counter-clockwise",
+        "turned by 90° clockwise",
+        "different photos",
+    ]
+    assert str(verify.unreadable[3]).startswith(f"{files[3]}: ")
+    assert seen == [(4, 4)]
+
+
+def test_the_verifier_forgets(photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clever_hub.jobs.verifying.CACHED", 2)
+    monkeypatch.setattr("clever_hub.jobs.verifying._CHUNK", 1)
+    verify = PixelVerifier(list(photos.values()))
+    a, b = np.array([0, 1, 2, 0]), np.array([0, 2, 3, 3])
+    assert [bool(verdict and verdict.same) for verdict in verify(a, b)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert len(verify._known) == 2

@@ -1,0 +1,120 @@
+"""Groups of copies, from vectors alone and with a verification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clever_hub.embeddings import Embeddings
+from clever_hub.errors import ConfigError
+from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
+from clever_hub.jobs.pairs import Pairs
+
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class Known:
+    """A verification that knows the truth."""
+
+    same: bool
+
+    def words(self) -> str:
+        return "a copy" if self.same else "another"
+
+
+class Oracle:
+    """Says that rows with the same remainder by 50 are copies; counts what it is asked."""
+
+    name = "oracle"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, a: Rows, b: Rows) -> Sequence[Verdict | None]:
+        self.asked += len(a)
+        return [Known(x % 50 == y % 50) for x, y in zip(a, b, strict=True)]
+
+
+@pytest.fixture
+def vectors() -> NDArray[np.float32]:
+    """50 photos, and again each with some noise."""
+    rng = np.random.default_rng(0)
+    photos = rng.normal(size=(50, 16))
+    return np.concatenate([photos, photos + rng.normal(size=(50, 16)) * 0.5]).astype(np.float32)
+
+
+def test_a_verification_looks_at_candidates_and_decides(vectors: NDArray[np.float32]) -> None:
+    oracle = Oracle()
+    found = find_duplicates(vectors, verify=oracle)
+    assert found.candidates == oracle.asked
+    assert found.candidates == pytest.approx(10 * 100, abs=10), "ten for each photo"
+    assert len(found.groups) == len(found.pairs.a) == len(found.verdicts) == 50
+    assert all(len(rows) == 2 and rows[1] - rows[0] == 50 for rows in found.groups)
+    assert all(verdict.words() == "a copy" for verdict in found.verdicts)
+    assert found.verified_by == "oracle"
+    np.testing.assert_array_equal(found.surplus, np.arange(50, 100))
+
+
+def test_the_largest_photo_is_the_best(vectors: NDArray[np.float32]) -> None:
+    pixels = np.concatenate([np.full(50, 100), np.full(50, 200)])
+    found = find_duplicates(vectors, verify=Oracle(), pixels=pixels)
+    assert all(rows[0] >= 50 for rows in found.groups)
+    assert (found.pairs.a >= 50).all(), "what was done is told from the better photo"
+    np.testing.assert_array_equal(found.surplus, np.arange(50))
+
+
+def test_without_a_verification_the_cosine_decides_and_says_so(
+    vectors: NDArray[np.float32],
+) -> None:
+    found = find_duplicates(vectors, threshold=0.75)
+    assert found.verified_by == "nothing"
+    assert found.verdicts == []
+    pairs = {(int(a), int(b)) for a, b in zip(found.pairs.a, found.pairs.b, strict=True)}
+    assert len([1 for a, b in pairs if b - a == 50]) > 40
+    assert "unknown" in str(found.threshold)
+
+
+def test_all_pairs_of_a_handful_are_looked_at() -> None:
+    oracle = Oracle()
+    find_duplicates(np.eye(6, dtype=np.float32), verify=oracle)
+    assert oracle.asked == 15
+
+
+def test_what_cannot_be_read_is_no_copy(vectors: NDArray[np.float32]) -> None:
+    found = find_duplicates(vectors, verify=lambda a, _: [None] * len(a))
+    assert found.groups == []
+    assert len(found.surplus) == 0
+
+
+def test_a_rate_cannot_be_had_from_a_few_photos(vectors: NDArray[np.float32]) -> None:
+    with pytest.raises(ConfigError, match="500 are needed"):
+        find_duplicates(vectors)
+    with pytest.raises(ConfigError, match="expected_false: expected a number above 0, got 0"):
+        find_duplicates(vectors, expected_false=0)
+    with pytest.raises(ConfigError, match="a cosine, -1 to 1, got 90"):
+        find_duplicates(vectors, threshold=90)
+
+
+def test_the_part_is_chosen(vectors: NDArray[np.float32]) -> None:
+    parts = Embeddings(vectors, np.ones((100, 2), np.float32))
+    found = find_duplicates(parts, threshold=0.75)
+    assert len(found.groups) > 40
+    with pytest.raises(ConfigError, match="part: expected one of invariant, equivariant, full"):
+        find_duplicates(parts, threshold=0.75, part="both")
+    with pytest.raises(ConfigError, match="no equivariant part"):
+        find_duplicates(Embeddings(vectors, vectors[:, :0]), threshold=0.75, part="equivariant")
+
+
+def test_links_make_groups_whatever_their_order() -> None:
+    a, b = np.array([5, 1, 3, 8]), np.array([3, 2, 1, 9])
+    rank = np.array([0, 4, 3, 2, 0, 2, 0, 0, 1, 1])
+    expected = [[3, 5, 2, 1], [8, 9]]  # of equals, the earlier
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(4)
+        links = Pairs(a[order], b[order], np.ones(4, np.float32))
+        assert [rows.tolist() for rows in group(links, rank)] == expected
