@@ -1,0 +1,81 @@
+"""The photos that the job benchmarks share, as files' bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from jobs.copies import copy_of
+from PIL import Image
+
+
+class Photo(NamedTuple):
+    """A file and what it is.
+
+    Attributes:
+        name: Such as ``query 12: crop``.
+        original: Number of the original; every distractor is an original of its own.
+        kind: ``original``, a name of ``COPIERS``, or ``distractor``.
+        file: The bytes of an image file.
+    """
+
+    name: str
+    original: int
+    kind: str
+    file: bytes
+
+
+def originals(data: Path, limit: int | None = None) -> list[bytes]:
+    """photos-224's validation photos and the full-size photos, as files' bytes."""
+    files = _column(data / "photos-224" / "validation.parquet")
+    files += [path.read_bytes() for path in sorted((data / "imagenet-photos").glob("*.JPEG"))]
+    if limit is None or limit >= len(files):
+        return files
+    return [files[i] for i in np.linspace(0, len(files) - 1, limit).astype(int)]
+
+
+def distractors(data: Path, count: int) -> list[bytes]:
+    """Photos of tiny-imagenet-100, evenly out of its classes."""
+    files = _column(data / "tiny-imagenet-100" / "train.parquet")
+    return [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]
+
+
+def collection(
+    data: Path, kinds: list[str], photos: int | None = None, others: int = 10_000
+) -> Iterator[Photo]:
+    """Originals, a copy of each of every kind, and distractors.
+
+    Args:
+        data: The folder of test data.
+        kinds: Names of ``COPIERS``.
+        photos: How many originals; None is all 925.
+        others: How many distractors.
+
+    Yields:
+        Photos; copies are JPEGs of quality 92 but where the kind says another.
+    """
+    files = originals(data, photos)
+    for number, file in enumerate(files):
+        yield Photo(f"query {number}", number, "original", file)
+        image = Image.open(io.BytesIO(file)).convert("RGB")
+        for kind in kinds:
+            yield Photo(
+                f"query {number}: {kind}", number, kind, _jpeg(copy_of(image, number, kind))
+            )
+    for number, file in enumerate(distractors(data, others), len(files)):
+        yield Photo(f"distractor {number}", number, "distractor", file)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def _column(path: Path) -> list[bytes]:
+    rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
+    return [row["bytes"] for row in rows if row is not None]
