@@ -86,7 +86,7 @@ def test_the_recipe_on_the_training_page_is_valid(repository: Path) -> None:
 
 
 def test_recipes_on_the_pages_ship(repository: Path) -> None:
-    from clever_training.recipe.schema import recipe_names
+    from clever_training.recipe.reading import recipe_names
 
     pages = "".join((repository / page).read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"clever-hub pretrain (\S+)", pages)) - {"RECIPE"}

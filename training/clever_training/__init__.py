@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from clever_training.finetune.settings import FinetuneSettings
     from clever_training.objectives.base import Objective, Projections
     from clever_training.objectives.registry import make_objective, objective_names
-    from clever_training.recipe.schema import Recipe, read_recipe, recipe_names
+    from clever_training.recipe.reading import read_recipe, recipe_names
+    from clever_training.recipe.schema import Recipe
     from clever_training.run.dry_run import RunEstimate, estimate_run
     from clever_training.run.pretrain import pretrain
     from clever_training.views.parameters import ViewParameters
@@ -62,8 +63,8 @@ _HOMES = {
     "make_views": "clever_training.views.sample",
     "objective_names": "clever_training.objectives.registry",
     "pretrain": "clever_training.run.pretrain",
-    "read_recipe": "clever_training.recipe.schema",
-    "recipe_names": "clever_training.recipe.schema",
+    "read_recipe": "clever_training.recipe.reading",
+    "recipe_names": "clever_training.recipe.reading",
 }
 
 __getattr__, __dir__ = attach(globals(), _HOMES)

@@ -16,7 +16,8 @@ from clever_training.cli.pretrain import run as pretrain
 from clever_training.model.build import build
 from clever_training.objectives import objective_names
 from clever_training.recipe.methods import OBJECTIVE_NAMES, method_names
-from clever_training.recipe.schema import Recipe, read_recipe, recipe_names
+from clever_training.recipe.reading import read_recipe, recipe_names
+from clever_training.recipe.schema import Recipe
 from clever_training.run.schedule import settings_at
 
 

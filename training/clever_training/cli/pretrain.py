@@ -70,7 +70,7 @@ def run(
 
     require("accelerate", "train")
     require("datasets", "train")
-    from clever_training.recipe.schema import read_recipe
+    from clever_training.recipe.reading import read_recipe
     from clever_training.run.pretrain import pretrain
     from clever_training.runtime.processes import is_rank_zero, shutdown
 

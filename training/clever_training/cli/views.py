@@ -48,7 +48,7 @@ def run(
 
     from clever_training.cli.pretrain import _override
     from clever_training.data.photos import load_photos
-    from clever_training.recipe.schema import read_recipe
+    from clever_training.recipe.reading import read_recipe
     from clever_training.views.contact_sheet import SheetRow, contact_sheet
     from clever_training.views.sample import make_views, sizes_at
 

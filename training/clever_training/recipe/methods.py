@@ -16,7 +16,22 @@ from typing import Any
 
 from clever_hub.errors import suggest
 
-OBJECTIVE_NAMES = ("dino", "distill", "lejepa", "simclr", "simsiam", "vicreg")
+# The arguments of each objective, known here without importing any.
+OBJECTIVE_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "dino": (
+        *("prototypes", "hidden_dim", "bottleneck_dim", "head_batch_norm"),
+        *("student_temperature", "center_momentum"),
+    ),
+    "distill": ("target_dim", "form", "head", "hidden_dim", "temperature", "negatives"),
+    "lejepa": ("dim", "hidden_dim", "slices", "weight"),
+    "simclr": ("dim", "hidden_dim", "temperature"),
+    "simsiam": ("dim", "bottleneck_dim"),
+    "vicreg": (
+        *("dim", "hidden_dim"),
+        *("invariance_weight", "variance_weight", "covariance_weight"),
+    ),
+}
+OBJECTIVE_NAMES = tuple(OBJECTIVE_ARGUMENTS)
 TRANSFORMATION_WEIGHT = 1.0
 
 _PREFIXES: dict[str, dict[str, Any]] = {

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,13 +18,9 @@ from pydantic import (
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
 from clever_hub.errors import ConfigError, suggest
 from clever_training.recipe.methods import method_label, method_settings
-from clever_training.recipe.yaml_reader import read_yaml
 
 Scale = tuple[float, float]
 PerChannel = tuple[float, float, float]
-
-# Sections that may be a single string: the key it stands for.
-_SHORT = {"method": "name", "backbone": "architecture"}
 
 
 def _whole(number: float) -> int | float:
@@ -485,79 +478,6 @@ class Recipe(Section):
             98
         """
         return max(1, round(self.run.epochs * steps_per_epoch))
-
-
-def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that ships in the package.
-
-    Args:
-        name_or_path: A YAML file, or the name of a shipped recipe. Its key ``base`` names another
-            one to start from: mappings are merged key by key, anything else is replaced.
-        overrides: Dotted paths and values that replace the file's, such as
-            ``{"run.epochs": 3}``.
-
-    Returns:
-        The recipe.
-
-    Raises:
-        ConfigError: When there is no such file or recipe, it is no YAML, or a key is wrong.
-
-    Example:
-        >>> read_recipe("clever-resnet18-tiny").method.objective
-        'vicreg'
-    """
-    content = _read(str(name_or_path), Path(), ())
-    if overrides and isinstance(content, dict):
-        for dotted, value in overrides.items():
-            _set(content, dotted, value)
-    return Recipe.parse(content, str(name_or_path))
-
-
-def recipe_names() -> list[str]:
-    """The recipes that ship in the package, sorted."""
-    folder = Path(str(files("clever_training") / "recipes"))
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
-    """A recipe's content, laid over that of its ``base``, which is a name or a path beside it."""
-    path = folder / name
-    if path.suffix not in (".yaml", ".yml"):
-        path = Path(str(files("clever_training") / "recipes" / f"{name}.yaml"))
-    if not path.is_file():
-        hint = suggest(name, recipe_names())
-        raise ConfigError(f"recipe {name!r}: no such file or shipped recipe. {hint}")
-    path = path.resolve()
-    if path in children:
-        chain = " -> ".join(file.name for file in (*children, path))
-        raise ConfigError(f"recipe {name!r}: its bases go in a circle: {chain}")
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, dict) or "base" not in content:
-        return content
-    base = _read(str(content.pop("base")), path.parent, (*children, path))
-    return _merged(base, content)
-
-
-def _merged(base: Any, content: Any) -> Any:
-    """Mappings key by key; anything else is replaced."""
-    if not (isinstance(base, dict) and isinstance(content, dict)):
-        return content
-    merged = {key: _merged(base[key], value) for key, value in content.items() if key in base}
-    return {**base, **content, **merged}
-
-
-def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        if isinstance(content.get(parent), str) and parent in _SHORT:
-            content[parent] = {_SHORT[parent]: content[parent]}
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"{dotted}: {parent} is not a section of the recipe")
-    content[last] = value
 
 
 def _explain(model: type[BaseModel], issue: Any) -> str:

@@ -1,0 +1,148 @@
+"""Reading recipes: files and shipped ones, laid over each other, with single keys replaced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clever_hub.errors import ConfigError, suggest
+from clever_training.recipe.methods import OBJECTIVE_ARGUMENTS, method_settings
+from clever_training.recipe.schema import Recipe
+from clever_training.recipe.yaml_reader import read_yaml
+
+_LOG = logging.getLogger(__name__)
+# Sections that may be a single string: the key it stands for.
+_SHORT = {"method": "name", "backbone": "architecture"}
+
+# A method's name stands for these.
+_DECIDED_BY_NAME = ("name", "objective", "equivariance")
+_OF_THE_SPLIT = ("split_ratio", "orthogonality_weight", "regularization_weight")
+
+
+def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file, or one that ships in the package.
+
+    Args:
+        name_or_path: A YAML file, or the name of a shipped recipe. Its key ``base`` names another
+            one to start from: mappings are merged key by key, anything else is replaced.
+        overrides: Dotted paths and values that replace the file's, such as
+            ``{"run.epochs": 3}``. Another ``method`` keeps the file's settings of the method that
+            it takes too; the others are named in a warning of the log.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: When there is no such file or recipe, it is no YAML, or a key is wrong.
+
+    Example:
+        >>> read_recipe("clever-resnet18-tiny").method.objective
+        'vicreg'
+    """
+    content = _read(str(name_or_path), Path(), ())
+    if overrides and isinstance(content, dict):
+        for dotted, value in overrides.items():
+            if dotted in ("method", "method.name") and isinstance(value, str):
+                value = _other_method(content.get("method"), value)  # noqa: PLW2901
+                dotted = "method"  # noqa: PLW2901
+            _set(content, dotted, value)
+    return Recipe.parse(content, str(name_or_path))
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship in the package, sorted."""
+    folder = Path(str(files("clever_training") / "recipes"))
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
+    """A recipe's content, laid over that of its ``base``, which is a name or a path beside it."""
+    path = folder / name
+    if path.suffix not in (".yaml", ".yml"):
+        path = Path(str(files("clever_training") / "recipes" / f"{name}.yaml"))
+    if not path.is_file():
+        hint = suggest(name, recipe_names())
+        raise ConfigError(f"recipe {name!r}: no such file or shipped recipe. {hint}")
+    path = path.resolve()
+    if path in children:
+        chain = " -> ".join(file.name for file in (*children, path))
+        raise ConfigError(f"recipe {name!r}: its bases go in a circle: {chain}")
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict) or "base" not in content:
+        return content
+    base = _read(str(content.pop("base")), path.parent, (*children, path))
+    return _merged(base, content)
+
+
+def _merged(base: Any, content: Any) -> Any:
+    """Mappings key by key; anything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(content, dict)):
+        return content
+    merged = {key: _merged(base[key], value) for key, value in content.items() if key in base}
+    return {**base, **content, **merged}
+
+
+def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if isinstance(content.get(parent), str) and parent in _SHORT:
+            content[parent] = {_SHORT[parent]: content[parent]}
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{dotted}: {parent} is not a section of the recipe")
+    content[last] = value
+
+
+def _other_method(section: Any, name: str) -> Any:
+    """The method section of a recipe for another method: what both take is kept."""
+    if not isinstance(section, Mapping):
+        return name
+    try:
+        settings = method_settings(name)
+    except ValueError:
+        return name  # refused, with the nearest name, where the recipe is checked
+    before = str(section.get("name") or "")
+    kept = {key: value for key, value in section.items() if key not in _DECIDED_BY_NAME}
+    if before != name:
+        kept, dropped = _taken(kept, settings)
+        if dropped:
+            _LOG.warning(
+                "method %s does not take these settings of the recipe, they are left out: %s",
+                name,
+                ", ".join(dropped),
+            )
+    return {"name": name, **kept}
+
+
+def _taken(kept: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that a method takes, and the dotted names of those that it does not."""
+    kept = dict(kept)
+    known = OBJECTIVE_ARGUMENTS.get(settings["objective"], ())
+    arguments = dict(kept.pop("objective_args", None) or {})
+    dropped = [f"method.objective_args.{key}" for key in arguments if key not in known]
+    arguments = {key: value for key, value in arguments.items() if key in known}
+    for prefix, wanted in (
+        ("teacher_", settings["objective"] == "dino"),
+        ("warmup_teacher_", settings["objective"] == "dino"),
+        ("freeze_last_layer_", settings["objective"] == "dino"),
+        ("transformation_", "transformation_weight" in settings),
+        ("teacher", settings["objective"] == "distill"),
+        ("objectives", False),
+        *((key, settings["equivariance"]) for key in _OF_THE_SPLIT),
+    ):
+        for key in [key for key in kept if _belongs(key, prefix) and not wanted]:
+            dropped.append(f"method.{key}")
+            del kept[key]
+    return {**kept, **({"objective_args": arguments} if arguments else {})}, sorted(dropped)
+
+
+def _belongs(key: str, prefix: str) -> bool:
+    return key.startswith(prefix) if prefix.endswith("_") else key == prefix
