@@ -17,6 +17,7 @@ from clever_training.model.accumulation import take_in_parts
 from clever_training.model.backbones import count_batches_once
 from clever_training.model.build import build, make_optimizer
 from clever_training.model.clever import Clever
+from clever_training.model.depthwise import speed_up_depthwise
 from clever_training.model.small_maps import speed_up_small_maps
 from clever_training.model.sync_batch_norm import share_batch_norm
 from clever_training.recipe.schema import Recipe
@@ -85,7 +86,7 @@ class Learner:
             same = lesson.teacher.architecture == recipe.backbone.architecture
             clever = build(recipe, lesson.teacher.dim, linear=same)
         if device.type == "cpu":
-            speed_up_small_maps(clever)
+            speed_up_depthwise(speed_up_small_maps(clever))
         if recipe.run.channels_last:
             clever = clever.to(memory_format=torch.channels_last)
         take_in_parts(clever.student.backbone, recipe.run.accumulation)
