@@ -15,7 +15,8 @@ from timm.layers.drop import DropPath
 import clever_hub
 from clever_training.model.backbones import create_backbone
 from clever_training.model.build import build, make_optimizer
-from clever_training.recipe.schema import Recipe, read_recipe
+from clever_training.recipe.reading import read_recipe
+from clever_training.recipe.schema import Recipe
 from clever_training.run.pretrain import pretrain
 
 Make = Callable[..., Recipe]
