@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
 
 
+class _Decode(StrEnum):
+    exact = "exact"
+    reduced = "reduced"
+
+
 class _LogFormat(StrEnum):
     json = "json"
     text = "text"
@@ -66,6 +71,10 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the network; all cores when left out.")
     ] = None,
+    decode: Annotated[
+        _Decode,
+        typer.Option(help="reduced: the JPEG decoder shrinks large photos, several times faster."),
+    ] = _Decode.exact,
     decode_threads: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode; one for each core.")
     ] = None,
@@ -116,6 +125,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         max_pixels=round(max_megapixels * 1e6),
         max_memory_bytes=max(256_000_000, round(max_body_mb * 1e6)),
         timeout=timeout,
+        decode="reduced" if decode is _Decode.reduced else "exact",
         decode_threads=decode_threads,
         allow_urls=allow_urls,
         api_key=api_key,

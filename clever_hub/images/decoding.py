@@ -52,7 +52,7 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
     """
     if not content:
         raise ValueError("the file is empty")
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIC:
+    if is_heic(content):
         return _open_heic(content)
     image = _by_format(content)
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):
@@ -62,6 +62,11 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
     if reduce_to is not None and image.format == "JPEG":
         _shrink_while_decoding(image, reduce_to)
     return image
+
+
+def is_heic(content: bytes) -> bool:
+    """Whether the bytes begin as those of a HEIC file, which Pillow alone cannot read."""
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIC
 
 
 def _by_format(content: bytes) -> Image.Image:

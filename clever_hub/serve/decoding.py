@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clever_hub.errors import ImageError
-from clever_hub.images.decoding import FORMATS
+from clever_hub.errors import ImageError, MissingExtraError, require
+from clever_hub.images.decoding import FORMATS, is_heic
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture
@@ -60,6 +60,11 @@ class PictureReader:
                 return self.preprocessor(content)
             with _ONE_LARGE:
                 return self.preprocessor(content)
+        except MissingExtraError as error:
+            message = f"{param}: this server reads no HEIC files. Send JPEG, or install it: {error}"
+            raise ApiError(400, "unsupported_format", message, param=param) from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(param, f"{self.settings.max_pixels:,} pixels", "far more") from error
         except ImageError as error:
             raise ApiError(400, "invalid_image", f"{param}: {error.reason}", param=param) from error
 
@@ -102,9 +107,12 @@ def is_url(picture: Picture) -> bool:
 def _pixels(content: bytes) -> int:
     """Width times height by the header; 0 where it cannot be read, which the decoder will say."""
     try:
+        if is_heic(content):
+            width, height = require("pillow_heif", "heic").open_heif(content).size
+            return int(width * height)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.width * image.height
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, MissingExtraError):
         raise
     except Exception:  # noqa: BLE001  # whatever it is, the decoder meets it again and names it
         return 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import CleverError, ConfigError, suggest
+from clever_hub.images.options import LoadOptions
 from clever_hub.jobs.answering import JobsMixin
 from clever_hub.serve.batching import Batcher, Vector
 from clever_hub.serve.decoding import PictureReader, is_url
@@ -102,7 +103,8 @@ class Service:
             max_wait=self.settings.max_wait_ms / 1_000,
             watcher=self.metrics.of_model(name),
         )
-        return Served(name, model, batcher, PictureReader(model.preprocessor, self.settings))
+        preprocessor = model.preprocessor.with_options(LoadOptions(decode=self.settings.decode))
+        return Served(name, model, batcher, PictureReader(preprocessor, self.settings))
 
     def find(self, name: str | None) -> tuple[Served, Part]:
         """The model and the part that a request means.

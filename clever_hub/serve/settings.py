@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 from clever_hub.errors import ConfigError
 
@@ -25,6 +26,8 @@ class Settings:
         max_memory_bytes: Most bytes of bodies in the server, all requests together.
         timeout: Longest time that a request takes, in seconds; then it gets 503, and what it still
             had waiting is dropped.
+        decode: ``"exact"``, or ``"reduced"``: lets the JPEG decoder shrink large photos; see
+            ``clever_hub.images.options``.
         decode_threads: Threads that decode images; None is one for each core.
         allow_urls: Whether images may be fetched from public http and https addresses.
         api_key: What ``Authorization: Bearer`` must carry; None asks for nothing.
@@ -47,6 +50,7 @@ class Settings:
     max_pixels: int = 50_000_000
     max_memory_bytes: int = 256_000_000
     timeout: float = 30.0
+    decode: Literal["exact", "reduced"] = "exact"
     decode_threads: int | None = None
     allow_urls: bool = False
     api_key: str | None = None

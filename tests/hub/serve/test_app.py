@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,36 @@ def test_large_files_and_bombs_are_refused(opened: Open) -> None:
     assert found["message"] == "input[0]: expected at most 1,000,000 pixels, got 1,100,000"
     for body in ({"files": {"input": b"x" * 20_001}}, {"json": {"input": "x" * 60_000}}):
         error(client.post(URL, **body), 413, "image_too_large")
+
+
+def test_large_photos_may_be_decoded_at_a_reduced_size(
+    opened: Open, onnx_model: OnnxModel, photos: dict[str, Path]
+) -> None:
+    large = io.BytesIO()
+    Image.open(photos["chelsea"]).resize((1_804, 1_200)).save(large, "JPEG", quality=95)
+    file = {"input": large.getvalue()}
+    whole = vectors(opened().post(URL, files=file))
+    reduced = vectors(opened(decode="reduced").post(URL, files=file))
+    expected = onnx_model.encode(large.getvalue(), decode="reduced").full
+    np.testing.assert_allclose(reduced, expected, atol=1e-5)
+    assert np.abs(reduced - whole).max() > 1e-4
+
+
+def test_heic_is_read_where_it_can_be(
+    opened: Open, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.open(photos["coffee"]).convert("RGB")).save(file, quality=90)
+    client = opened()
+    found = vectors(client.post(URL, files={"input": file.getvalue()}))
+    expected = vectors(client.post(URL, files={"input": photos["coffee"].read_bytes()}))
+    assert np.corrcoef(found[0], expected[0])[0, 1] > 0.95
+    small = opened(max_pixels=100_000)
+    error(small.post(URL, files={"input": file.getvalue()}), 413, "image_too_large")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    answer = client.post(URL, files={"input": file.getvalue()})
+    assert "clever-hub[heic]" in error(answer, 400, "unsupported_format")["message"]
 
 
 def test_a_full_server_says_so(opened: Open, photos: dict[str, Path]) -> None:
