@@ -9,6 +9,9 @@ DEV_STAMP := $(VENV)/.installed-dev
 # A second environment without torch, to show that the onnx extra is enough.
 ONNX_VENV := .venv-onnx
 ONNX_STAMP := $(ONNX_VENV)/.installed
+# A third one to read Triton's configuration: its client wants an older protobuf than onnx does.
+TRITON_VENV := .venv-triton
+TRITON_STAMP := $(TRITON_VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix
@@ -20,7 +23,7 @@ demo: $(DEMO_STAMP) ## Embed real photos with the shipped weights, write demo.pn
 	$(BIN)/python examples/demo.py
 
 # Two workers with one torch thread each: faster on a small machine than one worker with two.
-test: $(DEV_STAMP) $(ONNX_STAMP) ## Run the test suite
+test: $(DEV_STAMP) $(ONNX_STAMP) $(TRITON_STAMP) ## Run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(DEV_STAMP) ## Lint, check formatting and types
@@ -49,4 +52,9 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 $(ONNX_STAMP): pyproject.toml | $(BIN)/python
 	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV)
 	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]'
+	@touch $@
+
+$(TRITON_STAMP): | $(BIN)/python
+	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]>=2.50'
 	@touch $@

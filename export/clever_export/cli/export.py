@@ -12,6 +12,12 @@ from clever_hub.cli.console import output
 from clever_hub.errors import ConfigError
 
 
+class _Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 class _Precision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
@@ -21,8 +27,19 @@ class _Precision(StrEnum):
 def run(
     model: Annotated[str, typer.Argument(help="A model folder, or the name of a model.")],
     out: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write; must not exist yet.")
-    ],
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write; must not exist yet."),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Instead: the model repository of a Triton server, to which the model is added.",
+        ),
+    ] = None,
+    triton_device: Annotated[
+        _Device, typer.Option(help="Where Triton runs it; auto: on GPUs where there are some.")
+    ] = _Device.auto,
     precision: Annotated[
         _Precision, typer.Option(help="Precision of the graph: fp16 for GPUs, int8 for CPUs.")
     ] = _Precision.fp32,
@@ -53,46 +70,64 @@ def run(
 
     Without options it copies the weights and adds model.onnx (a graph that refers to the weights
     file), preprocessor_config.json, remote code for transformers, and the model card. A variant has
-    its own weights: another precision, normalisation in the graph, or a single file.
+    its own weights: another precision, normalisation in the graph, or a single file. With --triton
+    both of the latter, and a config.pbtxt.
 
     Examples:
     - `clever-hub export runs/mine/model -o my-model`
     - `clever-hub export clever-resnet18 -o small --precision int8 --images photos/`
+    - `clever-hub export clever-resnet18 --triton models/`
     """
     from clever_export.package import copy_model, new_folder, package, refuse_variant
     from clever_export.progress import bar
+    from clever_export.triton import export_triton
+    from clever_export.variants import export_variant
     from clever_hub.hub.resolve import resolve
+    from clever_hub.images.finding import find_images, spread_evenly
 
+    if (out is None) == (triton is None):
+        raise ConfigError("expected --output FOLDER or --triton DIR, and not both")
     folder, _ = resolve(model)
     refuse_variant(folder)
-    if precision is _Precision.fp32 and not with_preprocessing and not single_file:
-        if images:
-            raise ConfigError(
-                "--images: an fp32 export keeps the model's weights and uses no photos. Add "
-                "--precision int8 (or fp16), or leave --images out"
-            )
-        with new_folder(out) as temporary, bar() as report:
-            report("tracing the graph", 0, 0)
-            package(copy_model(folder, temporary))
-    else:
-        from clever_export.variants import export_variant
-        from clever_hub.images.finding import find_images, spread_evenly
-
-        with new_folder(out) as temporary, bar() as report:
-            measured = export_variant(
+    photos = spread_evenly(list(find_images(images or [])), limit)
+    is_variant = precision is not _Precision.fp32 or with_preprocessing or single_file
+    if photos and out is not None and not is_variant:
+        raise ConfigError(
+            "--images: an fp32 export keeps the model's weights and uses no photos. Add "
+            "--precision int8 (or fp16), or leave --images out"
+        )
+    measured = None
+    with bar() as report:
+        if triton is not None:
+            out, measured = export_triton(
                 folder,
-                temporary,
+                triton,
+                device=triton_device.value,
                 precision=precision.value,
-                with_preprocessing=with_preprocessing,
-                single_file=single_file,
-                images=spread_evenly(list(find_images(images or [])), limit),
+                images=photos,
                 force=force,
                 report=report,
             )
-        if measured is not None:
-            output().print(
-                f"Mean cosine to the model, centred, {measured.images} held-out photos: "
-                f"{measured.describe()}",
-                highlight=False,
-            )
+        elif out is not None:
+            with new_folder(out) as temporary:
+                if is_variant:
+                    measured = export_variant(
+                        folder,
+                        temporary,
+                        precision=precision.value,
+                        with_preprocessing=with_preprocessing,
+                        single_file=single_file,
+                        images=photos,
+                        force=force,
+                        report=report,
+                    )
+                else:
+                    report("tracing the graph", 0, 0)
+                    package(copy_model(folder, temporary))
+    if measured is not None:
+        output().print(
+            f"Mean cosine to the model, centred, {measured.images} held-out photos: "
+            f"{measured.describe()}",
+            highlight=False,
+        )
     output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
