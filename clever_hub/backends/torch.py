@@ -26,6 +26,7 @@ from clever_hub.files import atomic_path, to_json
 from clever_hub.hub.source import Source
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.answering import JobsMixin
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, copy_heads
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000
@@ -155,6 +156,8 @@ class CleverModel(JobsMixin, nn.Module):
         Raises:
             ModelFormatError: When a tensor is not finite, or float16 cannot hold it.
         """
+        if self.source is not None and self.has_heads:
+            copy_heads(self.source.path, folder)
         return write_model_folder(folder, self.config, self.backbone.state_dict(), half_matrices)
 
     def _backend(self) -> str:
@@ -250,14 +253,15 @@ def write_model_folder(
 
 
 def _kept_promises(config: ModelConfig, folder: Path) -> ModelConfig:
-    """The config without ``auto_map`` where the remote code it names is not in the folder."""
-    named = config.extra.get("auto_map")
-    if named is None:
-        return config
+    """The config without the entries that name a file which is not in the folder."""
+    named = config.extra.get("auto_map", {})
     entries = named.values() if isinstance(named, dict) else [named]
-    if all((folder / f"{str(entry).partition('.')[0]}.py").is_file() for entry in entries):
-        return config
-    return replace(config, extra={k: v for k, v in config.extra.items() if k != "auto_map"})
+    files = {
+        "auto_map": [f"{str(entry).partition('.')[0]}.py" for entry in entries],
+        HEADS_KEY: [HEADS_NAME],
+    }
+    broken = {key for key, names in files.items() if not all((folder / n).is_file() for n in names)}
+    return replace(config, extra={k: v for k, v in config.extra.items() if k not in broken})
 
 
 def _check_graph(folder: Path, content: bytes) -> None:

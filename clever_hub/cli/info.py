@@ -14,6 +14,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.hub.evaluation import read_evaluation
 from clever_hub.hub.resolve import resolve
 from clever_hub.hub.shipped import ModelInfo, means, model_info
+from clever_hub.jobs.heads import HeadsConfig
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 _FIGURE = len("0.0001234")
@@ -80,6 +81,15 @@ def _rows(info: ModelInfo, config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield from _flat("data terms", config.data_terms)
     provenance = {key: value for key, value in config.provenance.items() if key != "recipe"}
     yield from _flat("trained", provenance)
+    heads = HeadsConfig.of(config)
+    if heads is not None:
+        yield (
+            "heads",
+            f"fitted to {heads.photos:,} photos of {heads.data}, turned by ±{heads.rotation:g}°",
+        )
+        found = heads.calibration
+        yield "calibration", f"{found.photos:,} photos of {found.data}" if found else "none"
+        yield from _flat("calibration", found.measured if found else {})
     if "recipe" in config.provenance:
         yield "trained · recipe", "in config.json, under provenance"
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from clever_hub.config import MAX_FEATURES, ModelConfig
 from clever_hub.errors import ModelFormatError
+from clever_hub.files import atomic_path
 from clever_hub.jobs.calibration import Calibration, number
 from clever_hub.weights import Weights
 
@@ -280,6 +281,20 @@ def expected_shapes(in_dim: int, hidden_dim: int, num_features: int) -> dict[str
         "unit.scale": (REGRESSED,),
         "calibration.mean": (num_features,),
     }
+
+
+def copy_heads(source: str | Path, target: str | Path) -> None:
+    """Copy a model's heads, if it has any, to a folder that gets the same embedding.
+
+    Args:
+        source: A model folder.
+        target: Another, made when missing; or the same, which is left as it is.
+    """
+    path, copy = Path(source) / HEADS_NAME, Path(target) / HEADS_NAME
+    if path.is_file() and path.resolve() != copy.resolve():
+        content = path.read_bytes()
+        with atomic_path(copy) as temporary:
+            temporary.write_bytes(content)
 
 
 def _which_have_heads() -> str:

@@ -18,6 +18,7 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, ModelFormatError
 from clever_hub.files import write_json, write_text
 from clever_hub.hub.evaluation import EVALUATION_NAME
+from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
 
 PROCESSOR_NAME = "preprocessor_config.json"
@@ -104,7 +105,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def copy_model(source: Path, target: Path) -> Path:
-    """Copy config, weights and evaluation; not the files that ``package`` writes.
+    """Copy config, weights, heads and evaluation; not the files that ``package`` writes.
 
     Args:
         source: A model folder.
@@ -113,7 +114,7 @@ def copy_model(source: Path, target: Path) -> Path:
     Returns:
         The target.
     """
-    for name in (CONFIG_NAME, WEIGHTS_NAME, EVALUATION_NAME):
+    for name in (CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME, EVALUATION_NAME):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
     return target

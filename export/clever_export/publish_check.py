@@ -20,12 +20,15 @@ from clever_hub.backends.variants import Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
 from clever_hub.hub.evaluation import EVALUATION_NAME
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"
 REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE, CARD_NAME)
 _OWN_CODE = {f"{module}.py" for modules in OWN_BACKBONES.values() for module in modules}
-KNOWN = frozenset((*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, "LICENSE"))
+KNOWN = frozenset(
+    (*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, HEADS_NAME, "LICENSE")
+)
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
 # The keys of the config that decide which vector an image gets.
@@ -63,6 +66,7 @@ def check_folder(folder: str | Path) -> list[Path]:
     if not problems:  # the rest reads the files
         problems = list(_load_problems(folder)) or list(_config_problems(folder))
         problems += [*_report_problems(folder), *_card_problems(folder)]
+        problems += _heads_problems(folder)
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ModelFormatError(f"{folder}: not ready to be published\n{listed}")
@@ -128,6 +132,17 @@ def _load_problems(folder: Path) -> Iterator[str]:
             clever_hub.from_pretrained(folder, backend=backend)
         except CleverError as error:
             yield f"does not load with the {backend} backend: {error}"
+
+
+def _heads_problems(folder: Path) -> Iterator[str]:
+    """Heads are there and whole, or not there at all."""
+    if HEADS_KEY in ModelConfig.load(folder).extra:
+        try:
+            Heads.load(folder)
+        except CleverError as error:
+            yield f"its heads do not load: {error}"
+    elif (folder / HEADS_NAME).exists():
+        yield f"{HEADS_NAME} is not named in {CONFIG_NAME}. Remove it, or fit heads again"
 
 
 def _report_problems(folder: Path) -> Iterator[str]:

@@ -42,6 +42,7 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.embeddings import split
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.files import write_json
+from clever_hub.jobs.heads import copy_heads
 
 MIN_IMAGES = 16
 # int8 of clever-resnet18's second stage, calibrated on 192 photos of Tiny ImageNet: 0.9995
@@ -132,6 +133,7 @@ def export_variant(
     held_out, calibration = paths[::4], [path for i, path in enumerate(paths) if i % 4]
     model, out = CleverModel.from_folder(model_folder), Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    copy_heads(model_folder, out)
     variant = Variant(precision, PIXELS if with_preprocessing else PIXEL_VALUES, {})
     graph = _graph(model, variant, report)
     for step, more in _ATTEMPTS if precision == "int8" else _ATTEMPTS[:1]:

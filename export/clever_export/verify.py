@@ -23,6 +23,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.embeddings import split
 from clever_hub.errors import CleverError, DataError, ModelFormatError, missing_extra
 from clever_hub.files import write_json
+from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
@@ -98,6 +99,8 @@ def verify(
     config = ModelConfig.load(folder)
     variant = Variant.of(config)
     exact = variant is None or variant.precision == "fp32"
+    if HEADS_KEY in config.extra:
+        Heads.load(folder)  # refuses what is damaged or of another model
     with tempfile.TemporaryDirectory() as temporary:
         paths = paths or _drawn(Path(temporary))
         paths += _hard_cases(paths[0], Path(temporary))

@@ -29,6 +29,7 @@ from clever_hub.hub import shipped
 from clever_hub.hub.evaluation import EVALUATION_NAME, read_evaluation
 from clever_hub.hub.pins import write_pins
 from clever_hub.images.finding import find_images
+from clever_hub.jobs.heads import copy_heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 # Part of scikit-image's wheel; public domain or CC0.
@@ -69,6 +70,7 @@ def ship(
     folder = Path(target) if target else shipped.ZOO / config.name
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / folder.name
+        copy_heads(model_folder, staged)
         write_model_folder(staged, config, model.backbone.state_dict(), half_matrices=True)
         _keep_figures(staged, (Path(model_folder), folder))
         package(staged)

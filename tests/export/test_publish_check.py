@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from clever_export.package import package
+import clever_hub
+from clever_export.package import copy_model, package
 from clever_export.publish_check import check_folder
+from clever_export.verify import verify
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_json
 from clever_hub.weights import sha256_of
+from tests.hub.jobs.conftest import write_heads
 
 Exported = Callable[..., Path]
 
@@ -165,3 +168,31 @@ def test_everything_is_listed_at_once(folder: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="expected a model folder"):
         check_folder(tmp_path / "nowhere")
+
+
+def test_heads_belong_into_a_repository_whole_or_not_at_all(folder: Path) -> None:
+    plain = (folder / "config.json").read_text()
+    write_heads(folder)
+    assert folder / "heads.safetensors" in check_folder(folder)
+    headed = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(plain)
+    with pytest.raises(ModelFormatError, match=r"heads\.safetensors is not named in config\.json"):
+        check_folder(folder)
+    (folder / "config.json").write_text(headed)
+    content = bytearray((folder / "heads.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "heads.safetensors").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"its heads do not load: .*SHA-256"):
+        check_folder(folder)
+
+
+def test_export_takes_the_heads_along_and_verify_reads_them(folder: Path, tmp_path: Path) -> None:
+    write_heads(folder)
+    (tmp_path / "copy").mkdir()
+    copy = package(copy_model(folder, tmp_path / "copy"))
+    for backend in ("torch", "onnx"):
+        assert clever_hub.from_pretrained(copy, backend=backend).heads.config.in_dim == 20
+    assert all(agreement.green for agreement in verify(copy))
+    (copy / "heads.safetensors").write_bytes(b"")
+    with pytest.raises(ModelFormatError, match=r"heads\.safetensors"):
+        verify(copy)

@@ -11,9 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import clever_hub
-from clever_hub.backends.torch import CleverModel
+from clever_hub.backends.torch import CleverModel, write_model_folder
+from clever_hub.cli.app import app
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.jobs.heads import HEADS_NAME, Heads, HeadsConfig
@@ -138,3 +140,24 @@ def test_what_is_not_finite_is_refused(model_folder: Path) -> None:
     (model_folder / CONFIG_NAME).write_text(json.dumps(config))
     with pytest.raises(ModelFormatError, match=r"not finite: pair\.3\.bias"):
         Heads.load(model_folder)
+
+
+def test_saving_a_model_takes_its_heads_along(headed_folder: Path, tmp_path: Path) -> None:
+    model = CleverModel.from_folder(headed_folder)
+    copy = model.save_pretrained(tmp_path / "copy", half_matrices=True)
+    assert (copy / HEADS_NAME).read_bytes() == (headed_folder / HEADS_NAME).read_bytes()
+    assert clever_hub.from_pretrained(copy).heads.config == model.heads.config
+    model.save_pretrained(headed_folder)  # onto itself
+    assert clever_hub.from_pretrained(headed_folder).heads.config == model.heads.config
+
+
+def test_other_weights_do_not_promise_heads(headed_folder: Path, tmp_path: Path) -> None:
+    model = CleverModel.from_folder(headed_folder)
+    folder = write_model_folder(tmp_path / "new", model.config, model.backbone.state_dict())
+    assert not clever_hub.from_pretrained(folder).has_heads
+
+
+def test_info_says_what_the_heads_are_worth(headed_folder: Path) -> None:
+    result = CliRunner().invoke(app, ["info", str(headed_folder)])
+    assert "100 photos of photos of the test, turned by ±180°" in result.output
+    assert "calibration · quarter_from_four" in result.output

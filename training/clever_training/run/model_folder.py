@@ -12,6 +12,7 @@ from clever_hub.backends.torch import write_model_folder
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import invariant_length
 from clever_hub.errors import TrainingError
+from clever_training.heads.files import heads_tensors, write_heads
 from clever_training.model.clever import Clever
 from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
@@ -38,11 +39,26 @@ def write_model(
     config = model_config(recipe, state, embedding_length(backbone), per_epoch, photos)
     try:
         write_model_folder(folder, config, backbone.state_dict())
+        _write_heads(folder, recipe, clever, config)
     except OSError as error:
         raise TrainingError(
             f"{folder}: cannot be written ({error}). The state is whole; make room "
             "and run the same command again"
         ) from error
+
+
+def _write_heads(folder: Path, recipe: Recipe, clever: Clever, config: ModelConfig) -> None:
+    """Write the transformation head beside the weights, if the run trains one."""
+    head = clever.student.transformation
+    if head is None:
+        return
+    write_heads(
+        folder,
+        heads_tensors(head, None, config.num_features),
+        data=recipe.data_name,
+        photos=config.provenance["photos"],
+        rotation=recipe.views.rotation if recipe.views.strategy != "baug" else 0.0,
+    )
 
 
 def model_config(

@@ -1,0 +1,53 @@
+"""What a run leaves behind: a model, with the heads that it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+import clever_hub
+from clever_training.objectives.transformation import TransformationHead
+from clever_training.recipe.schema import Recipe
+from clever_training.run.pretrain import pretrain
+
+Make = Callable[..., Recipe]
+
+
+def test_the_transformation_head_is_part_of_the_model(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path, photos: dict[str, Path]
+) -> None:
+    recipe = tiny_recipe(
+        "vicreg", method__transformation_weight=1.0, views__rotation=120.0, run__epochs=1
+    )
+    pretrain(recipe, str(photo_folder), tmp_path, progress=False)
+    model = clever_hub.from_pretrained(tmp_path / "model")
+    assert model.heads.config.rotation == 120
+    assert model.heads.config.photos == 48
+    assert model.heads.config.calibration is None
+    assert model.relate(photos["coffee"], photos["chelsea"]).same is None
+    # The file is the head of the state, and numpy evaluates it as torch does.
+    head = TransformationHead(model.config.equivariant_dim, recipe.method.transformation_dim)
+    state = load_file(tmp_path / "state.safetensors")
+    found = {
+        k.split("transformation.", 1)[1]: v for k, v in state.items() if ".transformation." in k
+    }
+    head.load_state_dict(found)
+    both = model.encode(photos.values()).equivariant
+    with torch.no_grad():
+        out = head(torch.from_numpy(np.stack([both, both[::-1]])), [(0, 1)])[0]
+    values = model.heads.pairs(both, both[::-1])
+    np.testing.assert_allclose(values.logit, out[:, 14], atol=1e-5)
+    expected = out[:, 4:8] * head.unit.scale[4:8] + head.unit.center[4:8]
+    np.testing.assert_allclose(values.crop, expected, atol=1e-5)
+
+
+def test_a_run_without_the_term_has_no_heads(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    pretrain(tiny_recipe(run__epochs=1), str(photo_folder), tmp_path, progress=False)
+    assert not clever_hub.from_pretrained(tmp_path / "model").has_heads
+    assert not (tmp_path / "model" / "heads.safetensors").exists()
