@@ -258,3 +258,20 @@ def test_training_with_it_is_reported(
     assert 0 < last["transformation"] < 2
     assert last["r2_crop"] <= 1
     assert 0 <= last["accuracy_flip"] <= 1
+
+
+def test_groups_count_by_their_shares() -> None:
+    torch.manual_seed(0)
+    parameters, pairs = _parameters(32, 2), view_pairs(2, 2)
+    predictions = torch.randn(2, 32, REGRESSED + 1)
+    every = ("rotation", "crop", "color", "turn", "mirroring")
+
+    def loss(**shares: float) -> torch.Tensor:
+        return transformation_loss(predictions, parameters, pairs, TargetUnits(), shares)[0]
+
+    alone = {name: loss(**{**dict.fromkeys(every, 0.0), name: 3.0}) for name in every}
+    torch.testing.assert_close(loss(), torch.stack(list(alone.values())).mean())
+    expected = (2 * alone["rotation"] + 0.5 * alone["crop"]) / 2.5
+    found = loss(rotation=2.0, crop=0.5, color=0.0, turn=0.0, mirroring=0.0)
+    torch.testing.assert_close(found, expected)
+    assert loss(**dict.fromkeys(every, 0.0)) == 0

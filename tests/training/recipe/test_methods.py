@@ -16,7 +16,7 @@ from clever_training.data.orders import Order
 from clever_training.data.photos import load_photos
 from clever_training.evaluation.collapse import effective_rank, feature_std
 from clever_training.model.build import build, make_optimizer
-from clever_training.recipe.methods import method_names
+from clever_training.recipe.methods import method_names, method_settings
 from clever_training.recipe.schema import Recipe
 
 PHOTOS, STEPS = 16, 10
@@ -24,6 +24,7 @@ PHOTOS, STEPS = 16, 10
 SYNONYMS = {"clever-ddcl", "clever-plus-ddcl"}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "dino": {"prototypes": 256, "hidden_dim": 256, "bottleneck_dim": 64, "head_batch_norm": True},
+    "distill": {"hidden_dim": 128},
     "lejepa": {"dim": 32, "hidden_dim": 256, "slices": 64},
     "simclr": {"dim": 64, "hidden_dim": 256},
     "simsiam": {"dim": 256, "bottleneck_dim": 64},
@@ -32,12 +33,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def _recipe(method: str) -> Recipe:
-    objective = Recipe.parse({"name": "a", "method": method}).method.objective
+    objective = method_settings(method)["objective"]
+    teacher = {"teacher": "timm:test_resnet"} if objective == "distill" else {}
     return Recipe.parse(
         {
             "name": "ten-steps",
             "backbone": "resnet18",
-            "method": {"name": method, "objective_args": ARGUMENTS[objective]},
+            "method": {"name": method, "objective_args": ARGUMENTS[objective], **teacher},
             "views": {"strategy": "caug", "global_size": 32, "global_scale": (0.3, 1.0)},
             "optimizer": {"lr": 1e-3},
             "run": {"batch_size": PHOTOS},
@@ -63,12 +65,14 @@ def _normalise(crops: Tensor) -> Tensor:
 def test_ten_steps_lower_the_loss_and_collapse_neither_part(method: str, batch: Batch) -> None:
     recipe = _recipe(method)
     torch.manual_seed(0)
-    clever = build(recipe).to(memory_format=torch.channels_last)
+    # What the teacher of distillation says of each photo is drawn, and the same at every step.
+    targets = torch.randn(PHOTOS, 64) if recipe.method.teacher else None
+    clever = build(recipe, 64).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, clever.student)
     crops = [_normalise(crop) for crop in batch.crops]
     losses, terms = [], {}
     for _ in range(STEPS):
-        terms = clever(crops, batch.size, 0.04, batch.parameters)
+        terms = clever(crops, batch.size, 0.04, batch.parameters, targets)
         optimizer.zero_grad()
         torch.autograd.backward(terms["loss"])
         optimizer.step()

@@ -21,12 +21,14 @@ from clever_training.views.sample import sample
 PHOTOS, GLOBALS, LOCALS = 8, 2, 1
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "dino": {"prototypes": 32, "hidden_dim": 32, "bottleneck_dim": 16, "head_batch_norm": True},
+    "distill": {"form": "contrastive", "head": "linear", "negatives": 6},
     "lejepa": {"dim": 16, "hidden_dim": 32, "slices": 64},
     "simclr": {"dim": 16, "hidden_dim": 32},
     "simsiam": {"dim": 32, "bottleneck_dim": 8},
     "vicreg": {"dim": 32},
     "tests.training.runtime.test_two_processes:spread": {"dim": 16, "hidden_dim": 32},
 }
+TARGET_DIM = 24
 METHODS = [
     *(f"clever-{objective}" for objective in ARGUMENTS),
     *("dino", "simsiam", "ddcl", "clever-plus-dino", "clever-plus-simclr"),
@@ -40,15 +42,18 @@ def spread(views: Tensor) -> Tensor:
 
 def _build(method: str) -> tuple[Clever, Recipe]:
     objective = method.removeprefix("clever-").removeprefix("plus-").replace("ddcl", "simsiam")
+    method_settings: dict[str, Any] = {"name": method, "objective_args": ARGUMENTS[objective]}
+    if objective == "distill":
+        method_settings["teacher"] = "timm:test_resnet"
     content = {
         "name": "two",
         "backbone": "test_resnet",
-        "method": {"name": method, "objective_args": ARGUMENTS[objective]},
+        "method": method_settings,
         "views": {"strategy": "caug", "global_count": GLOBALS, "local_count": LOCALS},
     }
     recipe = Recipe.parse(content)
     torch.manual_seed(0)
-    clever = build(recipe)
+    clever = build(recipe, TARGET_DIM)
     # Every term at a weight that its gradient is seen at.
     for parameter in clever.parameters():
         if parameter.requires_grad and parameter.ndim == 1:
@@ -75,7 +80,8 @@ def _step(clever: Clever, recipe: Recipe, rows: slice) -> dict[str, Tensor]:
     """Loss terms, gradients (averaged as DistributedDataParallel does), and what has moved."""
     crops, parameters = _batch(recipe, rows)
     torch.manual_seed(3)
-    terms = clever(crops, len(parameters), 0.04, parameters)
+    targets = torch.randn(PHOTOS, TARGET_DIM, generator=torch.Generator().manual_seed(4))[rows]
+    terms = clever(crops, len(parameters), 0.04, parameters, targets)
     torch.autograd.backward(terms["loss"])
     found = {f"term {name}": value for name, value in terms.items() if value.ndim == 0}
     for name, parameter in clever.student.named_parameters():
@@ -84,7 +90,9 @@ def _step(clever: Clever, recipe: Recipe, rows: slice) -> dict[str, Tensor]:
             if dist.is_initialized():
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= dist.get_world_size()
-    found |= {f"buffer {name}": value for name, value in clever.named_buffers()}
+    # Photos stand in a queue process by process, and their order there means nothing.
+    buffers = {name: value for name, value in clever.named_buffers() if "queue" not in name}
+    found |= {f"buffer {name}": value for name, value in buffers.items()}
     return {name: value.detach().clone() for name, value in found.items()}
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
 from clever_training.recipe.schema import ViewsRecipe
-from clever_training.views.color import color_matrix
+from clever_training.views.color import GREY, color_matrix, disc_mask
 from clever_training.views.parameters import ViewParameters
 from clever_training.views.render import render_fast, render_torchvision
 from clever_training.views.sample import ViewSizes, make_views, sample, sizes_at
@@ -144,3 +144,32 @@ def test_growth_replaces_the_sizes_from_its_share_on() -> None:
     )
     assert sizes_at(recipe, 0.69) == ViewSizes(48, 32)
     assert sizes_at(recipe, 0.7) == ViewSizes(64, 32)
+
+
+def test_the_disc_covers_what_is_outside_and_changes_nothing_inside(
+    photos: dict[str, Path],
+) -> None:
+    image = np.asarray(Image.open(photos["chelsea"]).convert("RGB"))
+    view = ViewParameters(angle=30.0, brightness=1.2, grayscale=True)
+    plain, seen = (render_fast(image, replace(view, disc=disc), 64) for disc in (False, True))
+    mask = disc_mask(64)
+    assert 0.7 < mask.mean() < np.pi / 4
+    assert np.array_equal(seen[mask], plain[mask])
+    assert (seen[~mask] == GREY).all()
+    assert not mask[0].any()
+    assert not mask[:, 0].any()
+
+
+def test_how_often_views_are_seen_through_the_disc_changes_nothing_else() -> None:
+    drawn = {
+        share: [
+            sample(ViewsRecipe(strategy="caug", disc=share), 0, 1.0, 64, np.random.default_rng(n))
+            for n in range(200)
+        ]
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert not any(view.disc for view in drawn[0.0])
+    assert all(view.disc for view in drawn[1.0])
+    assert 60 < sum(view.disc for view in drawn[0.5]) < 140
+    without = [[replace(view, disc=False) for view in views] for views in drawn.values()]
+    assert without[0] == without[1] == without[2]

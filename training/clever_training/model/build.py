@@ -51,6 +51,7 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
             method.orthogonality_weight,
             method.regularization_weight,
             method.transformation_weight,
+            method.transformation_groups.model_dump(),
         ),
         recipe.views.global_count,
         method.transformation_dim,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,11 +29,14 @@ class LossWeights:
         orthogonality: λ.
         regularization: λ_reg.
         transformation: Of predicting the relative transformation of views; not in the paper.
+        groups: How much each group of what is predicted counts among them, by name; 1 where left
+            out.
     """
 
     orthogonality: float = 1.0
     regularization: float = 0.001
     transformation: float = 0.0
+    groups: Mapping[str, float] = field(default_factory=dict)
 
 
 class Branch(nn.Module):
@@ -221,6 +224,7 @@ class Clever(nn.Module):
                 parameters.to(whole.device),
                 pairs,
                 self.student.transformation.unit,
+                self.weights.groups,
             )
         loss = loss + self.weights.transformation * term
         return {**indicators, "transformation": term.detach(), "loss": loss}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from clever_hub.errors import ConfigError
 from clever_training.objectives.base import Objective, Projections
 from clever_training.objectives.projectors import PlainHead
-from clever_training.runtime.gathering import average, gather_photos
+from clever_training.runtime.gathering import average, gather_photos, world_size
 
 FORMS = ("regression", "contrastive")
 HEADS = ("linear", "mlp")
@@ -180,6 +180,6 @@ class Distill(Objective):
         if bool(torch.isinf(self.centered)):
             return
         mean = average(targets.mean(dim=0))
-        count = average(self.centered.new_tensor(float(len(targets))))
+        count = len(targets) * world_size()
         self.centered += count
-        self.center.lerp_(mean, float(count / self.centered))
+        self.center.lerp_(mean, count / float(self.centered))

@@ -17,6 +17,7 @@ ResNet-18 had R² 0.00 after 300 steps, with crops at 0.18 and colours at 0.68).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -243,10 +244,12 @@ def transformation_loss(
     parameters: Float[Tensor, "batch views columns"],
     pairs: list[tuple[int, int]],
     unit: TargetUnits,
+    shares: Mapping[str, float] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """How much of the relative transformations the predictions leave unexplained.
 
-    Rotation, crop, colour, the second view's own turn and mirroring count alike. Of the first four
+    Rotation, crop, colour, the second view's own turn and mirroring count alike unless said
+    otherwise. Of the first four
     it is the squared error in units of the values' deviation, so 1 − R²; the rotation is asked of
     that prediction whose mirroring is true. Of the mirroring it is the cross-entropy in units of a
     blind guess's. What does not vary (the angle without rotation) is left out.
@@ -256,6 +259,8 @@ def transformation_loss(
         parameters: What was done to each view of this process's photos.
         pairs: Which views each prediction is about.
         unit: The head's; takes the batch into account first where it is in training mode.
+        shares: How much each group counts among them, by its name in ``GROUPS`` or ``mirroring``;
+            1 where left out.
 
     Returns:
         A scalar, about 1 for blind guesses, 0 at best; and the indicators ``r2_rotation``,
@@ -274,20 +279,23 @@ def transformation_loss(
     if unit.training:
         unit.observe(relative)
     terms, indicators = _regression(predictions[..., :REGRESSED], relative, unit)
+    counts = {name: float((shares or {}).get(name, 1.0)) for name in (*GROUPS, "mirroring")}
     share = average(relative.mirrored.float().mean())
     if 0 < share < 1:
         logits, truth = predictions[..., REGRESSED], relative.mirrored
-        terms.append(F.binary_cross_entropy_with_logits(logits, truth.float()) / math.log(2))
+        terms["mirroring"] = F.binary_cross_entropy_with_logits(logits, truth.float()) / math.log(2)
         right = ((logits.detach() > 0) == truth).float().mean()
         indicators["accuracy_flip"] = average(right)
-    if not terms:
+    total = sum(counts[name] for name in terms)
+    if not total:
         return predictions.sum() * 0, indicators
-    return average(torch.stack(terms).mean()), indicators
+    weighted = torch.stack([counts[name] / total * term for name, term in terms.items()])
+    return average(weighted.sum()), indicators
 
 
 def _regression(
     predicted: Float[Tensor, "*pairs 14"], relative: Relative, unit: TargetUnits
-) -> tuple[list[Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """1 − R² of this process's photos in each group that varies, and R² of all processes'."""
     mirrored, known = relative.mirrored, relative.known.flatten(0, -2)
     center, scale, predicted = (
@@ -302,11 +310,11 @@ def _regression(
     shares = average(known.mean(dim=0)).clamp_min(1e-12)
     unexplained = (known * (predicted - target).square()).mean(dim=0) / shares
     varies = scale.amax(dim=0).square() > 2 * _STILL
-    terms, indicators = [], {}
+    terms, indicators = {}, {}
     for name, columns in GROUPS.items():
         if varies[columns].any():
-            terms.append(unexplained[columns][varies[columns]].mean())
-            indicators[f"r2_{name}"] = 1 - average(terms[-1].detach())
+            terms[name] = unexplained[columns][varies[columns]].mean()
+            indicators[f"r2_{name}"] = 1 - average(terms[name].detach())
     return terms, indicators
 
 

@@ -103,6 +103,24 @@ class TermRecipe(Section):
     args: dict[str, Any] = {}
 
 
+class TransformationGroups(Section):
+    """How much each group of what is predicted of two views counts, among them.
+
+    Attributes:
+        rotation: Of one view to the other.
+        crop: Place and size.
+        color: Brightness, contrast, saturation and hue.
+        turn: Of the second view, from upright.
+        mirroring: Whether one of them is mirrored.
+    """
+
+    rotation: float = Field(1.0, ge=0.0)
+    crop: float = Field(1.0, ge=0.0)
+    color: float = Field(1.0, ge=0.0)
+    turn: float = Field(1.0, ge=0.0)
+    mirroring: float = Field(1.0, ge=0.0)
+
+
 class MethodRecipe(Section):
     """How it is trained.
 
@@ -121,6 +139,8 @@ class MethodRecipe(Section):
         regularization_weight: λ_reg.
         transformation_weight: Of predicting the relative transformation of two views from their
             equivariant parts; 0, the paper's method, does without.
+        transformation_groups: Shares of what is predicted, 1 each where left out: ``rotation``,
+            ``crop``, ``color``, ``turn`` and ``mirroring``.
         transformation_dim: Width of the hidden layers that predict it.
         teacher_momentum: At the start; 1 at the end, along a cosine.
         teacher_temperature: τ_t after warm-up.
@@ -139,6 +159,7 @@ class MethodRecipe(Section):
     orthogonality_weight: float = Field(1.0, ge=0.0)
     regularization_weight: float = Field(0.001, ge=0.0)
     transformation_weight: float = Field(0.0, ge=0.0)
+    transformation_groups: TransformationGroups = TransformationGroups()
     transformation_dim: PositiveInt = 512
     teacher_momentum: float = Field(0.996, ge=0.0, le=1.0)
     teacher_temperature: float = Field(0.04, gt=0.0)
@@ -239,6 +260,8 @@ class ViewsRecipe(Section):
         elastic_sigma: Its smoothness, in pixels of such a view.
         corners: What a rotation brings in from outside the crop: ``black``, as in
             crop-then-rotate, or ``context``, what the photo has there.
+        disc: Probability that a view is seen through the disc that touches its sides, all else
+            grey: corners and edges then tell nothing of its turn.
         jitter: Brightness, contrast, saturation and hue strength.
         jitter_probability: How often colours are jittered.
         grayscale: Probability of a grey view.
@@ -268,6 +291,7 @@ class ViewsRecipe(Section):
     elastic_alpha: float = Field(100.0, ge=0.0)
     elastic_sigma: float = Field(5.0, gt=0.0)
     corners: Literal["black", "context"] = "black"
+    disc: float = Field(0.0, ge=0.0, le=1.0)
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     jitter_probability: float = Field(0.8, ge=0.0, le=1.0)
     grayscale: float = Field(0.2, ge=0.0, le=1.0)
@@ -289,6 +313,8 @@ class ViewsRecipe(Section):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: expected 0 < low <= high <= 1, got {[low, high]}")
+        if self.disc and (self.backend != "fast" or self.aug is not None):
+            raise ValueError("disc needs backend: fast, and no aug of your own")
         if self.corners == "context" and self.backend != "fast":
             raise ValueError(
                 "corners: context needs backend: fast; the published corners are black"

@@ -18,6 +18,7 @@ from clever_training.model.backbones import count_batches_once
 from clever_training.model.build import build, make_optimizer
 from clever_training.model.clever import Clever
 from clever_training.model.depthwise import speed_up_depthwise
+from clever_training.model.folding import fold_frozen_batch_norm
 from clever_training.model.small_maps import speed_up_small_maps
 from clever_training.model.sync_batch_norm import share_batch_norm
 from clever_training.recipe.schema import Recipe
@@ -87,6 +88,8 @@ class Learner:
             clever = build(recipe, lesson.teacher.dim, linear=same)
         if device.type == "cpu":
             speed_up_depthwise(speed_up_small_maps(clever))
+            for branch in filter(None, (clever.student, clever.teacher)):
+                fold_frozen_batch_norm(branch.backbone, recipe.views.global_size)
         if recipe.run.channels_last:
             clever = clever.to(memory_format=torch.channels_last)
         take_in_parts(clever.student.backbone, recipe.run.accumulation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import cv2
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from clever_training.views.decode import Image
 from clever_training.views.parameters import ViewParameters
 
+# ImageNet's mean colour: what is outside the disc, close to zero once it is normalised.
+GREY = (124, 116, 104)
 SOLARIZE_AT = 128
 _BELOW_BRIGHT: Any = SOLARIZE_AT - 1
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float64)
@@ -64,7 +67,7 @@ def color_matrix(view: ViewParameters, mean_luma: float) -> NDArray[np.float64] 
 
 
 def paint(image: Image, view: ViewParameters) -> Image:
-    """Apply all that is not geometry: colours, then blur, then solarisation.
+    """Apply all that is not geometry: colours, then blur, then solarisation, and the disc.
 
     Args:
         image: uint8 (size, size, 3), RGB.
@@ -82,7 +85,23 @@ def paint(image: Image, view: ViewParameters) -> Image:
     if view.solarize:
         bright = cv2.compare(result, _BELOW_BRIGHT, cv2.CMP_GT)
         result = cv2.bitwise_xor(result, bright)  # x ^ 255 is 255 - x
+    if view.disc:
+        result = np.where(disc_mask(image.shape[0])[..., None], result, np.asarray(GREY, np.uint8))
     return np.asarray(result, dtype=np.uint8)
+
+
+@cache
+def disc_mask(size: int) -> NDArray[np.bool_]:
+    """The disc inside a square view, a pixel away from its sides.
+
+    Args:
+        size: Side in pixels.
+
+    Returns:
+        (size, size), True inside.
+    """
+    place = np.arange(size) - (size - 1) / 2
+    return np.asarray(np.hypot(place, place[:, None]) <= size / 2 - 1)
 
 
 def _blurred(image: Any, sigma: float) -> Any:

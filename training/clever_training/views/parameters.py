@@ -36,6 +36,7 @@ class ViewParameters:
         elastic_seed: Its field is a pure function of this and the two above.
         jitter_order: Order of brightness (0), contrast (1), saturation (2) and hue (3) in the
             published pipeline; the fast one has one order.
+        disc: Seen through the disc that touches the view's sides; its corners tell nothing.
         known: False for the views of an augmentation that does not say what it did.
     """
 
@@ -53,6 +54,7 @@ class ViewParameters:
     elastic_sigma: float = 0.0
     elastic_seed: int = 0
     jitter_order: tuple[int, ...] = (0, 1, 2, 3)
+    disc: bool = False
     known: bool = True
 
     def as_array(self) -> NDArray[np.float32]:

@@ -82,6 +82,7 @@ def sample(
     chance = rng.random(6).tolist()
     angle, sigma, *factors = rng.uniform(-1, 1, 6).tolist()
     elastic_chance, elastic_seed, *order = rng.random(6).tolist()
+    disc_chance = rng.random() if recipe.disc else 1.0
     jitter = _jitter(recipe, factors) if chance[1] < recipe.jitter_probability else {}
     blur = _blur(recipe, view, chance[3], (sigma + 1) / 2)
     # Lengths are given for a view of 224 pixels.
@@ -98,6 +99,7 @@ def sample(
         elastic_alpha=recipe.elastic_alpha * unit**2 if distorted else 0.0,
         elastic_sigma=recipe.elastic_sigma * unit if distorted else 0.0,
         elastic_seed=int(elastic_seed * 2**31) if distorted else 0,
+        disc=disc_chance < recipe.disc,
         jitter_order=tuple(sorted(range(4), key=order.__getitem__)) if jitter else (0, 1, 2, 3),
         **jitter,
     )
