@@ -68,6 +68,31 @@ def token_cut(
         >>> token_cut(features).box
         (1, 1, 3, 3)
     """
+    cut = find_cut(features, threshold, centred=centred)
+    if cut is None:
+        raise DataError(
+            f"all pairs of patches have a cosine above {threshold}, or none has: there is nothing "
+            "to cut. Try another threshold, or take off the mean of the patches"
+        )
+    return cut
+
+
+def find_cut(
+    features: NDArray[np.float32], threshold: float = THRESHOLD, *, centred: bool = False
+) -> Cut | None:
+    """``token_cut`` for many photos, where one without an object is no error.
+
+    Args:
+        features: As for ``token_cut``.
+        threshold: As for ``token_cut``.
+        centred: As for ``token_cut``.
+
+    Returns:
+        The cut; None when all patches are joined, or none.
+
+    Raises:
+        DataError: When the features are not such.
+    """
     if features.ndim != 3 or features.shape[0] * features.shape[1] < 2:
         raise DataError(
             f"expected features (rows, columns, dim) of two patches or more, got {features.shape}"
@@ -75,6 +100,9 @@ def token_cut(
     if not np.isfinite(features).all():
         raise DataError("the features of the patches are not all finite: nothing can be cut")
     joined = _joined(features.reshape(-1, features.shape[2]), threshold, centred)
+    edges = np.count_nonzero(joined) - len(joined)
+    if edges in (0, joined.size - len(joined)):
+        return None
     vector = _second_eigenvector(np.where(joined, 1.0, WEAK_EDGE)).reshape(features.shape[:2])
     strongest = np.unravel_index(np.abs(vector).argmax(), vector.shape)
     if vector[strongest] < 0:
@@ -98,13 +126,6 @@ def _joined(features: NDArray[np.float32], threshold: float, centred: bool) -> N
     unit = features / np.maximum(length, np.finfo(np.float32).tiny)
     joined: NDArray[np.bool_] = unit @ unit.T > threshold
     np.fill_diagonal(joined, val=True)
-    edges = np.count_nonzero(joined) - len(joined)
-    if edges in (0, joined.size - len(joined)):
-        count = "no" if edges == 0 else "all"
-        raise DataError(
-            f"{count} pairs of patches have a cosine above {threshold}: there is nothing to cut. "
-            + ("Lower the threshold" if edges == 0 else "Raise the threshold, or take off the mean")
-        )
     return joined
 
 

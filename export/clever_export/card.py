@@ -221,9 +221,7 @@ def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
 def _commands(evaluation: Mapping[str, Any], name: str) -> str:
     """The commands that reproduce the figures, each once."""
     made = {
-        f"# {entry['data']['train']['photos']:,} training and "
-        f"{entry['data']['validation']['photos']:,} validation photos\n"
-        f"{_portable(entry['command'], name)}"
+        f"# {_photos(entry['data'])}\n{_portable(entry['command'], name)}"
         for entry in evaluation["protocols"].values()
     }
     return (
@@ -232,6 +230,14 @@ def _commands(evaluation: Mapping[str, Any], name: str) -> str:
         "All figures, with seeds, settings, versions and fingerprints of the data, are in "
         f"`{EVALUATION_NAME}`."
     )
+
+
+def _photos(data: Mapping[str, Any]) -> str:
+    """How many photos, or frames of videos, figures are from."""
+    if videos := data.get("videos"):
+        return f"{videos['frames']:,} frames of {videos['videos']} videos"
+    train, validation = data["train"]["photos"], data["validation"]["photos"]
+    return f"{train:,} training and {validation:,} validation photos"
 
 
 def _portable(command: str, name: str) -> str:

@@ -75,7 +75,7 @@ def test_a_mean_that_hides_the_object_can_be_taken_off() -> None:
 
 
 def test_what_cannot_be_cut_is_said() -> None:
-    with pytest.raises(DataError, match="no pairs of patches"):
+    with pytest.raises(DataError, match="all pairs of patches have a cosine above"):
         token_cut(np.eye(4, dtype=np.float32).reshape(2, 2, 4))
     with pytest.raises(DataError, match="of two patches or more"):
         token_cut(np.ones((1, 1, 4), dtype=np.float32))

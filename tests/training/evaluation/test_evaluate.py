@@ -67,7 +67,7 @@ def test_the_command_writes_every_figure_and_what_made_it(
     record = content["protocols"]["knn"]
     assert record["command"] == (
         f"clever-hub evaluate {model_folder} --data {photo_folder} --protocols knn,invariance "
-        f"--profile quick --seeds 2 --out {tmp_path / 'out'}"
+        f"--profile quick --seeds 2 --output {tmp_path / 'out'}"
     )
     assert record["data"]["train"]["photos"] == 60
     assert len(record["data"]["validation"]["fingerprint"]) == 64

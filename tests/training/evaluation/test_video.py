@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 pytest.importorskip("datasets")
 
 import skimage.data
 
+from clever_hub.backends.torch import CleverModel
+from clever_hub.cli.app import app
 from clever_hub.errors import DataError
+from clever_training.evaluation import results
 from clever_training.evaluation.dense import DensePixels
 from clever_training.evaluation.propagation import Propagation
+from clever_training.evaluation.saliency import measure_saliency
 from clever_training.evaluation.video import measure_videos, segment
 from clever_training.evaluation.videos import find_videos
 
@@ -111,3 +117,64 @@ def test_only_the_validation_set_counts_where_it_is_listed(
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert [video.name for video in find_videos(davis)] == ["wandering"]
+
+
+def test_a_bright_square_is_the_object(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder / "square").mkdir(parents=True)
+    for number in range(21):
+        frame, truth = (np.zeros((160, 192), dtype=np.uint8) for _ in range(2))
+        frame[48:96, 64:128], truth[48:96, 64:128] = 255, 255
+        Image.fromarray(frame).convert("RGB").save(
+            tmp_path / "JPEGImages" / "square" / f"{number:05}.png"
+        )
+        Image.fromarray(truth).save(tmp_path / "Annotations" / "square" / f"{number:05}.png")
+    done: list[tuple[int, int]] = []
+    videos = find_videos(tmp_path)
+    figures = measure_saliency(DensePixels(), videos, 160, lambda *step: done.append(step))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert figures["plain"]["full"] == {"corloc": 100.0, "iou": 100.0, "cut_share": 100.0}
+    Image.new("RGB", (192, 160)).save(tmp_path / "JPEGImages" / "square" / "00010.png")
+    figures = measure_saliency(DensePixels(), videos, 160)
+    # Of a black frame all patches are alike: it counts as not found.
+    assert figures["plain"]["full"]["cut_share"] == pytest.approx(200 / 3)
+    assert figures["plain"]["full"]["iou"] == pytest.approx(200 / 3)
+
+
+def test_the_command_measures_on_videos(
+    davis: Path, tiny_model: CleverModel, tmp_path: Path
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    tiny_model.save_pretrained(model)
+    words = ["evaluate", str(model), "--video", str(davis), "--video-size", "96", "-o", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    content = results.read(out)
+    assert set(content["figures"]) == {"video", "saliency"}
+    assert set(content["baselines"]) == {"random", "pixels"}
+    for figures in (content["figures"], *(b["figures"] for b in content["baselines"].values())):
+        found = figures["video"]["all"]["full"]["j"]
+        assert 0 < found["mean"] <= 100
+        assert found["std"] is None
+    assert set(content["figures"]["video"]["standing"]) == {"full", "invariant", "equivariant"}
+    record = content["protocols"]["video"]
+    assert record["settings"]["size"] == 96
+    assert record["data"]["videos"]["frames"] == 2 * FRAMES
+    assert shlex.split(record["command"])[1:] == [
+        *words[:4],
+        *("--protocols", "video,saliency", "--video-size", "96", "--output", str(out)),
+    ]
+    assert "j_and_f" in result.output
+    assert "corloc" in result.output
+
+
+def test_what_data_a_protocol_needs_is_said(davis: Path, tmp_path: Path) -> None:
+    for words, message in (
+        ((), "expected --data, --video or both"),
+        (("--data", "photos", "--protocols", "knn,video"), "--video: video needs videos"),
+        (("--video", str(davis), "--protocols", "knn"), "--data: knn needs labelled photos"),
+        (("--video", str(davis), "--protocols", "vidoe"), "unknown 'vidoe'. Did you mean 'video'"),
+    ):
+        result = CliRunner().invoke(app, ["evaluate", "pixels", *words, "-o", str(tmp_path)])
+        assert result.exit_code != 0
+        assert message in " ".join(result.output.split())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 import typer
 from rich.console import Console
@@ -13,6 +13,10 @@ from rich.console import Console
 from clever_hub.cli.console import output, say
 from clever_hub.errors import ConfigError
 from clever_training.evaluation.names import free_name
+
+if TYPE_CHECKING:
+    from clever_training.evaluation.features import FeatureStore
+    from clever_training.evaluation.models import FeatureExtractor
 
 
 def run(  # noqa: PLR0913, PLR0917 -- an option each
@@ -23,13 +27,6 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
             help="Model names or folders; also timm:NAME, random:MODEL, pixels, pixels:SIDE.",
         ),
     ],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
-            "splits; or cub-200, flowers-102, food-101, oxford-pets."
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -38,11 +35,23 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
             help="Folder for evaluation.json; several models get a sub-folder each.",
         ),
     ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
+            "splits; or cub-200, flowers-102, food-101, oxford-pets."
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Folder in the layout of DAVIS: JPEGImages/480p, Annotations/480p."),
+    ] = None,
     protocols: Annotated[
         str | None,
         typer.Option(
             help="Some of knn, linear, robustness, sweeps, invariance, retrieval, equivariance, "
-            "collapse, semi-supervised, separated by commas. [default: all]"
+            "collapse, semi-supervised, which need --data, and video, saliency, which need "
+            "--video; separated by commas. [default: all that there is data for]"
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds. [default: 3]")] = None,
@@ -71,6 +80,9 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
             "A larger size than in training is often better. [default: the model's own]",
         ),
     ] = None,
+    video_size: Annotated[
+        int, typer.Option(min=1, help="Shorter side of a video's frames in pixels.")
+    ] = 480,
     probe: Annotated[
         str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
     ] = "lbfgs",
@@ -82,7 +94,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         typer.Option(help="Folder of cached features. [default: ~/.cache/clever-hub/features]"),
     ] = None,
 ) -> None:
-    """Measure models on labelled photos: write evaluation.json, print tables.
+    """Measure models on labelled photos or videos: write evaluation.json, print tables.
 
     Every protocol measures each part of the embedding, next to random weights, raw pixels and the
     models named by --beside. Features are computed once and cached. A later run into the same
@@ -93,15 +105,14 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     - `clever-hub evaluate clever-resnet18 --data photos/ -o measured`
     - `clever-hub evaluate runs/a/model timm:resnet18 --data photos/ --protocols knn,linear -o m`
     - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ -o measured`
+    - `clever-hub evaluate clever-vit-tiny --video DAVIS/ --video-size 240 -o measured`
     """
     import datasets
 
-    from clever_training.evaluation.data import load_splits
     from clever_training.evaluation.features import FeatureStore, cache_folder
     from clever_training.evaluation.models import load_extractor
-    from clever_training.evaluation.protocols import PROFILES, chosen
+    from clever_training.evaluation.protocols import PROFILES
     from clever_training.evaluation.results import write
-    from clever_training.evaluation.run import Evaluation
     from clever_training.evaluation.tables import progress_report, tables
     from clever_training.runtime.memory import keep_freed_memory
 
@@ -109,7 +120,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
     if probe not in {"lbfgs", "sgd"}:
         raise ConfigError(f"--probe: expected lbfgs or sgd, got {probe!r}")
-    names = chosen(protocols)
+    on_photos, on_videos = _protocols(protocols, data, video)
     count = seeds or PROFILES[profile].seeds
     datasets.disable_progress_bars()
     keep_freed_memory()
@@ -120,35 +131,95 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         ]
         for some in (models, beside or ())
     )
-    splits = load_splits(data)
+    plans: list[tuple[_Plan, dict[str, Any]]] = []
+    if on_photos:
+        options: dict[str, Any] = {"data": data, "protocols": ",".join(on_photos)}
+        options |= {"profile": profile, "seeds": count}
+        options |= {"last-blocks": last_blocks if last_blocks > 1 else None}
+        options |= {"image-size": image_size, "probe": None if probe == "lbfgs" else probe}
+        plans.append((_on_photos(str(data), on_photos, profile, count, probe), options))
+    if on_videos:
+        options = {"video": video, "protocols": ",".join(on_videos), "video-size": video_size}
+        plans.append((_on_videos(Path(str(video)), on_videos, video_size), options))
     folders = model_folders([extractor.name for extractor in extractors])
     for model, extractor, own in zip(models, extractors, folders, strict=True):
-        options: dict[str, Any] = {"data": data, "protocols": ",".join(names), "profile": profile}
-        options |= {"seeds": count, "last-blocks": last_blocks if last_blocks > 1 else None}
-        options |= {"image-size": image_size}
         folder = out if len(models) == 1 else out / own
-        options |= {"probe": None if probe == "lbfgs" else probe, "out": folder, "beside": beside}
+        contents = []
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)
-            evaluation = Evaluation(
-                splits,
-                PROFILES[profile],
-                names,
-                range(count),
-                store,
-                command_line("evaluate", model, options, baselines=baselines),
-                "sgd" if probe == "sgd" else "lbfgs",
-            )
-            try:
-                content = evaluation.run(extractor, baselines, others)
-            except KeyboardInterrupt:
-                kept = f"Stopped. The features so far are cached in {store.folder}"
-                typer.echo(f"{kept}; the same command goes on from there", err=True)
-                raise typer.Exit(130) from None
-        path = write(folder, content)
-        for table in tables(content):
-            output().print(table)
+            for plan, chosen_options in plans:
+                options = chosen_options | {"output": folder, "beside": beside}
+                words = command_line("evaluate", model, options, baselines=baselines)
+                try:
+                    contents.append(plan(store, words).run(extractor, baselines, others))
+                except KeyboardInterrupt:
+                    kept = f"Stopped. The features so far are cached in {store.folder}"
+                    typer.echo(f"{kept}; the same command goes on from there", err=True)
+                    raise typer.Exit(130) from None
+                path = write(folder, contents[-1])
+        for content in contents:
+            for table in tables(content):
+                output().print(table)
         say(f"Wrote {path}")
+
+
+class _Runs(Protocol):
+    """Measures a model next to others."""
+
+    def run(
+        self,
+        extractor: FeatureExtractor,
+        baselines: bool = True,
+        beside: Sequence[FeatureExtractor] = (),
+    ) -> dict[str, Any]:
+        """The content of evaluation.json."""
+        ...
+
+
+# What measures, given where features are kept and the command line for evaluation.json.
+_Plan: TypeAlias = "Callable[[FeatureStore, str], _Runs]"
+
+
+def _protocols(
+    names: str | None, data: str | None, video: Path | None
+) -> tuple[list[str], list[str]]:
+    """The protocols on photos and those on videos, each with the data that it needs."""
+    from clever_training.evaluation.dense_run import DENSE_PROTOCOLS
+    from clever_training.evaluation.protocols import PROTOCOLS, chosen
+
+    if not data and not video:
+        raise ConfigError("expected --data, --video or both; there is nothing to measure on")
+    given = [*(PROTOCOLS if data else ()), *(DENSE_PROTOCOLS if video else ())]
+    asked = given if names is None else chosen(names, [*PROTOCOLS, *DENSE_PROTOCOLS])
+    if missing := [name for name in asked if name not in given]:
+        option, what = ("--video", "videos") if data else ("--data", "labelled photos")
+        raise ConfigError(f"{option}: {', '.join(missing)} needs {what}; name them with {option}")
+    return (
+        [name for name in asked if name in PROTOCOLS],
+        [name for name in asked if name in DENSE_PROTOCOLS],
+    )
+
+
+def _on_photos(data: str, names: list[str], profile: str, seeds: int, probe: str) -> _Plan:
+    from clever_training.evaluation.data import load_splits
+    from clever_training.evaluation.protocols import PROFILES
+    from clever_training.evaluation.run import Evaluation
+
+    splits = load_splits(data)
+    kind: Literal["lbfgs", "sgd"] = "sgd" if probe == "sgd" else "lbfgs"
+    return lambda store, command: Evaluation(
+        splits, PROFILES[profile], names, range(seeds), store, command, kind
+    )
+
+
+def _on_videos(folder: Path, names: list[str], size: int) -> _Plan:
+    from clever_training.evaluation.dense_run import DenseEvaluation
+    from clever_training.evaluation.videos import find_videos
+
+    videos = find_videos(folder)
+    return lambda store, command: DenseEvaluation(
+        folder, videos, names, size, command, store.report
+    )
 
 
 def command_line(verb: str, model: str, options: dict[str, Any], *, baselines: bool) -> str:

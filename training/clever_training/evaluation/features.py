@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     return Path(base) / "features"
 
 
-def _silent(_name: str, _done: int, _total: int) -> None:
+def no_report(_name: str, _done: int, _total: int) -> None:
     """Report nothing."""
 
 
@@ -54,7 +54,7 @@ class FeatureStore:
     """
 
     folder: Path = field(default_factory=cache_folder)
-    report: Report = _silent
+    report: Report = no_report
     workers: int = min(8, os.cpu_count() or 1)
     _kept: dict[tuple[str, str, int], Image.Image] = field(default_factory=dict, repr=False)
 

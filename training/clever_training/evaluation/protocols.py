@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from clever_hub.errors import ConfigError, suggest
 from clever_training.evaluation import copies, equivariance, knn, linear, robustness, spread
 from clever_training.evaluation.context import PROFILES, Context, Profile, Protocol
@@ -78,14 +80,15 @@ PROTOCOLS = {
 }
 
 
-def chosen(names: str | None) -> list[str]:
+def chosen(names: str | None, known: Sequence[str] = tuple(PROTOCOLS)) -> list[str]:
     """The protocols that the user asked for.
 
     Args:
-        names: Names separated by commas; None for all protocols.
+        names: Names separated by commas; None for all that are known.
+        known: Names of protocols.
 
     Returns:
-        Their names, in the order of ``PROTOCOLS``.
+        Their names, in the order of those known.
 
     Raises:
         ConfigError: When a name is unknown.
@@ -95,11 +98,11 @@ def chosen(names: str | None) -> list[str]:
         ['knn']
     """
     if names is None:
-        return list(PROTOCOLS)
+        return list(known)
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:
-        if name not in PROTOCOLS:
-            raise ConfigError(f"--protocols: unknown {name!r}. {suggest(name, PROTOCOLS)}")
+        if name not in known:
+            raise ConfigError(f"--protocols: unknown {name!r}. {suggest(name, known)}")
     if not asked:
-        raise ConfigError(f"--protocols: expected some of {', '.join(PROTOCOLS)}")
-    return [name for name in PROTOCOLS if name in asked]
+        raise ConfigError(f"--protocols: expected some of {', '.join(known)}")
+    return [name for name in known if name in asked]

@@ -68,7 +68,8 @@ class Evaluation:
             self.splits.train.stratified(self.profile.train),
             self.splits.validation.stratified(self.profile.validation),
         )
-        others = {**(self._baselines(extractor) if baselines else {}), **_named(beside, extractor)}
+        seed = None if self.profile.random_models else self.seeds[0]
+        others = named_baselines(extractor, baselines, beside, seed)
         steps = self._steps(1 + len(others))
         figures, records = self._measure(lambda _: extractor, splits, steps)
         for name, record in records.items():
@@ -144,18 +145,31 @@ class Evaluation:
             settings["probe"] = self.probe
         return settings
 
-    def _baselines(
-        self, extractor: FeatureExtractor
-    ) -> dict[str, Callable[[int], FeatureExtractor]]:
-        """Raw pixels, and the random twin of a model that has weights; each made from a seed."""
-        found: dict[str, Callable[[int], FeatureExtractor]] = {}
-        fresh = self.profile.random_models
-        if random_twin(extractor, 0) is not None:
-            found["random"] = lambda seed: _twin(extractor, seed if fresh else self.seeds[0])
-        if not isinstance(extractor, PixelFeatures):
-            pixels = PixelFeatures(extractor.preprocessing)
-            found["pixels"] = lambda _: pixels
-        return found
+
+def named_baselines(
+    extractor: FeatureExtractor,
+    baselines: bool,
+    beside: Sequence[FeatureExtractor],
+    seed: int | None = 0,
+) -> dict[str, Callable[[int], FeatureExtractor]]:
+    """What is measured next to a model.
+
+    Args:
+        extractor: The model.
+        baselines: Whether raw pixels, and the random twin of a model that has weights, are.
+        beside: Other models.
+        seed: Seed of the random twin; None makes another twin for every seed.
+
+    Returns:
+        By name, each made from a seed.
+    """
+    found: dict[str, Callable[[int], FeatureExtractor]] = {}
+    if baselines and random_twin(extractor, 0) is not None:
+        found["random"] = lambda own: _twin(extractor, own if seed is None else seed)
+    if baselines and not isinstance(extractor, PixelFeatures):
+        pixels = PixelFeatures(extractor.preprocessing)
+        found["pixels"] = lambda _: pixels
+    return {**found, **_named(beside, extractor)}
 
 
 def _named(

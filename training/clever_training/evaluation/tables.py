@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from clever_training.evaluation.dense_run import DENSE_PROTOCOLS, DenseProtocol
 from clever_training.evaluation.features import Report
 from clever_training.evaluation.protocols import PROTOCOLS, Protocol
 from clever_training.evaluation.run import IN_ALL
@@ -65,16 +66,19 @@ def tables(content: Mapping[str, Any]) -> Iterator[Table]:
     """
     columns = {content["model"]["name"]: content["figures"]}
     columns |= {name: entry["figures"] for name, entry in content["baselines"].items()}
-    for name, protocol in PROTOCOLS.items():
+    protocols: dict[str, Protocol | DenseProtocol] = {**PROTOCOLS, **DENSE_PROTOCOLS}
+    for name, protocol in protocols.items():
         if name in content["figures"]:
             yield _table(name, columns, protocol)
 
 
-def _table(name: str, columns: Mapping[str, Any], protocol: Protocol) -> Table:
+def _table(name: str, columns: Mapping[str, Any], protocol: Protocol | DenseProtocol) -> Table:
     metrics, unit, shown = protocol.headline, protocol.unit, protocol.shown
     label = f"{name}: {metrics[0]} ({unit})" if unit else name
     label += ", some of the conditions" if shown else ""
-    table = Table(title=f"{label}, mean ± standard deviation over the seeds")
+    if isinstance(protocol, Protocol):
+        label += ", mean ± standard deviation over the seeds"
+    table = Table(title=label)
     table.add_column("condition")
     table.add_column("part")
     if len(metrics) > 1:

@@ -60,6 +60,11 @@ def described(data: Mapping[str, Any]) -> str:
     Returns:
         How many, of how many, and where from.
     """
+    if videos := data.get("videos"):
+        return (
+            f"Measured on {videos['frames']:,} frames of {videos['videos']} videos "
+            f"(`{videos['name']}`)."
+        )
     train, validation = data.get("train", {}), data.get("validation", {})
     return (
         f"Fitted on {train.get('photos', 0):,} of {train.get('photos_in_all', 0):,} training "

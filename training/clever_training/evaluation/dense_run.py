@@ -1,0 +1,172 @@
+"""Protocols on features of places, which need videos with masks instead of labelled photos."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from clever_hub.backends.dense import has_keys
+from clever_hub.hub.evaluation import SCHEMA_VERSION
+from clever_training.evaluation import results, saliency, video
+from clever_training.evaluation.dense import DenseFeatures, dense_features
+from clever_training.evaluation.features import Report, no_report
+from clever_training.evaluation.models import FeatureExtractor, ModelFeatures
+from clever_training.evaluation.results import Figures
+from clever_training.evaluation.run import named_baselines
+from clever_training.evaluation.videos import Video
+
+
+class DenseProtocol(NamedTuple):
+    """A way to measure features of places.
+
+    Attributes:
+        run: Measures a model on videos with frames of a size, and reports frames.
+        settings: The description in evaluation.json.
+        headline: The metrics that tables show.
+        layer: Which features of a vision transformer.
+        unit: Unit of the headline metrics.
+        shown: The conditions that tables show; all of them when None.
+    """
+
+    run: Callable[[DenseFeatures, Sequence[Video], int, Callable[[int, int], None]], Figures]
+    settings: dict[str, Any]
+    headline: tuple[str, ...]
+    layer: Literal["tokens", "keys"] = "tokens"
+    unit: Literal["%", ""] = "%"
+    shown: tuple[str, ...] | None = None
+
+
+def _run_video(
+    dense: DenseFeatures, videos: Sequence[Video], size: int, report: Callable[[int, int], None]
+) -> Figures:
+    return video.measure_videos(dense, videos, size, report=report)
+
+
+DENSE_PROTOCOLS: Mapping[str, DenseProtocol] = MappingProxyType(
+    {
+        "video": DenseProtocol(
+            _run_video, video.SETTINGS, ("j_and_f", "j", "f"), shown=(video.ALL,)
+        ),
+        "saliency": DenseProtocol(
+            saliency.measure_saliency, saliency.SETTINGS, ("corloc", "iou", "cut_share"), "keys"
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class DenseEvaluation:
+    """What to measure on videos, and how.
+
+    Attributes:
+        folder: Where the videos are.
+        videos: The videos.
+        protocols: Names in ``DENSE_PROTOCOLS``.
+        size: Pixels of the shorter side that frames are resized to.
+        command: The command line that repeats the evaluation, for evaluation.json.
+        report: Called with a label, frames done and in all.
+    """
+
+    folder: Path
+    videos: Sequence[Video]
+    protocols: Sequence[str]
+    size: int = video.SIZE
+    command: str = ""
+    report: Report = no_report
+
+    def run(
+        self,
+        extractor: FeatureExtractor,
+        baselines: bool = True,
+        beside: Sequence[FeatureExtractor] = (),
+    ) -> dict[str, Any]:
+        """Measure one model; nothing here is drawn at random but the weights of its random twin.
+
+        Args:
+            extractor: The model.
+            baselines: Also measure its random twin and raw pixels.
+            beside: Other models, measured in the same way as further baselines.
+
+        Returns:
+            The content of evaluation.json.
+
+        Raises:
+            ConfigError: When a model has no features of places.
+            DataError: When a mask cannot be read.
+            ImageError: When a frame cannot be read.
+        """
+        figures, records = self._measure(extractor)
+        others = {}
+        for name, make in named_baselines(extractor, baselines, beside).items():
+            other = make(0)
+            others[name] = {"model": other.describe(), "figures": self._measure(other)[0]}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": extractor.describe(),
+            "figures": figures,
+            "baselines": others,
+            "protocols": records,
+        }
+
+    def _measure(
+        self, extractor: FeatureExtractor
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The figures of every protocol, and how each was made."""
+        figures, records = {}, {}
+        for name in self.protocols:
+            protocol, started = DENSE_PROTOCOLS[name], time.monotonic()
+            label = f"{extractor.name}, {name}"
+            found = protocol.run(
+                dense_features(extractor, _layer(extractor, protocol)),
+                self.videos,
+                self.size,
+                lambda done, total, label=label: self.report(label, done, total),  # type: ignore[misc]
+            )
+            figures[name] = results.summarize([found])
+            records[name] = self._record(protocol, time.monotonic() - started)
+        return figures, records
+
+    def _record(self, protocol: DenseProtocol, seconds: float) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "profile": "–",
+            "seeds": [0],
+            "settings": {**protocol.settings, "size": self.size},
+            "created": results.now(),
+            "seconds": round(seconds, 1),
+            "environment": results.environment(),
+            "data": {"videos": describe_videos(self.folder, self.videos)},
+        }
+
+
+def describe_videos(folder: Path, videos: Sequence[Video]) -> dict[str, Any]:
+    """What evaluation.json says about videos.
+
+    Args:
+        folder: Where they are.
+        videos: The videos.
+
+    Returns:
+        Name of the folder, counts of videos and frames, and a fingerprint over names and masks.
+    """
+    digest = hashlib.sha256()
+    for one in videos:
+        digest.update(f"{one.name} {len(one.frames)} ".encode())
+        digest.update(one.masks[0].read_bytes())
+    return {
+        "name": folder.resolve().name,
+        "videos": len(videos),
+        "frames": sum(len(one.frames) for one in videos),
+        "fingerprint": digest.hexdigest(),
+    }
+
+
+def _layer(extractor: FeatureExtractor, protocol: DenseProtocol) -> Literal["tokens", "keys"]:
+    """What the protocol wants, where the model has it."""
+    keys = isinstance(extractor, ModelFeatures) and has_keys(extractor.model.backbone)
+    return protocol.layer if keys else "tokens"
