@@ -104,12 +104,12 @@ def test_numbers_with_an_exponent_are_numbers_everywhere(tmp_path: Path) -> None
 
 def test_schedules_that_do_not_fit_are_remarked_upon() -> None:
     recipe = Recipe.parse({"name": "a", "method": "dino", "run": {"epochs": 0.65}})
-    assert [remark.partition(":")[0] for remark in recipe.remarks()] == [
+    assert [warning.partition(":")[0] for warning in recipe.warnings()] == [
         "optimizer.warmup_epochs",
         "method.freeze_last_layer_epochs",
     ]
     for name in recipe_names():
-        assert read_recipe(name).remarks() == []
+        assert read_recipe(name).warnings() == []
 
 
 def test_overrides_replace_keys_by_dotted_path() -> None:

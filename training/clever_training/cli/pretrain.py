@@ -76,8 +76,8 @@ def run(
 
     settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
     if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
-        for remark in settings.remarks():
-            typer.echo(f"Note: {remark}", err=True)
+        for warning in settings.warnings():
+            typer.echo(f"Warning: {warning}", err=True)
     if dry_run:
         _estimate(settings, data, image_column)
         return

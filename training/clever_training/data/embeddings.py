@@ -1,9 +1,9 @@
-"""A frozen teacher's embeddings on disk, by what photo they are of.
+"""A cache on disk of a frozen teacher's embeddings, by photo and teacher.
 
-Photos are known by the hash of their file, teachers by that of their weights and settings, so that
-an embedding is never taken for another's: photos may move, be reordered, or come in several data
-sets. The cache is a folder of parts, each written as a whole: what was embedded before a stop is
-there after it, and several processes may write at once.
+A photo is identified by the hash of its file, a teacher by the hash of its weights and settings.
+Photos may therefore move, be reordered, or be in several data sets. The cache is a folder of parts.
+Each part is written atomically, so a stopped run keeps its finished parts, and several processes
+may write at the same time.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from clever_training.data.teacher import Teacher
 from clever_training.views.decode import Image
 
 BATCH = 64
-_PART = 2048  # photos in a part; a quarter of a minute or more of work
-_HASH = 16  # bytes of SHA-256 that tell photos apart
+_PART = 2048  # photos in a part; at least a quarter of a minute of work
+_HASH = 16  # bytes of SHA-256 that identify a photo
 _LARGEST = float(np.finfo(np.float16).max)
 Advance = Callable[[int, int], None]
-# Entries of a photo's hash and its embedding; type checkers know no arrays of records.
+# Arrays of records (hash of the photo, embedding), for which numpy has no static type.
 Records = Any
 
 
 def cache_folder() -> Path:
-    """Where they are kept: ``teacher`` in ``CLEVER_HUB_CACHE`` or ~/.cache/clever-hub."""
+    """The folder of the cache: ``teacher`` in ``CLEVER_HUB_CACHE``, else in ~/.cache/clever-hub."""
     base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
     return Path(base) / "teacher"
 
 
 class TeacherEmbeddings:
-    """Embeddings of a data set's photos by their numbers, read from disk as they are asked for.
+    """Embeddings of a data set's photos by number, read from disk when they are needed.
 
     Args:
         parts: Memory-mapped parts of the cache.
-        place: For each photo its part and its row there, int64 (photos, 2).
+        place: Part and row in it of each photo, int64 (photos, 2).
 
     Attributes:
         dim: Length of an embedding.
@@ -81,19 +81,20 @@ def teacher_embeddings(
     share: tuple[int, int] = (0, 1),
     advance: Advance = lambda done, total: None,  # noqa: ARG005
 ) -> None:
-    """See to it that the cache has a share of the photos.
+    """Embed the photos that the cache lacks, and add them to it.
 
     Args:
-        teacher: Embeds what is missing.
-        photos: Of clean photos; their pixels are those of their files.
-        folder: Of the cache; None is ``cache_folder``.
-        share: Number of this process and how many there are: each embeds every n-th of what is
-            missing.
-        advance: Told after each batch how many of this process's photos are done, of how many.
+        teacher: Embeds the photos.
+        photos: The photos.
+        folder: Folder of the cache; None is ``cache_folder``.
+        share: Number of this process and of all processes; of n processes each embeds every n-th
+            missing photo.
+        advance: Called after each batch with the number of this process's photos that are done,
+            and their total.
 
     Raises:
         DataError: Names the row that cannot be read.
-        TrainingError: When the cache cannot be written, or is not one.
+        TrainingError: When the cache cannot be written, or a file in it is not a part.
     """
     cache = _folder_of(teacher, folder)
     known = {bytes(key) for part in _parts(cache, teacher.dim) for key in part["photo"]}
@@ -118,19 +119,19 @@ def teacher_embeddings(
 def load_embeddings(
     teacher: Teacher, photos: Photos, *, folder: Path | None = None
 ) -> TeacherEmbeddings:
-    """Open what ``teacher_embeddings`` of all processes has written.
+    """Open the embeddings that ``teacher_embeddings`` has written in all processes.
 
     Args:
-        teacher: Whose.
-        photos: Of which photos.
-        folder: Of the cache; None is ``cache_folder``.
+        teacher: The teacher.
+        photos: The photos.
+        folder: Folder of the cache; None is ``cache_folder``.
 
     Returns:
         The embeddings by the photos' numbers.
 
     Raises:
-        DataError: When the cache does not have a photo: it is of other photos.
-        TrainingError: When a part is not one.
+        DataError: When the cache lacks a photo.
+        TrainingError: When a file in the cache is not a part.
     """
     cache = _folder_of(teacher, folder)
     parts = _parts(cache, teacher.dim)
@@ -152,11 +153,11 @@ def load_embeddings(
 
 
 def placeholder(embedding: NDArray[np.float32], photos: int) -> TeacherEmbeddings:
-    """One embedding for every photo: what a trial that shall read no cache takes.
+    """The same embedding for every photo, for trials that must not read the cache.
 
     Args:
         embedding: float32 (dim,).
-        photos: How many there are.
+        photos: Number of photos.
 
     Returns:
         The embeddings.
@@ -167,7 +168,7 @@ def placeholder(embedding: NDArray[np.float32], photos: int) -> TeacherEmbedding
 
 
 def photo_hashes(photos: Photos) -> NDArray[np.uint8]:
-    """What photos are known by: the first half of SHA-256 of each file.
+    """The hashes that identify photos: the first half of SHA-256 of each file.
 
     Args:
         photos: The photos.
@@ -224,15 +225,15 @@ def _write(cache: Path, keys: NDArray[np.uint8], embeddings: NDArray[np.float32]
             np.save(path, part, allow_pickle=False)
     except OSError as error:
         raise TrainingError(
-            f"{cache}: the teacher's embeddings cannot be kept ({error}). Make room, or set "
-            "CLEVER_HUB_CACHE to another folder"
+            f"{cache}: the teacher's embeddings cannot be written ({error}). Free disk space, or "
+            "set CLEVER_HUB_CACHE to another folder"
         ) from error
 
 
 def _prepared(
     teacher: Teacher, photos: Photos, numbers: Sequence[int]
 ) -> Iterator[NDArray[np.uint8]]:
-    """Batches of prepared photos, one ahead of the teacher."""
+    """Batches of prepared photos, prepared one batch ahead of the teacher."""
 
     def prepare(number: int) -> Image:
         with photos.naming(number):

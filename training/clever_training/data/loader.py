@@ -25,15 +25,16 @@ from clever_training.views.sample import make_views
 
 @dataclass
 class Batch:
-    """Views of some photos, as workers hand them over.
+    """Views of a batch of photos, as workers return them.
 
     Attributes:
-        crops: uint8 (views·batch, size, size, 3), one for each size, views slowest.
-        parameters: float32 (batch, views, 14), what was done to make each view (PARAMETER_NAMES).
+        crops: One uint8 tensor (views·batch, size, size, 3) for each size of views; the view is
+            the slowest index.
+        parameters: float32 (batch, views, 14), how each view was made (``PARAMETER_NAMES``).
         size: Number of photos.
-        numbers: Their numbers in the data set, or in their pass through a stream.
-        clean: uint8 (batch, size, size, 3), the photos as a frozen teacher sees them, where it
-            embeds them live; else None.
+        numbers: Numbers of the photos in the data set, or in their pass through a stream.
+        clean: uint8 (batch, size, size, 3), the photos prepared for a frozen teacher that embeds
+            them during training; else None.
     """
 
     crops: list[Tensor]
@@ -45,13 +46,13 @@ class Batch:
 
 @runtime_checkable
 class PhotoSource(Protocol):
-    """Where views come from: photos by number, or a stream."""
+    """What views are made of: photos by number, or a stream."""
 
     def open(self, index: int) -> EncodedPhoto:
         """One photo that is not decoded yet."""
 
     def naming(self, index: int) -> AbstractContextManager[None]:
-        """Turn what is wrong with a photo into a ``DataError`` that names it."""
+        """Turn an error about a photo into a ``DataError`` that says which photo it is."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Item:
 
     Attributes:
         views: The views, uint8 (size, size, 3).
-        parameters: What was done to make each, float32 (views, 14).
-        number: The photo's.
-        clean: As a teacher sees it, where it does.
+        parameters: The parameters of each view, float32 (views, 14).
+        number: Number of the photo.
+        clean: The photo prepared for a frozen teacher, if it embeds photos during training.
     """
 
     views: list[Image]
@@ -98,7 +99,7 @@ class Views(Dataset[Item | CleverError]):
                 )
                 clean = self.clean(photo) if self.clean else None
         except CleverError as error:
-            return error  # raised on a worker, it would come with that one's whole traceback
+            return error  # raised in a worker, it would arrive with the worker's traceback
         drawn = np.stack([view.as_array() for view in parameters])
         return Item(views, drawn, int(index), clean)
 
@@ -121,22 +122,23 @@ def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLo
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         prefetch_factor=4 if workers else None,
-        # Its own generator: the default one would be moved by each start, and so by a resume.
+        # A generator of its own: every new iterator advances the global one, so a resumed run
+        # would draw other random numbers.
         generator=torch.Generator().manual_seed(0),
     )
 
 
 def batches(loader: DataLoader[Any]) -> Iterator[Batch]:
-    """What a loader yields.
+    """The batches of a loader; an error that a worker met is raised here.
 
     Args:
         loader: From ``make_loader``.
 
     Yields:
-        Its batches.
+        The batches.
 
     Raises:
-        CleverError: What was wrong with a photo or with the making of its views.
+        CleverError: When a photo cannot be read or its views cannot be made.
     """
     for batch in loader:
         if isinstance(batch, CleverError):
@@ -168,10 +170,10 @@ def _collate(found: Sequence[Item | CleverError]) -> Batch | CleverError:
 
 
 def _quiet_worker(_: int) -> None:
-    # Ctrl-C and a service manager's stop reach all processes; the training's own decides when to
-    # end, and workers end when it does.
+    # Ctrl-C and a service manager's stop reach all processes. The training process decides when
+    # to stop; its workers end with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # One process, one core: the libraries' own threads would fight the training's for it.
+    # One core per worker: threads of these libraries would compete with the training.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -106,7 +106,7 @@ class FeatureStore:
         except OSError as error:
             # numpy's own error for a full disk has no errno.
             warnings.warn(
-                f"features cannot be cached in {self.folder} ({error.strerror or error}), so the "
+                f"features are not kept in {self.folder} ({error.strerror or error}), so the "
                 "next evaluation will compute them again. Free disk space, or name another folder "
                 "with --cache",
                 stacklevel=2,

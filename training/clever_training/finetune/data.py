@@ -1,4 +1,4 @@
-"""Labelled photos as transformers' Trainer takes them."""
+"""Labelled photos in the form that transformers' Trainer takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example(TypedDict):
 
     Attributes:
         pixel_values: float32 (3, size, size), normalised.
-        labels: The class.
+        labels: Number of the class.
     """
 
     pixel_values: Float[Tensor, "3 size size"]
@@ -37,7 +37,7 @@ class Example(TypedDict):
 
 
 class _Examples(ABC, Dataset[Example | CleverError]):
-    """Photos with their classes; the kinds differ in what is made of a photo."""
+    """Photos with their classes; sub-classes decide how a photo becomes the model's input."""
 
     def __init__(self, photos: LabelledPhotos) -> None:
         self.photos = photos
@@ -49,21 +49,21 @@ class _Examples(ABC, Dataset[Example | CleverError]):
         try:
             photo = self.photos[position]
         except CleverError as error:
-            return error  # raised on a worker, it would come with that one's whole traceback
+            return error  # raised in a worker, it would arrive with the worker's traceback
         pixels = torch.from_numpy(self._pixels(photo, position))
         return {"pixel_values": pixels, "labels": int(self.photos.labels[position])}
 
     @abstractmethod
     def _pixels(self, photo: Image.Image, position: int) -> NDArray[np.float32]:
-        """What the model sees of the photo, float32 (3, size, size)."""
+        """The model's input for a photo, float32 (3, size, size)."""
 
 
 class PlainPhotos(_Examples):
-    """Photos as the model sees them when it is used.
+    """Photos with the preprocessing of inference.
 
     Args:
         photos: The photos.
-        preprocessing: The model's.
+        preprocessing: The model's preprocessing.
     """
 
     def __init__(self, photos: LabelledPhotos, preprocessing: PreprocessingConfig) -> None:
@@ -77,14 +77,14 @@ class PlainPhotos(_Examples):
 class CroppedPhotos(_Examples):
     """Photos cropped at random and flipped half of the time, differently in each epoch.
 
-    The crop is a pure function of (seed, epoch, row of the photo): a run that goes on after a stop
-    sees the same crops.
+    The crop is a pure function of (seed, epoch, row of the photo), so a resumed run sees the same
+    crops.
 
     Args:
         photos: The photos.
-        preprocessing: The model's.
-        crop_scale: Smallest share of the area.
-        seed: Of the crops.
+        preprocessing: The model's preprocessing.
+        crop_scale: Smallest share of the photo's area.
+        seed: Seed of the crops.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class CroppedPhotos(_Examples):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next photos are for."""
+        """Set the epoch of the next photos."""
         self.epoch = epoch
 
     def _pixels(self, photo: Image.Image, position: int) -> NDArray[np.float32]:
@@ -121,10 +121,10 @@ class CroppedPhotos(_Examples):
 
 
 def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
-    """Put examples together; an error comes instead of them, for the trainer to raise.
+    """Combine examples into a batch, or pass on an error for the trainer to raise.
 
     Args:
-        examples: Of one batch.
+        examples: The examples of one batch.
 
     Returns:
         ``pixel_values``, float32 (batch, 3, size, size), and ``labels``, int64 (batch,); else
@@ -138,21 +138,21 @@ def collate(examples: Sequence[Example | CleverError]) -> dict[str, Any]:
 
 
 def semi_supervised(photos: LabelledPhotos, share: float, seed: int) -> LabelledPhotos:
-    """A share of the labelled photos, drawn alike from every class and at least one of each.
+    """A stratified share of the labelled photos, with at least one of every class.
 
     Args:
-        photos: All of them.
-        share: In (0, 1].
-        seed: Of the choice.
+        photos: All photos.
+        share: Share to choose, in (0, 1].
+        seed: Seed of the choice.
 
     Returns:
-        The chosen ones; all for a share of 1.
+        The chosen photos; all for a share of 1.
     """
     if share == 1:
         return photos
     count = max(round(share * len(photos)), len(np.unique(photos.labels)))
     chosen = stratified_positions(photos.labels, count, seed)
     missing = sorted(set(photos.labels.tolist()) - set(photos.labels[chosen].tolist()))
-    # A class so small that its share rounds to nothing gives its first photo.
+    # A class whose share rounds to 0 gives its first photo.
     first = [int(np.flatnonzero(photos.labels == label)[0]) for label in missing]
     return photos.subset(np.concatenate([chosen, np.asarray(first, dtype=np.int64)]))

@@ -37,7 +37,7 @@ from clever_training.finetune.trainer import (
 
 FILE_NAME = "finetune.json"
 STATE = "state"
-# Which remote class reads what, for transformers without this package.
+# The remote-code classes that transformers uses when this package is not installed.
 _AUTO_MAP = {
     "AutoConfig": "configuration_clever.CleverConfig",
     "AutoModelForImageClassification": "modeling_clever.CleverForImageClassification",
@@ -54,26 +54,25 @@ def finetune(
     command: str = "",
     callbacks: tuple[TrainerCallback, ...] = (),
 ) -> Path:
-    """Fine-tune a model on labelled photos, or go on with a run that was stopped.
+    """Fine-tune a model on labelled photos, or resume a run that was stopped.
 
     Args:
-        model: A model's name, folder or Hub id; also ``timm:NAME`` and ``random:MODEL``, to compare
-            with.
-        splits: What to fit on and what to measure on. The last epoch is what counts: nothing is
-            chosen by the validation photos.
+        model: A model's name, folder or Hub id; for comparison ``timm:NAME`` and ``random:MODEL``.
+        splits: Photos to fit on and photos to measure on. The last epoch is reported; the
+            validation photos do not select anything.
         out: The folder: config.json, model.safetensors and preprocessor_config.json, which
             ``AutoModelForImageClassification`` loads, and finetune.json.
-        settings: How; the defaults when left out.
-        command: The command line that repeats it, for finetune.json.
-        callbacks: Of transformers, besides the progress bar.
+        settings: The settings; the defaults when left out.
+        command: The command line that repeats the run, for finetune.json.
+        callbacks: Callbacks of transformers, besides the progress bar.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: When what was named has no weights to tune, or no such part.
+        ConfigError: When the model has no weights or no such part.
         TrainingError: When the folder belongs to another run, or the loss is not finite.
-        DataError: When a photo cannot be read; names it.
+        DataError: When a photo cannot be read; the error names it.
 
     Example:
         >>> finetune("clever-resnet18", splits, "tuned")  # doctest: +SKIP
@@ -108,7 +107,7 @@ def finetune(
         content = _content(run, trainer.state.log_history, settings, command, seconds)
         write_json(out / FILE_NAME, content)
         shutil.rmtree(out / STATE)
-    # Whoever leaves first would take the one that writes down with it.
+    # A process that ended earlier would stop the one that writes.
     trainer.accelerator.wait_for_everyone()
     return out
 
@@ -119,14 +118,14 @@ def build_network(
     """The classifier: the model's backbone and a new head.
 
     Args:
-        model: Where the weights come from.
+        model: The model with the pre-trained weights.
         classes: Name of each class.
-        settings: Which part the head sees, whether the backbone rests, and the head's seed.
+        settings: Which part the head sees, whether the backbone is frozen, and the head's seed.
 
     Returns:
         The network.
     """
-    # What timm and clever_hub read stays out: to them a head is an error, as it should be.
+    # Keys of timm and clever_hub are left out, so that both refuse a folder with a head.
     own = {"pretrained_cfg", "num_classes", "architectures", "auto_map", "model_type"}
     content = {k: v for k, v in model.config.to_dict().items() if k not in own}
     config = CleverConfig(
@@ -148,8 +147,8 @@ def save_network(network: CleverForImageClassification, config: ModelConfig, fol
 
     Args:
         network: The fine-tuned network.
-        config: Of the model it came from: how photos are prepared.
-        folder: Where to; made when missing.
+        config: Config of the model it came from, for the preprocessing.
+        folder: The folder; created when missing.
     """
     network.save_pretrained(folder)
     preprocessing = config.preprocessing.to_dict()
@@ -162,29 +161,32 @@ def save_network(network: CleverForImageClassification, config: ModelConfig, fol
 
 
 def _claim(out: Path, run: dict[str, Any]) -> bool:
-    """Note in the folder which run it belongs to; True when that run is done."""
+    """Record in the folder which run it belongs to; True when that run is complete."""
     finished, note = out / FILE_NAME, out / STATE / "run.json"
     found = next((path for path in (finished, note) if path.is_file()), None)
     if found is None:
-        # Another process of the same run may have begun the folder a moment ago.
+        # Another process of the same run may have created the folder a moment ago.
         others = [path for path in out.glob("*") if path.name != STATE]
         if others or list(out.glob(f"{STATE}/checkpoint-*")):
-            raise TrainingError(f"{out}: expected a new folder or one of a stopped run")
+            raise TrainingError(
+                f"{out}: expected a new folder or one of a stopped run, got other files. "
+                "Give another --output"
+            )
         write_json(note, run)
         return False
     known = json.loads(found.read_text(encoding="utf-8"))
-    # Through JSON, where tuples are lists.
+    # A round trip through JSON turns tuples into lists.
     wanted = json.loads(json.dumps(run))
     if differing := [key for key in wanted if known.get(key) != wanted[key]]:
         raise TrainingError(
-            f"{out}: belongs to a run with other {' and '.join(differing)}. Choose another --out, "
+            f"{out}: belongs to a run with other {' and '.join(differing)}. Give another --output, "
             "or remove the folder"
         )
     return found == finished
 
 
 def _last_checkpoint(state: Path) -> str | None:
-    """The newest one that is whole: its trainer_state.json is written last."""
+    """The newest complete checkpoint; trainer_state.json is written last."""
     whole = [path.parent for path in state.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
@@ -244,7 +246,7 @@ def _content(
     command: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """finetune.json: figures in the frame of evaluation.json, and the curves."""
+    """The content of finetune.json: figures in the layout of evaluation.json, and the curves."""
     history = [
         {key.removeprefix("eval_"): entry[key] for key in keys}
         for entry in log
@@ -264,7 +266,7 @@ def _content(
                 "settings": run["settings"],
                 "data": run["data"],
                 "created": now(),
-                # Of the last start of a run that was stopped.
+                # For a resumed run, the time since its last start.
                 "seconds": round(seconds, 1),
                 "environment": environment() | {"transformers": transformers.__version__},
             }

@@ -1,4 +1,4 @@
-"""What a fine-tuning run does, checked."""
+"""The settings of a fine-tuning run, validated."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from clever_training.runtime.precision import computes_bf16
 
 HEADS = ("full", "invariant", "equivariant")
 PRECISIONS = ("auto", "bf16", "fp32")
-# Per block, from the head down: BEiT's for transformers (Bao et al. 2021,
-# https://arxiv.org/abs/2106.08254, appendix H); a ResNet has more blocks, and smaller ones.
+# Decay per block from the head down. For transformers it is BEiT's (Bao et al. 2021,
+# https://arxiv.org/abs/2106.08254, appendix H); a ResNet has more and smaller blocks.
 VIT_LAYER_DECAY, CONV_LAYER_DECAY = 0.75, 0.9
 
 
@@ -23,19 +23,19 @@ class FinetuneSettings:
 
     Attributes:
         head: What the head sees: ``full``, ``invariant`` or ``equivariant``.
-        freeze: Train the head alone; the backbone stays as it is, batch norm's statistics too.
-        share: Share of the training photos that is used, drawn alike from every class; in (0, 1].
-        epochs: Passes through them.
+        freeze: Train the head alone; the backbone and its BatchNorm statistics do not change.
+        share: Share of the training photos to use, drawn evenly from every class; in (0, 1].
+        epochs: Passes through these photos.
         batch_size: Photos in a step, per device.
         lr: Learning rate of the head, for AdamW; None is 1e-3, with ``freeze`` 1e-2. The blocks
             below get less, see ``layer_decay``.
-        layer_decay: What the learning rate is multiplied with from one block to the one below; None
-            is 0.75 for transformers and 0.9 for others.
-        weight_decay: On matrices; none on biases and norms.
+        layer_decay: Factor on the learning rate from one block to the block below; None is 0.75
+            for transformers and 0.9 for others.
+        weight_decay: Weight decay of matrices; biases and norms have none.
         crop_scale: Smallest share of a photo's area that a training crop has; the largest is 1.
-        seed: Of the head, the order, the crops and the share.
-        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor computes it natively.
-        workers: Processes that prepare photos; 0 does it in the training process.
+        seed: Seed of the head, the order, the crops and the share.
+        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the hardware supports it.
+        workers: Processes that prepare photos; 0 uses the training process.
 
     Raises:
         ConfigError: When a value is out of range.
@@ -74,12 +74,12 @@ class FinetuneSettings:
 
     @property
     def learning_rate(self) -> float:
-        """Of the head."""
+        """Learning rate of the head."""
         return self.lr or (1e-2 if self.freeze else 1e-3)
 
     @property
     def condition(self) -> str:
-        """What was trained on how much, as finetune.json names it: ``network/10%``, ``head/1%``."""
+        """What was trained on which share, as in finetune.json: ``network/10%``, ``head/1%``."""
         return f"{'head' if self.freeze else 'network'}/{self.share * 100:g}%"
 
     def decay_for(self, backbone: torch.nn.Module) -> float:

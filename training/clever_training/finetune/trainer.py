@@ -1,4 +1,4 @@
-"""transformers' Trainer with learning rates by layer, a backbone that can rest, and a bar."""
+"""transformers' ``Trainer`` with layer-wise learning rates and a backbone that may be frozen."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class FinetuneTrainer(Trainer):
     """Fine-tunes a ``CleverForImageClassification``.
 
     Args:
-        settings: How.
-        **options: For ``Trainer``.
+        settings: The settings.
+        **options: Options of ``Trainer``.
     """
 
     def __init__(self, settings: FinetuneSettings, **options: Any) -> None:
         super().__init__(**options)
         self.settings = settings
-        # Its forward takes **kwargs, from which Trainer wrongly concludes that it scales its loss.
+        # The model's forward takes **kwargs; Trainer wrongly concludes that it scales its loss.
         self.model_accepts_loss_kwargs = False
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW, the learning rate falling from the head to the first block."""
+        """AdamW with a learning rate that falls from the head to the first block."""
         if self.optimizer is None:
             network = self.accelerator.unwrap_model(self.model if model is None else model)
             groups = parameter_groups(network, self.settings)
@@ -59,7 +59,7 @@ class FinetuneTrainer(Trainer):
         return loss
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        """Raise what a worker found wrong with a photo, here, where it is one line."""
+        """Raise the error of a worker here, without the worker's traceback."""
         if "error" in inputs:
             raise inputs["error"]
         return super()._prepare_inputs(inputs)
@@ -67,7 +67,7 @@ class FinetuneTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        """Load strictly, by timm's names as they are on disk; Trainer's own finds none of them."""
+        """Load strictly, by timm's names as on disk; Trainer's own method finds none of them."""
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME)
         state = {
             name if name.startswith("classifier.") else f"backbone.{name}": tensor
@@ -83,8 +83,8 @@ def parameter_groups(
     """Parameters with their learning rate and weight decay.
 
     Args:
-        model: The network; of a frozen one only the head requires gradients.
-        settings: Learning rate, decays.
+        model: The network; if its backbone is frozen, only the head requires gradients.
+        settings: Learning rate and decays.
 
     Returns:
         Groups for an optimiser: the head first, then the backbone's layers.
@@ -122,24 +122,24 @@ def accuracies(prediction: EvalPrediction) -> dict[str, float]:
     logits: NDArray[np.float32] = np.asarray(prediction.predictions)
     labels: NDArray[np.int64] = np.asarray(prediction.label_ids)
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    # Ties count against it: constant logits know nothing.
+    # Ties count as errors, so that constant logits get no credit.
     better = (logits >= own).sum(axis=1) - 1
     return {f"top{k}": float((better < k).mean() * 100) for k in (1, 5)}
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the training photos which epoch it is."""
+    """Sets the epoch of the training photos."""
 
     def __init__(self, photos: CroppedPhotos) -> None:
         self.photos = photos
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Before the photos of an epoch are prepared."""
+        """Set the epoch before its photos are prepared."""
         self.photos.set_epoch(round(state.epoch or 0))
 
 
 class BarCallback(TrainerCallback):
-    """A bar with loss and time left on a terminal; elsewhere a line per epoch."""
+    """A progress bar with loss and time left on a terminal; elsewhere a line per epoch."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -157,7 +157,7 @@ class BarCallback(TrainerCallback):
         self._text = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Show the bar; of several processes one does."""
+        """Show the bar in the first process."""
         self._bar.disable = not (self._terminal and state.is_world_process_zero)
         self._task = self._bar.add_task(
             "", total=state.max_steps, completed=state.global_step, text=""
@@ -171,7 +171,7 @@ class BarCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        """Show the loss; where there is no terminal, a line per evaluation."""
+        """Show the loss; without a terminal, print a line per evaluation."""
         if logs and "loss" in logs:
             self._text = f"loss {float(logs['loss']):.3f}"
         if logs and "eval_top1" in logs and not self._terminal and state.is_world_process_zero:
@@ -182,9 +182,9 @@ class BarCallback(TrainerCallback):
         del control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Take the bar away."""
+        """Remove the bar."""
         self.close()
 
     def close(self) -> None:
-        """Take the bar away, also after an interruption."""
+        """Remove the bar, also after an interruption."""
         self._bar.stop()

@@ -1,1 +1,1 @@
-"""What is trained: backbone, split, heads and losses, put together."""
+"""The module that is trained: backbone, split, heads and losses."""

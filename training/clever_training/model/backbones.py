@@ -53,7 +53,7 @@ def create_backbone(
         raise ConfigError(f"backbone.{error}") from error
 
 
-# Of a model that another starts from: its training is part of the other's.
+# Keys of a model's provenance that go into that of a run which starts from it.
 _HISTORY = ("epochs", "hours", "start")
 
 
@@ -69,13 +69,13 @@ def start_backbone(
         init: ``random``, ``timm``, or a clever model as ``clever_hub.from_pretrained`` takes it.
 
     Returns:
-        The backbone, and where its weights are from: ``init`` (of a folder the model's name) and,
-        unless they are random, ``name``, for the provenance; of timm's weights also
-        ``tensors_sha256``; of a clever model also ``weights_sha256``, the hash of its file, and its
-        own ``epochs``, ``hours`` and ``start``, as far as it knows them.
+        The backbone, and the origin of its weights for the provenance: ``init`` (the model's name
+        when a folder was given) and, unless they are random, ``name``. timm's weights add
+        ``tensors_sha256``. A clever model adds ``weights_sha256``, the hash of its file, and its
+        own ``epochs``, ``hours`` and ``start`` if it has them.
 
     Raises:
-        ConfigError: When the clever model is of another architecture, or does not fit.
+        ConfigError: When the clever model has another architecture, or does not fit.
         ModelNotFoundError: When there is no such model.
     """
     if init == "random":
@@ -111,7 +111,7 @@ def _from_clever_model(
         ) from error
     assert model.source is not None
     return backbone, {
-        # Where a folder lies is nobody else's: the provenance is published.
+        # The provenance is published, so it holds the model's name and not the folder's path.
         "init": config.name if Path(init).expanduser().is_dir() else init,
         "name": config.name,
         "weights_sha256": model.source.weights_sha256,
@@ -120,9 +120,9 @@ def _from_clever_model(
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """A hash of all tensors and their names, whatever file they came in.
+    """A hash of tensors and their names; it does not depend on the file that holds them.
 
-    ``weights_sha256`` elsewhere is the hash of a weights file.
+    ``weights_sha256`` is the hash of a weights file instead.
 
     Args:
         state: Tensors by name.
@@ -143,30 +143,30 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
 
 
 def checkpoint_gradients(backbone: nn.Module, architecture: str) -> None:
-    """Let a backbone compute its activations again in the backward pass, to save memory.
+    """Make a backbone recompute activations in the backward pass, which saves memory.
 
     Args:
         backbone: Changed in place.
         architecture: Its name, for errors.
 
     Raises:
-        ConfigError: When timm cannot do so for this architecture.
+        ConfigError: When timm does not support it for this architecture.
     """
     try:
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as error:
         raise ConfigError(
-            f"backbone.gradient_checkpointing: timm has none for {architecture}. Leave it out"
+            f"backbone.gradient_checkpointing: timm has none for {architecture}. Remove the key"
         ) from error
 
 
 def count_batches_once(backbone: nn.Module) -> None:
-    """Keep BatchNorm's running statistics still while activations are computed again.
+    """Update BatchNorm's running statistics once per batch under gradient checkpointing.
 
-    The second pass of gradient checkpointing would move them once more, by the same batch.
+    Otherwise the recomputation in the backward pass would update them a second time.
 
     Args:
-        backbone: Changed in place; its BatchNorm layers are those of the training.
+        backbone: Changed in place; its BatchNorm layers are already those of the training.
     """
     for module in backbone.modules():
         if isinstance(module, _BatchNorm):
@@ -194,21 +194,21 @@ def _release(norm: nn.Module, *_: object) -> None:
 
 
 def check_size(backbone: nn.Module, what: str, size: int) -> None:
-    """See to it that a backbone makes an embedding of images of a size.
+    """Check that a backbone turns images of a size into embeddings.
 
     Args:
         backbone: The backbone, in eval mode.
-        what: Names it and where its size was asked for, for the error.
+        what: Names the backbone and the setting of the size in the error.
         size: Side of the square images, in pixels.
 
     Raises:
-        ConfigError: When it does not take them, or its output is no embedding.
+        ConfigError: When it does not take such images, or its output is no embedding.
     """
     try:
         with torch.no_grad():
             device = next(backbone.parameters()).device
             shape = tuple(backbone(torch.zeros(1, 3, size, size, device=device)).shape)
-    except Exception as error:  # whatever the backbone raises
+    except Exception as error:  # a backbone may raise anything
         raise ConfigError(
             f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
             "vision transformer needs model_args (of a recipe: backbone.model_args): "
@@ -217,6 +217,6 @@ def check_size(backbone: nn.Module, what: str, size: int) -> None:
     expected = (1, embedding_length(backbone))
     if shape != expected:
         raise ConfigError(
-            f"{what}: expected an embedding of shape {expected}, got {shape}. Take a backbone with "
-            "pooled features, or leave its pooling as it is"
+            f"{what}: expected an embedding of shape {expected}, got {shape}. Use a backbone with "
+            "pooled features, and do not change its pooling"
         )

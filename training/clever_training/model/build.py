@@ -24,12 +24,12 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
 
     Args:
         recipe: The recipe.
-        target_dim: Length of a frozen teacher's embedding, where the recipe has a teacher.
-        linear: Whether what predicts that embedding is a linear map where the recipe does not say.
+        target_dim: Length of a frozen teacher's embedding, if the recipe has a teacher.
+        linear: Whether the head that predicts that embedding is linear by default.
 
     Returns:
-        Backbone, heads, objective and, where the objective has one, the teacher. Where the
-        backbone's weights are from is its ``start``.
+        Backbone, heads, objective and, if the objective has one, the teacher. Its ``start`` is the
+        origin of the backbone's weights.
     """
     settings, method = recipe.backbone, recipe.method
     backbone, start = start_backbone(
@@ -70,17 +70,17 @@ def _objective(recipe: Recipe, target_dim: int | None, *, linear: bool) -> Objec
             head = "linear" if linear else "mlp"
             arguments = {"head": head, **arguments, "target_dim": target_dim}
         found.append(make_objective(term.name, arguments))
-    # The weight of one alone is a factor on the others' too; its head keeps its names.
+    # A single term of weight 1 needs no mixture, and its head keeps its names.
     if len(found) == 1 and terms[0].weight == 1:
         return found[0]
     return Mixture(found, [term.weight for term in terms])
 
 
 def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
-    """See to it that the backbone takes every size of the run, now rather than at half of it.
+    """Check before the run that the backbone takes every size of its views.
 
     Args:
-        backbone: The backbone, left in training mode; neither weights nor statistics change.
+        backbone: The backbone, left in training mode; weights and statistics do not change.
         recipe: Its views at every stage of growth, and ``image_size``.
 
     Raises:
@@ -104,23 +104,24 @@ def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
     """AdamW or SGD; no weight decay on biases, one-dimensional parameters and VMamba's time scales.
 
     Args:
-        recipe: Which optimiser.
-        student: What it moves.
+        recipe: The recipe's optimiser.
+        student: The module that it updates.
 
     Returns:
-        The optimiser. Each of its groups says whether it is ``decayed``, and its ``lr_scale``, a
-        factor on the learning rate: two groups, or two for each layer with a layer decay.
+        The optimiser. Each of its groups has ``decayed``, whether it has weight decay, and
+        ``lr_scale``, a factor on the learning rate. There are two groups, or with a layer decay two
+        for each layer.
     """
     options = recipe.optimizer
     groups = _groups(student, options.layer_decay)
     if options.name == "sgd":
         return SGD(groups, lr=options.lr, momentum=options.momentum)
-    # Fused: one pass over a ResNet-50's weights in the place of a dozen, a sixth of the time.
+    # Fused: one pass over the weights instead of a dozen, a sixth of the time for a ResNet-50.
     return AdamW(groups, lr=options.lr, fused=True)
 
 
 def _groups(student: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
-    """Parameters that learn, by weight decay and by the scale of their learning rate."""
+    """The trainable parameters by weight decay and by the scale of their learning rate."""
     parameters = [p for p in student.parameters() if p.requires_grad]
     scales: dict[nn.Parameter, float] = {}
     if layer_decay < 1:

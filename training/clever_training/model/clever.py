@@ -23,7 +23,7 @@ from clever_training.objectives.transformation import (
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How the terms add up; the paper's values by default.
+    """Weights of the loss terms; the defaults are the paper's values.
 
     Attributes:
         orthogonality: λ.
@@ -46,11 +46,11 @@ class Branch(nn.Module):
         backbone: Maps images to embeddings.
         invariant: Head of the invariant part, or of the whole embedding.
         equivariant: Head of the rest; None for a baseline without a split.
-        invariant_dim: Where the embedding is split.
+        invariant_dim: Length of the invariant part.
 
     Attributes:
         transformation: Predicts the relative transformation of two views from their equivariant
-            parts; of the student alone, where the method has it.
+            parts; only the student has it, and only if the method does.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Branch(nn.Module):
         """Project all views of a batch.
 
         Args:
-            crops: One tensor (views·batch, 3, size, size) for each image size, views slowest, so
-                that each size takes one pass through the backbone.
+            crops: One tensor (views·batch, 3, size, size) for each image size, so that each size
+                takes one pass through the backbone; the view is the slowest index.
             batch: Number of photos.
 
         Returns:
@@ -100,20 +100,19 @@ class Clever(nn.Module):
     """An invariance objective with CLeVER's equivariance terms around it.
 
     L = L_CL + λ · L_Orth + λ_reg · L_PReg (Song et al., https://arxiv.org/abs/2406.00262,
-    section 3.3), where L_CL is the objective's own term. Without the split it is the plain
-    objective.
+    section 3.3), where L_CL is the objective's own term. Without a split it is the plain objective.
 
     Args:
-        backbone: The backbone to be trained.
+        backbone: The backbone to train.
         num_features: d, the length of its embedding.
-        invariant_dim: Length of the invariant part; equal to d for a plain objective.
+        invariant_dim: Length of the invariant part; d for a plain objective.
         objective: The invariance term.
-        weights: λ, λ_reg, and that of the term beyond the paper.
-        global_count: How many of the views are global; the teacher sees these alone.
-        transformation_dim: Width of the hidden layers of the head beyond the paper.
+        weights: λ, λ_reg, and the weight of the transformation term.
+        global_count: Number of global views; the teacher sees only these.
+        transformation_dim: Width of the hidden layers of the transformation head.
 
     Attributes:
-        start: Where the backbone's weights are from, as ``start_backbone`` says it.
+        start: Origin of the backbone's weights, as ``start_backbone`` returns it.
     """
 
     def __init__(
@@ -140,8 +139,8 @@ class Clever(nn.Module):
         )
         self.teacher: Branch | None = None
         if objective.uses_teacher:
-            # It stays in train mode: batch statistics of its own, as in DINO. Its running
-            # statistics come from its own passes and are not averaged with the student's.
+            # As in DINO it stays in training mode, with batch statistics of its own. Its running
+            # statistics come from its own passes; they are not averaged with the student's.
             self.teacher = copy.deepcopy(self.student).requires_grad_(False)
             for module in self.teacher.modules():
                 if isinstance(module, DropPath):  # only the student drops
@@ -159,26 +158,26 @@ class Clever(nn.Module):
         parameters: Float[Tensor, "_ _ _"] | None = None,
         targets: Float[Tensor, "_ _"] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss terms of one batch; also moves the objective's state.
+        """The loss terms of one batch; it also updates the objective's state.
 
         Args:
-            crops: Normalised views grouped by size, the global ones first: for each size one
-                tensor (views·batch, 3, size, size), views slowest.
+            crops: Normalised views by size, the global ones first: one tensor
+                (views·batch, 3, size, size) for each size; the view is the slowest index.
             batch: Number of photos.
             temperature: τ_t, for objectives with a teacher.
-            parameters: What was done to each view, (batch, views, numbers), as
-                ``ViewParameters.as_array`` says it; for the transformation term alone.
+            parameters: Parameters of each view, (batch, views, numbers), from
+                ``ViewParameters.as_array``; needed by the transformation term only.
             targets: A frozen teacher's embeddings of the photos, (batch, target dim), for
-                objectives that have one.
+                objectives that need them.
 
         Returns:
             Scalars: ``loss``, ``invariance`` and, with a split, ``orthogonality`` and
-            ``regularization`` (unweighted), and the embeddings of the first view, detached, as
-            ``embedding`` (batch, d), to watch for collapse. With the transformation term also
-            ``transformation`` and how well it is predicted.
+            ``regularization`` (unweighted), and ``embedding`` (batch, d), the detached embeddings
+            of the first view, to watch for collapse. The transformation term adds
+            ``transformation`` and indicators of how well it is predicted.
         """
         invariant, equivariant, whole = self._project(crops, batch, targets)
-        # A covariance or a softmax over 65536 prototypes in bfloat16 would be mostly rounding.
+        # In bfloat16 a covariance or a softmax over 65536 prototypes is mostly rounding error.
         with torch.autocast(whole.device.type, enabled=False):
             terms = self._terms(invariant, equivariant, temperature)
         if self.student.transformation is not None:
@@ -189,7 +188,7 @@ class Clever(nn.Module):
     def _terms(
         self, invariant: Projections, equivariant: Projections | None, temperature: float
     ) -> dict[str, Tensor]:
-        """Every term, detached, and their weighted sum."""
+        """The detached terms, and their weighted sum as ``loss``."""
         loss = self.objective.invariance(invariant, temperature)
         terms = {"invariance": loss.detach()}
         if equivariant is not None and self.student.equivariant is not None:
@@ -211,7 +210,7 @@ class Clever(nn.Module):
     def _transformation(
         self, loss: Tensor, whole: Tensor, parameters: Tensor | None
     ) -> dict[str, Tensor]:
-        """The loss with the transformation term, the term, and its indicators."""
+        """The loss including the transformation term, the term itself, and its indicators."""
         assert self.student.transformation is not None
         if parameters is None:
             raise ValueError("the transformation term needs the views' parameters, got None")
@@ -236,7 +235,7 @@ class Clever(nn.Module):
         teacher_invariant = teacher_equivariant = None
         if self.teacher is not None:
             with torch.no_grad():
-                # Local views of the global ones' size come in the same tensor, behind them.
+                # Local views of the same size are in the same tensor, after the global ones.
                 seen = crops[0][: self.global_count * batch]
                 teacher_invariant, teacher_equivariant, _ = self.teacher([seen], batch)
         first = Projections(invariant, teacher_invariant, self.global_count, targets)
@@ -246,10 +245,9 @@ class Clever(nn.Module):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """θ_t ← m θ_t + (1 − m) θ_s for every parameter; buffers are the teacher's own.
+        """θ_t ← m θ_t + (1 − m) θ_s for every parameter; buffers are not averaged.
 
-        BatchNorm's running statistics are not averaged: the teacher takes its own, from the
-        views that it sees, with its own weights, as DINO's does.
+        As in DINO the teacher has BatchNorm statistics of its own, from the views that it sees.
 
         Args:
             momentum: m, in [0, 1].
@@ -262,5 +260,5 @@ class Clever(nn.Module):
 
     @property
     def shipped_backbone(self) -> nn.Module:
-        """What is worth keeping: the teacher's backbone where there is one, else the student's."""
+        """The backbone that is saved: the teacher's if there is one, else the student's."""
         return (self.teacher or self.student).backbone

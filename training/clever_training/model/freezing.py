@@ -1,4 +1,4 @@
-"""A backbone of which only the last stages learn."""
+"""Frozen parts of a backbone: its first stages, or its BatchNorm."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from clever_hub.errors import ConfigError
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm by its running statistics, in training too; names of its tensors stay.
+    """BatchNorm that uses its running statistics also in training; tensors keep their names.
 
-    Deliberately no BatchNorm by type: whatever treats those of a model, such as sharing their
-    statistics among processes, leaves this one alone.
+    It is deliberately no sub-class of BatchNorm, so that code which changes a model's BatchNorm
+    layers, such as sharing their statistics among processes, does not touch it.
     """
 
     def forward(self, input: Float[Tensor, "batch channels *rest"]) -> Tensor:  # noqa: A002 -- torch's name
@@ -38,20 +38,20 @@ class FrozenBatchNorm(nn.Module):
 
 
 def freeze_all_but(backbone: nn.Module, trainable: str) -> list[str]:
-    """Keep all but the last stages of a backbone as they are: weights, and BatchNorm's statistics.
+    """Freeze all but the last stages of a backbone: weights and BatchNorm's statistics.
 
-    Stages are timm's own: a ResNet has the stem and four, a ViT the patch embedding and its blocks.
-    What comes after them without a weight matrix, such as a final norm, goes with the last.
+    The stages are timm's: a ResNet has the stem and four stages, a ViT the patch embedding and its
+    blocks. Later layers without a weight matrix, such as a final norm, belong to the last stage.
 
     Args:
-        backbone: A timm model, changed in place. Names of parameters and buffers stay.
+        backbone: A timm model, changed in place; parameters and buffers keep their names.
         trainable: ``all``, or ``last-N-stages``.
 
     Returns:
-        Names of the parameters that learn.
+        Names of the trainable parameters.
 
     Raises:
-        ConfigError: When it has no more than N stages, or timm knows of none.
+        ConfigError: When it has at most N stages, or timm does not know its stages.
 
     Example:
         >>> import timm
@@ -67,7 +67,7 @@ def freeze_all_but(backbone: nn.Module, trainable: str) -> list[str]:
     if count >= len(stages):
         raise ConfigError(
             f"backbone.trainable: {trainable}, but {type(backbone).__name__} has {len(stages)} "
-            f"stages. Take at most last-{len(stages) - 1}-stages, or all"
+            f"stages. Use at most last-{len(stages) - 1}-stages, or all"
         )
     frozen = {name for stage in stages[:-count] for name in stage}
     for name in frozen:
@@ -107,7 +107,7 @@ def _stages(backbone: nn.Module) -> list[list[str]]:
 
 
 def _settle(part: nn.Module) -> None:
-    """Let what behaves otherwise in training behave as in evaluation, for good."""
+    """Make layers that differ in training mode always behave as in evaluation mode."""
     for module in part.modules():
         if isinstance(module, _BatchNorm):
             module.__class__ = FrozenBatchNorm  # type: ignore[assignment]

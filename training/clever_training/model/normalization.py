@@ -1,4 +1,4 @@
-"""Which normalisation a backbone gets: that of the weights that it starts from."""
+"""The preprocessing of a backbone: by default that of its initial weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ _OF_BACKBONE = ("mean", "std", "interpolation")
 
 
 def resolved(recipe: Recipe, earlier: Recipe | None = None) -> Recipe:
-    """A recipe that says how images are prepared, whatever its backbone starts from.
+    """Fill in a recipe's preprocessing from the initial weights of its backbone.
 
     Args:
-        recipe: What it says itself stays.
-        earlier: The resolved recipe of a run that goes on: what it began from may be gone.
+        recipe: The recipe; values that it sets itself do not change.
+        earlier: The resolved recipe of a run that is resumed, whose initial weights may no longer
+            exist.
 
     Returns:
-        The recipe with mean, standard deviation, interpolation and ``image_size`` of the start.
+        The recipe with mean, standard deviation, interpolation and ``image_size`` filled in.
 
     Raises:
-        ModelNotFoundError: When there is no such start.
+        ModelNotFoundError: When the model to start from does not exist.
 
     Example:
         >>> recipe = Recipe.parse({"name": "mine", "image_size": 64})
@@ -50,13 +51,13 @@ def resolved(recipe: Recipe, earlier: Recipe | None = None) -> Recipe:
 
 
 def preprocessing(recipe: Recipe) -> PreprocessingConfig:
-    """How the model that a recipe makes prepares images: the whole shorter side is seen."""
+    """The preprocessing of a recipe's model, which uses the whole shorter side of an image."""
     backbone, size = recipe.backbone, recipe.image_size
     return PreprocessingConfig(size, size, backbone.interpolation, backbone.mean, backbone.std)
 
 
 def _start(recipe: Recipe) -> PreprocessingConfig | None:
-    """How images were prepared for the weights that a run starts from; None for random ones."""
+    """The preprocessing of the initial weights; None for random ones."""
     settings = recipe.backbone
     if settings.init == "random":
         return None

@@ -1,8 +1,8 @@
-"""Faster convolutions on a CPU for the smallest maps: what ResNets end in at up to 64 pixels.
+"""Faster convolutions on a CPU for small feature maps: the last stages of ResNets at up to 64 px.
 
-oneDNN takes a matrix product per photo for the weights' gradient there, whose inner dimension is
-the handful of pixels of a map: several times slower than the arithmetic. With so few pixels every
-pixel that comes out is exactly one product over the batch, of the pixels that its kernel meets.
+For the gradient of the weights oneDNN computes one matrix product per photo, whose inner dimension
+is the few pixels of a map. That takes several times longer than the arithmetic needs. Here each
+output pixel is one product over the whole batch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Stride of a 3×3 convolution, and the sides of the maps that it pays on.
+# Stride of a 3×3 convolution, and the sides of maps for which this is faster.
 _SIDES = {1: (1, 2), 2: (2, 3)}
-# The largest side, after the stride, that it pays on for a 1×1 convolution.
+# The largest side, after the stride, for which this is faster for a 1×1 convolution.
 _POINTWISE_SIDE = 4
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A 3×3 ``Conv2d`` that takes a product for each pixel of its output where that is faster."""
+    """A 3×3 ``Conv2d`` that computes one product per output pixel where that is faster."""
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:  # noqa: A002 -- torch's name
         """The convolution."""
@@ -30,7 +30,7 @@ class SmallMapConv2d(nn.Conv2d):
         side = (height - 1) // stride + 1
         pixels = input.permute(0, 2, 3, 1)  # no copy when channels_last
         if stride == 1:
-            # Every pixel meets every other: one product for all, (batch, in·n) by (out·n, in·n).
+            # The kernel covers all n pixels: one product, (batch, in·n) by (out·n, in·n).
             matrix = torch.cat(
                 [
                     self.weight[:, :, 1 - row : 1 - row + side, 1 - column : 1 - column + side]
@@ -61,28 +61,28 @@ class SmallMapPointwise(nn.Conv2d):
 
     def forward(self, input: Float[Tensor, "batch channels height width"]) -> Tensor:  # noqa: A002 -- torch's name
         """The convolution."""
-        # Pixels that a stride leaves out are left out before the convolution.
+        # Pixels that the stride skips are dropped before the convolution.
         pixels = input[:, :, :: self.stride[0], :: self.stride[0]]
         if max(pixels.shape[-2:]) > _POINTWISE_SIDE:
             return super().forward(input)
-        # The gradient gets the weight's own strides, else several processes would copy it.
+        # The gradient gets the weight's strides, or several processes would copy it.
         weight = self.weight if self.weight.stride(3) == 1 else self.weight.permute(0, 2, 3, 1)
         return _as_map(F.linear(pixels.permute(0, 2, 3, 1), weight.flatten(1), self.bias))
 
 
 def _as_map(rows: Float[Tensor, "batch height width channels"]) -> Tensor:
-    """The channels brought forward, with the strides that gradients of maps of that size have."""
+    """The channels moved forward, with the strides of gradients of maps of that size."""
     if rows.shape[1:3] == (1, 1):
-        # Channels_last or not is the same here but for strides; where a map's and its gradient's
-        # differ, torch's BatchNorm takes ten times as long.
+        # For maps of one pixel channels_last differs only in the strides. Where those of a map and
+        # its gradient differ, torch's BatchNorm takes ten times as long.
         return rows.flatten(1)[:, :, None, None]
     return rows.permute(0, 3, 1, 2)
 
 
 def speed_up_small_maps(module: nn.Module) -> nn.Module:
-    """Let every convolution of a module, of the kinds that ResNets have, be faster where it can.
+    """Replace the convolutions of a module by faster ones for small feature maps.
 
-    Names and values of the parameters stay as they are; results agree to rounding.
+    Names and values of the parameters do not change; results are equal up to rounding.
 
     Args:
         module: Changed in place.
@@ -112,6 +112,6 @@ def _kind(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
 
 
 def _met(place: int, side: int) -> tuple[slice, slice]:
-    """What a kernel of stride 2 meets, in one direction: pixels, and under which of its entries."""
+    """For a kernel of stride 2 in one direction: the pixels it covers, and its entries for them."""
     first, last = max(0, 2 * place - 1), min(side, 2 * place + 2)
     return slice(first, last), slice(first - 2 * place + 1, last - 2 * place + 1)

@@ -1,4 +1,4 @@
-"""Batch statistics over all processes: BatchNorm sees the whole batch, however it is shared out."""
+"""BatchNorm with the statistics of the whole batch over all processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def normalize(norm: _BatchNorm, inputs: Tensor) -> Tensor:
-    """A training pass of BatchNorm over all processes, with the running statistics moved.
+    """A training pass of BatchNorm over all processes; it updates the running statistics.
 
     Args:
         norm: The layer.
-        inputs: This process's share, (batch, channels, …); every process must bring as many.
+        inputs: This process's share, (batch, channels, …); of the same size in every process.
 
     Returns:
         The normalised inputs; gradients flow to all processes.
@@ -39,10 +39,10 @@ def normalize(norm: _BatchNorm, inputs: Tensor) -> Tensor:
 
 
 class _Normalize(torch.autograd.Function):
-    """Torch's own kernels around what the processes tell each other.
+    """BatchNorm by torch's own kernels, with an exchange of statistics between them.
 
-    Each of them passes over the map once, whereas the same in differentiable operations takes some
-    twenty passes, as long as all convolutions of a ResNet-50 together.
+    Each kernel passes over the map once. The same in differentiable operations takes about twenty
+    passes, which take as long as all convolutions of a ResNet-50 together.
     """
 
     @staticmethod
@@ -52,7 +52,7 @@ class _Normalize(torch.autograd.Function):
         own = torch.stack(torch.batch_norm_update_stats(inputs.float(), None, None, 0.0))
         means, variances = stacked(own).unbind(dim=1)  # (processes, channels) each
         mean = means.mean(dim=0)
-        # Not the mean of squares less the square of the mean, which would cancel.
+        # Not the mean of squares minus the square of the mean, which would lose precision.
         variance = (variances + (means - mean).square()).mean(dim=0)
         result: Tensor = torch.native_batch_norm(
             inputs, weight, bias, mean, variance, False, 0.0, eps
@@ -71,8 +71,8 @@ class _Normalize(torch.autograd.Function):
             grad, inputs, weight, mean, variance, None, None, False, ctx.eps, [False, True, True]
         )
         sums = stacked(torch.stack([of_weight, of_bias])).sum(dim=0)
-        # The gradient itself, and what comes through the statistics, to which every process's
-        # photos contribute: grad · direct + inputs · slope + offset.
+        # The direct gradient, and the gradient through the statistics, which depend on the photos
+        # of all processes: grad · direct + inputs · slope + offset.
         scale = torch.rsqrt(variance + ctx.eps)
         direct = scale if weight is None else scale * weight
         count = inputs.numel() // inputs.shape[1] * world_size()
@@ -86,7 +86,7 @@ class _Normalize(torch.autograd.Function):
 
 
 class _Shared:
-    """In training, statistics of all processes; else the layer's own way."""
+    """Use the statistics of all processes in training, else the layer's own forward pass."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
         assert isinstance(self, _BatchNorm)
@@ -108,7 +108,7 @@ class SharedBatchNorm2d(_Shared, nn.BatchNorm2d):
 
 
 class SharedBatchNormAct2d(_Shared, BatchNormAct2d):
-    """timm's BatchNorm with activation over all processes."""
+    """BatchNorm with activation of timm over all processes."""
 
 
 _SHARED: dict[type[nn.Module], type[nn.Module]] = {
@@ -119,21 +119,21 @@ _SHARED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def share_batch_norm(module: M, device: torch.device) -> M:
-    """Let every BatchNorm of a module take its statistics over all processes.
+    """Make every BatchNorm of a module take its statistics over all processes.
 
     On accelerators this is torch's SyncBatchNorm (timm's for its layers with an activation), which
-    refuses CPU tensors; on the CPU the layers here do the same. Names and values of parameters
-    and buffers stay as they are. With one process nothing changes.
+    does not take CPU tensors; on the CPU the layers here do the same. Names and values of
+    parameters and buffers do not change. With one process nothing changes.
 
     Args:
-        module: Not wrapped yet.
+        module: The module, not wrapped yet.
         device: Where it will run.
 
     Returns:
-        The module, or the one that takes its place.
+        The module, or its replacement.
 
     Raises:
-        ConfigError: On the CPU, for kinds of BatchNorm that are not known here.
+        ConfigError: On the CPU, for unknown kinds of BatchNorm.
 
     Example:
         >>> type(share_batch_norm(nn.BatchNorm1d(4), torch.device("cpu"))).__name__

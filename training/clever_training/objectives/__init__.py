@@ -1,4 +1,4 @@
-"""Invariance terms: each a pure function in its file, wrapped as an ``Objective`` by name."""
+"""Objectives: invariance terms as pure functions, each with an ``Objective`` that has a name."""
 
 from clever_training.objectives.base import Objective, Projections
 from clever_training.objectives.registry import make_objective, objective_names

@@ -1,4 +1,4 @@
-"""What an invariance objective gives to CLeVER: heads, its own term, and what is orthogonal."""
+"""The interface of an invariance objective: its heads, its loss and its state."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from clever_training.runtime.gathering import average
 
 @dataclass(frozen=True)
 class Projections:
-    """What the heads say of one part of the embedding, for this process's photos.
+    """The heads' outputs for one part of the embedding of this process's photos.
 
     Attributes:
-        student: Every view, global ones first, (views, batch, dim), float32.
-        teacher: The global views by the teacher, (globals, batch, dim), float32, without gradient;
-            None for objectives without a teacher.
-        global_count: How many of the views are global.
+        student: The student's output for every view, global ones first, (views, batch, dim),
+            float32.
+        teacher: The teacher's output for the global views, (globals, batch, dim), float32, without
+            gradient; None for objectives without a teacher.
+        global_count: Number of global views.
         targets: A frozen teacher's embeddings of the photos, clean and whole, (batch, target dim),
             float32; None for objectives without them.
     """
@@ -37,13 +38,13 @@ class Projections:
 
 
 class Objective(nn.Module):
-    """An invariance term, with whatever state it keeps between steps as buffers.
+    """An invariance term; state between steps is kept in buffers.
 
-    Every term is that of the *whole* batch, the same in each process: ``gathering`` has what it
-    takes. The gradients of the processes are averaged afterwards.
+    Every term must be that of the *whole* batch, the same in each process; the functions of
+    ``runtime.gathering`` do this. The gradients of the processes are averaged afterwards.
 
     Attributes:
-        uses_teacher: Whether it needs an exponential moving average of the student.
+        uses_teacher: Whether it needs a teacher, an exponential moving average of the student.
         uses_targets: Whether it needs a frozen teacher's embeddings of the photos.
     """
 
@@ -63,8 +64,8 @@ class Objective(nn.Module):
         """The term that makes the views of one photo agree, on the invariant part.
 
         Args:
-            projections: What the invariant part's heads say.
-            temperature: The teacher's temperature at this step; unused without a teacher.
+            projections: Outputs of the invariant part's heads.
+            temperature: The teacher's temperature at this step; not used without a teacher.
         """
 
     def orthogonality(
@@ -75,7 +76,7 @@ class Objective(nn.Module):
         """L_Orth on the equivariant part: by default between the projected vectors of all views.
 
         Args:
-            projections: What the equivariant part's heads say.
+            projections: Outputs of the equivariant part's heads.
             temperature: The teacher's temperature at this step.
         """
         matrix = cosine_matrix(projections.student, projections.student)
@@ -87,4 +88,4 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def update(self, invariant: Projections, equivariant: Projections | None) -> None:
-        """Change the state after a step's losses have been taken; does nothing by default."""
+        """Update the state after a step's losses were computed; does nothing by default."""

@@ -1,4 +1,4 @@
-"""A user's own invariance term: one function, named in a recipe."""
+"""A user's own invariance term: a function that a recipe names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD_ARGUMENTS = ("dim", "hidden_dim")
 
 
 class FunctionObjective(Objective):
-    """A function of the projected views, (views, batch, dim) float32 to a scalar, as an objective.
+    """An objective from a function that maps views (views, batch, dim), float32, to a scalar.
 
     The function sees the views of all processes' photos, global ones first.
 
@@ -27,7 +27,7 @@ class FunctionObjective(Objective):
             the rest are the function's keyword arguments.
 
     Raises:
-        ConfigError: When the function does not take one of the arguments; names the nearest.
+        ConfigError: When the function does not take one of the arguments; suggests a similar name.
 
     Example:
         >>> def spread(views, weight=1.0):
@@ -58,7 +58,7 @@ class FunctionObjective(Objective):
         return PlainHead([in_dim, self.hidden_dim, self.hidden_dim, self.dim])
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:  # noqa: ARG002 -- the interface's
-        """What the function says."""
+        """The value of the function, for the photos of all processes."""
         loss = self.function(gather_photos(projections.student), **self.arguments)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             raise ConfigError(

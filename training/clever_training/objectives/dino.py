@@ -20,8 +20,8 @@ def dino_loss(
     """Cross-entropy between the teacher's and the student's view of the same photos (L_CL).
 
     The mean over pairs (global view q of the teacher, view v ≠ q of the student) of the batch mean
-    of −Σ teacher_q · log student_v. Softmax and log-softmax come in ready, once per view, where
-    the published code recomputes them for every pair; all pairs are one matrix product.
+    of −Σ teacher_q · log student_v. The arguments are already (log-)probabilities, computed once
+    per view; the published code computes them for every pair. All pairs are one matrix product.
 
     Args:
         student_log_probs: log softmax(s_IR / τ_s), global views first.
@@ -69,7 +69,7 @@ def update_center(
     Args:
         center: The centre so far.
         batch_mean: The mean over all global views and, by the caller, over all processes.
-        momentum: How much of the old centre stays.
+        momentum: Weight of the old centre, in [0, 1].
 
     Returns:
         A new tensor.
@@ -91,9 +91,9 @@ class Dino(Objective):
         prototypes: K of both heads; 65536 as published.
         hidden_dim: Width of the heads' hidden layers.
         bottleneck_dim: Length of the heads' normalised vector.
-        head_batch_norm: BatchNorm in the heads, as DINO has for ResNets.
-        student_temperature: τ_s.
-        center_momentum: How much of the old centre stays at each step.
+        head_batch_norm: Whether the heads have BatchNorm, as DINO's have for ResNets.
+        student_temperature: τ_s, the student's temperature.
+        center_momentum: Weight of the old centre in its update, in [0, 1].
     """
 
     uses_teacher = True
@@ -122,7 +122,7 @@ class Dino(Objective):
         return DinoHead(in_dim, *self.head_args)
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:
-        """Cross-entropy with the teacher; a mean over photos, so processes only exchange it."""
+        """Cross-entropy with the teacher, averaged over photos and processes."""
         assert projections.teacher is not None
         loss = dino_loss(
             F.log_softmax(projections.student / self.student_temperature, dim=-1),
@@ -131,7 +131,7 @@ class Dino(Objective):
         return average(loss)
 
     def orthogonality(self, projections: Projections, temperature: float) -> Tensor:
-        """Between probabilities over the prototypes, as the paper compares them."""
+        """L_Orth between probabilities over the prototypes, as in the paper."""
         assert projections.teacher is not None
         matrix = cosine_matrix(
             F.softmax(projections.student / self.student_temperature, dim=-1),
@@ -152,7 +152,7 @@ class Dino(Objective):
 def _rename_centers(
     _module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_args: object
 ) -> None:
-    """Give the centres of an earlier version's state their names of today."""
+    """Rename the centres in a state of an earlier version."""
     for former, name in _FORMER_NAMES.items():
         if prefix + former in state_dict:
             state_dict[prefix + name] = state_dict.pop(prefix + former)

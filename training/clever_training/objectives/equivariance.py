@@ -1,4 +1,4 @@
-"""The two terms that make an objective CLeVER: orthogonality and projector regularisation.
+"""The two terms that CLeVER adds to an objective: orthogonality and projector regularisation.
 
 All are pure functions. Source: "Contrastive Learning Via Equivariant Representation" (Song et
 al., https://arxiv.org/abs/2406.00262), with the constants of its published code.
@@ -21,12 +21,12 @@ def cosine_matrix(
 ) -> Float[Tensor, "targets views"]:
     """For every target q and view v, the batch mean of cos(target_q, view_v).
 
-    The batch mean is linear: with several processes, the mean of their matrices is the matrix of
-    the whole batch. Vectors are normalised once each, not once per pair.
+    The batch mean is linear, so the mean of the matrices of several processes is the matrix of the
+    whole batch. Each vector is normalised once, not once per pair.
 
     Args:
         students: Vectors of each view.
-        targets: Vectors of the first views, by another branch.
+        targets: Vectors of the first views from another branch.
         eps: Smallest norm, as in ``torch.nn.functional.cosine_similarity``.
 
     Returns:
@@ -46,8 +46,8 @@ def cosine_matrix(
 def mean_of_pairs(matrix: Float[Tensor, "targets views"]) -> Float[Tensor, ""]:
     """The mean over the pairs of a target q and a view v ≠ q.
 
-    Target q is another look at view q: the pair q = v says nothing about the distortion between
-    views and is left out.
+    Target q is made from view q, so the pair q = v contains no distortion between views and is left
+    out.
 
     Args:
         matrix: A value for every target and view.
@@ -69,10 +69,10 @@ def orthogonality_loss(
     cos(target_q, view_v); then the mean over the pairs.
 
     Args:
-        students: What the equivariant head says of each view. For DINO softmax(s_EF / τ_s), for
-            other objectives the projected vectors themselves.
-        targets: The same of the first views, by the teacher or by another branch. Their gradient
-            is taken as it comes: detach them where the method stops it.
+        students: Output of the equivariant head for each view: softmax(s_EF / τ_s) for DINO, the
+            projected vectors for other objectives.
+        targets: The same for the first views, from the teacher or from another branch. Gradients
+            flow into them; detach them where the method stops the gradient.
         eps: Smallest norm of a vector.
 
     Returns:

@@ -18,23 +18,23 @@ def lejepa_loss(
     global_count: int = 2,
     weight: float = 0.05,
 ) -> Float[Tensor, ""]:
-    """Agree with the mean of the global views, and be distributed as an isotropic Gaussian.
+    """LeJEPA's loss: agreement with the mean of the global views, and a Gaussian distribution.
 
     (1 − λ) · mean squared distance of every view to the mean of its photo's global views
-    + λ · SIGReg, the mean over the views of ``sigreg``. There is neither a stopped gradient, nor a
-    teacher, nor a negative.
+    + λ · SIGReg, the mean of ``sigreg`` over the views. It needs no stopped gradient, no teacher
+    and no negatives.
 
     Args:
         views: Projected embeddings, global views first, of the whole batch over all processes.
-        directions: Where SIGReg looks, of any length; drawn anew at each step.
-        global_count: How many of the views are global.
-        weight: λ, the method's one hyper-parameter; 0.05 as published.
+        directions: Directions of SIGReg's slices, of any length; drawn again at each step.
+        global_count: Number of global views.
+        weight: λ, the method's only hyper-parameter; 0.05 as published.
 
     Returns:
         A scalar, 0 or more.
 
     Raises:
-        ValueError: With fewer than two photos: one has no distribution.
+        ValueError: With fewer than two photos, which have no distribution.
 
     Example:
         >>> views = torch.randn(3, 64, 8, generator=torch.Generator().manual_seed(0))
@@ -57,17 +57,17 @@ def sigreg(
 ) -> Float[Tensor, ""]:
     """Sketched isotropic Gaussian regularisation: the mean Epps–Pulley statistic over slices.
 
-    Of the vectors' shadows x on each direction: N ∫ |φ_N(t) − φ(t)|² w(t) dt, where φ_N is the
-    shadows' empirical characteristic function, φ(t) = exp(−t²/2) that of the standard normal
-    distribution, and w = φ. The integrand is even: the trapezoidal rule runs over [0, limit] and
-    counts twice, as in the authors' code (the paper's own listing takes [−5, 5] with as many
+    For the projections x of the vectors on each direction it is N ∫ |φ_N(t) − φ(t)|² w(t) dt, where
+    φ_N is the empirical characteristic function of x, φ(t) = exp(−t²/2) that of the standard normal
+    distribution, and w = φ. The integrand is even, so the trapezoidal rule runs over [0, limit] and
+    counts twice, as in the authors' code (the listing in the paper takes [−5, 5] with as many
     knots, https://arxiv.org/abs/2511.08544, algorithm 1).
 
     Args:
         vectors: N vectors.
-        directions: Directions to look along, of any length.
-        knots: Number of points of the integral.
-        limit: Where the integral ends.
+        directions: Directions of the slices, of any length.
+        knots: Number of points of the trapezoidal rule.
+        limit: Upper limit of the integral.
 
     Returns:
         A scalar, 0 or more; √(2π)·(1 − 1/√3) ≈ 1.06 on average for a Gaussian sample of any size,
@@ -109,7 +109,7 @@ class Lejepa(Objective):
         return PlainHead([in_dim, self.hidden_dim, self.hidden_dim, self.dim])
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:  # noqa: ARG002 -- the interface's
-        """Both terms, over the photos of all processes, along the same random directions."""
+        """Both terms over the photos of all processes, which share their random directions."""
         views = gather_photos(projections.student)
         directions = from_first_process(torch.randn(self.slices, self.dim, device=views.device))
         return lejepa_loss(views, directions, projections.global_count, self.weight)

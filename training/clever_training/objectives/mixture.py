@@ -1,4 +1,4 @@
-"""Several invariance terms at once, each with a weight and a head of its own."""
+"""A weighted sum of several invariance terms, each with a head of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clever_training.objectives.base import Objective, Projections
 
 
 class SideBySide(nn.Module):
-    """Heads that all see the same part of the embedding; what they say comes side by side.
+    """Heads on the same part of the embedding, with concatenated outputs.
 
     Args:
         heads: The heads.
@@ -30,12 +30,12 @@ class SideBySide(nn.Module):
 class Mixture(Objective):
     """A weighted sum of invariance terms.
 
-    The equivariant part keeps one head, of the first objective's kind: orthogonality and
-    regularisation are the first one's.
+    The equivariant part has a single head; its kind, the orthogonality and the regularisation are
+    those of the first objective.
 
     Args:
         objectives: The terms.
-        weights: Of each.
+        weights: The weight of each term.
 
     Example:
         >>> from clever_training.objectives.simclr import Simclr
@@ -55,13 +55,13 @@ class Mixture(Objective):
 
     @property
     def first(self) -> Objective:
-        """The objective that the equivariant part follows."""
+        """The objective that defines the terms of the equivariant part."""
         found = self.objectives[0]
         assert isinstance(found, Objective)
         return found
 
     def make_head(self, in_dim: int) -> nn.Module:
-        """A head of each objective, side by side."""
+        """The heads of all objectives."""
         heads = [part.make_head(in_dim) for part in self._parts()]
         self._widths = [_width(head, in_dim) for head in heads]
         return SideBySide(heads)
@@ -81,17 +81,17 @@ class Mixture(Objective):
         return torch.stack(terms).sum()
 
     def orthogonality(self, projections: Projections, temperature: float) -> Tensor:
-        """The first objective's."""
+        """The orthogonality term of the first objective."""
         return self.first.orthogonality(projections, temperature)
 
     def regularization(self, invariant: nn.Module, equivariant: nn.Module) -> Tensor:
-        """Between the first objective's head of the invariant part and that of the equivariant."""
+        """The regularisation between the two heads of the first objective."""
         assert isinstance(invariant, SideBySide)
         return self.first.regularization(invariant.heads[0], equivariant)
 
     @torch.no_grad()
     def update(self, invariant: Projections, equivariant: Projections | None) -> None:
-        """Every objective's, the first one's with the equivariant part."""
+        """Update every objective; only the first gets the equivariant part."""
         for place, (part, share) in enumerate(
             zip(self._parts(), self._shares(invariant), strict=True)
         ):
@@ -101,7 +101,7 @@ class Mixture(Objective):
         return [part for part in self.objectives if isinstance(part, Objective)]
 
     def _shares(self, projections: Projections) -> list[Projections]:
-        """What each objective's own head says."""
+        """The outputs of each objective's own head."""
         widths = self._widths
         students = torch.split(projections.student, widths, dim=-1)
         teacher = projections.teacher
@@ -114,7 +114,7 @@ class Mixture(Objective):
 
 @torch.no_grad()
 def _width(head: nn.Module, in_dim: int) -> int:
-    """Length of what a head says; its running statistics stay."""
+    """Length of a head's output; its running statistics do not change."""
     width = head.eval()(torch.zeros(1, in_dim)).shape[-1]
     head.train()
     return int(width)

@@ -1,4 +1,4 @@
-"""The heads between an embedding and a loss; only training knows them."""
+"""The heads between an embedding and a loss; they are used in training only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class DinoHead(nn.Module):
     """DINO's projection head (Caron et al., https://arxiv.org/abs/2104.14294, appendix C).
 
     MLP in → hidden → hidden → bottleneck with GELU, L2 normalisation, then a linear layer without
-    bias whose rows are weight-normalised with a gain frozen at 1. Parameter names are those of the
+    bias whose rows are weight-normalised with a gain frozen at 1. Parameters have the names of the
     published code, so that its states load.
 
     Args:
-        in_dim: Length of the part of the embedding that comes in.
+        in_dim: Length of the part of the embedding.
         out_dim: K, the number of prototypes.
         hidden_dim: Width of the two hidden layers.
         bottleneck_dim: Length of the normalised vector.
-        batch_norm: BatchNorm after the hidden layers, as DINO does for ResNets.
+        batch_norm: Whether BatchNorm follows the hidden layers, as in DINO for ResNets.
 
     Example:
         >>> DinoHead(409, 4096)(torch.zeros(2, 409)).shape
@@ -60,7 +60,7 @@ class DinoHead(nn.Module):
 
 
 class WeightNormLinear(nn.Module):
-    """A linear layer without bias, its rows v scaled to length g; g frozen at 1.
+    """A linear layer without bias whose rows v are scaled to length g; g is frozen at 1.
 
     Args:
         in_dim: Length of the input.
@@ -83,7 +83,7 @@ class Expander(nn.Sequential):
     """VICReg's expander: Linear, BatchNorm, ReLU, twice, then Linear without bias.
 
     Args:
-        in_dim: Length of the part of the embedding that comes in.
+        in_dim: Length of the part of the embedding.
         out_dim: Length of the expanded vector; also the width of the hidden layers unless given.
         hidden_dim: Width of the hidden layers.
 
@@ -108,7 +108,7 @@ class Expander(nn.Sequential):
 class MlpHead(nn.Sequential):
     """An MLP with BatchNorm after every layer and ReLU between them, as SimCLR's and SimSiam's.
 
-    Linear layers have no bias: BatchNorm would take it away again.
+    Linear layers have no bias, since BatchNorm would remove it.
 
     Args:
         widths: Length of the input, of each hidden layer, and of the output.
@@ -138,7 +138,7 @@ class SimsiamHead(nn.Module):
     two with a bottleneck.
 
     Args:
-        in_dim: Length of the part of the embedding that comes in.
+        in_dim: Length of the part of the embedding.
         dim: Length of projections and predictions; also the width of the projector's hidden layers.
         bottleneck_dim: Width of the predictor's hidden layer.
 
@@ -164,7 +164,7 @@ class SimsiamHead(nn.Module):
 
 
 class PlainHead(nn.Sequential):
-    """An MLP with BatchNorm and ReLU after every layer but the last, which is a plain one.
+    """An MLP with BatchNorm and ReLU after every layer but the last, which is plain.
 
     Args:
         widths: Length of the input, of each hidden layer, and of the output.

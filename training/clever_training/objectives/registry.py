@@ -27,7 +27,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def objective_names() -> list[str]:
-    """The names a recipe can give as ``method.objective``, sorted."""
+    """All names for ``method.objective`` in a recipe, sorted."""
     return sorted(OBJECTIVES)
 
 
@@ -37,7 +37,7 @@ def make_objective(name: str, arguments: dict[str, Any]) -> Objective:
     Args:
         name: One of ``objective_names()``, or ``package.module:name`` of a function of the
             projected views (see ``FunctionObjective``) or of a subclass of ``Objective``.
-        arguments: Keyword arguments of its class; what is left out keeps its published value.
+        arguments: Keyword arguments of its class; the defaults are the published values.
 
     Returns:
         The objective.

@@ -17,11 +17,11 @@ from clever_training.runtime.gathering import gather_photos
 def nt_xent_loss(
     views: Float[Tensor, "views batch dim"], temperature: float = 0.5
 ) -> Float[Tensor, ""]:
-    """Pick out the other view of the same photo among all other views in the batch (equation 1).
+    """NT-Xent: identify the other view of the same photo among all views (equation 1).
 
-    For two views of n photos each of the 2n vectors is an anchor; its positive is the other view
-    of its photo, its negatives are the 2n − 2 views of the other photos. With more views it is the
-    mean over all pairs of views.
+    For two views of n photos each of the 2n vectors is an anchor. Its positive is the other view
+    of its photo, its negatives are the 2n − 2 views of the other photos. With more than two views
+    it is the mean over all pairs of views.
 
     Args:
         views: Projected embeddings of each view, of the whole batch over all processes; any scale.
@@ -31,7 +31,8 @@ def nt_xent_loss(
         A scalar, 0 or more; log(2n − 1) where all vectors are alike.
 
     Raises:
-        ValueError: With fewer than two views, or fewer than two photos: there are no negatives.
+        ValueError: With fewer than two views, or with fewer than two photos, as negatives are
+            missing.
 
     Example:
         >>> alike = torch.ones(2, 8, 4)
@@ -55,7 +56,7 @@ def nt_xent_loss(
 
 
 class Simclr(Objective):
-    """SimCLR: each view picks out the other view of its photo among all photos of the batch.
+    """SimCLR: each view identifies the other view of its photo among all photos of the batch.
 
     Args:
         dim: Length of the projected vectors.

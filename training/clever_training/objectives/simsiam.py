@@ -45,7 +45,7 @@ def simsiam_loss(
 
 
 class Simsiam(Objective):
-    """SimSiam: a predictor and a stopped gradient, neither negatives nor a teacher.
+    """SimSiam: a predictor and a stopped gradient, without negatives or a teacher.
 
     Args:
         dim: Length of projections and predictions.
@@ -61,7 +61,7 @@ class Simsiam(Objective):
         return SimsiamHead(in_dim, self.dim, self.bottleneck_dim)
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:  # noqa: ARG002 -- the interface's
-        """The negative cosines; a mean over photos, so processes only exchange it."""
+        """The negative cosines, averaged over photos and processes."""
         z, p = projections.student.chunk(2, dim=-1)
         return average(simsiam_loss(p, z))
 

@@ -1,17 +1,18 @@
-"""Beyond the paper: the equivariant parts of two views must tell how one is made from the other.
+"""Not in the paper: predict from the equivariant parts of two views how one is made from the other.
 
-CLeVER's own terms do not make the equivariant part *predictable*. This optional one does: a small
+CLeVER's own terms do not make the equivariant part *predictable*. This optional term does: a small
 head sees the equivariant parts of two views and predicts their relative transformation. AugSelf
 (Lee et al., NeurIPS 2021, https://arxiv.org/abs/2111.09613) predicts differences of augmentation
 parameters from two whole embeddings, E-SSL (Dangovski et al., ICLR 2022,
 https://arxiv.org/abs/2111.00899) one view's rotation from its own. Here the geometry is the exact
-relative one: where, how large, how turned and whether mirrored view b lies within view a, whatever
-was done to both; and it is asked of the equivariant part alone.
+relative one: place, size, rotation and mirroring of view b within view a, whatever was done to both
+views. It is predicted from the equivariant parts alone.
 
-How view b itself is turned, from upright, is asked as well, as E-SSL does. The sine of a difference
-of angles is a sum of products of both views' own: as long as a feature says nothing of the one, it
-gains nothing by the other, and training from relative rotations alone stays where it begins (a
-ResNet-18 had R² 0.00 after 300 steps, with crops at 0.18 and colours at 0.68).
+The rotation of view b from upright is predicted as well, as in E-SSL. The sine of a difference of
+angles is a sum of products of sines and cosines of both views. As long as the features of one view
+do not encode its angle, encoding the other's does not lower the loss, and training on relative
+rotations alone does not start (a ResNet-18 had R² 0.00 after 300 steps, with crops at 0.18 and
+colours at 0.68).
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ GROUPS = {
 }
 _SATURATION, _HUE = 8, 9
 
-# Columns of what is predicted: the rotation if the pair is not mirrored, and if it is, for the two
-# are found in different ways and a user may know which; the other values; the mirroring, a logit.
+# Columns of the predictions: the rotation if the pair is not mirrored, the rotation if it is (the
+# two are computed differently, and a user may know which applies), the other values, and the
+# mirroring as a logit.
 STRAIGHT, MIRRORED, REST = slice(0, 2), slice(2, 4), slice(4, 14)
 OF_PAIRS, REGRESSED = 12, 14
 # Sine and cosine have one scale: the cosine of small angles hardly varies.
@@ -55,12 +57,12 @@ class Relative:
     """How view b is made from view a.
 
     Attributes:
-        values: float32 (..., 12): sine and cosine of the rotation; where b's centre lies in a, in
+        values: float32 (..., 12): sine and cosine of the rotation; position of b's centre in a, in
             halves of a's side; log ratio of the crops' widths and of their heights; log ratio of
             brightness, contrast and saturation; difference of the hues; sine and cosine of the
-            angle that b itself is turned by.
-        mirrored: Whether one of the two is mirrored and the other is not.
-        known: 1 where a value can be seen in the pixels, else 0: a grey view has neither hue nor
+            rotation of b from upright.
+        mirrored: Whether exactly one of the two is mirrored.
+        known: 1 where a value can be seen in the pixels, else 0; a grey view has no hue and no
             saturation.
     """
 
@@ -72,7 +74,7 @@ class Relative:
 def relative_transformation(
     a: Float[Tensor, "*pairs columns"], b: Float[Tensor, "*pairs columns"]
 ) -> Relative:
-    """The transformation between two views, from what was done to each.
+    """The transformation between two views, from the parameters of each.
 
     A view shows point p of its crop, in [−1, 1]², at R(θ) F p, where F mirrors or does not. With
     crops at c, of half sides D, point p of view b is therefore seen in view a at t + L p, with
@@ -80,11 +82,11 @@ def relative_transformation(
     R(θ_a − θ_b), or R(θ_a + θ_b) F if one of the two is mirrored.
 
     Args:
-        a: Parameters of one view, as ``ViewParameters.as_array`` gives them.
-        b: Of the other.
+        a: Parameters of one view, from ``ViewParameters.as_array``.
+        b: Parameters of the other view.
 
     Returns:
-        What can be predicted of the pair.
+        The transformation.
 
     Example:
         >>> upright = torch.tensor([0.0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0])
@@ -117,9 +119,9 @@ def relative_transformation(
 class TargetUnits(nn.Module):
     """Mean and deviation of each value over all pairs of the training so far.
 
-    Predictions are in these units. A batch's own would change from step to step, and what is
-    predicted for one pair alone, long after the training, would have none. The state is that of all
-    processes, and part of a run's.
+    They are the units of the predictions. Units of each batch would change from step to step, and
+    would not exist for a single pair after the training. All processes have the same state, and a
+    run saves it.
     """
 
     count: Tensor
@@ -133,13 +135,13 @@ class TargetUnits(nn.Module):
 
     @torch.no_grad()
     def observe(self, relative: Relative) -> None:
-        """Take a batch's values into account, of the pairs of all processes.
+        """Include a batch's values, over the pairs of all processes.
 
-        Two sets of values are joined as Chan et al. do (1979, "Updating formulae and a pairwise
+        Means and variances are combined as in Chan et al. (1979, "Updating formulae and a pairwise
         algorithm for computing sample variances").
 
         Args:
-            relative: Of this process's pairs.
+            relative: Transformations of this process's pairs.
         """
         values, known = (part.double().flatten(0, -2) for part in _by_branch(relative))
         # Of the mean over the processes, each with as many pairs: shares, not sums.
@@ -155,7 +157,7 @@ class TargetUnits(nn.Module):
 
     @property
     def center(self) -> Float[Tensor, "14"]:
-        """Mean of each value, float32; 0 of what has not been seen."""
+        """Mean of each value, float32; 0 before the first batch."""
         return self.mean.float()
 
     @property
@@ -170,15 +172,15 @@ class TargetUnits(nn.Module):
 class TransformationHead(nn.Module):
     """Predicts the relative transformation of two views from their equivariant parts.
 
-    The turn of the second view is predicted from its own part alone, all else from both. A value is
-    its prediction times ``unit.scale`` plus ``unit.center``.
+    The rotation of the second view from upright is predicted from its own part alone, everything
+    else from both parts. A value is its prediction times ``unit.scale`` plus ``unit.center``.
 
     Args:
         in_dim: Length of the equivariant part.
         hidden_dim: Width of the hidden layers.
 
     Attributes:
-        unit: Of the predictions.
+        unit: Units of the predictions.
 
     Example:
         >>> TransformationHead(103)(torch.zeros(3, 8, 103), [(0, 1), (1, 2)]).shape
@@ -213,7 +215,7 @@ class TransformationHead(nn.Module):
         """Predictions in ``unit``: 14 values, and a logit; float32.
 
         In this order: sine and cosine of the rotation if the pair is not mirrored, the same if it
-        is, crop, colours, sine and cosine of the second view's own turn, mirroring.
+        is, crop, colours, sine and cosine of the second view's rotation from upright, mirroring.
         """
         first, second = (equivariant[list(views)] for views in zip(*pairs, strict=True))
         pair = self.last(self.pair(torch.cat([first, second], dim=-1))).float()
@@ -223,11 +225,11 @@ class TransformationHead(nn.Module):
 
 
 def view_pairs(views: int, global_count: int) -> list[tuple[int, int]]:
-    """Every global view with every other view, as the other terms have them.
+    """Every global view with every other view, as in the other terms.
 
     Args:
         views: Number of views.
-        global_count: How many of them are global.
+        global_count: Number of global views.
 
     Returns:
         Pairs of numbers of views.
@@ -246,7 +248,7 @@ def transformation_loss(
     unit: TargetUnits,
     shares: Mapping[str, float] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """How much of the relative transformations the predictions leave unexplained.
+    """The part of the relative transformations that the predictions do not explain.
 
     Rotation, crop, colour, the second view's own turn and mirroring count alike unless said
     otherwise. Of the first four
@@ -319,7 +321,7 @@ def _regression(
 
 
 def _by_branch(relative: Relative) -> tuple[Float[Tensor, "*pairs 14"], Float[Tensor, "*pairs 14"]]:
-    """Values and what is known of them in the columns of predictions: the rotation twice."""
+    """Values and ``known`` in the columns of predictions, which have the rotation twice."""
     rotation = relative.values[..., GROUPS["rotation"]]
     values = torch.cat([rotation, relative.values], dim=-1)
     mirrored = relative.mirrored.float().unsqueeze(-1).expand_as(rotation)
@@ -330,7 +332,7 @@ def _by_branch(relative: Relative) -> tuple[Float[Tensor, "*pairs 14"], Float[Te
 def _true_branch(
     columns: Float[Tensor, "*pairs 14"], mirrored: Bool[Tensor, "*pairs"]
 ) -> Float[Tensor, "*pairs 12"]:
-    """Of columns of predictions those of a pair's values: the rotation that is asked for."""
+    """From the columns of predictions those of a pair's values, with the rotation that applies."""
     rotation = torch.where(mirrored.unsqueeze(-1), columns[..., MIRRORED], columns[..., STRAIGHT])
     return torch.cat([rotation, columns[..., REST]], dim=-1)
 

@@ -23,10 +23,10 @@ def vicreg_loss(
 ) -> Float[Tensor, ""]:
     """Variance, invariance and covariance (equations 1 to 6 of the paper).
 
-    As in the authors' code, the invariance is averaged over the dimensions, where equation 5 sums
-    over them, and the variance term over the views, where equation 6 adds both. With more views
-    than two, the invariance term is the mean over all pairs; the variance and covariance terms are
-    the mean over the views, times two for the covariance, as the paper adds that of both branches.
+    As in the authors' code, the invariance is averaged over the dimensions (equation 5 sums), and
+    the variance over the views (equation 6 adds both). With more than two views the invariance is
+    the mean over all pairs. Variance and covariance are means over the views; the covariance counts
+    twice, as the paper adds that of both branches.
 
     Args:
         views: Expanded embeddings of each view, of the whole batch over all processes, float32.
@@ -39,7 +39,7 @@ def vicreg_loss(
         A scalar, 0 or more.
 
     Raises:
-        ValueError: With fewer than two views, or fewer than two photos: there is no variance then.
+        ValueError: With fewer than two views, or fewer than two photos, which have no variance.
 
     Example:
         >>> views = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
@@ -62,14 +62,14 @@ def vicreg_loss(
 
 
 def _off_diagonal(centred: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """Sum of the squared covariances of different dimensions, over the dimension."""
+    """Sum of the squared covariances of different dimensions, divided by the dimension."""
     batch, dim = centred.shape
     covariance = centred.T @ centred / (batch - 1)  # (dim, dim)
     return (covariance.pow(2).sum() - covariance.diagonal().pow(2).sum()) / dim
 
 
 class Vicreg(Objective):
-    """VICReg: views agree, dimensions vary and do not repeat each other.
+    """VICReg: views agree, dimensions vary and are not correlated.
 
     Args:
         dim: Length of the expanded vectors; 8192 in the paper.

@@ -1,1 +1,1 @@
-"""Recipes: a run in YAML, typed and checked."""
+"""Recipes: a run in YAML, typed and validated."""

@@ -1,4 +1,4 @@
-"""Methods by name, composed from an objective and the equivariance terms, never copied.
+"""Methods by name, each composed from an objective and the equivariance terms.
 
     dino, simsiam, simclr, vicreg, lejepa,
     distill                                 the plain objective on the whole embedding
@@ -7,7 +7,7 @@
     ddcl                                    clever-simsiam without the regularisation
     clever-ddcl                             the paper's name of clever-simsiam
 
-An objective may also be ``package.module:function``, a user's own.
+An objective may also be a user's own ``package.module:function``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PREFIXES: dict[str, dict[str, Any]] = {
 
 
 def method_names() -> list[str]:
-    """Every name that a recipe can give as ``method``, sorted."""
+    """All names for ``method`` in a recipe, sorted."""
     bases = [prefix + name for prefix in _PREFIXES for name in OBJECTIVE_NAMES]
     return sorted([*bases, "ddcl", "clever-ddcl", "clever-plus-ddcl"])
 
@@ -51,13 +51,13 @@ def method_settings(name: str) -> dict[str, Any]:
     """The keys of a recipe's ``method`` that a name stands for.
 
     Args:
-        name: One of ``method_names()``, or a prefix of theirs with ``package.module:function``.
+        name: One of ``method_names()``, or one of their prefixes with ``package.module:function``.
 
     Returns:
         ``objective``, ``equivariance``, and the weights that the name changes.
 
     Raises:
-        ValueError: When there is no such method; names the nearest.
+        ValueError: When there is no such method; suggests a similar name.
 
     Example:
         >>> method_settings("ddcl")
@@ -75,7 +75,7 @@ def method_settings(name: str) -> dict[str, Any]:
 
 
 def method_label(objective: str, equivariance: bool, transformation: bool) -> str:
-    """The name of a method that was put together key by key.
+    """The name of a method that is given by its keys.
 
     Args:
         objective: Name of the invariance term.
@@ -83,7 +83,7 @@ def method_label(objective: str, equivariance: bool, transformation: bool) -> st
         transformation: Whether the relative transformation is predicted.
 
     Returns:
-        Such as ``"clever-dino"``.
+        The name, such as ``"clever-dino"``.
 
     Example:
         >>> method_label("dino", True, False)

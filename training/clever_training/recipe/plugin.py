@@ -1,4 +1,4 @@
-"""Code of the user's own, named in a recipe as ``package.module:name``."""
+"""User code that a recipe names as ``package.module:name``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clever_hub.errors import ConfigError, suggest
 
 
 def load_object(path: str, key: str) -> Any:
-    """Import what a recipe names; modules in the working directory are found too.
+    """Import an object that a recipe names, also from modules in the working directory.
 
     Args:
         path: ``package.module:name``.
@@ -22,7 +22,7 @@ def load_object(path: str, key: str) -> Any:
 
     Raises:
         ConfigError: When the path has another form, there is no such module, or no such name in it.
-            An error within the module is passed on as it is.
+            Errors inside the module are passed on.
 
     Example:
         >>> load_object("math:sqrt", "method.objective")(4)
@@ -44,8 +44,8 @@ def load_object(path: str, key: str) -> Any:
 
 
 def _import_from_working_directory(module_name: str, path: str, key: str) -> Any:
-    # A console script's sys.path lacks the working directory, where `python -m` has it. It stays
-    # there: worker processes and pickles import the module again.
+    # Unlike under `python -m`, sys.path of a console script lacks the working directory. It is
+    # added for good, since worker processes and pickles import the module again.
     sys.path.append(str(Path.cwd()))
     importlib.invalidate_caches()
     try:

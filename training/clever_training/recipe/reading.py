@@ -1,4 +1,4 @@
-"""Reading recipes: files and shipped ones, laid over each other, with single keys replaced."""
+"""Reading recipes: from files or the package, with a base recipe and overrides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clever_training.recipe.schema import Recipe
 from clever_training.recipe.yaml_reader import read_yaml
 
 _LOG = logging.getLogger(__name__)
-# Sections that may be a single string: the key it stands for.
+# Sections that may be a single string, with the key that the string stands for.
 _SHORT = {"method": "name", "backbone": "architecture"}
 
 # A method's name stands for these.
@@ -25,20 +25,20 @@ _OF_THE_SPLIT = ("split_ratio", "orthogonality_weight", "regularization_weight")
 
 
 def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe file, or one that ships in the package.
+    """Read a recipe file or a shipped recipe.
 
     Args:
         name_or_path: A YAML file, or the name of a shipped recipe. Its key ``base`` names another
-            one to start from: mappings are merged key by key, anything else is replaced.
+            recipe to start from; mappings are merged key by key, anything else is replaced.
         overrides: Dotted paths and values that replace the file's, such as
-            ``{"run.epochs": 3}``. Another ``method`` keeps the file's settings of the method that
-            it takes too; the others are named in a warning of the log.
+            ``{"run.epochs": 3}``. Another ``method`` keeps those of the file's method settings that
+            apply to it; a logged warning names the others.
 
     Returns:
         The recipe.
 
     Raises:
-        ConfigError: When there is no such file or recipe, it is no YAML, or a key is wrong.
+        ConfigError: When there is no such file or recipe, it is not YAML, or a key is wrong.
 
     Example:
         >>> read_recipe("clever-resnet18-tiny").method.objective
@@ -61,7 +61,7 @@ def recipe_names() -> list[str]:
 
 
 def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
-    """A recipe's content, laid over that of its ``base``, which is a name or a path beside it."""
+    """A recipe's content merged over that of its ``base``, a name or a path beside it."""
     path = folder / name
     if path.suffix not in (".yaml", ".yml"):
         path = Path(str(files("clever_training") / "recipes" / f"{name}.yaml"))
@@ -71,7 +71,7 @@ def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
     path = path.resolve()
     if path in children:
         chain = " -> ".join(file.name for file in (*children, path))
-        raise ConfigError(f"recipe {name!r}: its bases go in a circle: {chain}")
+        raise ConfigError(f"recipe {name!r}: its bases form a circle: {chain}. Remove one of them")
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -83,7 +83,7 @@ def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
 
 
 def _merged(base: Any, content: Any) -> Any:
-    """Mappings key by key; anything else is replaced."""
+    """Merge mappings key by key; anything else is replaced."""
     if not (isinstance(base, dict) and isinstance(content, dict)):
         return content
     merged = {key: _merged(base[key], value) for key, value in content.items() if key in base}

@@ -1,4 +1,4 @@
-"""Recipes: a pre-training run in YAML, typed; what is unknown or ill-typed is refused by name."""
+"""Recipes: a pre-training run in typed YAML; unknown keys and wrong types are refused by name."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ PerChannel = tuple[float, float, float]
 
 
 def _whole(number: float) -> int | float:
-    """A whole number as one, so that a recipe reads as it was written."""
+    """Turn 3.0 into 3, so that a recipe is shown as it was written."""
     return int(number) if number == int(number) else number
 
 
 class Section(BaseModel):
-    """A part of a recipe: immutable, and strict about its keys and types."""
+    """A part of a recipe: immutable, with checked keys and types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
 class BackboneRecipe(Section):
-    """What is trained.
+    """The network that is trained.
 
     Attributes:
         architecture: A name in timm.
         model_args: Arguments for ``timm.create_model``.
-        drop_path: Stochastic depth of the student.
-        init: What to start from: ``random``, ``timm`` (its own pretrained weights), or a clever
-            model, by name or folder.
-        mean: Mean of each channel, red green blue, of pixels in [0, 1]. Where it, ``std``,
-            ``interpolation`` or the recipe's ``image_size`` is left out, it is that of the weights
-            that ``init`` names; ImageNet's are those of random weights.
+        drop_path: Rate of the student's stochastic depth.
+        init: Initial weights: ``random``, ``timm`` (its own pretrained weights), or a clever model
+            by name or folder.
+        mean: Mean of each channel, red green blue, for pixels in [0, 1]. By default ``mean``,
+            ``std``, ``interpolation`` and the recipe's ``image_size`` are those of the weights that
+            ``init`` names; for random weights mean and deviation are ImageNet's.
         std: Standard deviation of each channel.
         interpolation: How the shipped model resizes photos.
-        trainable: ``all``, or ``last-N-stages``: the rest of the backbone stays as it is.
-        batch_norm: ``train``: BatchNorm takes each batch's statistics, and keeps running ones;
-            ``frozen``: it keeps those that it starts with, for warm starts.
-        gradient_checkpointing: Compute activations again in the backward pass: less memory, about
-            a third more time.
+        trainable: ``all``, or ``last-N-stages``, which freezes the other stages.
+        batch_norm: ``train``: BatchNorm uses each batch's statistics and updates its running ones;
+            ``frozen``: it keeps its initial running statistics, for warm starts.
+        gradient_checkpointing: Recompute activations in the backward pass; it takes less memory
+            and about a third more time.
     """
 
     architecture: str = "resnet18"
@@ -76,8 +76,9 @@ class TeacherRecipe(Section):
     """A frozen network whose embeddings of clean photos are the targets of distillation.
 
     Attributes:
-        model: ``timm:NAME``, or a clever model by name or folder. ``teacher: NAME`` says the same.
-        size: Side of the photos that it sees, in pixels; its own when None.
+        model: ``timm:NAME``, or a clever model by name or folder; ``teacher: NAME`` is short for
+            it.
+        size: Side of its input in pixels; None is the teacher's own.
     """
 
     model: str = Field(min_length=1)
@@ -93,9 +94,9 @@ class TermRecipe(Section):
     """One of several invariance terms.
 
     Attributes:
-        name: Of the objective, or ``package.module:function``.
-        weight: Of its term.
-        args: Its arguments, as ``objective_args``.
+        name: Name of the objective, or ``package.module:function``.
+        weight: Weight of its term.
+        args: Its arguments, as in ``objective_args``.
     """
 
     name: str = Field(min_length=1)
@@ -122,18 +123,18 @@ class TransformationGroups(Section):
 
 
 class MethodRecipe(Section):
-    """How it is trained.
+    """The loss terms and their heads.
 
     Attributes:
-        name: A method by name, such as ``clever-dino``; stands for the keys that
-            ``methods.method_settings`` lists. ``method: clever-dino`` says the same. Filled in
-            where the method is put together key by key.
+        name: A method by name, such as ``clever-dino``, which stands for the keys that
+            ``methods.method_settings`` lists; ``method: clever-dino`` is short for it. It is filled
+            in for a method that is given by its keys.
         objective: Name of the invariance term, or ``package.module:function``.
         objective_args: Its arguments.
-        objectives: Several invariance terms with their weights, in the place of ``objective``; the
-            first one's head and terms are the equivariant part's.
-        teacher: Of distillation.
-        equivariance: Split the embedding and add CLeVER's terms; False is the plain objective.
+        objectives: Several invariance terms with weights, instead of ``objective``; the first one
+            defines head and terms of the equivariant part.
+        teacher: Teacher of the objective ``distill``.
+        equivariance: Split the embedding and add CLeVER's terms; False for the plain objective.
         split_ratio: Share of the invariant part.
         orthogonality_weight: λ.
         regularization_weight: λ_reg.
@@ -145,8 +146,8 @@ class MethodRecipe(Section):
         teacher_momentum: At the start; 1 at the end, along a cosine.
         teacher_temperature: τ_t after warm-up.
         warmup_teacher_temperature: τ_t at the start.
-        warmup_teacher_temperature_epochs: Length of its linear warm-up.
-        freeze_last_layer_epochs: Epochs in which the DINO heads' last layers stay as they are.
+        warmup_teacher_temperature_epochs: Length of the linear warm-up of τ_t.
+        freeze_last_layer_epochs: Epochs in which the last layers of DINO's heads are frozen.
     """
 
     name: str = ""
@@ -218,7 +219,7 @@ class MethodRecipe(Section):
 
     @model_validator(mode="after")
     def _fill_name(self) -> MethodRecipe:
-        # The same method has the same name, however it was said.
+        # A method has the same name whether it is given by name or by its keys.
         if not self.name:
             names = "+".join(term.name for term in self.terms)
             label = method_label(names, self.equivariance, self.transformation_weight > 0)
@@ -236,23 +237,22 @@ SIMSIAM_VIEWS: dict[str, Any] = {
 
 
 class ViewsRecipe(Section):
-    """The augmented views (DINO's constants unless said otherwise).
+    """The augmented views; the defaults are DINO's constants unless noted otherwise.
 
     Attributes:
-        flavour: ``simsiam`` stands for SimSiam's crops, jitter and blur, as far as they are not
-            set here; ``dino`` for the defaults.
+        flavour: Defaults of crops, jitter and blur: ``dino`` or ``simsiam``.
         strategy: ``baug``; ``caug``, which adds a rotation within ±``rotation`` degrees; or
             ``caug+``, which adds an elastic distortion to that.
-        aug: An augmentation of the user's own instead of all that follows but the views' counts
-            and sizes: ``package.module:function``, see ``user_views.py``.
+        aug: A custom augmentation, ``package.module:function``, see ``views/custom.py``. It
+            replaces everything below but the counts and sizes of the views.
         backend: ``fast`` composes the geometry into one resampling; ``torchvision`` is the
             published pipeline.
-        global_count: Views that the teacher sees too.
-        global_size: Their side in pixels.
-        global_scale: Their share of the photo's area.
-        local_count: Small views.
-        local_size: Their side in pixels.
-        local_scale: Their share of the photo's area.
+        global_count: Number of global views, which the teacher sees too.
+        global_size: Side of the global views in pixels.
+        global_scale: Range of the global views' share of the photo's area.
+        local_count: Number of local views, which are small.
+        local_size: Side of the local views in pixels.
+        local_scale: Range of the local views' share of the photo's area.
         flip: Probability of a horizontal flip.
         rotation: Largest angle of ``caug``, in degrees.
         elastic: Probability of the elastic distortion of ``caug+``.
@@ -265,14 +265,13 @@ class ViewsRecipe(Section):
         jitter: Brightness, contrast, saturation and hue strength.
         jitter_probability: How often colours are jittered.
         grayscale: Probability of a grey view.
-        blur: Probability for the first global, the other global and the local views.
-        blur_sigma: Range of the blur's standard deviation, in pixels at size 224; scaled with
+        blur: Probability of blur for the first global, the other global and the local views.
+        blur_sigma: Range of the blur's standard deviation, in pixels at size 224; it scales with
             the view's size.
-        scale_lengths: Scale blur and elastic distortion with the view's size; False takes them in
-            pixels of any view, as the published code does.
-        solarize: Probability for the global views but the first.
-        growth: Steps of progressive resizing: from each share of the run on, factors on
-            ``global_size`` and ``local_size`` are replaced by this pair of sizes.
+        scale_lengths: Scale blur and elastic distortion with the view's size; False uses the same
+            number of pixels at any size, as the published code does.
+        solarize: Probability of solarisation for the global views but the first.
+        growth: Steps of progressive resizing; each sets new sizes from a share of the run on.
     """
 
     flavour: Literal["dino", "simsiam"] = "dino"
@@ -337,19 +336,19 @@ class GrowthStep(Section):
 
 
 class OptimizerRecipe(Section):
-    """How the weights move.
+    """The optimiser and its schedule.
 
     Attributes:
         name: ``adamw`` or ``sgd``.
-        lr: Learning rate for a batch of 256; scaled with the batch.
-        final_lr: At the end of the cosine, not scaled.
-        warmup_epochs: Linear warm-up from 0.
-        layer_decay: Factor on the learning rate for each layer of the backbone further from its
-            end, as timm counts them; 1 is none. A warm start keeps what its early layers had.
-        weight_decay: At the start.
-        weight_decay_end: At the end, along a cosine; None keeps it.
-        momentum: Of SGD.
-        clip_grad: Largest norm of each parameter's gradient; 0 is none.
+        lr: Learning rate for a batch of 256; it is scaled with the batch size.
+        final_lr: Learning rate at the end of the cosine; it is not scaled.
+        warmup_epochs: Epochs of linear warm-up of the learning rate from 0.
+        layer_decay: Factor on the learning rate from each layer of the backbone to the one before,
+            counted as timm does; 1 is none. Below 1 a warm start changes its early layers less.
+        weight_decay: Weight decay at the start.
+        weight_decay_end: Weight decay at the end, along a cosine; None keeps it constant.
+        momentum: Momentum of SGD.
+        clip_grad: Largest norm of each parameter's gradient; 0 does not clip.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
@@ -364,27 +363,27 @@ class OptimizerRecipe(Section):
 
 
 class RunRecipe(Section):
-    """How long, and on what.
+    """Length, batch size and resources of the run.
 
     Attributes:
-        epochs: Passes through the data; a part of one, such as 0.5, ends its schedule there.
+        epochs: Passes through the data; may be a fraction, such as 0.5.
         batch_size: Photos in a step, over all processes.
-        seed: Of everything random.
-        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the processor computes it natively.
-        channels_last: Memory format of the images.
-        num_workers: Processes that load and augment; 0 does it in the training process.
-        accumulation: Parts in which a batch passes the backbone, one after another, for its memory;
-            loss and gradients stay those of the whole batch.
-        stream: Read the photos in order, shard by shard, as they come from disk or the Hub, instead
-            of picking each by its number.
-        stream_photos: Photos in a pass through a stream, where its files do not say.
+        seed: Seed of everything random.
+        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the hardware supports it.
+        channels_last: Whether images have the memory format channels_last.
+        num_workers: Processes that load and augment; 0 uses the training process.
+        accumulation: Number of parts in which a batch passes through the backbone, to save memory;
+            loss and gradients are those of the whole batch.
+        stream: Read the photos in order, shard by shard, from disk or the Hub, instead of picking
+            them by number.
+        stream_photos: Photos in a pass through a stream whose files do not record it.
         stream_window: Photos of a stream that are read ahead and shuffled together.
-        knn_every_epochs: Epochs between two k-NN measurements on ``--validation``; 0 measures at
-            the end alone.
-        knn_photos: Most photos on each side of that measurement.
-        save_minutes: Time between two saved states.
+        knn_every_epochs: Epochs between k-NN measurements on ``--validation``; 0 measures only at
+            the end.
+        knn_photos: Limit on the neighbours and on the queries of that measurement.
+        save_minutes: Minutes between two saved states.
         log_steps: Steps between two lines of metrics.jsonl.
-        max_steps: Stop here, for trials; None goes on to the end.
+        max_steps: Steps after which to stop, for trials; None trains to the end.
     """
 
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_whole)] = 100
@@ -408,15 +407,15 @@ class Recipe(Section):
     """A whole pre-training run.
 
     Attributes:
-        name: Of the run and of the model that comes out.
-        image_size: What the shipped model's preprocessing resizes to.
-        data_name: What the data set is called in the card.
-        data_terms: The terms of the data set, in a sentence.
-        backbone: What is trained.
-        method: How.
-        views: On what views.
-        optimizer: With what steps.
-        run: How long.
+        name: Name of the run and of its model.
+        image_size: Side in pixels to which the model's preprocessing resizes images.
+        data_name: Name of the data set in the model card.
+        data_terms: Terms of the data set, in a sentence.
+        backbone: The network that is trained.
+        method: The loss terms.
+        views: The augmented views.
+        optimizer: The optimiser and its schedule.
+        run: Length, batch size and resources.
 
     Example:
         >>> Recipe.parse({"name": "mine", "run": {"epochs": 3}}).run.epochs
@@ -441,17 +440,17 @@ class Recipe(Section):
 
     @classmethod
     def parse(cls, content: object, where: str = "recipe") -> Recipe:
-        """Check a recipe that has been read.
+        """Validate the content of a recipe.
 
         Args:
             content: The mapping.
-            where: Names it in errors.
+            where: Names the recipe in errors.
 
         Returns:
             The recipe, with every default filled in.
 
         Raises:
-            ConfigError: Names each wrong key by its dotted path, and the nearest known one.
+            ConfigError: Names each wrong key by its dotted path, and suggests a similar one.
         """
         if not isinstance(content, Mapping):
             raise ConfigError(
@@ -465,12 +464,12 @@ class Recipe(Section):
             raise ConfigError(f"{where}: " + "; ".join(lines)) from error
 
     def with_random_start(self) -> Recipe:
-        """The same run, with a backbone that has yet to get its weights."""
+        """The same recipe with random initial weights, for a run whose state holds its weights."""
         backbone = self.backbone.model_copy(update={"init": "random"})
         return self.model_copy(update={"backbone": backbone})
 
-    def remarks(self) -> list[str]:
-        """What is allowed, and rarely meant: schedules that do not fit into the run.
+    def warnings(self) -> list[str]:
+        """Warnings about schedules that are longer than the run: valid, but probably unintended.
 
         Returns:
             A sentence for each.
@@ -480,24 +479,24 @@ class Recipe(Section):
         found = []
         if warmup >= epochs:
             found.append(
-                f"optimizer.warmup_epochs: {warmup:g} is no less than run.epochs, {epochs:g}: the "
-                "learning rate never falls"
+                f"optimizer.warmup_epochs: {warmup:g} is not less than run.epochs, {epochs:g}, so "
+                "the learning rate never falls"
             )
         if any(term.name == "dino" for term in self.method.terms) and frozen >= epochs:
             found.append(
-                f"method.freeze_last_layer_epochs: {frozen} is no less than run.epochs, "
-                f"{epochs:g}: the last layers of the heads never learn"
+                f"method.freeze_last_layer_epochs: {frozen} is not less than run.epochs, "
+                f"{epochs:g}, so the last layers of the heads are never trained"
             )
         return found
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Steps from the first to the end of the schedule.
+        """Number of steps of the whole schedule.
 
         Args:
             steps_per_epoch: Steps in a pass through the data.
 
         Returns:
-            At least 1.
+            The steps, at least 1.
 
         Example:
             >>> Recipe.parse({"name": "mine", "run": {"epochs": 0.5}}).total_steps(195)
@@ -507,11 +506,11 @@ class Recipe(Section):
 
 
 def _explain(model: type[BaseModel], issue: Any) -> str:
-    """One line for one finding of pydantic."""
+    """An error of pydantic in one line."""
     path = [str(part) for part in issue["loc"]]
     dotted = ".".join(path)
     if issue["type"] != "extra_forbidden":
-        # What our own checks say names the value already.
+        # Messages of our own checks already name the value.
         told = issue["type"] in ("missing", "value_error")
         got = "" if told else f", got {issue['input']!r}"
         return f"{dotted or 'recipe'}: {issue['msg'].removeprefix('Value error, ')}{got}"

@@ -1,4 +1,4 @@
-"""YAML as people write it."""
+"""YAML with numbers such as 1e-2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-2 as a number. YAML 1.1 asks for a point and a sign, and takes it for text."""
+    """Reads 1e-2 as a number; YAML 1.1 requires a point and a sign, and reads it as text."""
 
 
 _Loader.add_implicit_resolver(
@@ -20,16 +20,16 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a YAML document, of plain types alone.
+    """The content of a YAML document; only plain types are allowed.
 
     Args:
         text: The document.
 
     Returns:
-        What it holds.
+        Its content.
 
     Raises:
-        yaml.YAMLError: When it is none.
+        yaml.YAMLError: When it is not valid YAML.
 
     Example:
         >>> read_yaml("{lr: 1e-2, name: 1e-run}")

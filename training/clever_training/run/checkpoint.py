@@ -88,8 +88,9 @@ def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str,
     if _EARLIER_HEAD in weights:
         raise TrainingError(
             f"{path}: the state has an earlier version's transformation head, whose "
-            "units were each batch's own. End the run with the version that began it, or begin "
-            f"anew from its weights: another --out, --set backbone.init={path.parent / 'model'}"
+            "units were each batch's own. Finish the run with the version that started it, or "
+            "start a new run from its weights: another --output, "
+            f"--set backbone.init={path.parent / 'model'}"
         )
     try:
         module.load_state_dict(weights, strict=True)

@@ -1,4 +1,4 @@
-"""A run estimate_runn: what it is, how large, and how long it will take on this machine."""
+"""An estimate of a run: its size, its speed on this machine, and how long it will take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import on_all_ranks
 from clever_training.views.sample import ViewSizes, sizes_at
 
-# The first steps set up memory and kernels; of the others the fastest is what the machine can do
+# The first step sets up memory and kernels. The fastest of the others shows what the machine can do
 # when nothing else runs on it.
 _WARM, _TIMED = 1, 2
 _TEACHER_BATCH = 32
@@ -36,13 +36,13 @@ _TEACHER_BATCH = 32
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run whose views have one size.
+    """A part of a run during which the sizes of the views stay the same.
 
     Attributes:
         sizes: Sides of the views.
-        share: Of the run's steps.
-        step_seconds: One step with a batch at hand.
-        batch_seconds: One batch, loaded and augmented on one core.
+        share: Share of the run's steps, in (0, 1].
+        step_seconds: Seconds for one step, without loading its batch.
+        batch_seconds: Seconds to load and augment one batch on one core.
     """
 
     sizes: ViewSizes
@@ -53,17 +53,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """What ``--dry-run`` says.
+    """What ``--dry-run`` reports.
 
     Attributes:
-        recipe: With every default filled in.
-        photos: In a pass.
-        processes: That train together.
-        steps: Of the whole run.
+        recipe: The recipe with every default filled in.
+        photos: Photos in a pass.
+        processes: Number of processes that train together.
+        steps: Steps of the whole run.
         parameters: Number of parameters of each part.
-        views: In a batch of this process.
+        views: Views in a batch of this process.
         stages: Measured speeds, in the order of the run.
-        memory: Peak in bytes: of this process, and of the accelerator where there is one.
+        memory: Peak memory in bytes of this process and, if there is one, of the accelerator.
         teacher_seconds: That a teacher needs for its embeddings of all photos, once; 0 without one,
             and where it embeds live.
     """
@@ -80,7 +80,7 @@ class RunEstimate:
 
     @property
     def hours(self) -> float:
-        """Loading goes on beside the steps where the recipe has workers, else before each."""
+        """Hours of the run; with workers loading overlaps with the steps, else it precedes each."""
         workers = self.recipe.run.num_workers
         seconds = 0.0
         for stage in self.stages:
@@ -114,7 +114,7 @@ class RunEstimate:
             need = max(s.batch_seconds / s.step_seconds for s in slow)
             lines.append(
                 f"            loading is the slower part: --set run.num_workers={need:.0f} or more "
-                "where there are cores"
+                "if there are enough cores"
             )
         if self.teacher_seconds:
             lines.append(
@@ -123,12 +123,12 @@ class RunEstimate:
             )
         for name, size in self.memory.items():
             lines.append(f"memory      {size / 2**30:.1f} GiB  {name}")
-        lines.append(f"duration    about {_duration(self.hours)}, if the machine does nothing else")
+        lines.append(f"duration    about {_duration(self.hours)} if nothing else runs here")
         return "\n".join(lines)
 
 
 def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) -> RunEstimate:
-    """Measure a run without starting it: a few steps for each size of views; writes nothing.
+    """Estimate a run from a few steps at each size of views; writes nothing.
 
     Args:
         recipe: The run.
@@ -136,7 +136,7 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
         image_column: The image column of a table.
 
     Returns:
-        What to expect.
+        The estimate.
 
     Raises:
         DataError: When the data set is wrong.
@@ -154,9 +154,9 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
         _measure(recipe, photos, learner, sizes, share)
         for sizes, share in _shares(recipe, steps / total)
     ]
-    memory = {"of this process at its largest": _resident()}
+    memory = {"peak of this process": _resident()}
     if torch.cuda.is_available():
-        memory["of the accelerator at its largest"] = torch.cuda.max_memory_allocated()
+        memory["peak of the accelerator"] = torch.cuda.max_memory_allocated()
     views = recipe.views.global_count + recipe.views.local_count
     return RunEstimate(
         recipe,
@@ -196,7 +196,7 @@ def _trial_lesson(
 
 
 def _shares(recipe: Recipe, stop: float = 1.0) -> list[tuple[ViewSizes, float]]:
-    """The sizes that a run goes through until this much of it, each with its share of that."""
+    """The sizes of views up to this share of the run, each with its share of the steps."""
     steps = (step.after for step in recipe.views.growth)
     begins = sorted({0.0, *(after for after in steps if after < stop)})
     ends = [*begins[1:], stop]
@@ -231,7 +231,7 @@ def _measure(
         batch = next(found)
         middle = time.monotonic()
         learner.step(step, 0.0, batch, settings_at(fixed, step, per_epoch))
-        if torch.accelerator.is_available():  # which goes on by itself
+        if torch.accelerator.is_available():  # it computes asynchronously
             torch.accelerator.synchronize()
         loading.append(middle - begin)
         steps.append(time.monotonic() - middle)
@@ -240,7 +240,7 @@ def _measure(
 
 
 def _parameters(learner: Learner) -> dict[str, int]:
-    """How many numbers each part of the student has; the teacher's are as many again."""
+    """Number of parameters of each part of the student, and of the teacher."""
     counts: dict[str, Any] = {}
     for name, part in learner.clever.student.named_children():
         counts[name] = sum(parameter.numel() for parameter in part.parameters())
@@ -254,7 +254,7 @@ def _parameters(learner: Learner) -> dict[str, int]:
 
 
 def _resident() -> int:
-    """Largest resident size so far, in bytes; Linux counts it in KiB, macOS in bytes."""
+    """Peak resident size so far, in bytes; Linux reports KiB, macOS bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

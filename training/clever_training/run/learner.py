@@ -1,4 +1,4 @@
-"""One step: from a batch of views to moved weights, on one process or on many."""
+"""One optimiser step: from a batch of views to updated weights, on one process or on many."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from clever_training.runtime.precision import computes_bf16
 def make_accelerator(
     recipe: Recipe, trackers: Sequence[str] = (), folder: Path | None = None
 ) -> Accelerator:
-    """What places the model on the devices that ``accelerate launch`` has given.
+    """Set up accelerate, which places the model on the devices of ``accelerate launch``.
 
     Args:
         recipe: Its precision.
@@ -39,13 +39,13 @@ def make_accelerator(
         folder: Where trackers write.
 
     Returns:
-        The accelerator; its processes know each other from here on.
+        The accelerator; its processes are connected from here on.
 
     Raises:
         ConfigError: When the batch cannot be shared out evenly.
     """
     precision = "bf16" if _use_bf16(recipe) else "no"
-    # accelerate keeps one precision a process; an earlier run in this one may have had another.
+    # accelerate keeps one precision per process; an earlier run in it may have had another.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()
     accelerator = Accelerator(
@@ -57,22 +57,22 @@ def make_accelerator(
     if recipe.run.batch_size % world_size():
         raise ConfigError(
             f"run.batch_size: {recipe.run.batch_size} photos cannot be shared evenly by "
-            f"{world_size()} processes; expected a multiple of {world_size()}"
+            f"{world_size()} processes. Set it to a multiple of {world_size()}"
         )
     return accelerator
 
 
 class Learner:
-    """Module, optimiser and the step that joins them.
+    """The module, its optimiser, and the step that updates them.
 
     Args:
-        recipe: What to do.
+        recipe: The run's recipe.
         accelerator: From ``make_accelerator``.
         lesson: A frozen teacher and what it says, where the recipe has one.
 
     Attributes:
-        clever: What is trained.
-        optimizer: Over the student's parameters.
+        clever: The module that is trained.
+        optimizer: Optimiser of the student's parameters.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Learner:
         self.optimizer = make_optimizer(recipe, self.clever.student)
 
     def prepare(self) -> None:
-        """Move everything to its device; after a state has been loaded, before the first step."""
+        """Move everything to its device: after loading a state, before the first step."""
         self._model, self._prepared = self.accelerator.prepare(self.clever, self.optimizer)
 
     def step(
@@ -108,18 +108,19 @@ class Learner:
         """One optimiser step.
 
         Args:
-            step: Its number in the run.
+            step: Number of the step in the run, from 0.
             epoch: The same in passes through the data.
-            batch: This process's share.
-            settings: What the schedule says.
+            batch: This process's share of the batch.
+            settings: The schedule's settings for this step.
 
         Returns:
             The loss terms, and the embeddings of the first view as ``embedding``.
 
         Raises:
-            TrainingError: When a term or a gradient is not finite; names it. No weight has moved.
+            TrainingError: When a term or a gradient is not finite; names it. The weights have not
+                been changed.
         """
-        # Whatever is random inside the model (drop path) is a function of step and process alone.
+        # Randomness inside the model (drop path) depends on the step and the process alone.
         seed = self.recipe.run.seed * 1_000_003 + step
         torch.manual_seed(seed + (self.accelerator.process_index << 40))
         for group in self.optimizer.param_groups:
@@ -142,7 +143,7 @@ class Learner:
         return {**terms, **reported}
 
     def _reported(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The scalars, averaged over the processes: all of them see the same, and stop alike."""
+        """The scalars, averaged over the processes, so that all of them stop at the same step."""
         names = [name for name, value in terms.items() if value.ndim == 0]
         means = average(torch.stack([terms[name].detach().float() for name in names]))
         return dict(zip(names, means.cpu(), strict=True))
@@ -154,11 +155,11 @@ class Learner:
         std = torch.tensor(self.recipe.backbone.std, device=device) * 255
         pixels = ((crops.to(device).float() - mean) / std).permute(0, 3, 1, 2)
         if self.recipe.run.channels_last:
-            return pixels  # a permuted NHWC tensor is channels_last as it is
+            return pixels  # a permuted NHWC tensor is already channels_last
         return pixels.contiguous()
 
     def _limit_gradients(self, where: str, freeze_last_layer: bool) -> None:
-        """Gradient norms at most ``clip_grad``, one by one; DINO's last layers still at first."""
+        """Clip each parameter's gradient norm; drop gradients of DINO's frozen last layers."""
         clip = self.recipe.optimizer.clip_grad
         named = []
         for name, parameter in self.clever.student.named_parameters():
@@ -167,7 +168,7 @@ class Learner:
             if parameter.grad is not None:
                 named.append((name, parameter.grad))
         norms = torch.stack([norm.float() for norm in torch._foreach_norm([g for _, g in named])])
-        # A finite loss may have gradients that are not; they would spoil the next state unseen.
+        # A finite loss can have gradients that are not finite; they would ruin the weights.
         if not bool(torch.isfinite(norms).all()):
             name = named[int((~torch.isfinite(norms)).nonzero()[0])][0]
             _check({f"the gradient of {name}": norms[~torch.isfinite(norms)][0]}, where)
@@ -180,9 +181,9 @@ def _check(values: dict[str, Tensor], where: str) -> None:
     for name, value in values.items():
         if not math.isfinite(value.item()):
             raise TrainingError(
-                f"{name} is {value.item()} at {where}. Begin anew with another --out and a lower "
-                "optimizer.lr, or run.precision fp32; --set backbone.init=RUN/model goes on from "
-                "the weights that were saved last"
+                f"{name} is {value.item()} at {where}. Start again with another --output and a "
+                "lower optimizer.lr or with run.precision=fp32; --set backbone.init=RUN/model "
+                "starts from the weights that were saved last"
             )
 
 

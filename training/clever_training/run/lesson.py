@@ -1,4 +1,4 @@
-"""What a frozen teacher says of a run's photos, and a head that begins as its best predictor."""
+"""A frozen teacher's embeddings of a run's photos, and a linear head fitted to predict them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import is_rank_zero, on_all_ranks, rank
 from clever_training.views.decode import EncodedPhoto, Image
 
-# Photos that a linear head is fitted on: some for each of its inputs.
+# Number of photos that a linear head is fitted on, several for each of its inputs.
 FITTED_ON = 4096
 _BATCH = 64
-# Of the mean variance of an input: keeps directions that hardly vary from being blown up.
+# Ridge as a share of the mean variance of an input; it limits directions that hardly vary.
 _RIDGE = 0.01
 
 
@@ -44,7 +44,7 @@ class Lesson:
 
     Attributes:
         teacher: The frozen network.
-        embeddings: By photo, from the cache; None where the teacher embeds live.
+        embeddings: Its embeddings from the cache; None when it embeds photos during training.
     """
 
     teacher: Teacher
@@ -52,7 +52,7 @@ class Lesson:
 
     @property
     def clean(self) -> CleanPhoto | None:
-        """What prepares photos for the teacher where it embeds them live."""
+        """Prepares photos for the teacher; None when the embeddings come from the cache."""
         return self.teacher.prepare if self.embeddings is None else None
 
     def targets(self, batch: Batch, device: torch.device) -> Tensor:
@@ -66,23 +66,23 @@ class Lesson:
 def open_lesson(
     recipe: Recipe, photos: Photos | StreamedPhotos, device: torch.device, *, progress: bool
 ) -> Lesson | None:
-    """The teacher of a run; of photos by number all its embeddings, computed now where missing.
+    """Load the teacher of a run, and compute the embeddings that the cache lacks.
 
-    Every process must call it.
+    Every process must call it. A stream has no cache; its photos are embedded during training.
 
     Args:
         recipe: Names the teacher.
-        photos: What it is asked about.
-        device: Where it computes.
+        photos: The photos of the run.
+        device: Where the teacher computes.
         progress: Show a progress bar.
 
     Returns:
-        The lesson; None where the recipe has no teacher.
+        The lesson; None when the recipe has no teacher.
 
     Raises:
         ModelNotFoundError: When there is no such teacher.
-        ConfigError: When it gives no embedding.
-        DataError: Names the photo that cannot be read.
+        ConfigError: When its output is no embedding.
+        DataError: When a photo cannot be read; the error names it.
     """
     settings = recipe.method.teacher
     if settings is None:
@@ -104,22 +104,22 @@ def begin(
     lesson: Lesson,
     normalize: Callable[[Tensor], Tensor],
 ) -> float | None:
-    """Before the first step: centre the targets, and let a linear head be their best predictor.
+    """Before the first step, centre the targets, and fit a linear head to predict them.
 
-    From random numbers it would pull the backbone's features apart before it had learned to read
-    them. It is fitted by least squares, with a small ridge, from the student's embeddings of clean
-    photos in the size of the views to the teacher's.
+    A random head would disturb the backbone's features before it has learned to use them. The head
+    is fitted by least squares, with a small ridge, from the student's embeddings of clean photos at
+    the size of the views to the teacher's embeddings.
 
     Args:
-        clever: What is trained; its head of the invariant part may change.
-        recipe: Size of the views, seed, and what the backbone starts from.
+        clever: The module that is trained; its head of the invariant part may change.
+        recipe: Size of the views, seed, and origin of the backbone's weights.
         photos: Clean photos.
         lesson: The targets.
         normalize: uint8 (n, size, size, 3) to the backbone's input.
 
     Returns:
-        The mean cosine between prediction and target on the photos that it was fitted on; None
-        where no head was fitted: it is not linear, or the backbone starts from random weights.
+        The mean cosine between predictions and targets on the fitted photos. None when no head was
+        fitted, since it is not linear or the backbone starts from random weights.
     """
     objective = _distill(clever)
     if lesson.embeddings is not None:
@@ -134,15 +134,15 @@ def begin(
 
 @torch.no_grad()
 def fit_linear(head: nn.Linear, features: Tensor, targets: Tensor) -> float:
-    """Make a linear layer the least-squares map, with a small ridge, from features to targets.
+    """Set a linear layer to the least-squares map, with a small ridge, from features to targets.
 
     Args:
-        head: Overwritten.
+        head: The layer; its parameters are overwritten.
         features: (n, in).
         targets: (n, out).
 
     Returns:
-        The mean cosine between what it then says and the targets.
+        The mean cosine between its outputs and the targets.
 
     Example:
         >>> features = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
@@ -166,7 +166,7 @@ def _distill(clever: Clever) -> Distill:
 
 
 def _head(clever: Clever, objective: Distill) -> nn.Module:
-    """The head that predicts the targets, alone or beside those of other terms."""
+    """The head that predicts the targets, also when it is one of several heads."""
     head = clever.student.invariant
     if isinstance(clever.objective, Mixture) and isinstance(head, SideBySide):
         return head.heads[list(clever.objective.objectives).index(objective)]
@@ -181,7 +181,7 @@ def _clean_pairs(
     lesson: Lesson,
     normalize: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The student's and the teacher's embeddings of the same clean photos, on the processor."""
+    """The student's and the teacher's embeddings of the same clean photos, on the CPU."""
     shown = CleanPhoto(recipe.views.global_size, recipe.backbone.interpolation)
     backbone = clever.student.backbone
     device = next(backbone.parameters()).device
@@ -202,7 +202,7 @@ def _clean_pairs(
 
 
 def _some(photos: Photos | StreamedPhotos, seed: int) -> Iterator[tuple[int, EncodedPhoto]]:
-    """Some of the photos with their numbers: at random, or the first of a stream."""
+    """Some photos with their numbers: random ones, or the first of a stream."""
     if isinstance(photos, StreamedPhotos):
         window = next(photos.windows(FITTED_ON, seed, 0, 1, Window(0, 0, None, [])))
         for number, source in enumerate(window.sources):
@@ -222,7 +222,7 @@ def _in_batches(
 
 
 class _Bar:
-    """How far the teacher is: a bar on a terminal, a line every half minute elsewhere."""
+    """The progress of the teacher: a bar on a terminal, else a line every half minute."""
 
     def __init__(self, name: str, *, enabled: bool) -> None:
         console = Console(stderr=True)

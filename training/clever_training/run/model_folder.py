@@ -1,4 +1,4 @@
-"""The model folder that a run writes: the weights worth keeping, and how they came about."""
+"""The model folder that a run writes: weights, config, and how the weights were trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_model(
     Args:
         folder: The model folder.
         recipe: The run's recipe.
-        clever: What is trained.
+        clever: The module that is trained.
         state: How far the run has come.
         per_epoch: Steps in a pass through the data.
         photos: Number of photos.
@@ -42,8 +42,8 @@ def write_model(
         _write_heads(folder, recipe, clever, config)
     except OSError as error:
         raise TrainingError(
-            f"{folder}: cannot be written ({error}). The state is whole; make room "
-            "and run the same command again"
+            f"{folder}: cannot be written ({error}). The state was saved; free disk space and run "
+            "the same command again"
         ) from error
 
 

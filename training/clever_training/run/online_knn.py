@@ -1,4 +1,4 @@
-"""k-NN while a run goes on: what the embedding is worth so far, on photos it is not trained on."""
+"""k-NN during a run: how good the embedding is so far, on photos that it is not trained on."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _BATCH = 128
 
 
 class OnlineKnn:
-    """Classifies upright photos by their nearest neighbours, every some epochs.
+    """Classifies upright photos by their nearest neighbours every few epochs.
 
-    It is the k-NN of ``clever-hub evaluate`` (k 20, cosine, temperature 0.07), on the weights that
-    would be shipped, in evaluation mode. Each process embeds its share.
+    This is the k-NN of ``clever-hub evaluate`` (k 20, cosine, temperature 0.07), in evaluation mode
+    on the weights that the model folder gets. Each process embeds its share.
 
     Args:
         source: Labelled photos: ``NEIGHBOURS,QUERIES``, as ``evaluate`` takes them; or one set,
-            whose one half is then classified by the other.
-        recipe: How often, how many, at which size.
+            one half of which classifies the other.
+        recipe: How often to measure, on how many photos, at which size.
 
     Raises:
-        DataError: When they cannot be read or have no labels.
-        ConfigError: When there are too few of them.
+        DataError: When the photos cannot be read or have no labels.
+        ConfigError: When there are too few photos.
     """
 
     def __init__(self, source: str, recipe: Recipe) -> None:
@@ -63,7 +63,7 @@ class OnlineKnn:
         self._prepare = Preprocessor(preprocessing(recipe))
 
     def due(self, done: int, per_epoch: int, stop: int) -> bool:
-        """Whether to measure after a step: every some epochs, and at the end.
+        """Whether to measure after a step: every few epochs, and at the end.
 
         Args:
             done: Steps done.
@@ -76,8 +76,8 @@ class OnlineKnn:
         """Top-1 accuracy in per cent, of the whole embedding and of both parts.
 
         Args:
-            learner: Has the weights; they, their running statistics and all generators stay as
-                they are.
+            learner: Has the weights. Measuring changes neither them nor running statistics nor
+                random generators.
 
         Returns:
             ``knn``, ``knn_invariant`` and ``knn_equivariant``; the same in every process.
@@ -105,7 +105,7 @@ class OnlineKnn:
     def _embed(
         self, backbone: nn.Module, photos: LabelledPhotos, device: torch.device
     ) -> NDArray[np.float32]:
-        """Embeddings (photos, d) of all photos, each process taking every n-th."""
+        """Embeddings (photos, d) of all photos; of n processes each embeds every n-th photo."""
         share = range(rank(), len(photos), world_size())
         parts = [backbone(batch.to(device)).float().cpu() for batch in self._batches(photos, share)]
         shares = gathered(torch.cat(parts).numpy())

@@ -1,4 +1,4 @@
-"""The one pre-training loop."""
+"""The pre-training loop."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
     track: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
-    """Pre-train a backbone, or go on with a run that was stopped.
+    """Pre-train a backbone, or resume a run that was stopped.
 
-    The same call resumes: order and views are pure functions of the seed, the state holds the
-    rest, so a run that was killed ends with the same weights as one left alone: on a processor
-    bit for bit, on GPUs, some of whose kernels add in no fixed order, but for rounding.
-    Under ``accelerate launch`` every process makes this call: each takes its share of every batch,
-    the losses are those of the whole batch, and the first process alone writes.
+    The same call resumes. Order and views depend on the seed alone, and the state holds the rest,
+    so a run that was killed ends with the same weights as one that was not: bit for bit on a CPU,
+    up to rounding on GPUs, some of whose kernels add in no fixed order. Under ``accelerate launch``
+    every process makes this call. Each takes its share of every batch, the losses are those of the
+    whole batch, and only the first process writes.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe of the run.
         data: Photos, as ``load_photos`` takes them, or ``open_stream`` where the recipe says so.
         out: The run folder: recipe.json, metrics.jsonl, state.safetensors and model/, a model
             folder that ``clever_hub.from_pretrained`` loads while training goes on. All nodes must
             see it.
         image_column: The image column of a table.
-        validation: Labelled photos for on-line k-NN, as ``OnlineKnn`` takes them.
-        track: Where the metrics go beside metrics.jsonl: ``tensorboard`` (into the run folder),
-            ``wandb``, ``trackio``.
+        validation: Labelled photos for online k-NN, as ``OnlineKnn`` takes them.
+        track: Trackers that also get the metrics: ``tensorboard`` (in the run folder), ``wandb``,
+            ``trackio``.
         progress: Show a progress bar.
 
     Returns:
@@ -78,7 +78,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
     check_trackers(track)
     accelerator = make_accelerator(recipe, track, folder.path)
     with ExitStack() as stack:
-        # What the run reads, and the folder that it alone writes.
+        # The photos, and the folder, which is locked while this run writes to it.
         on_rank_zero(lambda: stack.enter_context(folder.locked()))
         earlier = on_all_ranks(folder.earlier_recipe)
         recipe = on_all_ranks(lambda: resolved(recipe, earlier))
@@ -87,8 +87,8 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         on_rank_zero(lambda: folder.claim(recipe, data, len(photos)))
         lesson = open_lesson(recipe, photos, accelerator.device, progress=progress)
 
-        # The model and the optimiser, new or as the last state has them. A state holds every
-        # weight: what the run started from may be gone by now.
+        # The model and the optimiser: new, or from the last state. A state holds every weight, so
+        # the weights that the run started from need not exist any more.
         known = recipe.with_random_start() if folder.state.exists() else recipe
         learner = on_all_ranks(lambda: Learner(known, accelerator, lesson))
         state = on_all_ranks(lambda: _last_state(folder, learner))
@@ -99,7 +99,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
             on_rank_zero(lambda: begin(learner.clever, recipe, photos, lesson, learner.normalize))
         learner.prepare()
 
-        # The batches that are left.
+        # The remaining batches.
         start, per_epoch = state.step, steps_per_epoch(recipe, len(photos))
         stop = last_step(recipe, per_epoch)
         order = make_order(recipe, photos, start, stop, state.stream)
@@ -140,7 +140,8 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
             if knn and knn.due(state.step, per_epoch, stop):
                 recorder.measured(place, knn.measure(learner))
 
-            # One process's clock and any process's signal decide for all.
+            # All processes save and stop together: the first one's clock and a signal to any of
+            # them decide.
             late = is_rank_zero() and time.monotonic() - saved > run.save_minutes * 60
             asked, due = any_rank(request.asked, late)
             if asked or due:
@@ -154,7 +155,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
 
 
 def _last_state(folder: RunFolder, learner: Learner) -> RunState:
-    """Load the last state into the learner; without one, the run begins."""
+    """Load the last state into the learner; without a state, the run begins."""
     if not folder.state.exists():
         return RunState(start=learner.clever.start)
     return RunState.from_json(load_state(folder.state, learner.clever, learner.optimizer))
@@ -164,8 +165,8 @@ def _check_same_step(folder: RunFolder, state: RunState) -> None:
     steps = gathered(state.step)
     if len(set(steps)) > 1:
         raise TrainingError(
-            f"{folder.state}: the processes see states of steps {steps}. The run folder "
-            "must be the same one on every node: put it on a shared disk"
+            f"{folder.state}: expected one state, the processes see states of steps {steps}. Put "
+            "the run folder on a disk that all nodes share"
         )
 
 

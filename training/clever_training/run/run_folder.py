@@ -1,4 +1,4 @@
-"""A run's folder: its recipe, metrics, state and model; used by one process at a time."""
+"""The folder of a run: recipe, metrics, state and model. One run uses it at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clever_hub.files import write_json, write_text
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME
 
-# What may change between two starts of one run without making it another run.
+# Settings that may change when a run is resumed.
 _FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
 
 
@@ -24,10 +24,10 @@ class RunFolder:
     """Paths and small files of a run.
 
     Args:
-        path: The folder; made when missing.
+        path: The folder; created when missing.
 
     Raises:
-        TrainingError: When there can be no such folder.
+        TrainingError: When the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,16 +40,16 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(
-                f"{path}: expected a run folder, or a place where one can be made ({error}). "
-                "Give another --out"
+                f"{path}: expected a run folder, or a path where one can be created ({error}). "
+                "Give another --output"
             ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; the system lets go of it when the process dies, however it dies.
+        """Lock the folder; the operating system releases the lock when the process ends.
 
         Raises:
-            TrainingError: When another process holds it, or nothing can be written there.
+            TrainingError: When another process has locked it, or it cannot be written to.
         """
         with _writing(self.path / ".lock"):
             lock = (self.path / ".lock").open("w")
@@ -60,11 +60,11 @@ class RunFolder:
             except OSError as error:
                 raise TrainingError(
                     f"{self.path}: another process trains in this run folder. "
-                    "Stop it, or give another --out"
+                    "Stop it, or give another --output"
                 ) from error
             for path in (self.path, self.model):
                 for stale in path.glob(".*.tmp*"):
-                    stale.unlink()  # what a killed process was writing
+                    stale.unlink()  # a partial file that a killed process left
             yield
 
     def earlier_recipe(self) -> Recipe | None:
@@ -75,7 +75,7 @@ class RunFolder:
         return Recipe.parse(found["recipe"], str(self.recipe))
 
     def claim(self, recipe: Recipe, data: str, photos: int) -> None:
-        """Write the resolved recipe, or check that the folder is of this very run.
+        """Write the resolved recipe, or check that the folder belongs to this run.
 
         Args:
             recipe: The recipe.
@@ -83,18 +83,19 @@ class RunFolder:
             photos: How many there are.
 
         Raises:
-            TrainingError: When the folder holds a run of another recipe or data set (names the
-                keys that differ), a state whose recipe is missing, or cannot be written to.
+            TrainingError: When the folder holds a run of another recipe or data set (the error
+                names the keys that differ), holds a state without its recipe, or cannot be written
+                to.
         """
         wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
         if self.state.exists():
             if not self.recipe.exists():
                 raise TrainingError(
-                    f"{self.state}: a state without the {self.recipe.name} that it belongs to. "
-                    "Bring that back, or move the state away, or give another --out"
+                    f"{self.state}: a state without the {self.recipe.name} of its run. Restore it, "
+                    "move the state away, or give another --output"
                 )
             found = json.loads(self.recipe.read_text(encoding="utf-8"))
-            # Keys that the recipe did not have when the run was begun have their defaults.
+            # Keys that recipes did not have when the run was started get their defaults.
             found["recipe"] = Recipe.parse(found["recipe"], str(self.recipe)).model_dump(
                 mode="json"
             )
@@ -102,7 +103,7 @@ class RunFolder:
             if differing:
                 raise TrainingError(
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
-                    "Give another --out, or the settings it was begun with"
+                    "Give another --output, or the settings that it was started with"
                 )
         with _writing(self.recipe):
             write_json(self.recipe, wanted)
@@ -111,12 +112,12 @@ class RunFolder:
         """Drop the lines that a run wrote after its last saved state.
 
         Args:
-            step: Steps that the state has behind it.
+            step: Steps done when the state was saved.
         """
         if not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A line that was cut off by a kill has no line end, and belongs to what is done again.
+        # A line that was cut off by a kill has no line end; its step is done again.
         kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
         with _writing(self.metrics):
             write_text(self.metrics, "".join(kept))
@@ -125,7 +126,7 @@ class RunFolder:
         """Append a line to metrics.jsonl.
 
         Raises:
-            TrainingError: When the disk is full; the last state is whole.
+            TrainingError: When the file cannot be written; the last state is complete.
         """
         with _writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
@@ -133,20 +134,20 @@ class RunFolder:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say what a full disk or a missing right means for the run."""
+    """Turn an operating system error into one that says what it means for the run."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
             f"{path}: cannot be written ({error.strerror or error}). The last state, if there is "
-            "one, is whole; make room and run the same command again"
+            "one, is whole; make room or fix the permissions, then run the same command again"
         ) from error
 
 
 def _forget_in_children(file: IO[str]) -> None:
     """Close a lock's file in forked processes.
 
-    A loader outlives a killed run for some seconds, and would hold the lock with it.
+    The workers of a killed run live on for some seconds and would keep its lock.
     """
     reference = weakref.ref(file)
 
@@ -158,7 +159,7 @@ def _forget_in_children(file: IO[str]) -> None:
 
 
 def _fixed(content: dict[str, Any]) -> dict[str, Any]:
-    """The flat settings that make a run what it is; where its data lies is not among them."""
+    """The settings that must stay the same when a run is resumed; the data may have moved."""
     flat = dict(_flatten(content["recipe"]))
     for key in _FREE:
         flat.pop(f"run.{key}", None)

@@ -1,9 +1,9 @@
-"""What one process says, known to all: gathering that gradients flow through.
+"""Differentiable collectives.
 
-The convention of every objective: each process returns the loss of the *whole* batch, and the
-gradients of the processes are averaged afterwards, as DistributedDataParallel does. A gradient
-that comes back to a process is therefore the sum of what all of them send to it. Without process
-groups every function here but ``stacked`` returns its argument.
+All objectives follow one convention: each process returns the loss of the *whole* batch, and the
+gradients of the processes are averaged afterwards, as DistributedDataParallel does. The gradient of
+a process's tensor is therefore the sum of the gradients from all processes. Without a process group
+every function here but ``stacked`` returns its argument.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def world_size() -> int:
 def gather_photos(
     views: Float[Tensor, "views batch dim"],
 ) -> Float[Tensor, "views whole_batch dim"]:
-    """The same vectors of all processes' photos, process by process; gradients flow back.
+    """Gather vectors of the photos of all processes, process by process; differentiable.
 
     Args:
-        views: Of this process's photos; every process must bring as many.
+        views: Vectors of this process's photos; every process must have as many.
 
     Returns:
-        Of all photos.
+        Vectors of all photos.
 
     Example:
         >>> gather_photos(torch.zeros(2, 8, 4)).shape
@@ -44,10 +44,10 @@ def gather_photos(
 
 
 def average(value: Tensor) -> Tensor:
-    """The mean of a tensor over the processes; gradients flow back to all of them.
+    """The mean of a tensor over the processes; differentiable.
 
     Args:
-        value: Of the same shape in every process.
+        value: A tensor of the same shape in every process.
 
     Returns:
         A new tensor, the same in every process.
@@ -63,10 +63,10 @@ def average(value: Tensor) -> Tensor:
 
 
 def from_first_process(value: Tensor) -> Tensor:
-    """The first process's tensor, for all: random numbers that must agree. No gradient.
+    """Send the first process's tensor to all, such as random numbers; not differentiable.
 
     Args:
-        value: Of the same shape in every process; overwritten in all but the first.
+        value: A tensor of the same shape in every process; overwritten in all but the first.
 
     Returns:
         The same tensor.
@@ -77,13 +77,13 @@ def from_first_process(value: Tensor) -> Tensor:
 
 
 def stacked(value: Tensor) -> Tensor:
-    """A tensor of every process. No gradient.
+    """Stack a tensor of every process; not differentiable. It needs a process group.
 
     Args:
-        value: Of the same shape and dtype in every process.
+        value: A tensor of the same shape and dtype in every process.
 
     Returns:
-        All of them, one process after the other along a new first dimension; needs a process group.
+        All of them in the order of the processes, along a new first dimension.
     """
     return torch.stack(_of_all(value))
 
@@ -95,7 +95,8 @@ def _of_all(value: Tensor) -> list[Tensor]:
     return parts
 
 
-# Up to here it takes less time to send all and add than to let gloo add: one round trip, not two.
+# Up to this size one gather plus a local sum is faster than gloo's all-reduce, which takes two
+# round trips.
 _FEW = 1 << 14
 
 

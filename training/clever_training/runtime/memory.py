@@ -1,23 +1,23 @@
-"""What the C library does with the memory that a step frees."""
+"""Settings of the C library's allocator for memory that a step frees."""
 
 from __future__ import annotations
 
 import ctypes
 
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _LARGEST = 2**31 - 4096
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, for the next step that asks for as much.
+    """Make this process keep freed memory for the next step.
 
-    Large tensors otherwise go back to the system when they are freed; the next step gets new
-    pages, which the kernel has to zero one by one: 6 to 9 % of the processor time of a step here.
-    The process stays as large as it has ever been.
+    By default the memory of large tensors goes back to the system when they are freed. The next
+    step then gets new pages, which the kernel has to zero: 6 to 9 % of the processor time of a step
+    here. With these settings the process keeps its peak size.
 
     Returns:
-        Whether the C library is glibc and took the settings; nothing changes on others.
+        Whether the settings took effect; they need glibc.
 
     Example:
         >>> keep_freed_memory() in (True, False)

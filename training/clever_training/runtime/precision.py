@@ -1,4 +1,4 @@
-"""Whether this machine computes bf16 itself."""
+"""Whether this machine supports bf16 in hardware."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 
 
 def computes_bf16() -> bool:
-    """Whether bf16 is native here; emulated it is many times slower than float32.
+    """Whether bf16 is supported in hardware; emulated bf16 is many times slower than float32.
 
     Returns:
-        Of the GPU where there is one, else of the processor with oneDNN, which not every build of
-        torch has.
+        The answer for the GPU if there is one, else for the CPU with oneDNN, which some builds of
+        torch lack.
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,4 +1,4 @@
-"""Many processes as one: what one of them meets, all of them know."""
+"""Collective control flow: an error or a stop in one process reaches all of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ T = TypeVar("T")
 
 
 def on_all_ranks(action: Callable[[], T]) -> T:
-    """Do something in every process; when it fails in one, it fails in all.
+    """Run an action in every process; when it fails in one, it fails in all.
 
-    Without this a process that stops leaves the others waiting for it in their next collective.
+    Otherwise a process that fails leaves the others waiting in their next collective.
 
     Args:
-        action: What to do.
+        action: The action.
 
     Returns:
-        What it returned in this process.
+        Its result in this process.
 
     Raises:
-        TrainingError: When it failed elsewhere; says where and why. Here, its own exception.
+        TrainingError: When the action failed in another process; says in which one and why. When it
+            failed in this one, its own exception is raised.
 
     Example:
         >>> on_all_ranks(lambda: 3)
@@ -49,10 +50,10 @@ def on_all_ranks(action: Callable[[], T]) -> T:
 
 
 def on_rank_zero(action: Callable[[], object]) -> None:
-    """Do something in the first process alone, such as writing a file; all wait for its end.
+    """Run an action in the first process alone, such as writing a file; all wait for its end.
 
     Args:
-        action: What to do.
+        action: The action.
 
     Raises:
         TrainingError: As ``on_all_ranks``.
@@ -61,7 +62,7 @@ def on_rank_zero(action: Callable[[], object]) -> None:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is the first process, which writes the files."""
     return rank() == 0
 
 
@@ -71,7 +72,7 @@ def rank() -> int:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Every process's value, in their order; plain Python that pickles."""
+    """The values of all processes in their order; a value is any picklable object."""
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
@@ -79,10 +80,10 @@ def gathered(value: Any) -> list[Any]:
 
 
 def any_rank(*flags: bool) -> list[bool]:
-    """Whether each flag is up in any process: a stop that one was asked for is a stop of all.
+    """Whether each flag is set in any process, so that a stop of one process stops all.
 
     Args:
-        flags: This process's.
+        flags: The flags of this process.
 
     Returns:
         The same in every process.
@@ -100,6 +101,6 @@ def any_rank(*flags: bool) -> list[bool]:
 
 
 def shutdown() -> None:
-    """Say goodbye to the other processes, where there are any; the last thing a command does."""
+    """Leave the process group, if there is one, at the end of a command."""
     if world_size() > 1:
         dist.destroy_process_group()

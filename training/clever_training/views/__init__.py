@@ -1,1 +1,1 @@
-"""Augmented views of a photo, and what was done to make each."""
+"""Augmented views of a photo, and the parameters of each."""

@@ -1,4 +1,4 @@
-"""The colours of a view: the jitter as one affine map of RGB, blur and solarisation."""
+"""The colours of a view: jitter as one affine map of RGB, blur and solarisation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float64)
 _GRAY = np.tile(_LUMA, (3, 1))
 _RGB_TO_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
-# A turn of I and Q by an angle, split into what stays and the parts that go with cos and sin.
+# A rotation of I and Q by an angle, split into a constant part and parts that go with cos and sin.
 _HUE_STAYS, _HUE_COS, _HUE_SIN = (
     _YIQ_TO_RGB @ np.array(turn, dtype=np.float64) @ _RGB_TO_YIQ
     for turn in (
@@ -30,8 +30,8 @@ _HUE_STAYS, _HUE_COS, _HUE_SIN = (
         [[0, 0, 0], [0, 0, 1], [0, -1, 0]],
     )
 )
-# Larger views are blurred twice as fast, and differ by 1 in a few pixels; runs begun on small
-# views keep theirs, bit for bit.
+# Larger views are blurred in a way that is twice as fast and differs by 1 in a few pixels. Small
+# views keep the exact way, so that older runs resume bit for bit.
 _SMALL_VIEW = 64
 _NO_BLUR = 0.25  # its weights beside the middle round to 0
 
@@ -39,23 +39,22 @@ _NO_BLUR = 0.25  # its weights beside the middle round to 0
 def color_matrix(view: ViewParameters, mean_luma: float) -> NDArray[np.float64] | None:
     """Brightness, contrast, saturation, hue and grayscale as one affine map of RGB.
 
-    Differs from torchvision: hue turns in YIQ instead of HSV, the steps have the one order in
-    which they are named here instead of a random one, and nothing is cut off at 0 or 255 between
-    two steps.
+    It differs from torchvision: hue rotates in YIQ instead of HSV, the steps have the order of the
+    names above instead of a random one, and values are not clipped to 0 to 255 between steps.
 
     Args:
         view: The factors.
-        mean_luma: Mean grey value of the image after brightness, in [0, 255]: what contrast
-            leaves as it is.
+        mean_luma: Mean grey value of the image after brightness, in [0, 255]; contrast does not
+            change this value.
 
     Returns:
-        (3, 4), for ``cv2.transform``; None where nothing changes.
+        (3, 4), for ``cv2.transform``; None when nothing changes.
     """
     plain = (view.brightness, view.contrast, view.saturation, view.hue) == (1.0, 1.0, 1.0, 0.0)
     if plain and not view.grayscale:
         return None
     turn = 2 * math.pi * view.hue
-    # Every step leaves grey grey, so that each is a mix of grey and the turned colours.
+    # Every step maps grey to grey, so each is a mix of grey and rotated colours.
     color = _GRAY
     if not view.grayscale:
         turned = _HUE_STAYS + math.cos(turn) * _HUE_COS + math.sin(turn) * _HUE_SIN
@@ -71,7 +70,7 @@ def paint(image: Image, view: ViewParameters) -> Image:
 
     Args:
         image: uint8 (size, size, 3), RGB.
-        view: What to do.
+        view: The parameters.
 
     Returns:
         uint8 (size, size, 3).

@@ -1,4 +1,4 @@
-"""A contact sheet: photos, their augmented views, and in small print what was done to each."""
+"""A contact sheet: photos, their augmented views, and captions that say how each was made."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class SheetRow:
     """One photo on the sheet.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         photo: uint8 (height, width, 3), RGB.
         views: uint8 (size, size, 3), RGB, the larger ones first.
-        parameters: What was done to make each.
+        parameters: The parameters of each view.
     """
 
     name: str
@@ -51,12 +51,12 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, global_count: int) -> Pi
     """Draw photos and their views.
 
     Each view has a colour, in which its crop is drawn on the photo. Views keep their relative
-    sizes; small ones are enlarged pixel by pixel, so that what the model sees is what one sees.
+    sizes. Small ones are enlarged without interpolation, so that the sheet shows the exact pixels.
 
     Args:
-        rows: The photos, one or more, with equally many views.
-        title: Printed on top.
-        global_count: How many of the views are global.
+        rows: The photos, one or more, all with the same number of views.
+        title: Title at the top.
+        global_count: Number of global views.
 
     Returns:
         An RGB image.
@@ -91,7 +91,7 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, global_count: int) -> Pi
 
 
 def caption(view: ViewParameters) -> list[str]:
-    """What was done to a view, in a few short lines.
+    """The parameters of a view in a few short lines.
 
     Example:
         >>> caption(ViewParameters(box=(0.1, 0.2, 0.5, 0.4), flip=True, angle=-31.4))
@@ -131,7 +131,7 @@ def _described(row: SheetRow) -> list[str]:
 
 
 def _with_crops(row: SheetRow) -> PilImage.Image:
-    """The photo, small, with the frame of each view's crop."""
+    """The shrunk photo with the frame of each view's crop."""
     photo = PilImage.fromarray(row.photo)
     scale = _CELL / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
@@ -160,6 +160,6 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _color(place: int) -> tuple[int, int, int]:
-    """One for each view: far apart on the colour wheel, dark enough to read."""
+    """A colour for each view: far apart on the colour wheel, and dark enough to read."""
     red, green, blue = colorsys.hsv_to_rgb((0.58 + 0.382 * place) % 1, 0.85, 0.8)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,6 +1,6 @@
-"""Augmentations of the user's own: ``aug: package.module:function`` in a recipe's views.
+"""Custom augmentations: ``aug: package.module:function`` in a recipe's views.
 
-The function takes a photo and gives one view of it::
+The function takes a photo and returns one view of it::
 
     def augment(image, size, rng):
         '''image: uint8 (height, width, 3), RGB, at its full size; not to be written to.
@@ -9,10 +9,10 @@ The function takes a photo and gives one view of it::
         Returns the view, uint8 (size, size, 3), RGB.
         '''
 
-All randomness has to come from ``rng``: a run then resumes bit for bit, whatever the number of
-workers. A function that has a parameter ``view`` gets the view's number, global ones first. It
-may return (view, parameters) instead, parameters being a ``ViewParameters`` or a mapping of its
-attributes, for objectives that ask the equivariant part what was done.
+All randomness must come from ``rng``; then a run resumes bit for bit with any number of workers. A
+function with a parameter ``view`` gets the view's number, global ones first. It may also return
+(view, parameters), where parameters is a ``ViewParameters`` or a mapping of its attributes, for
+objectives that predict the transformation.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Augmentation = Callable[[Image, int, np.random.Generator, int], tuple[Image, Vie
 
 @cache
 def load_augmentation(path: str) -> Augmentation:
-    """Import a user's augmentation and check all that it gives.
+    """Import a user's augmentation, wrapped in checks of its results.
 
     Args:
         path: ``package.module:function``; any callable.
 
     Returns:
-        Takes image, size, generator and the view's number; returns the view and what was done to
-        make it, ``UNKNOWN`` where the function does not say.
+        A function of image, size, generator and the view's number that returns the view and its
+        parameters, ``UNKNOWN`` if the user's function does not return any.
 
     Raises:
-        ConfigError: When there is no such function, or it cannot be called so. What is returned
-            raises it when a view has another type, dtype or shape than is asked for.
+        ConfigError: When there is no such function, or it cannot be called with these arguments.
+            The returned function raises it when a view has a wrong type, dtype or shape.
     """
     function = load_object(path, "views.aug")
     wants_view = _check_signature(function, path)
@@ -53,7 +53,7 @@ def load_augmentation(path: str) -> Augmentation:
     def augment(
         image: Image, size: int, rng: np.random.Generator, view: int
     ) -> tuple[Image, ViewParameters]:
-        # Views of one photo share it, and would see what another one left.
+        # The views of one photo share it, so it must not be written to.
         image = image.view()
         image.flags.writeable = False
         options = {"view": view} if wants_view else {}

@@ -1,4 +1,4 @@
-"""Photos that are decoded late: first their size, then no more pixels than the views need."""
+"""Photos that are decoded late: first only their size, then as many pixels as the views need."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _END_OF_JPEG = b"\xff\xd9"
 class EncodedPhoto:
     """A photo as the bytes of its file.
 
-    Whole, upright JPEGs in grey or colour are decoded by OpenCV, at a half, a quarter or an eighth
-    of their size where that is enough: libjpeg then leaves the fine detail out as it decodes.
-    Every other photo is read by ``clever_hub.load_image``, with its care for orientation, bit
-    depth and damage. At full size the two give the same pixels.
+    OpenCV decodes complete, upright JPEGs in grey or colour, at a half, a quarter or an eighth of
+    their size where that is enough; libjpeg then skips the fine detail. Every other photo is read
+    by ``clever_hub.load_image``, which handles orientation, bit depth and damaged files. At full
+    size both give the same pixels.
 
     Args:
         source: The bytes of an image file, or its path.
@@ -59,11 +59,10 @@ class EncodedPhoto:
         """The pixels.
 
         Args:
-            shrink: 1, 2, 4 or 8: how many times smaller the photo may be on each side. Photos of
-                other kinds than JPEG come whole.
+            shrink: 1, 2, 4 or 8: factor by which each side may be smaller. Only JPEGs are shrunk.
 
         Returns:
-            uint8 (height, width, 3), RGB; of a shrunk photo each side is rounded up.
+            uint8 (height, width, 3), RGB; the sides of a shrunk photo are rounded up.
 
         Raises:
             ImageError: When the file is damaged.
@@ -80,14 +79,14 @@ class EncodedPhoto:
             flags = _REDUCED.get(shrink, cv2.IMREAD_COLOR_RGB)
             pixels: Any = cv2.imdecode(np.frombuffer(self._jpeg, np.uint8), flags)
             if pixels is not None:
-                # OpenCV reduces in its own order of colours only.
+                # OpenCV supports reduced decoding in BGR only.
                 return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if shrink > 1 else pixels  # type: ignore[no-any-return]
         if self._image is None:
             self._image = np.asarray(load_image(self._source), dtype=np.uint8)
         return self._image
 
     def _read_header(self) -> tuple[int, int] | None:
-        """The size of a JPEG that OpenCV reads as Pillow does; None of any other file."""
+        """The size of a JPEG that OpenCV and Pillow read alike; None for any other file."""
         try:
             source = self._source
             content = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -100,15 +99,15 @@ class EncodedPhoto:
 
 
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """The size of a whole, upright JPEG in grey or colour, by a look at its header.
+    """The size of a complete, upright JPEG in grey or colour, from its header.
 
     Args:
         content: The bytes of a file.
 
     Returns:
-        (width, height); None for any other file, and where a look does not tell.
+        (width, height); None for any other file, and when the header does not tell.
     """
-    # OpenCV fills what is missing of a cut-off file with grey; Pillow says so.
+    # OpenCV fills the missing part of a truncated file with grey; Pillow raises an error.
     if content[:2] != b"\xff\xd8" or not content.rstrip(b"\0").endswith(_END_OF_JPEG):
         return None
     place = 2
@@ -125,7 +124,7 @@ def jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _turned(content: bytes) -> bool:
-    """Whether the orientation in the EXIF data is another than upright, or cannot be read."""
+    """Whether the EXIF orientation is not upright, or cannot be read."""
     try:
         with PilImage.open(io.BytesIO(content), formats=("JPEG",)) as image:
             return bool(image.getexif().get(_ORIENTATION, 1) != 1)
@@ -134,11 +133,11 @@ def _turned(content: bytes) -> bool:
 
 
 def shrink_for(scale: float) -> int:
-    """How many times smaller a photo may be decoded.
+    """The factor by which a photo may be shrunk when it is decoded.
 
     Args:
-        scale: Pixels of the photo to one pixel of a view, the smallest over views and axes: no
-            view may need more detail than is left.
+        scale: Pixels of the photo per pixel of a view, the minimum over views and axes, so that
+            every view keeps the detail that it needs.
 
     Returns:
         8, 4, 2 or 1.

@@ -1,10 +1,10 @@
-"""Elastic displacement fields, generated at the resolution that they have detail for.
+"""Elastic displacement fields, generated at a low resolution.
 
-torchvision's ElasticTransform draws white noise for every pixel and blurs it with a wide kernel:
-what is left has no detail below the kernel's width, and costs more than all the rest of the
-augmentation together. Here the noise is drawn for cells of about 0.8 σ, blurred there, and the
-field is interpolated. Its law is the same up to 1 %: standard deviation, smoothness, and the
-larger values along the edges that come from mirroring the noise there. Its values are others.
+torchvision's ElasticTransform draws white noise for every pixel and blurs it with a wide kernel.
+The result has no detail below the kernel's width, and takes longer than the rest of the
+augmentation together. Here the noise is drawn for cells of about 0.8 σ and blurred, and the field
+is interpolated. The distribution is the same up to 1 %: standard deviation, smoothness, and the
+larger values at the edges, where the noise is mirrored. The individual values differ.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
-# At 0.8 σ the noise beyond the grid's resolution has less than a millionth of the field's power.
+# At 0.8 σ less than a millionth of the field's power is beyond the grid's resolution.
 _CELL = 0.8
 
 
@@ -27,12 +27,12 @@ def elastic_field(alpha: float, sigma: float, seed: int, size: int) -> Field:
     Args:
         alpha: Strength, as torchvision's: the noise is uniform in ±α/2 pixels before the blur.
         sigma: Standard deviation of the blur, in pixels, more than 0.
-        seed: The field is a pure function of it and the other arguments.
+        seed: Seed of the noise; the field is a pure function of it and the other arguments.
         size: Side of the view, in pixels.
 
     Returns:
-        float32 (size, size, 2): for each pixel of the view how far, in pixels to the right and
-        down, lies the point that it shows.
+        float32 (size, size, 2): the displacement of the point that each pixel shows, in pixels to
+        the right and down.
 
     Example:
         >>> field = elastic_field(100.0, 5.0, 0, 224)
@@ -42,7 +42,7 @@ def elastic_field(alpha: float, sigma: float, seed: int, size: int) -> Field:
     cells = min(size, math.ceil(size / (_CELL * sigma)))
     cell = size / cells
     noise = np.random.default_rng(seed).random((cells, cells, 2), dtype=np.float32)
-    # A cell stands for cell² pixels, whose mean has a cell-th of a pixel's standard deviation.
+    # A cell stands for cell² pixels; their mean has 1/cell of a pixel's standard deviation.
     noise -= np.float32(0.5)
     noise *= np.float32(alpha / cell)
     kernel = _kernel(sigma / cell)

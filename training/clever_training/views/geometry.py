@@ -1,10 +1,9 @@
 """Crop, flip, rotation and elastic distortion in one resampling per view.
 
-All of them together say which point of the photo each pixel of the view shows. That point is read
-by linear interpolation in a copy of the photo with little more detail than the view has room
-for: halved as often as it takes, and softened. Copies are made when they are first needed, and
-shared by the photo's views. A view that is cropped and flipped alone is resized as Pillow resizes,
-straight from the photo.
+Together they say which point of the photo each pixel of the view shows. That point is read by
+linear interpolation in a copy of the photo with little more detail than the view can show: halved
+as often as necessary, and softened. Copies are made when they are first needed, and the photo's
+views share them. A view that is only cropped and flipped is resized from the photo as Pillow does.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from clever_training.views.decode import Image
 from clever_training.views.elastic import elastic_field
 from clever_training.views.parameters import ViewParameters
 
-# A photo of at most so many pixels is averaged down crop by crop and read by bicubic
-# interpolation: copies do not pay, and runs begun on such photos keep their views, bit for bit.
+# A photo of at most this many pixels is averaged down for each crop and read by bicubic
+# interpolation. Copies are not faster here, and older runs on such photos resume bit for bit.
 SMALL_PHOTO = 128 * 128
-# Chosen for the smallest difference from crops that were resized by Pillow, then turned.
+# Chosen for the smallest difference from crops that are resized by Pillow and then rotated.
 _SOFTEN = np.array([0.14, 0.72, 0.14])
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -38,24 +37,24 @@ class Geometry:
 
     Args:
         image: uint8 (height, width, 3), RGB, possibly reduced.
-        size: (width, height) of the whole photo, which boxes are rounded to pixels of.
-        context: Show what the photo has outside the crop where a rotation or a distortion looks
-            there, and the photo mirrored beyond its edges; otherwise black.
+        size: (width, height) of the whole photo; boxes are rounded to its pixels.
+        context: Whether a rotation or a distortion shows the photo outside the crop, mirrored
+            beyond the photo's edges, instead of black.
     """
 
     def __init__(self, image: Image, size: tuple[int, int], *, context: bool = False) -> None:
         self.width, self.height = size
         self.context = context
-        # A reduced photo's last pixel may stand for less than the others.
+        # The last pixel of a reduced photo may cover a smaller area than the others.
         reduced = round(self.width / image.shape[1])
         self._photo = (image, 1 / reduced, 1 / reduced)
         self._copies: dict[tuple[int, bool], Image] = {}
 
     def __call__(self, view: ViewParameters, size: int) -> Image:
-        """One view without its colours.
+        """One view before its colours are changed.
 
         Args:
-            view: What to do.
+            view: The parameters.
             size: Side of the view, in pixels.
 
         Returns:
@@ -86,17 +85,17 @@ class Geometry:
         return float(x), float(y), float(right), float(bottom)
 
     def _level(self, scale: float) -> Level:
-        """The copy to read a view from.
+        """The copy of the photo from which a view is read.
 
-        Halved until less than two of its pixels make one of the view's; softened where more than
-        √2 do, so that what linear interpolation would alias is gone.
+        It is halved until a pixel of the view covers less than two of its pixels. Where it covers
+        more than √2, the copy is softened, which removes the detail that would alias.
 
         Args:
-            scale: Pixels of the photo to one of the view.
+            scale: Pixels of the photo per pixel of the view.
 
         Returns:
-            uint8 (height, width, 4), RGBA, which OpenCV warps almost twice as fast as RGB; and how
-            much smaller than the photo it is, in x and y.
+            uint8 (height, width, 4), RGBA, which OpenCV warps almost twice as fast as RGB; and its
+            size relative to the photo in x and y.
         """
         image, fx, fy = self._photo
         scale *= fx
@@ -156,13 +155,13 @@ def resize(image: Image, width: int, height: int) -> Image:
 
     Args:
         image: uint8 (height, width, 3).
-        width: Of the result, in pixels.
-        height: Of the result, in pixels.
+        width: Width of the result, in pixels.
+        height: Height of the result, in pixels.
 
     Returns:
         uint8 (height, width, 3), within 2 of Pillow's values.
     """
-    # torch takes its quick path for a tensor whose batch comes first and whose channels are last.
+    # torch has a fast path for a tensor with a batch dimension in channels_last.
     pixels = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)
     result = F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
     return np.ascontiguousarray(result.permute(0, 2, 3, 1)[0].numpy())
@@ -178,13 +177,13 @@ def _cut(level: Level, box: Box) -> tuple[Image, tuple[int, int]]:
 
 
 def _view_to_source(view: ViewParameters, size: int, box: Box) -> NDArray[np.float64]:
-    """The affine map from the view's pixels to the source's, as OpenCV wants it."""
+    """The affine map from the view's pixels to the source's pixels, for OpenCV."""
     left, top, right, bottom = box
     angle = math.radians(view.angle)
     cos, sin = math.cos(angle), math.sin(angle)
     across, down = (right - left) / size, (bottom - top) / size
     across = -across if view.flip else across
-    # View pixel → upright view, about its centre: counter-clockwise turns look clockwise back.
+    # View pixel → upright view, about its centre: the inverse of a counter-clockwise rotation.
     a, b, c, d = across * cos, -across * sin, down * sin, down * cos
     middle = (size - 1) / 2
     x = (left + right - 1) / 2 - (a * middle + b * middle)
@@ -194,6 +193,6 @@ def _view_to_source(view: ViewParameters, size: int, box: Box) -> NDArray[np.flo
 
 @cache
 def _grid(size: int) -> NDArray[np.float32]:
-    """The pixels' own places, float32 (size, size, 2): x, y."""
+    """The coordinates of the pixels, float32 (size, size, 2): x, y."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     return np.ascontiguousarray(np.stack([x, y], axis=-1))

@@ -1,4 +1,4 @@
-"""What was done to a photo to make a view."""
+"""The parameters of a view: how it was made from a photo."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ PARAMETER_NAMES = (
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What was done to a photo.
+    """The parameters of a view.
 
     Attributes:
         box: Crop as (left, top, width, height), each a share of the photo's side.
-        flip: Mirrored left to right.
+        flip: Whether it is mirrored left to right.
         angle: Rotation in degrees, counter-clockwise, about the crop's centre.
         brightness: Factor; 1 changes nothing.
         contrast: Factor; 1 changes nothing.
         saturation: Factor; 1 changes nothing.
         hue: Shift as a share of a full turn; 0 changes nothing.
-        grayscale: Turned grey.
-        blur: Standard deviation in pixels of the view; 0 is none.
-        solarize: Bright pixels inverted.
+        grayscale: Whether it is converted to grey.
+        blur: Standard deviation of the blur in pixels of the view; 0 is none.
+        solarize: Whether bright pixels are inverted.
         elastic_alpha: Strength of the elastic distortion, as torchvision's at the view's size;
             0 is none.
-        elastic_sigma: Its smoothness in pixels of the view.
-        elastic_seed: Its field is a pure function of this and the two above.
+        elastic_sigma: Smoothness of the distortion in pixels of the view.
+        elastic_seed: Seed of the distortion.
         jitter_order: Order of brightness (0), contrast (1), saturation (2) and hue (3) in the
             published pipeline; the fast one has one order.
         disc: Seen through the disc that touches the view's sides; its corners tell nothing.
@@ -60,7 +60,7 @@ class ViewParameters:
     def as_array(self) -> NDArray[np.float32]:
         """The parameters as a vector of float32, in the order of ``PARAMETER_NAMES``.
 
-        The angle is in radians; all is NaN where the parameters are not known.
+        The angle is in radians. All values are NaN when the parameters are not known.
         """
         if not self.known:
             return np.full(len(PARAMETER_NAMES), np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Views as the published code makes them: Pillow through torchvision, one operation at a time."""
+"""Views by the published pipeline: torchvision's operations on Pillow images, one by one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from clever_training.views.parameters import ViewParameters
 class PublishedRenderer:
     """Renders views of one photo with the published pipeline.
 
-    RandomResizedCrop (bicubic), flip, RandomRotation (nearest pixel, black corners),
-    ElasticTransform (linear), ColorJitter in its random order, grayscale, Pillow's Gaussian blur,
-    solarisation: torchvision's and Pillow's own functions with the parameters that were drawn.
+    The operations are RandomResizedCrop (bicubic), flip, RandomRotation (nearest pixel, black
+    corners), ElasticTransform (linear), ColorJitter in its random order, grayscale, Pillow's
+    Gaussian blur, and solarisation. They are torchvision's and Pillow's own functions, called with
+    the parameters that were drawn.
 
     Args:
         image: uint8 (height, width, 3), RGB.
@@ -34,7 +35,7 @@ class PublishedRenderer:
         """One view.
 
         Args:
-            view: What to do.
+            view: The parameters.
             size: Side of the view, in pixels.
 
         Returns:
@@ -66,11 +67,11 @@ def displacement(alpha: float, sigma: float, seed: int, size: int) -> torch.Tens
     Args:
         alpha: Strength.
         sigma: Smoothness in pixels.
-        seed: Of the noise.
+        seed: Seed of the noise.
         size: Side of the view, in pixels.
 
     Returns:
-        float32 (1, size, size, 2), in halves of the view's side, as ``elastic_transform`` wants it.
+        float32 (1, size, size, 2), in halves of the view's side, for ``elastic_transform``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

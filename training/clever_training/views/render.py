@@ -1,19 +1,18 @@
 """Apply a view's parameters to a photo: fast, or exactly as published.
 
-``fast`` is OpenCV. It has the distributions of ``torchvision``, the published pipeline, and
-deviates from it in this:
+``fast`` uses OpenCV. It has the distributions of ``torchvision``, the published pipeline, and
+differs from it as follows:
 
-- Rotation and elastic distortion interpolate linearly in an antialiased copy of the photo, in one
-  resampling with the crop, where the published rotation takes the nearest pixel of the crop that
-  was resized before.
-- The elastic field is another draw from the same law (``elastic.py``), and shows what the rotation
-  moved out of the view where it looks there, instead of black.
-- Hue turns in YIQ instead of HSV; the jitter's steps have one order instead of a random one, and
-  values are cut off at 0 and 255 once, at their end (``color.py``).
-- The blur is a Gaussian, where Pillow's is three box filters of its width.
-- JPEGs are decoded at a half, a quarter or an eighth of their size where every view is left with
-  at least a pixel of the photo to each of its own.
-- ``corners: context`` fills what a rotation brings in from outside the crop with the photo.
+- Crop, rotation and elastic distortion are one resampling, which interpolates linearly in an
+  antialiased copy of the photo. The published rotation takes the nearest pixel of the resized crop.
+- The elastic field is another draw from the same distribution (``elastic.py``). Where it reaches
+  beyond the view it shows the photo that the rotation moved there, not black.
+- Hue rotates in YIQ instead of HSV. The steps of the jitter have a fixed order, and values are
+  clipped to 0 to 255 once, after the last step (``color.py``).
+- The blur is a Gaussian; Pillow's is three box filters of the same width.
+- JPEGs are decoded at a half, a quarter or an eighth of their size if every pixel of every view
+  still covers at least one pixel of the photo.
+- ``corners: context`` fills the corners of a rotated view with the photo around the crop.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class FastRenderer:
 
     Args:
         image: uint8 (height, width, 3), RGB; possibly reduced.
-        size: (width, height) of the whole photo; that of the image when None.
-        context: Fill corners with what the photo has there instead of black.
+        size: (width, height) of the whole photo; None for that of the image.
+        context: Whether corners show the photo around the crop instead of black.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class FastRenderer:
         """One view.
 
         Args:
-            view: What to do.
+            view: The parameters.
             size: Side of the view, in pixels.
 
         Returns:
@@ -62,7 +61,7 @@ def render_fast(image: Image, view: ViewParameters, size: int) -> Image:
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        view: What to do.
+        view: The parameters.
         size: Side of the result, in pixels.
 
     Returns:
@@ -73,11 +72,11 @@ def render_fast(image: Image, view: ViewParameters, size: int) -> Image:
 
 
 def render_torchvision(image: Image, view: ViewParameters, size: int) -> Image:
-    """Render one view with the published pipeline: Pillow through torchvision.
+    """Render one view with the published pipeline: torchvision's operations on Pillow images.
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        view: What to do.
+        view: The parameters.
         size: Side of the result, in pixels.
 
     Returns:

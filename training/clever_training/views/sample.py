@@ -1,8 +1,8 @@
 """Views: random parameters of an augmentation, and two ways of applying them.
 
-Sampling and rendering are apart. ``sample`` draws the parameters of a view from a generator that
+Sampling and rendering are separate. ``sample`` draws the parameters of a view from a generator that
 is a pure function of (seed, epoch, sample index, view), so that a resumed run sees the same views
-and the equivariant part can be asked what they were. Rendering is deterministic.
+and the equivariant part can be trained to predict the parameters. Rendering is deterministic.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class ViewSizes:
     """Sides of the views at some point of a run.
 
     Attributes:
-        global_size: Of the global views, in pixels.
-        local_size: Of the local views, in pixels.
+        global_size: Side of the global views, in pixels.
+        local_size: Side of the local views, in pixels.
     """
 
     global_size: int
@@ -44,10 +44,10 @@ def sizes_at(recipe: ViewsRecipe, progress: float) -> ViewSizes:
 
     Args:
         recipe: The views.
-        progress: In [0, 1].
+        progress: Share of the run that is done, in [0, 1].
 
     Returns:
-        The sizes of the last growth step that has begun, or of the recipe.
+        The sizes of the latest growth step, or of the recipe before the first.
 
     Example:
         >>> sizes_at(ViewsRecipe(global_size=48, local_size=32), 0.5)
@@ -68,17 +68,17 @@ def sample(
     Args:
         recipe: The distributions.
         view: Number of the view, global ones first.
-        aspect: Width of the photo over its height.
-        size: Side of the view in pixels: blur and elastic distortion are scaled with it.
-        rng: Where the randomness comes from.
+        aspect: Width of the photo divided by its height.
+        size: Side of the view in pixels; blur and elastic distortion scale with it.
+        rng: Source of all randomness.
 
     Returns:
         The parameters.
     """
     is_global = view < recipe.global_count
     box = _sample_box(recipe.global_scale if is_global else recipe.local_scale, aspect, rng)
-    # Every number is drawn whether it is used or not: switching one augmentation on or off leaves
-    # the others as they were. New numbers are drawn after all others, for the same reason.
+    # Every number is drawn whether it is used or not, so that switching one augmentation on or off
+    # does not change the others. New numbers are drawn after all others, for the same reason.
     chance = rng.random(6).tolist()
     angle, sigma, *factors = rng.uniform(-1, 1, 6).tolist()
     elastic_chance, elastic_seed, *order = rng.random(6).tolist()
@@ -95,7 +95,7 @@ def sample(
         grayscale=chance[2] < recipe.grayscale,
         blur=blur * size / 224 if recipe.scale_lengths else blur,
         solarize=chance[4] < (recipe.solarize if is_global and view > 0 else 0.0),
-        # Displacements go with α/σ, the noise being white: they, too, shrink once.
+        # Displacements are proportional to α/σ, since the noise is white: they, too, shrink once.
         elastic_alpha=recipe.elastic_alpha * unit**2 if distorted else 0.0,
         elastic_sigma=recipe.elastic_sigma * unit if distorted else 0.0,
         elastic_seed=int(elastic_seed * 2**31) if distorted else 0,
@@ -106,7 +106,7 @@ def sample(
 
 
 def _jitter(recipe: ViewsRecipe, factors: Sequence[float]) -> dict[str, Any]:
-    """Three factors about 1, and a shift of the hue about 0."""
+    """Three factors around 1 and a hue shift around 0."""
     brightness, contrast, saturation, hue = (
         1 + strength * factor for strength, factor in zip(recipe.jitter, factors, strict=True)
     )
@@ -130,7 +130,7 @@ def _sample_box(
 ) -> tuple[float, float, float, float]:
     """As torchvision's RandomResizedCrop: area uniform, ratio log-uniform in 3/4 to 4/3."""
     for _ in range(10):
-        # A Generator's uniform is this very sum, in four times as long.
+        # Generator.uniform computes the same sum and takes four times as long.
         area = scale[0] + (scale[1] - scale[0]) * rng.random()
         ratio = math.exp(_LOWEST_RATIO + _RATIOS * rng.random())
         width, height = math.sqrt(area * ratio / aspect), math.sqrt(area / ratio * aspect)
@@ -148,16 +148,16 @@ def make_views(
 
     Args:
         photo: uint8 (height, width, 3), RGB; or not decoded yet.
-        recipe: What views.
-        sizes: How large.
-        key: (seed, epoch, sample index): the views are a pure function of it.
+        recipe: The recipe's views.
+        sizes: Sides of the views.
+        key: (seed, epoch, sample index); the views are a pure function of it.
 
     Returns:
-        The views, uint8 (size, size, 3), global ones first, and what was done to make each.
+        The views, uint8 (size, size, 3), global ones first, and the parameters of each.
 
     Raises:
         ImageError: When the photo cannot be decoded.
-        ConfigError: When an augmentation of the user's own cannot be found, or does not give views.
+        ConfigError: When a custom augmentation cannot be found or does not return views.
     """
     sides = [sizes.global_size] * recipe.global_count + [sizes.local_size] * recipe.local_count
     rngs = [np.random.default_rng((*key, view)) for view in range(len(sides))]
@@ -178,7 +178,7 @@ def _renderer(
     drawn: Sequence[ViewParameters],
     sides: Sequence[int],
 ) -> Renderer:
-    """Decode a photo, as large as its views need it, for the recipe's backend."""
+    """Decode a photo at the size that its views need, for the recipe's backend."""
     size = _size(photo)
     if recipe.backend == "torchvision":
         return PublishedRenderer(photo.decode() if isinstance(photo, EncodedPhoto) else photo)

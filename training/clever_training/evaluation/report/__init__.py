@@ -1,6 +1,6 @@
-"""One page that sets several measured models side by side, from their evaluation.json files.
+"""One page that compares several measured models, from their evaluation.json files.
 
-``collect`` reads the files, ``tables`` and ``figures`` draw what they say, ``claims`` compares the
-parts, ``tsne`` maps features of photos, ``page`` puts it all on one page, which ``document`` writes
-as Markdown and as self-contained HTML.
+``collect`` reads the files, ``tables`` and ``figures`` present the figures, ``claims`` compares the
+parts, ``tsne`` maps features of photos, ``page`` composes the page, and ``document`` writes it as
+Markdown and as self-contained HTML.
 """

@@ -1,4 +1,4 @@
-"""What the paper says of the parts, held against the figures of each model."""
+"""The paper's claims about the two parts, tested on the figures of each model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from clever_training.evaluation.report.collect import Entrant, Field, Value
 from clever_training.evaluation.report.document import Table
 
-# Differences of cosines and R² below this are not worth a claim, however small the spread.
+# Differences of cosines and R² below this are too small to matter, however small the spread.
 SMALLEST = 0.01
 
 
@@ -18,14 +18,14 @@ class Claim(NamedTuple):
     """One figure that should be larger than another.
 
     Attributes:
-        text: What is claimed.
-        figure: What is compared, in words.
-        protocol: Where the figure is.
-        condition: Of the protocol.
-        metric: Of the protocol.
-        larger: The part that should have more.
-        smaller: The part that should have less.
-        percent: The figure is an accuracy in per cent.
+        text: The claim in words.
+        figure: The compared figure in words.
+        protocol: Protocol of the figure.
+        condition: Condition of the protocol.
+        metric: Metric of the protocol.
+        larger: The part whose figure should be larger.
+        smaller: The part whose figure should be smaller.
+        percent: Whether the figure is an accuracy in per cent.
     """
 
     text: str
@@ -68,13 +68,13 @@ CLAIMS = (
 
 
 class Verdict(NamedTuple):
-    """How a claim fared with one model.
+    """Whether a claim holds for one model.
 
     Attributes:
         claim: The claim.
-        larger: Figure of the part that should have more.
-        smaller: Figure of the other.
-        margin: What the difference has to exceed to be more than noise.
+        larger: Figure of the part whose figure should be larger.
+        smaller: Figure of the other part.
+        margin: The noise, which the difference has to exceed.
     """
 
     claim: Claim
@@ -84,14 +84,14 @@ class Verdict(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """How much more the part has that should have more."""
+        """The difference between the two figures; positive when the claim holds."""
         return self.larger.mean - self.smaller.mean
 
     @property
     def word(self) -> str:
-        """``holds``, ``the reverse holds``, ``undecided``; or that neither part knows anything."""
+        """``holds``, ``the reverse holds``, ``undecided`` or ``neither knows it``."""
         best = round(max(self.larger.mean, self.smaller.mean), 2)
-        # An R² of 0 is no knowledge: the less bad of two useless fits is no better.
+        # An R² of at most 0 means no information; two useless fits are not compared.
         if self.claim.metric.endswith("_r2") and best <= SMALLEST:
             return "neither knows it"
         if abs(self.difference) <= self.margin:
@@ -118,18 +118,18 @@ def verdicts(entrant: Entrant) -> Iterator[Verdict]:
 
 
 def noise(larger: Value, smaller: Value, photos: int | None, percent: bool) -> float:
-    """What a difference has to exceed.
+    """The noise that a difference has to exceed.
 
     Args:
         larger: One figure.
-        smaller: The other.
-        photos: How many validation photos they are over, when known.
+        smaller: The other figure.
+        photos: Number of validation photos of the figures, when known.
         percent: Whether they are accuracies.
 
     Returns:
-        Twice the spread of the difference over the seeds, and at least: of accuracies the 95 %
-        interval that so many photos leave, as if both had been measured on photos of their own;
-        of others ``SMALLEST``.
+        Twice the standard deviation of the difference over the seeds. It is at least the 95 %
+        interval of a difference of accuracies on so many photos, as if the two were measured on
+        different photos; for other figures it is at least ``SMALLEST``.
 
     Example:
         >>> half = Value(50.0, None, (50.0,))
@@ -147,15 +147,15 @@ def noise(larger: Value, smaller: Value, photos: int | None, percent: bool) -> f
 
 
 def _unknown(claim: Claim, value: Value) -> str:
-    """What one seed leaves open: of accuracies the photos' share is known all the same."""
+    """The suffix of a margin from one seed, whose deviation is not known."""
     return " or more" if len(value.values) == 1 and not claim.percent else ""
 
 
 def claims_table(field: Field) -> Table | None:
-    """Every claim and every model that has the figures; None when nobody has any.
+    """Every claim for every model that has its figures; None when no model has any.
 
     Args:
-        field: Who.
+        field: The models.
 
     Returns:
         A row for each claim and model.

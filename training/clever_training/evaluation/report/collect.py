@@ -1,4 +1,4 @@
-"""What evaluation.json and finetune.json files say, ready to be set side by side."""
+"""The content of evaluation.json and finetune.json files, ready for comparison."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Value(NamedTuple):
     """One figure.
 
     Attributes:
-        mean: Over the seeds.
+        mean: Mean over the seeds.
         std: Sample standard deviation over the seeds; None for one seed.
-        values: Of each seed.
+        values: The figure of each seed.
     """
 
     mean: float
@@ -30,7 +30,7 @@ class Value(NamedTuple):
     values: tuple[float, ...]
 
     def text(self, digits: int) -> str:
-        """As ``12.3 ± 0.4``; a spread that rounds to nothing is left out.
+        """The figure as text, such as ``12.3 ± 0.4``; a deviation that rounds to 0 is left out.
 
         Example:
             >>> Value(12.34, 0.41, (12.0, 12.7)).text(1), Value(7.0, 0.0, (7.0,)).text(1)
@@ -45,12 +45,12 @@ class Entrant:
     """A model, or a baseline beside one.
 
     Attributes:
-        name: For tables and legends; no two have the same.
+        name: Unique name for tables and legends.
         kind: ``model``, ``timm``, ``random`` or ``pixels``.
-        model: What evaluation.json says about it.
+        model: Its description in evaluation.json.
         figures: protocol → condition → part → metric → figure.
         records: protocol → how its figures were made.
-        folder: Where it was read.
+        folder: Folder that it was read from.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Entrant:
 
     @property
     def is_baseline(self) -> bool:
-        """Random weights and raw pixels."""
+        """Whether it is random weights or raw pixels."""
         return self.kind in ("random", "pixels")
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Which parts its embedding has."""
+        """The parts of its embedding."""
         dims = self.model["dims"]
         return tuple(part for part in PARTS if part in dims)
 
@@ -79,17 +79,17 @@ class Entrant:
         return Value(float(found["mean"]), found.get("std"), tuple(found.get("values") or ()))
 
     def conditions(self, protocol: str) -> list[str]:
-        """What a protocol was measured under."""
+        """The conditions of a protocol."""
         return list(self.figures.get(protocol, {}))
 
     def photos(self, protocol: str) -> int | None:
-        """How many validation photos a protocol's figures are over."""
+        """Number of validation photos of a protocol's figures."""
         found = self.records.get(protocol, {}).get("data", {}).get("validation", {}).get("photos")
         return int(found) if found else None
 
     @property
     def sweep_photos(self) -> int | None:
-        """How many validation photos were seen at every strength; None in older files."""
+        """Number of validation photos at every strength; None in older files."""
         found = self.records.get("sweeps", {}).get("settings", {}).get("sweep_photos")
         return int(found) if found else None
 
@@ -99,7 +99,7 @@ class Field:
     """Everything that is on the page.
 
     Attributes:
-        entrants: Models first, in the order given, then those beside them, then baselines.
+        entrants: First the models in the order given, then those beside them, then baselines.
         tuned: Contents of finetune.json files.
     """
 
@@ -108,11 +108,11 @@ class Field:
 
     @property
     def models(self) -> tuple[Entrant, ...]:
-        """Without the baselines."""
+        """All entrants but the baselines."""
         return tuple(entrant for entrant in self.entrants if not entrant.is_baseline)
 
     def having(self, protocol: str) -> tuple[Entrant, ...]:
-        """Who was measured by a protocol."""
+        """The entrants that a protocol measured."""
         return tuple(entrant for entrant in self.entrants if entrant.figures.get(protocol))
 
     def data(self) -> list[Mapping[str, Any]]:
@@ -126,14 +126,14 @@ class Field:
 
 
 def collect(folders: Sequence[str | Path]) -> Field:
-    """Read folders.
+    """Read the files in folders.
 
     Args:
-        folders: Each with an evaluation.json, a finetune.json or both, or with sub-folders that
-            have; a file itself is taken, too.
+        folders: Folders with an evaluation.json, a finetune.json or both, or with sub-folders that
+            have them; or such files.
 
     Returns:
-        What they say. The same baseline beside several models is there once.
+        Their content. A baseline that was measured beside several models appears once.
 
     Raises:
         DataError: When a folder has neither, or a file cannot be read.
@@ -167,7 +167,7 @@ def collect(folders: Sequence[str | Path]) -> Field:
             for baseline in content["baselines"].values()
         ]
     known = {_key(one) for one in models}
-    # A model that was measured beside another and has a folder of its own is there once, too.
+    # A model that was measured beside another and also has a folder of its own appears once.
     beside = [one for one in _merged(baselines) if _key(one) not in known]
     models += [one for one in beside if not one.is_baseline]
     entrants = _named_apart(models) + _named_apart([one for one in beside if one.is_baseline])
@@ -202,9 +202,9 @@ def _key(one: Entrant) -> tuple[str, str]:
 
 
 def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
-    """One entrant for the same weights measured on the same photos beside several models.
+    """Merge entrants with the same weights that were measured on the same photos.
 
-    Of each protocol the figures that are over most seeds, with the record of how they were made.
+    Each protocol keeps the figures with the most seeds, and their record.
     """
     merged: dict[tuple[str, str], Entrant] = {}
     for one in baselines:
@@ -223,7 +223,7 @@ def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:
 
 
 def _seeds(figures: object) -> int:
-    """How many seeds the figures are over; of no figures -1."""
+    """Number of seeds of the figures; -1 without figures."""
     if not isinstance(figures, Mapping):
         return -1
     if "mean" in figures:
@@ -232,7 +232,7 @@ def _seeds(figures: object) -> int:
 
 
 def _named_apart(entrants: list[Entrant]) -> list[Entrant]:
-    """Where two have the same name, the folder tells them apart."""
+    """Add the folder to names that two entrants share."""
     names = [entrant.name for entrant in entrants]
     result, taken = [], set[str]()
     for one in entrants:

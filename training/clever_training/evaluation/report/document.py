@@ -16,8 +16,8 @@ class Heading:
     """A heading.
 
     Attributes:
-        text: What it says.
-        level: 1 is the page's title.
+        text: The text.
+        level: 1 for the page's title, 2 and more below it.
     """
 
     text: str
@@ -26,7 +26,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, in which Markdown's marks for bold, italic and code work."""
+    """A paragraph with Markdown's bold, italic and code."""
 
     text: str
 
@@ -40,19 +40,19 @@ class Items:
 
 @dataclass(frozen=True)
 class Code:
-    """Commands, kept as they are."""
+    """Commands, shown verbatim."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Its first columns hold words, the others figures.
+    """A table whose first columns hold words and whose other columns hold figures.
 
     Attributes:
         header: Names of the columns.
-        rows: Cells as text, as many as the header has.
-        words: How many columns are words, set to the left.
+        rows: Rows of cells as text, one cell per column.
+        words: Number of columns with words; they are aligned left.
     """
 
     header: tuple[str, ...]
@@ -66,8 +66,8 @@ class Picture:
 
     Attributes:
         path: The PNG file, in the folder of the page.
-        alt: What it shows, for those who cannot see it.
-        caption: A sentence or two on how to read it.
+        alt: A description for readers who cannot see it.
+        caption: How to read it, in a sentence or two.
     """
 
     path: Path
@@ -95,10 +95,10 @@ code { background: #f4f4f4; padding: 0 .2rem; } pre code { padding: 0; }
 
 
 def to_markdown(blocks: Iterable[Block]) -> str:
-    r"""The page as Markdown; pictures are named as files beside it.
+    r"""The page as Markdown; pictures are linked as files beside it.
 
     Args:
-        blocks: In order.
+        blocks: The blocks in order.
 
     Returns:
         The text, ending in a line break.
@@ -138,11 +138,11 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def to_html(title: str, blocks: Iterable[Block]) -> str:
-    """The page as one HTML file that asks for nothing else: style and pictures are inside.
+    """The page as one HTML file with style and pictures embedded.
 
     Args:
-        title: Of the window.
-        blocks: In order; the files of pictures are read.
+        title: Title of the window.
+        blocks: The blocks in order; the files of pictures are read.
 
     Returns:
         The text.
@@ -189,7 +189,7 @@ def _html_row(cells: Sequence[str], tag: str, words: int) -> str:
 
 
 def _inline(text: str) -> str:
-    # Every second piece is code, in which an asterisk is one.
+    # Every second piece is code, where an asterisk has no special meaning.
     pieces = re.split(r"`([^`]+)`", html.escape(text, quote=False))
     for index, piece in enumerate(pieces):
         if index % 2:

@@ -19,7 +19,7 @@ from clever_training.evaluation.report.style import (
     save,
 )
 
-# transformation: (label of the axis, the strength that changes nothing)
+# transformation: (label of the axis, the neutral strength)
 SWEEPS = {
     "rotation": ("rotation in degrees", 0.0),
     "crop": ("share of the photo's area kept", 1.0),
@@ -27,17 +27,17 @@ SWEEPS = {
     "blur": ("blur, σ in pixels at 64 px", 0.0),
 }
 _ACCURACY = "Top-1 accuracy, %"
-# A panel's title: part of the page's own words.
+# Titles of panels, in the words of the page.
 _PANELS = {"rotation": "Rotation", "crop": "Crop", "brightness": "Brightness", "blur": "Blur"}
 
 
 def strengths(entrant: Entrant, protocol: str, prefix: str) -> list[float]:
-    """The strengths that were measured of a sweep, ascending.
+    """The measured strengths of a sweep, ascending.
 
     Args:
-        entrant: Who.
+        entrant: The model or baseline.
         protocol: ``sweeps`` or ``invariance``.
-        prefix: What the conditions begin with, such as ``upright/rotation/``.
+        prefix: Prefix of the conditions, such as ``upright/rotation/``.
 
     Returns:
         The numbers after the prefix.
@@ -50,12 +50,12 @@ def robustness_figure(field: Field, path: Path, trained: str = "upright") -> Pat
     """Probe accuracy of the full embedding against each transformation's strength.
 
     Args:
-        field: Who.
+        field: The models and baselines.
         path: The PNG to write.
-        trained: What the probe's training photos looked like.
+        trained: Kind of the probe's training photos: ``upright`` or ``rotated``.
 
     Returns:
-        The file; None when nobody was measured.
+        The file; None when there are no figures.
     """
     entrants = [e for e in field.having("sweeps") if _any(e, "sweeps", f"{trained}/")]
     if not entrants:
@@ -80,10 +80,10 @@ def robustness_figure(field: Field, path: Path, trained: str = "upright") -> Pat
 
 
 def parts_figure(field: Field, path: Path) -> Path | None:
-    """Probe accuracy of each part against the angle, for probes of both kinds.
+    """Probe accuracy of each part against the angle, for both kinds of probes.
 
     Args:
-        field: Who.
+        field: The models and baselines.
         path: The PNG to write.
 
     Returns:
@@ -111,10 +111,10 @@ def parts_figure(field: Field, path: Path) -> Path | None:
 
 
 def invariance_figure(field: Field, path: Path) -> Path | None:
-    """How alike a photo and its copy stay, by part, against each transformation's strength.
+    """Similarity of photo and copy, by part, against each transformation's strength.
 
     Args:
-        field: Who.
+        field: The models and baselines.
         path: The PNG to write.
 
     Returns:
@@ -146,11 +146,11 @@ def collapse_figure(field: Field, path: Path) -> Path | None:
     """Effective rank of each part as a share of its dimensions.
 
     Args:
-        field: Who.
+        field: The models and baselines.
         path: The PNG to write.
 
     Returns:
-        The file; None when nobody was measured.
+        The file; None when there are no figures.
     """
     entrants = field.having("collapse")
     if not entrants:
@@ -196,7 +196,7 @@ def _any(entrant: Entrant, protocol: str, prefix: str) -> bool:
 def _curve(
     axis: Axes, entrant: Entrant, where: tuple[str, str, str, str], look: Look, label: str
 ) -> None:
-    """One line, with a band of what chance leaves open."""
+    """One line with a band of its uncertainty."""
     protocol, prefix, part, metric = where
     found = [
         (strength, value)
@@ -227,10 +227,9 @@ def _curve(
 
 
 def _open(value: Value, photos: int | None) -> float:
-    """Half a band: of accuracies over so many photos the 95 % interval, else the seeds' spread.
+    """Half the width of a band: the 95 % interval of an accuracy, else the seeds' deviation.
 
-    The seeds share the photos of a sweep: between them an accuracy hardly differs, however few
-    photos it is over.
+    The seeds share the photos of a sweep, so their accuracies hardly differ, even on few photos.
     """
     if photos is None:
         return value.std or 0.0
@@ -239,13 +238,13 @@ def _open(value: Value, photos: int | None) -> float:
 
 
 def _from_zero(axes: Any) -> None:
-    """Once all is drawn: a limit that is set before holds for the panels that share the axis."""
+    """Set the limits after drawing: set earlier, they hold for all panels that share the axis."""
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
 
 
 def _gap(neutral: float, x: list[float], mean: list[float], spread: list[float]) -> None:
-    """Where the neutral strength was not measured, no line may cross it."""
+    """Break the line at a neutral strength that was not measured."""
     if neutral not in x and x[0] < neutral < x[-1]:
         place = bisect.bisect(x, neutral)
         x.insert(place, neutral)

@@ -1,4 +1,4 @@
-"""Where the figures on the page come from."""
+"""The origin of the figures on the page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def how_measured(field: Field) -> Iterator[Block]:
     """The commands behind the figures, the photos, profiles, seeds and versions.
 
     Args:
-        field: What is on the page.
+        field: The content of the page.
 
     Yields:
-        The end of the page.
+        The last blocks of the page.
     """
     commands: dict[str, list[str]] = {}
     for entrant in field.entrants:
@@ -35,8 +35,8 @@ def how_measured(field: Field) -> Iterator[Block]:
     if records:
         yield _environments(records)
     yield Text(
-        f"Written by `clever-hub report`, clever-hub {clever_hub.__version__}. What each protocol "
-        "and each key of evaluation.json means: docs/evaluation.md and docs/evaluation-schema.md."
+        f"Written by `clever-hub report`, clever-hub {clever_hub.__version__}. docs/evaluation.md "
+        "explains the protocols, docs/evaluation-schema.md the keys of evaluation.json."
     )
 
 
@@ -52,13 +52,13 @@ def _environments(records: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def described(data: Mapping[str, Any]) -> str:
-    """The photos that figures are from, in a sentence.
+    """The photos of the figures, in a sentence.
 
     Args:
         data: A record's ``data``.
 
     Returns:
-        How many, of how many, and where from.
+        The numbers of photos, and the data sets.
     """
     if videos := data.get("videos"):
         return (

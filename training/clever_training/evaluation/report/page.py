@@ -1,4 +1,4 @@
-"""The whole page: sections with their words, tables and pictures."""
+"""The page: sections with texts, tables and pictures."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TITLE = "Models side by side"
 
 
 class Map(NamedTuple):
-    """A t-SNE picture that was drawn before.
+    """A t-SNE picture that was drawn already.
 
     Attributes:
-        name: Of the model.
+        name: Name of the model.
         path: The PNG, in the folder of the page.
     """
 
@@ -39,11 +39,11 @@ class Map(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
         title: Its heading.
-        needs: The protocols without which there is nothing to show.
+        needs: The protocols that it needs.
         blocks: Makes its content; empty when there is nothing to show.
     """
 
@@ -53,11 +53,11 @@ class Section(NamedTuple):
 
 
 def write_page(field: Field, out: Path, maps: Sequence[Map] = ()) -> tuple[Path, Path]:
-    """Write report.md, the pictures beside it, and report.html, which has them inside.
+    """Write report.md, the pictures beside it, and report.html, which embeds them.
 
     Args:
-        field: What was read.
-        out: The folder; made when missing.
+        field: The models and baselines.
+        out: The folder; created when missing.
         maps: t-SNE pictures, in ``out``.
 
     Returns:
@@ -97,17 +97,19 @@ def _opening(field: Field) -> Iterator[Block]:
             "a model with its own baselines, not with the others.** The last section says which."
         )
     yield Text(
-        "The invariant part of an embedding should stay when a photo is turned or distorted, the "
-        "equivariant part should move with it. *Random* is the same backbone with random weights, "
-        "*pixels* the photo itself, shrunk: what does not beat them has not been learned. Figures "
-        "are means over the seeds, ± their standard deviation."
+        "When a photo is rotated or distorted, the invariant part of its embedding should stay the "
+        "same, and the equivariant part should change with it. *Random* is the same backbone with "
+        "random weights, *pixels* is the shrunk photo itself. Training has taught a model only "
+        "what it does better than these two. Figures are means over the seeds, ± their standard "
+        "deviation."
     )
     yield tables.models_table(field)
     cut = [f"*{e.name}*" for e in field.models if e.model.get("split_trained") is False]
     if cut:
         yield Text(
-            f"{' and '.join(cut)}: trained without a split. The parts are the same columns all the "
-            "same: what they differ in, chance made, and the split of the others has to beat that."
+            f"{' and '.join(cut)}: trained without a split. Its parts are the same columns as in "
+            "the other models, so they differ only by chance. The parts of a model with a split "
+            "should differ more."
         )
 
 
@@ -118,12 +120,12 @@ def _claims(field: Field, _: Path) -> list[Block]:
     return [
         Text(
             "*First* and *second* are the figures of the two parts in the order in which the claim "
-            "names them. *Noise* is what the difference has to exceed: twice its standard "
-            "deviation over the seeds, and at least the 95 % interval that this number of photos "
-            "leaves (of accuracies) or 0.01 (of others); where it says *or more*, there is one "
-            "seed, and its deviation is not known. Random weights are held against the same "
-            "claims: where one holds for them, too, it is no achievement of the training. *Neither "
-            "knows it*: both R² are 0.01 at most, no better than always answering the mean."
+            "names them. The difference has to exceed the *noise*: twice its standard deviation "
+            "over the seeds, and at least the 95 % interval for this number of photos "
+            "(accuracies) or 0.01 (other figures). *Or more* marks a single seed, whose deviation "
+            "is not known. The same claims are tested on random weights; a claim that holds for "
+            "them, too, does not result from the training. *Neither knows it* means that both R² "
+            "are at most 0.01, no better than always predicting the mean."
         ),
         table,
     ]
@@ -139,10 +141,9 @@ def _paper(field: Field, _: Path) -> list[Block]:
                 table,
             ]
     explained = Text(
-        "The paper's table: accuracy under perturbations that are applied to the photos that are "
-        "asked. CJ is colour jitter, Flip a horizontal flip, Ro a rotation within ±90°, ET an "
-        "elastic transform. Every photo is seen through a disc, so that corners do not give the "
-        "rotation away."
+        "The paper's table: accuracy when the validation photos are perturbed. CJ is colour "
+        "jitter, Flip a horizontal flip, Ro a rotation within ±90°, ET an elastic transform. A "
+        "disc covers the corners of every photo, so that they do not reveal the rotation."
     )
     return [explained, *blocks] if blocks else []
 
@@ -164,7 +165,7 @@ def _curves(field: Field, out: Path) -> list[Block]:
                 "Top-1 accuracy against angle, crop, brightness and blur, a line per model",
                 "Accuracy of a linear probe on the full embedding, trained on upright, undistorted "
                 "photos, against the strength of one transformation. The dotted line marks the "
-                f"strength that changes nothing; {bands}.",
+                f"neutral strength; {bands}.",
             )
         )
     if path := figures.parts_figure(field, out / "robustness-parts.png"):
@@ -172,8 +173,8 @@ def _curves(field: Field, out: Path) -> list[Block]:
             Picture(
                 path,
                 "Top-1 accuracy of each part against the rotation angle",
-                "The same against the angle for each part by itself, with a probe trained on "
-                "upright photos and one trained on rotated photos, within ±90°.",
+                "The same for each part against the angle, with a probe trained on upright photos "
+                "and a probe trained on photos rotated within ±90°.",
             )
         )
     return blocks
@@ -183,9 +184,9 @@ def _accuracy(protocol: str, words: str) -> Callable[[Field, Path], list[Block]]
     def blocks(field: Field, _: Path) -> list[Block]:
         table = tables.accuracy_table(field, protocol)
         explained = Text(
-            f"{words} In per cent. *Plain* photos are whole and upright; *upright* ones are seen "
-            "through a disc; *rotated* ones through the same disc, turned at random within ±90°, "
-            "while the training photos stay upright."
+            f"{words} In per cent. *Plain* photos are whole and upright. *Upright* photos are cut "
+            "to a disc. *Rotated* validation photos are cut to the same disc and rotated at random "
+            "within ±90°, while the training photos stay upright."
         )
         return [explained, table] if table.rows else []
 
@@ -198,10 +199,10 @@ def _invariance(field: Field, out: Path) -> list[Block]:
     if table.rows:
         blocks += [
             Text(
-                "Cosine between a photo and its copy turned within ±90°, and between different "
-                "photos, after the mean feature was taken off. Only the gap counts: in a collapsed "
-                "embedding everything is alike. *Found again*: the turned copy is used to look for "
-                "its original among all validation photos."
+                "Cosine between a photo and its copy rotated within ±90°, and between different "
+                "photos, after the mean feature was subtracted. Only the gap is informative, since "
+                "in a collapsed embedding all photos are similar. *Found again*: the rotated copy "
+                "is the query that should retrieve its original among all validation photos."
             ),
             table,
         ]
@@ -210,8 +211,8 @@ def _invariance(field: Field, out: Path) -> list[Block]:
             Picture(
                 path,
                 "Cosine gap of each part against the strength of each transformation",
-                "How alike a photo and its transformed copy stay, beyond what different photos "
-                "share. 1 is perfectly invariant, 0 is as different as another photo.",
+                "Similarity of a photo and its transformed copy, minus that of different photos. 1 "
+                "is perfectly invariant, 0 is as different as another photo.",
             )
         )
     return blocks
@@ -224,19 +225,20 @@ def _equivariance(field: Field, _: Path) -> list[Block]:
         blocks += [
             Text(
                 "R² of predicting the transformation between two views of a photo from their "
-                "features, on photos that nothing was fitted on: 1 is exact, 0 is no better than "
-                "the mean, less is worse. More dimensions know more: compare the equivariant part "
-                "with *invariant, cut*, as many columns of the invariant part, drawn at random."
+                "features, on photos that nothing was fitted on. 1 is exact, 0 is no better than "
+                "the mean, less is worse. More dimensions contain more, so compare the equivariant "
+                "part with *invariant, cut*: as many random columns of the invariant part."
             ),
             first,
         ]
     if second.rows:
         blocks += [
             Text(
-                "The rotation in other units: mean error of the angle (45° for always answering "
-                "0°), telling four quarter turns apart from one view (chance 25 %), and finding "
-                "the feature of the turned photo by a linear map of the upright one, among the "
-                "same photo's other angles (*pose*, chance MRR 0.245) and among other photos."
+                "The rotation in other units: the mean error of the angle (45° for always "
+                "predicting 0°); the accuracy of classifying quarter turns from one view (chance "
+                "25 %); and how well a linear map of the upright photo's feature retrieves that of "
+                "the rotated photo, among other angles of the photo (*pose*, chance MRR 0.245) and "
+                "among other photos."
             ),
             second,
         ]
@@ -248,12 +250,12 @@ def _scatter(field: Field, out: Path) -> list[Block]:
     if path is None:
         return []
     caption = (
-        "Right is more invariant, up is more equivariant. A part that only stays sits at the "
-        "bottom right, one that only moves with the photo at the top left. Hollow markers are "
-        "baselines; a thin line joins the parts of one model. More dimensions know more: compare "
-        "the height of the equivariant part with *invariant, cut*, as many columns of the "
-        "invariant part (drawn above the same place). The dotted line, R² 0, is no knowledge of "
-        "the angle; what is below −0.05 stands at the bottom."
+        "Right is more invariant, up is more equivariant. A purely invariant part is at the "
+        "bottom right, a purely equivariant part at the top left. Hollow markers are baselines; a "
+        "thin line joins the parts of one model. More dimensions contain more, so compare the "
+        "height of the equivariant part with *invariant, cut*: as many random columns of the "
+        "invariant part, drawn above its marker. At the dotted line, R² 0, a part says nothing "
+        "about the angle; values below −0.05 are drawn at the bottom."
     )
     alt = "Invariance against equivariance of each part of each model"
     return [Picture(path, alt, caption)]
@@ -265,8 +267,8 @@ def _collapse(field: Field, out: Path) -> list[Block]:
     if path is None or not table.rows:
         return []
     caption = (
-        "Spread of the normalised features over their dimensions, and how many dimensions they "
-        "really use. Both near 0 mean collapse: all photos look the same."
+        "Spread of the normalised features over their dimensions, and the number of dimensions "
+        "that they use. Both near 0 mean collapse: all photos have nearly the same feature."
     )
     return [table, Picture(path, "Spread and effective rank of each part", caption)]
 
@@ -274,7 +276,7 @@ def _collapse(field: Field, out: Path) -> list[Block]:
 def _few_labels(field: Field, _: Path) -> list[Block]:
     table = tables.semi_supervised_table(field)
     explained = Text(
-        "A linear probe on a share of the labels, drawn anew with each seed, per cent."
+        "Accuracy in per cent of a linear probe on a share of the labels; each seed draws its own."
     )
     return [explained, table] if table.rows else []
 
@@ -282,7 +284,7 @@ def _few_labels(field: Field, _: Path) -> list[Block]:
 def _tuned(field: Field, _: Path) -> list[Block]:
     table = tables.finetune_table(field)
     explained = Text(
-        "Supervised fine-tuning; accuracy after the last epoch, none chosen by validation photos."
+        "Supervised fine-tuning. The accuracy is that of the last epoch; no epoch was selected."
     )
     return [explained, table] if table.rows else []
 
@@ -292,10 +294,11 @@ def _maps(maps: Sequence[Map]) -> Iterator[Block]:
         yield Picture(
             path,
             f"t-SNE of each part of {name}, by class and by rotation",
-            f"t-SNE of {name}: validation photos of a few classes, each turned three times at "
-            "random. Every point is one turned photo; the lower row colours the same maps by "
-            "angle. The numbers above the maps are from the features themselves, over each point's "
-            "ten nearest of other photos. Distances across a map mean nothing.",
+            f"t-SNE of {name}: validation photos of a few classes, each rotated three times at "
+            "random. Every point is one rotated photo; the lower row colours the same maps by "
+            "angle. The numbers above the maps come from the features themselves, over the ten "
+            "nearest neighbours of each point from other photos. Distances on a map have no "
+            "meaning.",
         )
 
 
@@ -309,8 +312,8 @@ def _left_out(missing: Sequence[Section], maps: Sequence[Map]) -> list[Block]:
     if not entries:
         return []
     how = (
-        "Add a protocol with `clever-hub evaluate MODEL --data … --protocols NAME --out DIR`, "
-        "fine-tuning with `clever-hub finetune`; what a folder already has is kept."
+        "Add a protocol with `clever-hub evaluate MODEL --data … --protocols NAME -o DIR`, and "
+        "fine-tuning with `clever-hub finetune`. Existing figures in a folder are kept."
     )
     return [Heading("Left out"), Items(tuple(entries)), Text(how)]
 

@@ -19,19 +19,19 @@ from clever_training.evaluation.report.style import (
     save,
 )
 
-# A fit that is worse than the mean knows nothing, whatever its R²: all such stand at the bottom.
+# A fit that is worse than the mean is useless, whatever its R²; all such are drawn at the bottom.
 FLOOR = -0.05
 
 
 def scatter_figure(field: Field, path: Path) -> Path | None:
-    """Each part of each entrant: how little it moves when a photo is turned, and how well.
+    """Plot invariance against equivariance to rotation, for each part of each entrant.
 
     Args:
-        field: Who.
+        field: The models and baselines.
         path: The PNG to write.
 
     Returns:
-        The file; None when nobody has both figures.
+        The file; None when no entrant has both figures.
     """
     styles = looks(field.entrants)
     points: list[tuple[Entrant, str, Value, Value]] = []
@@ -90,7 +90,7 @@ def scatter_figure(field: Field, path: Path) -> Path | None:
 
 
 def _bar(known: Value) -> list[list[float]]:
-    """One standard deviation down and up, not beyond the floor."""
+    """One standard deviation down and up, but not below the floor."""
     spread = known.std or 0.0
     if known.mean <= FLOOR:
         return [[0.0], [0.0]]
@@ -98,7 +98,7 @@ def _bar(known: Value) -> list[list[float]]:
 
 
 def _join_parts(axis: Axes, points: Sequence[Any], styles: dict[str, Look]) -> None:
-    """A thin line through an entrant's parts, so that one sees what belongs together."""
+    """A thin line that joins an entrant's parts."""
     for name, look in styles.items():
         own = [
             (still.mean, max(known.mean, FLOOR)) for e, _, still, known in points if e.name == name
@@ -109,7 +109,7 @@ def _join_parts(axis: Axes, points: Sequence[Any], styles: dict[str, Look]) -> N
 
 
 def _mark_slices(axis: Axes, points: Sequence[Any], styles: dict[str, Look]) -> None:
-    """What as many columns of the invariant part know as the equivariant part has."""
+    """The figure of the invariant slice, drawn above the marker of the invariant part."""
     for entrant, part, still, _ in points:
         known = entrant.get("equivariance", "rotation", "invariant_slice", "ridge_r2")
         if part == "invariant" and known:

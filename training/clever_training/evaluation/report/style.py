@@ -1,4 +1,4 @@
-"""How the plots look: colours that every kind of colour vision tells apart, and shapes besides."""
+"""Colours and markers of the plots; both differ, for readers with colour vision deficiency."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DPI = 120
 
 
 class Look(NamedTuple):
-    """How a line or a group of points is drawn.
+    """The look of a line or a group of points.
 
     Attributes:
-        color: Of line and marker.
-        marker: Shape.
+        color: Colour of line and marker.
+        marker: Shape of the marker.
         line: Style of the line.
     """
 
@@ -74,10 +74,10 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
     """A figure of the page's width.
 
     Args:
-        rows: Of panels.
-        columns: Of panels.
-        height: Of the whole in inches.
-        **options: For ``Figure.subplots``.
+        rows: Number of rows of panels.
+        columns: Number of columns of panels.
+        height: Height of the figure in inches.
+        **options: Options of ``Figure.subplots``.
 
     Returns:
         The figure and its axes, an array (rows, columns).
@@ -98,7 +98,7 @@ def legend_below(figure: Figure, axis: Axes, columns: int = 3) -> None:
     Args:
         figure: The figure.
         axis: The panel whose labels it takes.
-        columns: Of the legend.
+        columns: Number of columns of the legend.
     """
     handles, labels = axis.get_legend_handles_labels()
     if handles:
@@ -112,7 +112,7 @@ def legend_below(figure: Figure, axis: Axes, columns: int = 3) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG that is the same for the same content, whenever it is drawn.
+    """Write a PNG whose bytes depend on the content alone, not on the time.
 
     Args:
         figure: The figure.

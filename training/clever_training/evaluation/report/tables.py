@@ -9,7 +9,7 @@ from clever_training.evaluation.report.collect import Entrant, Field, Value
 from clever_training.evaluation.report.document import Table
 from clever_training.evaluation.report.style import PART_NAMES
 
-# The paper's perturbations, in its order, under the names that it uses.
+# The paper's perturbations, in its order and with its names.
 GRID = {
     "original": "original",
     "cj": "CJ",
@@ -25,10 +25,10 @@ class Column(NamedTuple):
 
     Attributes:
         title: Its heading.
-        condition: Of the protocol.
-        metric: Of the protocol.
-        digits: After the point.
-        protocol: Another one than the table's.
+        condition: Condition of the protocol.
+        metric: Metric of the protocol.
+        digits: Digits after the decimal point.
+        protocol: Protocol of the column, if it is not that of the table.
     """
 
     title: str
@@ -47,10 +47,10 @@ def figures_table(
     """A row for each part of each entrant; rows and columns without any figure are left out.
 
     Args:
-        entrants: Who.
-        protocol: Where the figures are.
-        columns: Which figures.
-        parts: Which rows, in order.
+        entrants: The models and baselines.
+        protocol: Protocol of the figures.
+        columns: The columns.
+        parts: The parts, in the order of the rows.
 
     Returns:
         The table.
@@ -81,7 +81,7 @@ def _value(entrant: Entrant, protocol: str, column: Column, part: str) -> Value 
 
 
 def models_table(field: Field) -> Table:
-    """Who is on the page."""
+    """The models and baselines on the page."""
     rows = []
     for entrant in field.entrants:
         model, dims = entrant.model, entrant.model["dims"]
@@ -104,8 +104,8 @@ def paper_table(field: Field, trained: str) -> Table:
     """Linear probe Top-1 under the paper's perturbations.
 
     Args:
-        field: Who.
-        trained: What the probe's training photos looked like, ``upright`` or ``rotated``.
+        field: The models and baselines.
+        trained: Kind of the probe's training photos: ``upright`` or ``rotated``.
 
     Returns:
         A row for each part of each entrant.
@@ -115,7 +115,7 @@ def paper_table(field: Field, trained: str) -> Table:
 
 
 def accuracy_table(field: Field, protocol: str) -> Table:
-    """Top-1, and Top-5 where there is one, of k-NN or of the linear probe."""
+    """Top-1, and Top-5 if measured, of k-NN or of the linear probe."""
     columns = [
         Column(f"{condition}, {name}", condition, metric)
         for metric, name in (("top1", "Top-1"), ("top5", "Top-5"))
@@ -136,7 +136,7 @@ def semi_supervised_table(field: Field) -> Table:
 
 
 def invariance_table(field: Field) -> Table:
-    """Cosines of a photo with its turned copy and with other photos, and finding it again."""
+    """Cosines of a photo with its rotated copy and with other photos, and retrieval by the copy."""
     columns = [
         Column("same photo", "rotation", "same_centred", 3),
         Column("other photo", "rotation", "different_centred", 3),
@@ -160,7 +160,7 @@ def equivariance_table(field: Field) -> Table:
 
 
 def rotation_table(field: Field) -> Table:
-    """What of the rotation is in the features, in units that one can picture."""
+    """How well the features tell the rotation, in degrees and accuracies."""
     columns = [
         Column("error, ridge, °", "rotation", "ridge_degrees", 1),
         Column("error, MLP, °", "rotation", "mlp_degrees", 1),
@@ -174,7 +174,7 @@ def rotation_table(field: Field) -> Table:
 
 
 def collapse_table(field: Field) -> Table:
-    """How much of its dimensions an embedding uses."""
+    """How many of its dimensions an embedding uses."""
     columns = [
         Column("spread", "plain", "std", 3),
         Column("effective rank", "plain", "effective_rank", 1),
@@ -184,7 +184,7 @@ def collapse_table(field: Field) -> Table:
 
 
 def finetune_table(field: Field) -> Table:
-    """Fine-tuned models: what was trained, on how many labels, to which accuracy."""
+    """Fine-tuned models: what was trained, on how many labels, and the accuracy."""
     rows = []
     for content in field.tuned:
         photos = content["data"]["train"]["photos"]

@@ -1,4 +1,4 @@
-"""Maps of photos' features: what lies together in each part, by class and by rotation."""
+"""t-SNE maps of the features of each part, coloured by class and by rotation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import ROTATED
 from clever_training.evaluation.report.style import MARKERS, PALETTE, new_figure, save
 
-# As many classes as there are colours that everybody tells apart.
+# The number of colours that readers with any colour vision can distinguish.
 COLORS = (*PALETTE, "#000000", "#999999")
 SHAPES = (*MARKERS, "X", "*")
 TURNS = 3
@@ -29,13 +29,13 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class Turned:
-    """Photos of a few classes, each turned several times by random angles.
+    """Photos of a few classes, each rotated several times by random angles.
 
     Attributes:
-        features: By part, float32 (N, d).
+        features: Features of each part, float32 (N, d).
         labels: int (N,), in [0, number of classes shown).
         angles: float (N,), degrees counter-clockwise, in ±90.
-        photos: int (N,), which photo.
+        photos: int (N,), number of the photo.
         classes: Names of the classes shown.
     """
 
@@ -51,10 +51,10 @@ def choose(photos: LabelledPhotos, points: int) -> LabelledPhotos:
 
     Args:
         photos: The validation photos.
-        points: How many points the map should have, ``TURNS`` for each photo.
+        points: Number of points in the map; each photo gives ``TURNS``.
 
     Returns:
-        The chosen ones, equally many of each class where there are enough.
+        The chosen photos, equally many of each class if there are enough.
     """
     known = np.unique(photos.labels)
     few = known[np.linspace(0, len(known) - 1, min(len(known), len(COLORS))).astype(int)]
@@ -64,15 +64,15 @@ def choose(photos: LabelledPhotos, points: int) -> LabelledPhotos:
 
 
 def turned(extractor: FeatureExtractor, photos: LabelledPhotos, store: FeatureStore) -> Turned:
-    """Features of the photos, each turned ``TURNS`` times within ±90°, through the disc.
+    """Features of the photos, each rotated ``TURNS`` times within ±90° under the disc.
 
     Args:
         extractor: The model.
-        photos: What ``choose`` gave.
+        photos: From ``choose``.
         store: Computes and caches features.
 
     Returns:
-        Features, and what is known of each.
+        The features with label, angle and photo of each.
 
     Raises:
         DataError: When a photo cannot be read.
@@ -104,7 +104,7 @@ def embed_flat(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float
 
     Args:
         features: float32 (N, d).
-        seed: Of the optimisation.
+        seed: Seed of the optimisation.
 
     Returns:
         float32 (N, 2).
@@ -119,15 +119,15 @@ def embed_flat(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float
 
 
 def neighbourhood(data: Turned, part: str) -> tuple[float, float]:
-    """What the nearest neighbours of another photo share, in the features themselves.
+    """How similar class and angle are among nearest neighbours from other photos.
 
     Args:
-        data: Features and what is known of them.
-        part: Which.
+        data: The features with label, angle and photo of each.
+        part: Name of the part.
 
     Returns:
-        Share of the neighbours that have the same class, in per cent, and the mean difference
-        between the angles in degrees (60 by chance, for angles uniform in ±90).
+        Share of the neighbours with the same class in per cent, and the mean difference between
+        the angles in degrees (60 by chance, for angles uniform in ±90).
     """
     rows = unit(data.features[part] - data.features[part].mean(axis=0))
     similarity = rows @ rows.T
@@ -142,15 +142,15 @@ def tsne_figure(name: str, data: Turned, path: Path) -> Path:
     """One column for each part: above coloured by class, below the same map by angle.
 
     Args:
-        name: Of the model, for the title.
-        data: What ``turned`` gave.
+        name: Name of the model, for the title.
+        data: From ``turned``.
         path: The PNG to write.
 
     Returns:
         The file.
     """
     parts = list(data.features)
-    # A single part lies side by side: one below the other would be two long strips.
+    # The two maps of a single part are drawn side by side.
     one = len(parts) == 1
     figure, grid = new_figure(*((1, 2, 5.2) if one else (2, len(parts), 7.6)))
     axes = grid.T if one else grid
@@ -206,7 +206,7 @@ def _by_class(axis: Axes, flat: NDArray[np.float32], data: Turned) -> None:
 
 
 def _bare(axis: Axes) -> None:
-    """The axes of a t-SNE map have no unit, and distances across it no meaning."""
+    """Remove ticks: the axes of a t-SNE map have no unit, and its distances no meaning."""
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(visible=False)
