@@ -69,7 +69,7 @@ def fold_frozen_batch_norm(backbone: nn.Module, size: int) -> nn.Module:
     if any(isinstance(part, FrozenBatchNorm) for part in backbone.modules()):
         for conv, norm in _pairs(backbone, size):
             conv.__dict__["_norm"] = norm  # no submodule: its parameters are the norm's own
-            conv.__class__ = _folding(type(conv))
+            conv.__class__ = _folding(type(conv))  # type: ignore[arg-type]
             norm.__class__ = FoldedBatchNorm
     return backbone
 
