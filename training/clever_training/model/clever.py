@@ -28,9 +28,8 @@ class LossWeights:
     Attributes:
         orthogonality: λ.
         regularization: λ_reg.
-        transformation: Of predicting the relative transformation of views; not in the paper.
-        groups: How much each group of what is predicted counts among them, by name; 1 where left
-            out.
+        transformation: Weight of predicting the relative transformation; not in the paper.
+        groups: Weight of each group of predicted values, by name; 1 for groups that are left out.
     """
 
     orthogonality: float = 1.0

@@ -194,7 +194,7 @@ def _native(
 
 
 def _zeros(like: Tensor, height: int, width: int) -> Tensor:
-    """Of the same batch, channels, dtype and layout."""
+    """An empty tensor with the same batch, channels, dtype and layout."""
     return _like(like, height, width).zero_()
 
 

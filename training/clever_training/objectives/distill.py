@@ -57,7 +57,7 @@ def distill_contrastive(
     Args:
         views: What the head says of each view.
         targets: The teacher's embeddings of the photos, centred.
-        others: Of other photos: what the own target is told apart from.
+        others: Targets of other photos, which serve as negatives.
         temperature: τ.
 
     Returns:

@@ -144,7 +144,7 @@ class TargetUnits(nn.Module):
             relative: Transformations of this process's pairs.
         """
         values, known = (part.double().flatten(0, -2) for part in _by_branch(relative))
-        # Of the mean over the processes, each with as many pairs: shares, not sums.
+        # Means instead of sums, since every process has the same number of pairs.
         shares = average(known.mean(dim=0))
         mean = average((known * values).mean(dim=0)) / shares.clamp_min(1e-12)
         squares = average((known * (values - mean).square()).mean(dim=0))
@@ -250,19 +250,19 @@ def transformation_loss(
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """The part of the relative transformations that the predictions do not explain.
 
-    Rotation, crop, colour, the second view's own turn and mirroring count alike unless said
-    otherwise. Of the first four
-    it is the squared error in units of the values' deviation, so 1 − R²; the rotation is asked of
-    that prediction whose mirroring is true. Of the mirroring it is the cross-entropy in units of a
-    blind guess's. What does not vary (the angle without rotation) is left out.
+    Rotation, crop, colour, the second view's rotation from upright, and mirroring have the same
+    weight by default. For the first four it is the squared error in units of the values' deviation,
+    which is 1 − R²; of the two predicted rotations the one for the true mirroring counts. For the
+    mirroring it is the cross-entropy relative to that of a blind guess. Values that do not vary,
+    such as the angle without rotation, are left out.
 
     Args:
-        predictions: Of ``TransformationHead``.
-        parameters: What was done to each view of this process's photos.
-        pairs: Which views each prediction is about.
-        unit: The head's; takes the batch into account first where it is in training mode.
-        shares: How much each group counts among them, by its name in ``GROUPS`` or ``mirroring``;
-            1 where left out.
+        predictions: From ``TransformationHead``.
+        parameters: Parameters of each view of this process's photos.
+        pairs: The pair of views of each prediction.
+        unit: The head's units; in training mode they are updated with the batch first.
+        shares: Weight of each group, by its name in ``GROUPS`` or ``mirroring``; 1 for groups that
+            are left out.
 
     Returns:
         A scalar, about 1 for blind guesses, 0 at best; and the indicators ``r2_rotation``,

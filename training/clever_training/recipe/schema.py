@@ -105,14 +105,14 @@ class TermRecipe(Section):
 
 
 class TransformationGroups(Section):
-    """How much each group of what is predicted of two views counts, among them.
+    """Weight of each group of values in the transformation term.
 
     Attributes:
-        rotation: Of one view to the other.
-        crop: Place and size.
-        color: Brightness, contrast, saturation and hue.
-        turn: Of the second view, from upright.
-        mirroring: Whether one of them is mirrored.
+        rotation: Weight of the rotation between the views.
+        crop: Weight of place and size.
+        color: Weight of brightness, contrast, saturation and hue.
+        turn: Weight of the second view's rotation from upright.
+        mirroring: Weight of whether exactly one view is mirrored.
     """
 
     rotation: float = Field(1.0, ge=0.0)
@@ -138,12 +138,11 @@ class MethodRecipe(Section):
         split_ratio: Share of the invariant part.
         orthogonality_weight: λ.
         regularization_weight: λ_reg.
-        transformation_weight: Of predicting the relative transformation of two views from their
-            equivariant parts; 0, the paper's method, does without.
-        transformation_groups: Shares of what is predicted, 1 each where left out: ``rotation``,
-            ``crop``, ``color``, ``turn`` and ``mirroring``.
-        transformation_dim: Width of the hidden layers that predict it.
-        teacher_momentum: At the start; 1 at the end, along a cosine.
+        transformation_weight: Weight of predicting the relative transformation of two views from
+            their equivariant parts; 0, as in the paper, leaves the term out.
+        transformation_groups: Weights of the groups of predicted values; each is 1 by default.
+        transformation_dim: Width of the hidden layers of the transformation head.
+        teacher_momentum: Momentum of the teacher at the start; it rises to 1 along a cosine.
         teacher_temperature: τ_t after warm-up.
         warmup_teacher_temperature: τ_t at the start.
         warmup_teacher_temperature_epochs: Length of the linear warm-up of τ_t.

@@ -36,8 +36,8 @@ class ViewParameters:
         elastic_seed: Seed of the distortion.
         jitter_order: Order of brightness (0), contrast (1), saturation (2) and hue (3) in the
             published pipeline; the fast one has one order.
-        disc: Seen through the disc that touches the view's sides; its corners tell nothing.
-        known: False for the views of an augmentation that does not say what it did.
+        disc: Whether everything outside the disc inscribed in the view is covered.
+        known: False for views of an augmentation that does not return parameters.
     """
 
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
