@@ -34,7 +34,7 @@ class Propagation:
         last_frames: How many frames before this one are looked at, besides the first.
         neighbours: How many patches of all those frames together give a patch its labels.
         radius: How many patches up, down, left and right of its own place it looks; None for all.
-        temperature: Of the softmax of the cosines.
+        temperature: Temperature of the softmax of the cosines.
     """
 
     last_frames: int = 7
@@ -63,8 +63,8 @@ def propagate(
     """The labels of every frame, from those of the first.
 
     Args:
-        features: Of each frame in turn. Only ``settings.last_frames`` + 1 of them are kept.
-        labels: Of the first frame, a share of each class per patch.
+        features: Features of each frame in turn; only ``settings.last_frames`` + 1 are kept.
+        labels: Labels of the first frame, a share of each class per patch.
         settings: As published when None.
 
     Yields:
@@ -177,7 +177,7 @@ class _Tiles(NamedTuple):
 
         Args:
             queries: Features of the tiles' patches.
-            row: Of the tiles.
+            row: Row of the tiles.
             start: Column of the first of them.
             count: How many are wanted.
 

@@ -24,7 +24,7 @@ class Video:
     """Frames of a video, and a mask for each.
 
     Attributes:
-        name: Of the folder.
+        name: Name of the folder.
         frames: Image files, in order.
         masks: Image files, as many.
     """
@@ -41,7 +41,7 @@ class Video:
         """The mask of a frame.
 
         Args:
-            position: Of the frame.
+            position: Number of the frame.
 
         Returns:
             uint8 (height, width): 0 for the background, then the objects. In a grey image 255 is

@@ -36,7 +36,7 @@ class HeadsPlan:
         views: How views are drawn.
         fit: How the heads are fitted.
         bootstraps: Draws of photos, for the intervals of the thresholds.
-        seed: Of all that is drawn.
+        seed: Seed of all random draws.
     """
 
     photos: int = 5000

@@ -71,7 +71,7 @@ def calibrate(
         heads: Fitted, with the mean for centring.
         views: Of photos that the heads were not fitted to, each a different one.
         bootstraps: Draws of photos, for the intervals of the thresholds.
-        seed: Of all that is drawn.
+        seed: Seed of all random draws.
         progress: Called with what is being measured.
 
     Returns:

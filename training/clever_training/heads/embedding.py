@@ -75,11 +75,11 @@ def embed_views(
     """Embed views of photos, each photo decoded once; copies of a photo are left out.
 
     Args:
-        model: Of any backend.
+        model: A model of any backend.
         photos: Where the photos are.
         rows: Which of them.
         views: How views are drawn.
-        seed: Of the drawing.
+        seed: Seed of the draws.
         progress: Called with how many photos are done, and how many there are.
 
     Returns:

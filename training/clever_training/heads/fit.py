@@ -31,12 +31,12 @@ class FitSettings:
 
     Attributes:
         hidden_dim: Width of the hidden layers.
-        steps: Of the optimiser.
+        steps: Steps of the optimiser.
         batch_size: Pairs of views of a step.
         lr: Peak of the one-cycle schedule.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         noise: Deviation of the noise added to standardised embeddings: few photos are seen often.
-        seed: Of all that is drawn.
+        seed: Seed of all random draws.
     """
 
     hidden_dim: int = 512

@@ -44,7 +44,7 @@ def thresholds(
     Args:
         rows: float32 (N, d), centred embeddings of N different photos.
         bootstraps: Draws of photos, for the intervals.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Threshold by rate.

@@ -84,7 +84,7 @@ class ViewMaker:
     Args:
         preprocessing: The model's.
         views: How they are drawn.
-        seed: Of the drawing; views are a pure function of it and the photo's row.
+        seed: Seed of the draws; views are a pure function of it and the photo's row.
     """
 
     def __init__(self, preprocessing: PreprocessingConfig, views: HeadViews, seed: int) -> None:
@@ -128,8 +128,8 @@ class ViewMaker:
 
         Args:
             row: The photo's in its data set.
-            width: Of the photo, in pixels.
-            height: Of the photo.
+            width: Width of the photo, in pixels.
+            height: Height of the photo, in pixels.
 
         Returns:
             The parameters, one for each view.
