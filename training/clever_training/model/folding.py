@@ -76,7 +76,8 @@ def fold_frozen_batch_norm(backbone: nn.Module, size: int) -> nn.Module:
 
 @cache
 def _folding(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    return type(f"Folding{kind.__name__}", (Folding, kind), {})
+    made: type[nn.Conv2d] = type(f"Folding{kind.__name__}", (Folding, kind), {})
+    return made
 
 
 @torch.no_grad()
