@@ -20,7 +20,8 @@ from clever_hub.errors import CleverError, missing_extra
 GROUP = "clever_hub.commands"
 # The order of the help; verbs that are not named here follow by name.
 _ORDER = (
-    *("list", "info", "embed", "compare"),
+    *("list", "info", "embed", "compare", "relate", "duplicates", "orient"),
+    *("index", "search", "leaks"),
     *("pretrain", "evaluate", "finetune", "views", "plot", "report", "heads", "attention"),
     *("export", "verify", "publish"),
 )

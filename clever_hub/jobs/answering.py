@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from clever_hub.errors import ModelFormatError
 from clever_hub.hub.source import Source
 from clever_hub.images.encoding import EncoderMixin, OnError, Prepared, prepared_batches
 from clever_hub.images.opening import ImageSource, as_list
+from clever_hub.images.options import LoadKeywords, LoadOptions
 from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
 from clever_hub.jobs.relate import Relation, relate
@@ -133,6 +134,7 @@ class JobsMixin(EncoderMixin):
         batch_size: int = 32,
         on_error: OnError = "raise",
         num_workers: int | None = None,
+        **load: Unpack[LoadKeywords],
     ) -> Generator[TurnedBatch]:
         """Embed images in all four positions, each decoded once.
 
@@ -141,6 +143,7 @@ class JobsMixin(EncoderMixin):
             batch_size: How many images are prepared at once.
             on_error: As for ``encode``.
             num_workers: As for ``encode``.
+            **load: As for ``encode``.
 
         Yields:
             Batches in the order of the input, for ``clever_hub.jobs.orient``.
@@ -150,7 +153,7 @@ class JobsMixin(EncoderMixin):
         """
         workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         batches = prepared_batches(
-            self.preprocessor,
+            self.preprocessor.with_options(LoadOptions(**load)) if load else self.preprocessor,
             as_list(images),
             batch_size=batch_size,
             on_error=on_error,

@@ -135,11 +135,12 @@ def find_duplicates(
         expected_false=wanted if expected_false is None else expected_false,
         heads=heads,
         mean=mean,
+        verified=verifier is not None,
     )
     found = similar_pairs(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
     candidates = len(found.a)
     found = better_first(found, pixels)
-    kept, verdicts = verified(found, verifier)
+    kept, verdicts = look_at(found, verifier)
     rank = np.zeros(len(vectors), np.int64) if pixels is None else -np.asarray(pixels)
     return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name)
 
@@ -153,6 +154,7 @@ def choose_threshold(
     heads: Heads | None = None,
     mean: NDArray[np.float32] | None = None,
     others: Vectors | None = None,
+    verified: bool = True,
 ) -> Threshold:
     """The cosine from which a pair is a candidate.
 
@@ -164,6 +166,7 @@ def choose_threshold(
         heads: A model's heads, with a calibration or without.
         mean: (d,), taken from every vector first.
         others: (M, d): pairs are of a row of ``vectors`` and one of these.
+        verified: Whether candidates are looked at.
 
     Returns:
         Of a threshold that was given, itself; else by the model's calibration; else by the data.
@@ -187,9 +190,9 @@ def choose_threshold(
             for known, found in calibration.cosine[part].items()
         }
         return threshold_by_calibration(table, rate, pairs)
-    if rate >= 1:  # so few photos that all pairs may as well be looked at
+    if rate >= 1 and verified:  # so few photos that all pairs may as well be looked at
         return Threshold(-1.0, pairs, 1.0, "data")
-    return threshold_by_data(vectors, rate, pairs, mean=mean, others=others)
+    return threshold_by_data(vectors, rate, pairs, mean=mean, others=others, counted=verified)
 
 
 def centre(vectors: Vectors, part: str, heads: Heads | None) -> NDArray[np.float32] | None:
@@ -225,7 +228,7 @@ def better_first(pairs: Pairs, pixels: NDArray[np.int64] | None) -> Pairs:
     return Pairs(a, b, pairs.cosine)
 
 
-def verified(pairs: Pairs, verify: Verify | None) -> tuple[Pairs, list[Verdict]]:
+def look_at(pairs: Pairs, verify: Verify | None) -> tuple[Pairs, list[Verdict]]:
     """The pairs that a verification finds to be copies, and its verdicts on them.
 
     Args:

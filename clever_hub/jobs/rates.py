@@ -93,6 +93,7 @@ def threshold_by_data(
     *,
     mean: NDArray[np.float32] | None = None,
     others: Vectors | None = None,
+    counted: bool = True,
     seed: int = 0,
 ) -> Threshold:
     """The threshold of a rate, by the cosines of a sample of the data.
@@ -108,6 +109,8 @@ def threshold_by_data(
         pairs: How many pairs there are.
         mean: float32 (d,), taken from every vector first.
         others: (M, d): pairs are of a row of ``vectors`` and one of these.
+        counted: Whether a few photos will do for a rate that can be counted on them. Copies among
+            them count as well: good enough to choose candidates that are looked at, not more.
         seed: Chooses the sample.
 
     Returns:
@@ -118,7 +121,7 @@ def threshold_by_data(
     """
     used = max(rate, LOWEST_RATE)
     few = min(len(vectors), len(vectors if others is None else others))
-    if used < _SEEN[-1] and few < MIN_PHOTOS:
+    if few < MIN_PHOTOS and not (counted and used >= _SEEN[-1]):
         raise ConfigError(
             f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
             "are needed. Give a cosine (--threshold), or take a model with a calibration"

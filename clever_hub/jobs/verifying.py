@@ -29,6 +29,7 @@ class PixelVerifier:
         name: ``"pixels"``.
         unreadable: What is wrong with each photo that could not be read, by row. Its pairs have
             no verdict.
+        progress: Called with the pairs that are done, and how many there are.
 
     Example:
         >>> verify = PixelVerifier(["a.jpg", "b.jpg"])  # doctest: +SKIP
@@ -61,7 +62,7 @@ class PixelVerifier:
         self.unreadable: dict[int, ImageError] = {}
         self._sources = [images] if others is None else [images, others]
         self._threads = min(8, os.cpu_count() or 1) if threads is None else threads
-        self._progress = progress
+        self.progress = progress
         self._known: OrderedDict[tuple[int, int], Keypoints | ImageError] = OrderedDict()
 
     def __call__(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Sequence[Alignment | None]:
@@ -86,8 +87,8 @@ class PixelVerifier:
                 for i, verdict in zip(chunk, pool.map(_compare, known), strict=True):
                     verdicts[i] = verdict
                 self._forget()
-                if self._progress is not None:
-                    self._progress(min(start + _CHUNK, len(order)), len(order))
+                if self.progress is not None:
+                    self.progress(min(start + _CHUNK, len(order)), len(order))
         return verdicts
 
     def _read(self, keys: set[tuple[int, int]], pool: ThreadPoolExecutor) -> None:

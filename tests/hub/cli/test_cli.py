@@ -66,7 +66,7 @@ def test_the_installed_command_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "info", "embed", "compare", "attention", "finetune", "report"]
+    "verb", ["list", "info", "embed", "compare", "duplicates", "attention", "finetune", "report"]
 )
 def test_every_verb_is_listed_and_teaches_by_example(verb: str) -> None:
     assert verb in run("--help").stdout
@@ -464,7 +464,7 @@ def test_help_is_a_short_option_of_the_command_and_of_every_verb() -> None:
     assert "--install-completion" in run("-h").stdout
 
 
-@pytest.mark.parametrize("verb", ["embed", "attention", "export", "verify"])
+@pytest.mark.parametrize("verb", ["embed", "duplicates", "attention", "export", "verify"])
 def test_what_a_verb_writes_is_named_by_one_option(verb: str) -> None:
     text = run(verb, "--help").stdout
     assert re.search(r"--output +-o ", text)

@@ -1,0 +1,253 @@
+"""``clever-hub duplicates``: groups of copies among photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from clever_hub.cli.console import file_size, output, say, shown
+from clever_hub.cli.jobs import (
+    DEFAULT_MODEL,
+    Cache,
+    Decode,
+    DecodeChoice,
+    JobModel,
+    PartChoice,
+    Turns,
+    VerifyChoice,
+    bars,
+    embedded,
+    is_embeddings,
+    load,
+)
+from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.errors import ConfigError
+from clever_hub.jobs import groups as grouped
+from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
+from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
+from clever_hub.jobs.moving import LOG_NAME, move_all, undo
+from clever_hub.jobs.sheets import write_page, write_sheet
+from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
+from clever_hub.jobs.verifying import PixelVerifier
+
+if TYPE_CHECKING:
+    from clever_hub.jobs.heads import Heads
+
+_PAGE, _SHEETS = ".html", (".png", ".jpg")
+_LISTED = 20  # groups that are printed
+_ON_PAGE = 500
+_ON_SHEET = 12
+
+
+def run(  # noqa: PLR0913, each is an option
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATHS...",
+            help="Image files, folders with images, or one parquet file of `clever-hub embed`.",
+        ),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="What to write: .parquet, .csv, .json, .html (a page), .png."
+        ),
+    ] = None,
+    model: JobModel = DEFAULT_MODEL,
+    expected_false: Annotated[
+        float | None,
+        typer.Option(
+            help="How many pairs of different photos may become candidates. The default is 10 for "
+            "each photo where candidates are verified, else 1 in all."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Least cosine of a candidate, centred, in place of --expected-false."),
+    ] = None,
+    part: Annotated[
+        PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
+    ] = PartChoice.invariant,
+    verify: Annotated[
+        VerifyChoice,
+        typer.Option(
+            help="How candidates are verified: pixels lays one photo onto the other; heads asks "
+            "the model; none leaves it to the cosine; auto takes the first that can be had."
+        ),
+    ] = VerifyChoice.auto,
+    turns: Turns = True,
+    move_to: Annotated[
+        Path | None,
+        typer.Option(help="Move all but the best photo of each group there, with a log."),
+    ] = None,
+    undo_move: Annotated[
+        Path | None,
+        typer.Option("--undo", help="Bring back what was moved: the folder, or its moved.jsonl."),
+    ] = None,
+    decode: Decode = DecodeChoice.reduced,
+    cache: Cache = None,
+    backend: Backend = "torch",
+    device: Device = None,
+    revision: Revision = None,
+) -> None:
+    """Find copies among photos, also turned, mirrored, cropped, recoloured or framed ones.
+
+    Candidates are found by the cosine of their embeddings, compared exactly; then each pair is
+    verified: one photo is laid onto the other, which also says what was done to it. The best photo
+    of a group is the one with the most pixels. Nothing is ever deleted.
+
+    Examples:
+    - `clever-hub duplicates photos/`
+    - `clever-hub duplicates photos/ -o groups.html`
+    - `clever-hub duplicates photos.parquet -o groups.csv`
+    - `clever-hub duplicates photos/ --move-to copies/`
+    - `clever-hub duplicates --undo copies/`
+    """
+    if undo_move is not None:
+        _undo(undo_move)
+        return
+    if not paths:
+        raise ConfigError("expected image files, folders or a parquet file: `duplicates photos/`")
+    if out is not None:
+        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
+    photos, heads = _photos(paths, model, verify, turns, cache, decode, (backend, device, revision))
+    found, look = _find(photos, heads, verify, part, threshold, expected_false)
+    members = grouped.members(found, look)
+    _print(found, members, photos.paths)
+    if out is not None:
+        _write(out, found, members, photos.paths)
+        say(f"{len(members)} groups → {out}")
+    if move_to is not None:
+        moves = move_all([photos.paths[row] for row in found.surplus], move_to)
+        say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {move_to}")
+
+
+def _photos(
+    paths: list[Path],
+    name: str,
+    verify: VerifyChoice,
+    turns: bool,
+    cache: Path | None,
+    decode: DecodeChoice,
+    where: tuple[str, str | None, str | None],
+) -> tuple[EmbeddedPhotos, Heads | None]:
+    """Photos with their embeddings, and the model's heads where they are to be asked."""
+    if any(is_embeddings(path) for path in paths):
+        if len(paths) > 1:
+            raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
+        photos = read_embeddings(paths[0])
+        if verify is not VerifyChoice.heads:
+            return photos, None
+        return photos, load(name, *where).heads
+    loaded = load(name, *where)
+    by_heads = verify is VerifyChoice.heads
+    heads = loaded.heads if by_heads else None  # before the work
+    averaged = turns and not by_heads  # heads read the photo as it lies
+    return embedded(loaded, paths, cache=cache, averaged=averaged, decode=decode), heads
+
+
+def _find(
+    photos: EmbeddedPhotos,
+    heads: Heads | None,
+    verify: VerifyChoice,
+    part: PartChoice,
+    threshold: float | None,
+    expected_false: float | None,
+) -> tuple[Duplicates, Verify | None]:
+    look = _verifier(photos, verify)
+    with bars() as bar:
+        if look is not None:
+            look.progress = bar("verifying")
+        found = find_duplicates(
+            photos.embeddings,
+            part=part.value,
+            threshold=threshold,
+            expected_false=expected_false,
+            heads=heads,
+            verify=look,
+            pixels=grouped.pixel_counts(photos.paths),
+            progress=bar("comparing"),
+        )
+    for row, error in sorted(look.unreadable.items() if look is not None else ()):
+        say(f"not verified {photos.paths[row]}: {error.reason}")
+    return found, look
+
+
+def _verifier(photos: EmbeddedPhotos, verify: VerifyChoice) -> PixelVerifier | None:
+    if verify in (VerifyChoice.heads, VerifyChoice.none):
+        return None
+    there = sum(path.is_file() for path in photos.paths)
+    if verify is VerifyChoice.auto and there < len(photos):
+        say(
+            f"{len(photos) - there} of {len(photos)} photos are not where the file of embeddings "
+            "says: candidates are not verified. With a model that has heads: --verify heads"
+        )
+        return None
+    return PixelVerifier(photos.paths)
+
+
+def _print(
+    found: Duplicates, members: Sequence[Sequence[grouped.Member]], paths: Sequence[Path]
+) -> None:
+    console = output()
+    console.print(f"Candidates: {found.threshold}")
+    verified = "not verified" if found.verified_by == "nothing" else f"by {found.verified_by}"
+    console.print(
+        f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
+    )
+    surplus = [paths[row] for row in found.surplus]
+    size = file_size(sum(grouped.file_bytes(path) for path in surplus))
+    console.print(
+        f"{len(found.groups):,} groups; {len(surplus):,} photos beside the best of each ({size})"
+    )
+    table = Table("group", "photo", "what was done to the first")
+    for number, group in enumerate(members[:_LISTED], 1):
+        for member in group:
+            words = "–" if member.verdict is None else member.verdict.words()
+            if member.of is not None and member.of != group[0].row:
+                words += f" (from {paths[member.of].name})"
+            first = member.of is None
+            table.add_row(
+                str(number) if first else "",
+                shown(text_of(paths[member.row])),
+                "the most pixels" if first else shown(words),
+            )
+        table.add_section()
+    if members:
+        console.print(table)
+    if len(members) > _LISTED:
+        console.print(f"… {len(members) - _LISTED} more groups; all of them: -o groups.html")
+
+
+def _write(
+    out: Path,
+    found: Duplicates,
+    members: Sequence[Sequence[grouped.Member]],
+    paths: Sequence[Path],
+) -> None:
+    ending = out.suffix.lower()
+    if ending in FORMATS:
+        write_rows(out, grouped.table(members, paths), grouped.COLUMNS)
+        return
+    title = f"{len(members)} groups of copies among {len(paths)} photos"
+    if ending in _SHEETS:
+        write_sheet(out, title, grouped.shown(members[:_ON_SHEET], paths))
+        return
+    summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
+    if len(members) > _ON_PAGE:
+        summary.append(f"The {_ON_PAGE} largest groups are shown; a table has them all.")
+    write_page(out, title, summary, grouped.shown(members[:_ON_PAGE], paths))
+
+
+def _undo(where: Path) -> None:
+    back, problems = undo(where)
+    for problem in problems:
+        say(problem)
+    say(f"{len(back)} photos brought back")
+    if problems:
+        raise ConfigError(f"{len(problems)} photos stay where they are; they are in {LOG_NAME}")

@@ -1,0 +1,154 @@
+"""Photos with their embeddings, as the jobs take them: from a file that ``embed`` wrote, or new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.embeddings import Embeddings
+from clever_hub.errors import DataError, require
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedPhotos:
+    """Photos and their embeddings.
+
+    Attributes:
+        paths: Where each row's photo is.
+        embeddings: A row for each; ``skipped`` has those that could not be read.
+        weights: Hash of the model's weights; empty where it is not known.
+        kind: What else they must agree in to be compared: ``"raw"``, ``"normalized"``, or
+            ``"averaged"`` over the four quarter turns of each photo.
+    """
+
+    paths: list[Path]
+    embeddings: Embeddings
+    weights: str
+    kind: str = "raw"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_embeddings(path: Path) -> EmbeddedPhotos:
+    """Read what ``clever-hub embed`` wrote.
+
+    Args:
+        path: A parquet file, or a folder of them.
+
+    Returns:
+        The photos' paths as they were written, and their embeddings.
+
+    Raises:
+        DataError: When it cannot be read, has other columns, or its files are of several models.
+
+    Example:
+        >>> read_embeddings(Path("photos.parquet")).kind  # doctest: +SKIP
+        'raw'
+    """
+    require("pyarrow.parquet", "jobs")
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: no parquet files in this folder")
+    parts = [_read(file) for file in files]
+    for part, file in zip(parts[1:], files[1:], strict=True):
+        check_comparable(parts[0], part, str(files[0]), str(file))
+    return EmbeddedPhotos(
+        [photo for part in parts for photo in part.paths],
+        Embeddings(
+            _joined([part.embeddings.invariant for part in parts]),
+            _joined([part.embeddings.equivariant for part in parts]),
+        ),
+        parts[0].weights,
+        parts[0].kind,
+    )
+
+
+def check_comparable(a: EmbeddedPhotos, b: EmbeddedPhotos, name_a: str, name_b: str) -> None:
+    """Refuse to compare embeddings of different models, or prepared differently.
+
+    Args:
+        a: Photos.
+        b: Others.
+        name_a: What to call the first.
+        name_b: What to call the second.
+
+    Raises:
+        DataError: When they are not comparable; says in what they differ.
+    """
+    known = a.weights and b.weights
+    if known and a.weights != b.weights:
+        raise DataError(
+            f"{name_a} and {name_b} are of different models: their weights have the hashes "
+            f"{a.weights[:12]}… and {b.weights[:12]}…. Embed both by the same model"
+        )
+    widths = [(e.invariant.shape[1], e.equivariant.shape[1]) for e in (a.embeddings, b.embeddings)]
+    if widths[0] != widths[1]:
+        raise DataError(
+            f"{name_a} and {name_b} are of different models: their parts have {widths[0]} and "
+            f"{widths[1]} entries. Embed both by the same model"
+        )
+    if a.kind != b.kind:
+        raise DataError(
+            f"{name_a} is {a.kind}, {name_b} is {b.kind}: their cosines cannot be compared. Embed "
+            "both in the same way"
+        )
+
+
+def _read(file: Path) -> EmbeddedPhotos:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: no parquet file that can be read: {error}") from error
+    if missing := {"path", "invariant"} - set(table.column_names):
+        raise DataError(
+            f"{file}: expected the columns path, invariant and equivariant of `clever-hub embed`, "
+            f"without {', '.join(sorted(missing))} found {', '.join(table.column_names)}"
+        )
+    metadata = {
+        key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
+    }
+    invariant = from_column(table["invariant"])
+    equivariant = (
+        from_column(table["equivariant"])
+        if "equivariant" in table.column_names
+        else np.empty((len(table), 0), np.float32)
+    )
+    normalized = metadata.get("clever_hub.normalized") == "true"
+    return EmbeddedPhotos(
+        [Path(str(path)) for path in table["path"].to_pylist()],
+        Embeddings(invariant, equivariant),
+        metadata.get("clever_hub.weights_sha256", ""),
+        "normalized" if normalized else "raw",
+    )
+
+
+def to_column(rows: NDArray[np.float32]) -> Any:
+    """Vectors as an Arrow column: lists of float32, of fixed length where that is 1 or more."""
+    import pyarrow as pa
+
+    if not rows.shape[1]:
+        return pa.array([[]] * len(rows), pa.list_(pa.float32()))
+    flat = pa.array(np.ascontiguousarray(rows).reshape(-1), pa.float32())
+    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+
+
+def from_column(column: Any) -> NDArray[np.float32]:
+    """Vectors (N, d) of an Arrow column of lists, float32."""
+    import pyarrow.compute as pc
+
+    flat = pc.list_flatten(column).to_numpy()
+    rows: NDArray[np.float32] = np.asarray(flat, np.float32)
+    return rows.reshape(len(column), len(rows) // max(1, len(column)))
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,203 @@
+"""Groups of copies as rows of a table and of a page: who is a copy of whom, and what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.errors import ImageError
+from clever_hub.images.opening import load_image
+from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
+from clever_hub.jobs.sheets import Shown, ShownRow
+
+COLUMNS: dict[str, type] = {
+    "group": int,
+    "path": str,
+    "best": bool,
+    "width": int,
+    "height": int,
+    "bytes": int,
+    "of": str,
+    "words": str,
+    "cosine": float,
+    "angle": float,
+    "mirrored": bool,
+    "zoom": float,
+    "shift_x": float,
+    "shift_y": float,
+    "shown": float,
+    "own": float,
+    "same": float,
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A photo of a group.
+
+    Attributes:
+        row: Its row.
+        of: The row that it is told from; None of the best, of which nothing was done.
+        verdict: What was done to ``of`` to make it; None without a verification.
+        cosine: Of the two, where they were candidates.
+    """
+
+    row: int
+    of: int | None = None
+    verdict: Verdict | None = None
+    cosine: float | None = None
+
+
+def members(found: Duplicates, verify: Verify | None = None) -> list[list[Member]]:
+    """The photos of each group, the best first, each told from the best where that can be.
+
+    Args:
+        found: What ``find_duplicates`` gave.
+        verify: Looks at those that were no candidates of their group's best.
+
+    Returns:
+        A list for each group.
+    """
+    known = {
+        (int(a), int(b)): (place, float(cosine))
+        for place, (a, b, cosine) in enumerate(zip(*found.pairs, strict=True))
+    }
+    open_pairs = [
+        (int(rows[0]), int(row))
+        for rows in found.groups
+        for row in rows[1:]
+        if (int(rows[0]), int(row)) not in known
+    ]
+    looked = dict(zip(open_pairs, _look(open_pairs, verify), strict=True))
+    links: dict[int, tuple[int, int]] = {}
+    for (a, b), (place, _) in known.items():
+        links.setdefault(b, (a, place))
+
+    def member(best: int, row: int) -> Member:
+        if (best, row) in known:
+            place, cosine = known[best, row]
+            return Member(row, best, _at(found.verdicts, place), cosine)
+        verdict = looked.get((best, row))
+        if verdict is not None and verdict.same >= 0.5:
+            return Member(row, best, verdict)
+        if row in links:
+            of, place = links[row]
+            return Member(row, of, _at(found.verdicts, place), known[of, row][1])
+        return Member(row, best)
+
+    return [
+        [Member(int(rows[0])), *(member(int(rows[0]), int(row)) for row in rows[1:])]
+        for rows in found.groups
+    ]
+
+
+def table(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """A row for each photo of a group, in the columns ``COLUMNS``; the groups are numbered from 1.
+
+    Args:
+        groups: What ``members`` gave.
+        paths: Where each row's photo is.
+    """
+    rows = []
+    for number, group in enumerate(groups, 1):
+        for member in group:
+            width, height = image_size(paths[member.row])
+            rows.append(
+                {
+                    "group": number,
+                    "path": paths[member.row],
+                    "best": member.of is None,
+                    "width": width,
+                    "height": height,
+                    "bytes": file_bytes(paths[member.row]),
+                    "of": None if member.of is None else paths[member.of],
+                    "cosine": member.cosine,
+                    **relation_columns(member.verdict),
+                }
+            )
+    return rows
+
+
+def relation_columns(verdict: Verdict | None) -> dict[str, Any]:
+    """What a verdict says, as columns; those that it does not know are left out."""
+    if verdict is None:
+        return {}
+    names = ("angle", "mirrored", "zoom", "shown", "own")
+    values = {name: getattr(verdict, name, None) for name in names}
+    x, y = getattr(verdict, "shift", None) or (None, None)
+    return {
+        "words": verdict.words(),
+        "same": float(verdict.same),
+        **values,
+        "shift_x": x,
+        "shift_y": y,
+    }
+
+
+def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[ShownRow]:
+    """The groups as rows of a page: what was done to the best photo stands below each other one."""
+    rows = []
+    for number, group in enumerate(groups, 1):
+        best = group[0].row
+        photos = []
+        for member in group:
+            path = paths[member.row]
+            width, height = image_size(path)
+            title = "the most pixels, kept" if member.of is None else "alike"
+            if member.verdict is not None:
+                title = member.verdict.words()
+            if member.of is not None and member.of != best:
+                title += f" (from {paths[member.of].name})"
+            size = f"{width} × {height}, {file_bytes(path) / 1e3:,.0f} kB"
+            photos.append(Shown(path, title, size))
+        rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos))
+    return rows
+
+
+def pixel_counts(paths: Sequence[Path]) -> NDArray[np.int64]:
+    """Width times height of each photo, from the file's header; 0 where it cannot be read."""
+    sizes = [image_size(path) for path in paths]
+    return np.array([width * height for width, height in sizes], np.int64)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of a photo; zeros where it cannot be read.
+
+    Example:
+        >>> image_size(Path("/nowhere/a.jpg"))
+        (0, 0)
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        pass
+    try:
+        return load_image(path).size  # a kind that Pillow knows by a plugin of ours
+    except ImageError:
+        return 0, 0
+
+
+def file_bytes(path: Path) -> int:
+    """The size of a file; 0 where it has gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _look(pairs: list[tuple[int, int]], verify: Verify | None) -> Sequence[Verdict | None]:
+    if verify is None or not pairs:
+        return [None] * len(pairs)
+    a, b = np.array(pairs, np.int64).T
+    return verify(a, b)
+
+
+def _at(verdicts: Sequence[Verdict], place: int) -> Verdict | None:
+    return verdicts[place] if verdicts else None

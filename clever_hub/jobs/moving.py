@@ -1,0 +1,134 @@
+"""Moving files out of the way, with a log that brings them back. Nothing is ever deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clever_hub.errors import DataError
+
+LOG_NAME = "moved.jsonl"
+
+
+class Move(NamedTuple):
+    """A file's way.
+
+    Attributes:
+        source: Where it was, absolute.
+        target: Where it is now, absolute.
+    """
+
+    source: Path
+    target: Path
+
+
+def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
+    """Move files into a folder, each below the path that it has under their common folder.
+
+    Every move is written to ``moved.jsonl`` in the folder before it is made, so that an
+    interruption loses no trace. A file whose name is taken gets a number.
+
+    Args:
+        files: What to move.
+        folder: Where to; made when it is missing.
+
+    Returns:
+        What was moved.
+
+    Raises:
+        DataError: When a file has gone, or lies in that folder already.
+        OSError: When a file cannot be moved; those before it are, and are in the log.
+    """
+    sources = [file.absolute() for file in files]
+    folder = folder.absolute()
+    for source in sources:
+        if not source.is_file():
+            raise DataError(f"{source}: the file has gone; nothing was moved")
+        if source.is_relative_to(folder):
+            raise DataError(f"{source}: lies in {folder} already. Move to a folder of its own")
+    if not sources:
+        return []
+    common = Path(os.path.commonpath([source.parent for source in sources]))
+    folder.mkdir(parents=True, exist_ok=True)
+    moves: list[Move] = []
+    with (folder / LOG_NAME).open("a", encoding="utf-8") as log:
+        for source in sources:
+            target = _free(folder / source.relative_to(common))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            entry = {"source": os.fsdecode(source), "target": os.fsdecode(target)}
+            # ASCII: names that are not UTF-8 survive as escapes.
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+            shutil.move(source, target)
+            moves.append(Move(source, target))
+    return moves
+
+
+def undo(log: Path) -> tuple[list[Move], list[str]]:
+    """Bring moved files back, the last one first.
+
+    What was brought back leaves the log; when nothing is left, the log goes too.
+
+    Args:
+        log: The log, or the folder in which it lies.
+
+    Returns:
+        What was brought back, and what could not be, with the reason.
+
+    Raises:
+        DataError: When there is no log, or it is damaged.
+    """
+    log = log / LOG_NAME if log.is_dir() else log
+    moves = _read(log)
+    back: list[Move] = []
+    kept: list[Move] = []
+    problems: list[str] = []
+    for move in reversed(moves):
+        if not move.target.exists():
+            # Written to the log, then interrupted before it was moved; or moved on by someone.
+            if not move.source.exists():
+                problems.append(f"{move.target}: has gone")
+                kept.append(move)
+        elif move.source.exists():
+            problems.append(f"{move.source}: another file is there now; {move.target} stays")
+            kept.append(move)
+        else:
+            move.source.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(move.target, move.source)
+            back.append(move)
+    if kept:
+        entries = [{"source": str(m.source), "target": str(m.target)} for m in reversed(kept)]
+        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    else:
+        log.unlink()
+    return back, problems
+
+
+def _read(log: Path) -> list[Move]:
+    if not log.is_file():
+        raise DataError(f"{log}: no such log. It is {LOG_NAME} in the folder that was moved to")
+    moves = []
+    lines = log.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            moves.append(Move(Path(entry["source"]), Path(entry["target"])))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break  # interrupted while it was written, so nothing was moved by it
+            raise DataError(f"{log}: line {number} is damaged: {line[:80]!r}") from error
+    return moves
+
+
+def _free(path: Path) -> Path:
+    """The path, or with a number where there is a file already."""
+    candidate, number = path, 1
+    while candidate.exists():
+        candidate = path.with_name(f"{path.stem} ({number}){path.suffix}")
+        number += 1
+    return candidate

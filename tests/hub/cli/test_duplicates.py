@@ -1,0 +1,141 @@
+"""``clever-hub duplicates``: what it prints, writes, moves and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageOps
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+
+runner = CliRunner()
+
+
+def run(*words: object) -> Any:
+    return runner.invoke(app, [str(word) for word in words])
+
+
+def fails(*words: object) -> str:
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    return str(result.stderr)
+
+
+@pytest.fixture
+def folder(photos: dict[str, Path], tmp_path: Path) -> Path:
+    """Four photos; two of them also mirrored, turned or smaller."""
+    root = tmp_path / "photos"
+    (root / "copies").mkdir(parents=True)
+    opened = {name: Image.open(path).convert("RGB") for name, path in photos.items()}
+    for name, photo in opened.items():
+        photo.save(root / f"{name}.png")
+    ImageOps.mirror(opened["chelsea"]).resize((225, 150)).save(root / "copies" / "cat.png")
+    small = opened["coffee"].resize((300, 200))
+    small.rotate(90, expand=True).save(root / "copies" / "cup.png")
+    small.save(root / "copies" / "cup.jpg")
+    return root
+
+
+@pytest.fixture
+def verb(model_folder: Path, tmp_path: Path) -> tuple[object, ...]:
+    return ("duplicates", "--model", model_folder, "--cache", tmp_path / "cache")
+
+
+def test_groups_with_what_was_done(verb: tuple[object, ...], folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "groups.json"
+    result = run(*verb, folder, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert "2 groups; 3 photos beside the best of each" in result.stdout
+    assert "4 pairs of copies (by pixels)" in result.stdout
+    rows = json.loads(out.read_text())
+    told = {Path(row["path"]).name: (row["group"], row["words"], row["best"]) for row in rows}
+    assert told == {
+        "coffee.png": (1, None, True),
+        "cup.jpg": (1, "the same picture", False),
+        "cup.png": (1, "turned by 90° counter-clockwise", False),
+        "chelsea.png": (2, None, True),
+        "cat.png": (2, "mirrored", False),
+    }
+    (cat,) = (row for row in rows if row["path"].endswith("cat.png"))
+    assert cat["of"].endswith("chelsea.png")
+    assert (cat["width"], cat["height"], cat["mirrored"]) == (225, 150, True)
+    assert abs(cat["angle"]) < 1
+
+
+@pytest.mark.parametrize("name", ["g.csv", "g.parquet", "g.html", "g.png"])
+def test_every_kind_of_output(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    assert run(*verb, folder, "-o", out).exit_code == 0
+    if name == "g.parquet":
+        assert len(pq.read_table(out)) == 5
+    elif name == "g.png":
+        with Image.open(out) as sheet:
+            assert sheet.width > 1000
+    else:
+        text = out.read_text()
+        assert "turned by 90° counter-clockwise" in text
+        assert "cup.png" in text
+
+
+def test_moving_and_back(verb: tuple[object, ...], folder: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    away = tmp_path / "away"
+    result = run(*verb, folder, "--move-to", away)
+    assert "3 photos moved. Bring them back: clever-hub duplicates --undo" in result.stderr
+    assert len(list(folder.rglob("*.*"))) == len(before) - 3
+    assert len(list(away.rglob("c*.*"))) == 3
+    result = run("duplicates", "--undo", away)
+    assert result.exit_code == 0
+    assert "3 photos brought back" in result.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_from_a_file_of_embeddings(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.parquet"
+    run("embed", model_folder, folder, "-o", file)
+    assert "2 groups" in run(*verb, file).stdout
+    (folder / "coffee.png").unlink()
+    result = run(*verb, file, "--threshold", 0.99)
+    assert "1 of 7 photos are not where the file of embeddings says" in result.stderr
+    assert "(not verified)" in result.stdout
+    assert "the rate of false pairs is unknown" in result.stdout
+    assert "no heads" in fails(*verb, file, "--verify", "heads")
+    assert "expected one file of embeddings" in fails(*verb, file, folder)
+
+
+def test_unreadable_photos_are_named(verb: tuple[object, ...], folder: Path) -> None:
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    result = run(*verb, folder)
+    assert result.exit_code == 0
+    assert "broken.jpg" in result.stderr
+    assert "2 groups" in result.stdout
+
+
+def test_without_copies_there_are_no_groups(
+    verb: tuple[object, ...], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "g.html"
+    result = run(*verb, *photos.values(), "-o", out)
+    assert result.exit_code == 0
+    assert "0 groups" in result.stdout
+    assert "0 groups of copies among 4 photos" in out.read_text()
+
+
+def test_what_is_refused_before_any_work(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path
+) -> None:
+    assert "expected image files, folders" in fails(*verb)
+    assert "expected a name with .parquet" in fails(*verb, folder, "-o", tmp_path / "g.xlsx")
+    assert "500 are needed" in fails(*verb, folder, "--verify", "none")
+    assert "no such file or folder" in fails(*verb, tmp_path / "nowhere")
+    assert "no such log" in fails("duplicates", "--undo", tmp_path)

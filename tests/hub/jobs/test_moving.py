@@ -1,0 +1,94 @@
+"""Files are moved with a log that brings them back; nothing is overwritten or deleted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clever_hub.errors import DataError
+from clever_hub.jobs.moving import LOG_NAME, move_all, undo
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "photos" / name for name in ("a.jpg", "deep/a.jpg", "deep/er/b.jpg")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"photo {number}")
+    return paths
+
+
+def content(root: Path) -> dict[str, str]:
+    return {str(p.relative_to(root)): p.read_text() for p in root.rglob("*.jpg")}
+
+
+def test_there_and_back(files: list[Path], tmp_path: Path) -> None:
+    before, away = content(tmp_path / "photos"), tmp_path / "away"
+    moves = move_all(files[1:], away)
+    assert content(tmp_path / "photos") == {"a.jpg": "photo 0"}
+    assert content(away) == {"a.jpg": "photo 1", "er/b.jpg": "photo 2"}
+    back, problems = undo(away)
+    assert (len(moves), len(back), problems) == (2, 2, [])
+    assert content(tmp_path / "photos") == before
+    assert not (away / LOG_NAME).exists()
+
+
+def test_a_name_that_is_taken_gets_a_number(files: list[Path], tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    move_all([files[0]], away)
+    move_all([files[1]], away)
+    assert content(away) == {"a.jpg": "photo 0", "a (1).jpg": "photo 1"}
+    undo(away)
+    assert files[0].read_text() == "photo 0"
+    assert files[1].read_text() == "photo 1"
+
+
+def test_undo_overwrites_nothing(files: list[Path], tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    move_all(files, away)
+    files[0].write_text("another")
+    (away / "deep" / "a.jpg").unlink()
+    back, problems = undo(away / LOG_NAME)
+    assert [move.source for move in back] == [files[2]]
+    assert len(problems) == 2
+    assert files[0].read_text() == "another"
+    files[0].unlink()
+    assert [move.source for move in undo(away)[0]] == [files[0]], "what stayed is still in the log"
+
+
+def test_what_was_moved_before_a_failure_comes_back(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, away, move = content(tmp_path / "photos"), tmp_path / "away", shutil.move
+
+    def fails(source: Path, target: Path) -> Any:
+        if source == files[1]:
+            raise OSError("the disk is full")
+        return move(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "move", fails)
+        with pytest.raises(OSError, match="the disk is full"):
+            move_all(files, away)
+    with (away / LOG_NAME).open("a") as log:
+        log.write('{"source": "/half a li')
+    assert [m.source for m in undo(away)[0]] == [files[0]]
+    assert content(tmp_path / "photos") == before
+
+
+def test_wrong_input(files: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the file has gone; nothing was moved"):
+        move_all([*files, tmp_path / "gone.jpg"], tmp_path / "away")
+    assert len(content(tmp_path / "photos")) == 3
+    with pytest.raises(DataError, match=r"lies in .*photos already"):
+        move_all(files, tmp_path / "photos")
+    with pytest.raises(DataError, match="no such log"):
+        undo(tmp_path)
+    (tmp_path / LOG_NAME).write_text("no json\n{}\n")
+    with pytest.raises(DataError, match="line 1 is damaged"):
+        undo(tmp_path)
+    assert move_all([], tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()

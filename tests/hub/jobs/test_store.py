@@ -1,0 +1,168 @@
+"""Embeddings are kept: an interruption loses one file at most, nothing is computed twice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clever_hub.backends.torch import CleverModel
+from clever_hub.errors import DataError
+from clever_hub.jobs import store
+from clever_hub.jobs.store import default_cache, embed_photos
+from clever_hub.pretrained import from_pretrained
+
+
+@pytest.fixture
+def loaded(model_folder: Path) -> CleverModel:
+    return from_pretrained(model_folder)
+
+
+@pytest.fixture
+def files(photos: dict[str, Path], tmp_path: Path) -> list[Path]:
+    """Four photos, copies of the fixture's so that they may be changed."""
+    paths = []
+    for name, path in photos.items():
+        paths.append(tmp_path / "photos" / path.name)
+        paths[-1].parent.mkdir(exist_ok=True)
+        paths[-1].write_bytes(path.read_bytes())
+        assert name in str(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def computed(loaded: CleverModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the backbone saw in each batch."""
+    sizes: list[int] = []
+    embed = loaded._embed_batch
+
+    def counted(pixel_values: Any) -> Any:
+        sizes.append(len(pixel_values))
+        return embed(pixel_values)
+
+    monkeypatch.setattr(loaded, "_embed_batch", counted)
+    return sizes
+
+
+def test_the_rows_are_those_of_encode(
+    loaded: CleverModel, files: list[Path], tmp_path: Path
+) -> None:
+    expected = loaded.encode(files, decode="reduced")
+    for _ in range(2):  # new, and out of the cache
+        found = embed_photos(loaded, files, cache=tmp_path / "cache")
+        np.testing.assert_allclose(found.embeddings.full, expected.full, atol=1e-5)
+        assert found.paths == files
+        assert found.kind == "raw"
+
+
+def test_averaged_over_the_quarter_turns(loaded: CleverModel, files: list[Path]) -> None:
+    squares = [Image.open(file).convert("RGB").resize((64, 64)) for file in files]
+    for file, square in zip(files, squares, strict=True):
+        square.save(file, quality=95, subsampling=0)
+    found = embed_photos(loaded, files, cache=None, averaged=True)
+    for file in files:
+        Image.open(file).transpose(Image.Transpose.ROTATE_90).save(file, quality=100)
+    turned = embed_photos(loaded, files, cache=None, averaged=True)
+    alone = loaded.encode(files)
+    scale = np.abs(alone.full - alone.full.mean(0)).max()
+    assert np.abs(turned.embeddings.full - found.embeddings.full).max() < 0.1 * scale
+    assert found.kind == "averaged"
+
+
+def test_nothing_is_computed_twice(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, computed: list[int]
+) -> None:
+    embed_photos(loaded, files[:2], cache=tmp_path)
+    embed_photos(loaded, files[::-1], cache=tmp_path)
+    assert sum(computed) == 4
+    Image.open(files[0]).convert("RGB").resize((80, 80)).save(files[0])
+    embed_photos(loaded, files, cache=tmp_path)
+    assert sum(computed) == 5, "the photo that was changed, and no other"
+    embed_photos(loaded, files, cache=tmp_path, averaged=True)
+    assert sum(computed) == 5 + 16, "another kind is kept apart"
+
+
+def test_what_was_done_before_an_interruption_is_kept(
+    loaded: CleverModel,
+    files: list[Path],
+    tmp_path: Path,
+    computed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = loaded.encode_batches
+
+    def interrupted(images: Any, **options: Any) -> Any:
+        yield next(iter(encode(images, batch_size=2, **options)))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loaded, "encode_batches", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed_photos(loaded, files, cache=tmp_path)
+    computed.clear()
+    embed_photos(loaded, files, cache=tmp_path)
+    assert sum(computed) == 2
+
+
+def test_a_damaged_file_of_the_cache_is_computed_again(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, computed: list[int]
+) -> None:
+    first = embed_photos(loaded, files, cache=tmp_path)
+    (shard,) = tmp_path.rglob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    again = embed_photos(loaded, files, cache=tmp_path)
+    assert sum(computed) == 8
+    np.testing.assert_allclose(again.embeddings.full, first.embeddings.full, atol=1e-6)
+
+
+def test_many_photos_become_several_files(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SHARD", 1)
+    encode = loaded.encode_batches
+    monkeypatch.setattr(
+        loaded, "encode_batches", lambda images, **options: encode(images, batch_size=1, **options)
+    )
+    embed_photos(loaded, files, cache=tmp_path)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4
+
+
+def test_what_cannot_be_read_is_named_and_left_out(
+    loaded: CleverModel, files: list[Path], tmp_path: Path
+) -> None:
+    files[1].write_bytes(b"no image")
+    gone = tmp_path / "gone.jpg"
+    paths = [gone, *files]
+    for averaged in (False, True):
+        done: list[int] = []
+        found = embed_photos(
+            loaded, paths, cache=tmp_path / "c", averaged=averaged, advance=done.append
+        )
+        assert found.paths == [files[0], *files[2:]]
+        assert [(one.position, one.source) for one in found.embeddings.skipped] == [
+            (0, str(gone)),
+            (2, str(files[1])),
+        ]
+        assert len(found.embeddings) == 3
+        assert sum(done) == 4
+    with pytest.raises(DataError, match=r"none of the 2 photos could be read\n.*no such file"):
+        embed_photos(loaded, [gone, files[1]], cache=None)
+
+
+def test_names_that_are_no_utf8(loaded: CleverModel, files: list[Path], tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    odd.write_bytes(files[0].read_bytes())
+    for _ in range(2):
+        assert embed_photos(loaded, [odd], cache=tmp_path).paths == [odd]
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLEVER_HUB_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    monkeypatch.delenv("CLEVER_HUB_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "clever-hub"

@@ -1,0 +1,89 @@
+"""Rows in three formats, pages and sheets that open anywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from clever_hub.errors import ConfigError
+from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
+from clever_hub.jobs.tables import write_rows
+
+COLUMNS: dict[str, type] = {"path": str, "best": bool, "angle": float, "width": int}
+ROWS = [
+    {"path": Path("a, b.jpg"), "best": True, "angle": math.nan, "width": 3},
+    {"path": "ü.jpg", "best": False, "angle": -90.5},
+]
+
+
+def test_csv(tmp_path: Path) -> None:
+    with write_rows(tmp_path / "t.csv", ROWS, COLUMNS).open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["path", "best", "angle", "width"],
+            ["a, b.jpg", "True", "", "3"],
+            ["ü.jpg", "False", "-90.5", ""],
+        ]
+
+
+def test_json(tmp_path: Path) -> None:
+    read = json.loads(write_rows(tmp_path / "t.json", ROWS, COLUMNS).read_text())
+    assert read[0] == {"path": "a, b.jpg", "best": True, "angle": None, "width": 3}
+
+
+@pytest.mark.parametrize("rows", [ROWS, []])
+def test_parquet_keeps_its_types(tmp_path: Path, rows: list[dict[str, object]]) -> None:
+    table = pq.read_table(write_rows(tmp_path / "t.parquet", rows, COLUMNS))
+    assert [str(field.type) for field in table.schema] == ["string", "bool", "double", "int64"]
+    assert len(table) == len(rows)
+
+
+def test_an_ending_that_is_unknown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a name with \.parquet, \.csv, \.json"):
+        write_rows(tmp_path / "t.xlsx", ROWS, COLUMNS)
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(ConfigError, match="got the folder"):
+        write_rows(tmp_path / "t.csv", ROWS, COLUMNS)
+
+
+@pytest.fixture
+def rows(photos: dict[str, Path], tmp_path: Path) -> list[ShownRow]:
+    nasty = tmp_path / "<script>alert(1)</script>.png"
+    nasty.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (30, 900), "red").save(tmp_path / "thin.png")
+    shown = [
+        Shown(photos["coffee"], "the most pixels, kept", "600 × 400"),
+        Shown(tmp_path / "thin.png", "mirrored, turned by 90° counter-clockwise, cropped to 60 %"),
+        Shown(nasty, "it has gone & was <odd>"),
+    ]
+    return [ShownRow("Group 1: 3 photos", shown), ShownRow("one", shown[:1])]
+
+
+def test_the_page_is_one_file_and_quotes_what_it_shows(
+    rows: list[ShownRow], tmp_path: Path
+) -> None:
+    text = write_page(tmp_path / "p.html", "a < b", ["1 & 2"], rows).read_text()
+    assert text.count('src="data:image/jpeg;base64,') == 3
+    assert "<script>" not in text
+    assert "cannot be read" in text
+    assert not re.search(r"https?://", text)
+    for words in ("a &lt; b", "1 &amp; 2", "was &lt;odd&gt;", 'class="first"'):
+        assert words in text
+    assert text.count('class="first"') == 1, "a photo alone is not marked"
+
+
+def test_the_sheet_has_room_for_all_rows(rows: list[ShownRow], tmp_path: Path) -> None:
+    path = write_sheet(tmp_path / "s.png", "title", rows)
+    with Image.open(path) as sheet:
+        assert sheet.width > 6 * 200
+        colours = sheet.convert("RGB").getcolors(10_000_000)
+        assert colours is not None
+        assert any(colour == (255, 0, 0) for _, colour in colours), "the red photo is there"
+        with Image.open(write_sheet(tmp_path / "one.png", "title", rows[:1])) as one:
+            assert one.height < sheet.height
