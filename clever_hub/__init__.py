@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from clever_hub.jobs.duplicates import Duplicates, find_duplicates
     from clever_hub.jobs.heads import Heads
     from clever_hub.jobs.orient import Orientation, orientation
-    from clever_hub.jobs.relate import Relation, Relations, relate
+    from clever_hub.jobs.relate import relate
+    from clever_hub.jobs.relation import Relation, Relations
     from clever_hub.pretrained import from_pretrained
 
 __version__ = "0.1.0"
@@ -61,8 +62,8 @@ _HOMES = {
     "Orientation": "clever_hub.jobs.orient",
     "PreprocessingConfig": "clever_hub.config",
     "Preprocessor": "clever_hub.images.preparing",
-    "Relation": "clever_hub.jobs.relate",
-    "Relations": "clever_hub.jobs.relate",
+    "Relation": "clever_hub.jobs.relation",
+    "Relations": "clever_hub.jobs.relation",
     "errors": "clever_hub.errors",
     "find_duplicates": "clever_hub.jobs.duplicates",
     "from_pretrained": "clever_hub.pretrained",

@@ -15,6 +15,15 @@ Model: TypeAlias = Annotated[
         help="A name from `clever-hub list`, a model folder, or user/name on the Hugging Face Hub.",
     ),
 ]
+JobModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="As for the other commands; the default is the best of the shipped ones with heads.",
+    ),
+]
 Revision: TypeAlias = Annotated[
     str | None, typer.Option(help="A branch, tag or commit of a model on the Hub.")
 ]

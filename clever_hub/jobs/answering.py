@@ -17,7 +17,8 @@ from clever_hub.images.opening import ImageSource, as_list
 from clever_hub.images.options import LoadKeywords, LoadOptions
 from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
-from clever_hub.jobs.relate import Relation, relate
+from clever_hub.jobs.relate import relate_from_eight
+from clever_hub.jobs.relation import Relation
 
 
 class TurnedBatch(NamedTuple):
@@ -69,7 +70,8 @@ class JobsMixin(EncoderMixin):
     def relate(self, a: ImageSource, b: ImageSource, *, given_same: bool = False) -> Relation:
         """Is it the same photo, and what was done to it?
 
-        For many pairs, embed the images once and give the rows to ``clever_hub.relate``.
+        b is looked at in all eight positions, turned and mirrored. For many pairs, embed the images
+        once and give the rows to ``clever_hub.relate``, which has one look at each.
 
         Args:
             a: A path, PIL image, uint8 array (height, width, 3), or the bytes of an image file.
@@ -88,8 +90,14 @@ class JobsMixin(EncoderMixin):
             90.0
         """
         heads = self.heads  # before the work
-        both = self.encode([a, b])
-        return relate(both[:1], both[1:], heads, given_same=given_same)[0]
+        one = self.encode(a)
+        b_as_seen = [Prepared(0, "b", self.preprocessor(b))]
+        eight = [
+            self._embed_turned(b_as_seen, quarter, mirrored=mirrored)
+            for mirrored in (False, True)
+            for quarter in range(len(QUARTERS))
+        ]
+        return relate_from_eight(one, eight, heads, given_same=given_same)[0]
 
     def orientation(
         self,
@@ -164,8 +172,12 @@ class JobsMixin(EncoderMixin):
                 turned = [self._embed_turned(good, quarter) for quarter in range(len(QUARTERS))]
                 yield TurnedBatch([image.source for image in good], turned, bad)
 
-    def _embed_turned(self, images: Sequence[Prepared], quarter: int) -> Embeddings:
-        """Embed prepared images, turned counter-clockwise by so many quarters."""
-        pixels = (np.rot90(image.pixels, quarter, axes=(1, 2)) for image in images)  # (3, H, W)
-        turned = [image._replace(pixels=p) for image, p in zip(images, pixels, strict=True)]
+    def _embed_turned(
+        self, images: Sequence[Prepared], quarter: int, *, mirrored: bool = False
+    ) -> Embeddings:
+        """Embed prepared images, mirrored or not, then turned counter-clockwise by quarters."""
+        turned = []
+        for image in images:
+            pixels = image.pixels[:, :, ::-1] if mirrored else image.pixels  # (3, H, W)
+            turned.append(image._replace(pixels=np.rot90(pixels, quarter, axes=(1, 2))))
         return self._embed_images(turned, tokens=False)

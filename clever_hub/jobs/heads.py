@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from clever_hub.config import MAX_FEATURES, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
+from clever_hub.hub.shipped import ZOO, model_names
 from clever_hub.jobs.calibration import Calibration, number
 from clever_hub.weights import Weights
 
@@ -297,9 +298,35 @@ def copy_heads(source: str | Path, target: str | Path) -> None:
             temporary.write_bytes(content)
 
 
-def _which_have_heads() -> str:
-    from clever_hub.hub.shipped import ZOO, model_names
+def default_model() -> str:
+    """The shipped model whose heads tell orientation best, by their calibration.
 
-    having = [name for name in model_names() if HEADS_KEY in ModelConfig.load(ZOO / name).extra]
+    Returns:
+        Its name.
+
+    Raises:
+        ModelFormatError: When no shipped model has heads.
+    """
+    having = _shipped_with_heads()
+    if not having:
+        raise ModelFormatError(
+            "none of the shipped models has heads. Give a model that has: --model FOLDER. "
+            + _which_have_heads()
+        )
+
+    def rank(name: str) -> float:
+        calibration = having[name].calibration
+        return calibration.measured.get("quarter_from_four", 0.0) if calibration else 0.0
+
+    return max(having, key=rank)
+
+
+def _shipped_with_heads() -> dict[str, HeadsConfig]:
+    configs = {name: HeadsConfig.of(ModelConfig.load(ZOO / name)) for name in model_names()}
+    return {name: found for name, found in configs.items() if found is not None}
+
+
+def _which_have_heads() -> str:
+    having = _shipped_with_heads()
     shipped = f"Of the shipped models these have: {', '.join(having)}. " if having else ""
     return f"{shipped}To fit some to any model: clever-hub heads MODEL --data PHOTOS -o FOLDER"

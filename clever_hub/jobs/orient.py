@@ -12,7 +12,7 @@ from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.jobs.calibration import OrientationCalibration
 from clever_hub.jobs.heads import Array, Heads
-from clever_hub.jobs.relate import check_raw
+from clever_hub.jobs.relate import check_raw, turned
 
 QUARTERS = (0, 90, 180, 270)
 _UNITS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]], np.float32)  # sine, cosine of each
@@ -98,17 +98,10 @@ def orientation_from_four(
             f"orientation_from_four: expected the images at 0, 90, 180 and 270 degrees, got "
             f"{[len(one) for one in four]} rows"
         )
-    turns = [turned_back(_turns(e, heads), q) for e, q in zip(four, QUARTERS, strict=True)]
+    turns = [turned(_turns(e, heads), -q) for e, q in zip(four, QUARTERS, strict=True)]
     found = heads.config.calibration
     level = found.orientation.from_four or found.orientation if found else None
     return _orientation(np.mean(turns, axis=0), level, upright)
-
-
-def turned_back(vectors: Array, degrees: int) -> Array:
-    """Sines and cosines (N, 2) of the angles less ``degrees``."""
-    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
-    turned = vectors @ np.array([[cosine, sine], [-sine, cosine]], np.float32)
-    return turned.astype(np.float32)
 
 
 def quarter_probabilities(vectors: Array, temperature: float, upright: float = 0.25) -> Array:

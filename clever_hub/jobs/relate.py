@@ -8,9 +8,8 @@ equivariant parts says what was done to it. ``clever_hub.jobs.heads`` describes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,143 +18,12 @@ from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Array, Heads, PairValues
+from clever_hub.jobs.relation import COLORS, Relations, unsure
 
-_COLORS = ("brightness", "contrast", "saturation", "hue")
 # A value is "unknown" where the head explains less than this share of its variance.
 _LEAST_R2 = 0.25
 _LEAST_LENGTH = 0.5  # where nothing was calibrated
-_SURE = 0.8  # of mirroring, either way
-
-
-class Colors(NamedTuple):
-    """How the colours of b differ from those of a; None is unknown.
-
-    Attributes:
-        brightness: Factor.
-        contrast: Factor.
-        saturation: Factor.
-        hue: Shift in degrees of the colour circle.
-    """
-
-    brightness: float | None
-    contrast: float | None
-    saturation: float | None
-    hue: float | None
-
-
-@dataclass(frozen=True)
-class Relation:
-    """How image b is made from image a. What the model cannot tell is None: unknown.
-
-    To make b of a: mirror it left to right if ``mirrored``, turn it by ``angle`` about its centre,
-    then cut out what lies at ``shift`` and enlarge it by ``zoom``.
-
-    Attributes:
-        same: Probability that they show the same photo, in [0, 1].
-        angle: Degrees counter-clockwise from a to b, in (−180, 180].
-        angle_error: Two thirds of such angles are wrong by less; degrees.
-        mirrored: Whether b is mirrored.
-        mirrored_probability: Probability of that.
-        zoom: How much larger things are in b; 2 shows half of a's width.
-        zoom_error: Two thirds are wrong by less; octaves, 1 being a factor of two.
-        shift: Where b's centre lies in a, right and down of a's centre, as shares of a's side.
-        shift_error: Two thirds are wrong by less, in either direction.
-        colors: Brightness, contrast, saturation, hue.
-        colors_error: Of each: two thirds are wrong by less; of factors, natural logarithm.
-    """
-
-    same: float | None
-    angle: float | None
-    angle_error: float | None
-    mirrored: bool | None
-    mirrored_probability: float | None
-    zoom: float | None
-    zoom_error: float | None
-    shift: tuple[float, float] | None
-    shift_error: float | None
-    colors: Colors
-    colors_error: Colors
-
-    def words(self) -> str:
-        """The relation in words, such as "turned by 90° counter-clockwise, mirrored"."""
-        if self.same is not None and self.same < 0.5:
-            return f"different photos (same: {self.same:.0%})"
-        known = list(_in_words(self))
-        what = ", ".join(known) or "no change that the model can tell"
-        sure = "" if self.same is None else f"the same photo ({self.same:.0%}): "
-        return sure + what
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values by name, flat, for tables and JSON."""
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        x, y = plain.pop("shift") or (None, None)
-        colors, errors = plain.pop("colors"), plain.pop("colors_error")
-        table = {**plain, "shift_x": x, "shift_y": y, **colors._asdict()}
-        return table | {f"{name}_error": value for name, value in errors._asdict().items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Relations:
-    """The relations of N pairs, as columns; NaN is unknown. ``relations[i]`` is one ``Relation``.
-
-    Attributes:
-        same: float32 (N,), as in ``Relation``, like the rest.
-        angle: float32 (N,).
-        angle_error: float32 (N,).
-        mirrored_probability: float32 (N,).
-        zoom: float32 (N,).
-        zoom_error: float32 (N,).
-        shift: float32 (N, 2).
-        shift_error: float32 (N,).
-        colors: float32 (N, 4): brightness, contrast, saturation, hue in degrees.
-        colors_error: float32 (N, 4).
-    """
-
-    same: Array
-    angle: Array
-    angle_error: Array
-    mirrored_probability: Array
-    zoom: Array
-    zoom_error: Array
-    shift: Array
-    shift_error: Array
-    colors: Array
-    colors_error: Array
-
-    def __len__(self) -> int:
-        return len(self.angle)
-
-    def __iter__(self) -> Iterator[Relation]:
-        return (self[row] for row in range(len(self)))
-
-    def __getitem__(self, row: int) -> Relation:
-        """One pair's relation."""
-        chance = _known(self.mirrored_probability[row])
-        x, y = (_known(value) for value in self.shift[row])
-        return Relation(
-            same=_known(self.same[row]),
-            angle=_known(self.angle[row]),
-            angle_error=_known(self.angle_error[row]),
-            mirrored=None if chance is None or _unsure(chance) else chance > 0.5,
-            mirrored_probability=chance,
-            zoom=_known(self.zoom[row]),
-            zoom_error=_known(self.zoom_error[row]),
-            shift=None if x is None or y is None else (x, y),
-            shift_error=_known(self.shift_error[row]),
-            colors=Colors(*(_known(value) for value in self.colors[row])),
-            colors_error=Colors(*(_known(value) for value in self.colors_error[row])),
-        )
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """The values as flat columns by name, for tables."""
-        names = ("same", "angle", "angle_error", "mirrored_probability", "zoom", "zoom_error")
-        flat: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
-        flat |= {"shift_x": self.shift[:, 0], "shift_y": self.shift[:, 1]}
-        flat |= {"shift_error": self.shift_error}
-        for column, name in enumerate(_COLORS):
-            flat[name] = self.colors[:, column]
-            flat[f"{name}_error"] = self.colors_error[:, column]
-        return flat
+_QUARTERS = (0, 90, 180, 270)
 
 
 def relate(
@@ -183,6 +51,63 @@ def relate(
     """
     _check(e_a, e_b, heads)
     values = symmetric(heads, e_a.equivariant, e_b.equivariant)
+    return _relations(values, e_a, e_b, heads, given_same=given_same)
+
+
+def relate_from_eight(
+    e_a: Embeddings, eight: Sequence[Embeddings], heads: Heads, *, given_same: bool = False
+) -> Relations:
+    """As ``relate``, from each b in all eight positions: turned by each quarter, mirrored or not.
+
+    Surer, above all of the mirroring, at eight times the cost: what the head leans to whatever it
+    sees cancels.
+
+    Args:
+        e_a: N embeddings, raw.
+        eight: Those of the images b as they are and turned by 90, 180 and 270 degrees
+            counter-clockwise, then the same of the mirrored ones.
+        heads: The model's.
+        given_same: As for ``relate``.
+
+    Returns:
+        The relations of a and b as it is, the first of the eight.
+
+    Raises:
+        DataError: As for ``relate``; or when there are not eight.
+    """
+    if len(eight) != 2 * len(_QUARTERS):
+        raise DataError(f"relate_from_eight: expected eight positions of b, got {len(eight)}")
+    looks = []
+    for position, e_b in enumerate(eight):
+        _check(e_a, e_b, heads)
+        values = symmetric(heads, e_a.equivariant, e_b.equivariant)
+        looks.append(_as_it_is(values, _QUARTERS[position % 4], mirrored=position >= 4))
+    mean = PairValues(*(_mean(parts) for parts in zip(*looks, strict=True)))
+    return _relations(mean, e_a, eight[0], heads, given_same=given_same)
+
+
+def _as_it_is(values: PairValues, quarter: int, *, mirrored: bool) -> PairValues:
+    """What a look at b, first mirrored and then turned by a quarter, says of b as it is."""
+    straight = turned(values.straight, quarter)
+    other = turned(values.mirrored, -quarter)
+    if mirrored:
+        return values._replace(straight=other, mirrored=straight, logit=-values.logit)
+    return values._replace(straight=straight, mirrored=other)
+
+
+def _mean(parts: Sequence[Array]) -> Array:
+    return np.asarray(np.mean(parts, axis=0), np.float32)
+
+
+def turned(vectors: Array, degrees: float) -> Array:
+    """Sines and cosines (N, 2) of the angles plus ``degrees``."""
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    return np.asarray(vectors @ np.array([[cosine, -sine], [sine, cosine]]), np.float32)
+
+
+def _relations(
+    values: PairValues, e_a: Embeddings, e_b: Embeddings, heads: Heads, *, given_same: bool
+) -> Relations:
     calibration = heads.config.calibration
     scale, shift = calibration.mirrored if calibration else (1.0, 0.0)
     chance = _sigmoid(scale * values.logit + shift)
@@ -192,9 +117,9 @@ def relate(
     angle, angle_error = _angle(values, chance, calibration)
     zoom = np.exp(-values.crop[:, 2:].mean(axis=1))
     colors = np.concatenate([np.exp(values.color[:, :3]), 360 * values.color[:, 3:]], axis=1)
-    known = {name: _value(calibration, name) for name in ("zoom", "shift", *_COLORS)}
-    untold = np.array([math.isnan(known[name]) and calibration is not None for name in _COLORS])
-    errors = np.array([known[name] for name in _COLORS], np.float32) * (1, 1, 1, 360)
+    known = {name: _value(calibration, name) for name in ("zoom", "shift", *COLORS)}
+    untold = np.array([math.isnan(known[name]) and calibration is not None for name in COLORS])
+    errors = np.array([known[name] for name in COLORS], np.float32) * (1, 1, 1, 360)
     rows = (len(same), 1)
     return Relations(
         same=same,
@@ -293,7 +218,7 @@ def _angle(
     angle = np.where(mirrored, phi, -phi)
     angle = np.where(angle <= -180, angle + 360, angle)
     error = calibration.angle.error(length) if calibration else np.full_like(length, np.nan)
-    unknown = (length < least) | np.isnan(chance) | _unsure(chance)
+    unknown = (length < least) | np.isnan(chance) | unsure(chance)
     return _hide(angle, unknown), _hide(error, unknown)
 
 
@@ -347,34 +272,6 @@ def check_raw(embeddings: Embeddings) -> None:
             "the embeddings are normalised, the model's heads read raw ones. Embed the images "
             "again without normalize"
         )
-
-
-def _in_words(relation: Relation) -> Iterator[str]:
-    if relation.mirrored:
-        yield "mirrored"
-    if relation.angle is None:
-        yield "turned by an unknown angle"
-    elif abs(relation.angle) >= max(5.0, relation.angle_error or 0.0):
-        way = "counter-clockwise" if relation.angle > 0 else "clockwise"
-        near = "" if relation.angle_error is None else f" (±{relation.angle_error:.0f}°)"
-        yield f"turned by {abs(relation.angle):.0f}° {way}{near}"
-    if relation.zoom is not None and abs(math.log2(relation.zoom)) > (relation.zoom_error or 0.15):
-        share = 1 / relation.zoom
-        yield f"cropped to {share:.0%} of the side" if share < 1 else f"{share:.0%} of its side"
-    for name, factor in relation.colors._asdict().items():
-        error = getattr(relation.colors_error, name) or 0.1
-        if name != "hue" and factor is not None and abs(math.log(factor)) > max(0.1, error):
-            yield f"{name} × {factor:.2g}"
-        if name == "hue" and factor is not None and abs(factor) > max(10.0, error):
-            yield f"hue {factor:+.0f}°"
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _unsure(chance: Any) -> Any:
-    return (chance > 1 - _SURE) & (chance < _SURE)
 
 
 def _hide(values: NDArray[Any], hidden: NDArray[np.bool_] | bool) -> Array:

@@ -17,8 +17,8 @@ from clever_hub.jobs.orient import (
     least_confidence,
     orientation_from_four,
     quarter_probabilities,
-    turned_back,
 )
+from clever_hub.jobs.relate import turned
 from tests.hub.jobs.conftest import write_heads
 
 
@@ -47,8 +47,8 @@ def test_a_belief_in_upright_photos_is_bayes_rule() -> None:
     np.testing.assert_allclose(found, weighted / weighted.sum(), rtol=1e-5)
 
 
-def test_turning_back_subtracts_the_angle() -> None:
-    np.testing.assert_allclose(turned_back(vectors(100, 10), 90), vectors(10, -80), atol=1e-6)
+def test_turning_adds_the_angle() -> None:
+    np.testing.assert_allclose(turned(vectors(100, 10), -90), vectors(10, -80), atol=1e-6)
 
 
 def test_four_looks_agree_on_the_first_or_are_less_sure(

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import clever_hub
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError, ImageError, ModelFormatError
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig, PairValues
-from clever_hub.jobs.relate import Relation, relate
+from clever_hub.jobs.relate import relate, relate_from_eight
+from clever_hub.jobs.relation import Relation
 from tests.hub.jobs.conftest import CALIBRATION
 
 Rows = Any
@@ -206,8 +208,16 @@ def test_a_model_relates_two_files(
 ) -> None:
     model = clever_hub.from_pretrained(headed_folder, backend=backend)
     found = model.relate(photos["coffee"], photos["chelsea"])
-    both = model.encode([photos["coffee"], photos["chelsea"]])
-    assert found == clever_hub.relate(both[0], both[1], model.heads)[0]
+    b = clever_hub.load_image(photos["chelsea"])
+    mirror, turns = Image.Transpose.FLIP_LEFT_RIGHT, range(0, 360, 90)
+    eight = [
+        model.encode(image.rotate(turn, expand=True))
+        for image in (b, b.transpose(mirror))
+        for turn in turns
+    ]
+    expected = relate_from_eight(model.encode(photos["coffee"]), eight, model.heads)[0]
+    assert found.same == pytest.approx(expected.same, abs=0.02)
+    assert found.mirrored_probability == pytest.approx(expected.mirrored_probability, abs=0.02)
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         model.relate(photos["coffee"], "gone.jpg")
 

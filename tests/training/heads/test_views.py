@@ -14,7 +14,7 @@ from clever_hub.config import PreprocessingConfig
 from clever_hub.images.opening import load_image
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.heads import PairValues
-from clever_hub.jobs.relate import relate
+from clever_hub.jobs.relate import _as_it_is, relate
 from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
 from clever_training.objectives.transformation import relative_transformation
 from clever_training.views.decode import EncodedPhoto
@@ -105,3 +105,25 @@ def test_zoom_and_shift_find_b_in_a() -> None:
     found = relate(embeddings(), embeddings(), heads)[0]
     assert found.zoom == pytest.approx(2)
     assert found.shift == pytest.approx((0.25, 0.0))
+
+
+def test_eight_looks_at_b_say_the_same_as_one() -> None:
+    """With perfect heads each position of b leads back to the same relation."""
+    whole = ViewMaker(PREPROCESSING, HeadViews(), 0).draw(0, 600, 600)[0].as_array()
+    a, b = whole.copy(), whole.copy()
+    a[4:6] = 1, np.radians(20)
+    b[:6] = 0.3, 0.4, 0.5, 0.5, 0, np.radians(-75)
+    expected = said(a, b)
+    for position in range(8):
+        look = b.copy()
+        flipped, quarter = position >= 4, 90 * (position % 4)
+        # To mirror what is turned is to turn what is mirrored the other way.
+        look[4] = float(flipped) - b[4] if flipped else b[4]
+        look[5] = (-b[5] if flipped else b[5]) + np.radians(quarter)
+        found = _as_it_is(said(a, look), quarter, mirrored=flipped)
+        np.testing.assert_allclose(found.logit, expected.logit)
+        branch = "mirrored" if expected.logit[0] > 0 else "straight"
+        np.testing.assert_allclose(
+            getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
+        )
+        np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5)

@@ -22,8 +22,8 @@ from clever_hub.jobs.calibration import (
     ValueCalibration,
 )
 from clever_hub.jobs.heads import Heads, PairValues
-from clever_hub.jobs.orient import QUARTERS, quarter_probabilities, turned_back
-from clever_hub.jobs.relate import centered, pair_features, symmetric
+from clever_hub.jobs.orient import QUARTERS, quarter_probabilities
+from clever_hub.jobs.relate import centered, pair_features, symmetric, turned
 from clever_training.heads.embedding import EmbeddedViews
 from clever_training.heads.tail import thresholds
 from clever_training.objectives.transformation import Relative, relative_transformation
@@ -153,7 +153,7 @@ def turn_vectors(heads: Heads, views: EmbeddedViews) -> NDArray[np.float32]:
 
 def averaged(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """The four looks (N, 4, 2) at each photo, turned back and averaged: (N, 2)."""
-    back = [turned_back(vectors[:, k], quarter) for k, quarter in enumerate(QUARTERS)]
+    back = [turned(vectors[:, k], -quarter) for k, quarter in enumerate(QUARTERS)]
     return np.asarray(np.mean(back, axis=0), np.float32)
 
 
@@ -164,7 +164,7 @@ def orientation_calibration(heads: Heads, views: EmbeddedViews) -> OrientationCa
     truth = np.tile(np.arange(len(QUARTERS)), len(views))
     # Four looks at a photo turned by a quarter are the same four in another order.
     mean = averaged(vectors)
-    four = np.concatenate([turned_back(mean, -quarter) for quarter in QUARTERS])
+    four = np.concatenate([turned(mean, quarter) for quarter in QUARTERS])
     return _quarters(one, truth, _quarters(four, np.repeat(np.arange(len(QUARTERS)), len(views))))
 
 

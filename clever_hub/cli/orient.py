@@ -1,0 +1,221 @@
+"""``clever-hub orient``: find the photos that lie on their side, and turn them by their tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from rich.table import Table
+
+from clever_hub.cli.console import fail, output, report_skipped, say, shown
+from clever_hub.cli.options import Backend, JobModel
+from clever_hub.errors import ConfigError, require
+from clever_hub.images.finding import find_images
+from clever_hub.pretrained import from_pretrained
+
+if TYPE_CHECKING:
+    from clever_hub.embeddings import Skipped
+    from clever_hub.jobs.answering import JobsMixin
+
+COLUMNS = {"path": str, "quarter": int, "confidence": float, "angle": float, "turn": bool}
+_ERROR_RATE = 0.01
+_SHOWN = 40
+_SHEET = 60
+
+
+class Found(NamedTuple):
+    """How a photo is turned.
+
+    Attributes:
+        path: The photo.
+        quarter: Degrees counter-clockwise by which it lies turned: 0, 90, 180 or 270.
+        confidence: Probability of that.
+        angle: The same without rounding to quarters; a photo may lie askew.
+        turn: Whether it is to be turned: not upright, and surely so.
+    """
+
+    path: Path
+    quarter: int
+    confidence: float
+    angle: float
+    turn: bool
+
+
+def run(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATHS...", help="Photos, or folders with photos.", show_default=False
+        ),
+    ] = None,
+    model: JobModel = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A table of all photos: .parquet, .csv or .json."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="A picture of what would be turned, a .png.")
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0.25,
+            max=1.0,
+            help="Turn no photo that is less sure; by default 1 % of what is turned may be wrong, "
+            "by the model's calibration.",
+        ),
+    ] = None,
+    upright: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="The share of photos that is upright already.")
+    ] = 0.9,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the orientation tags. Otherwise nothing changes.")
+    ] = False,
+    log: Annotated[
+        Path, typer.Option(help="What --apply did, so that --undo can take it back.")
+    ] = Path("orient-log.jsonl"),
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back all that is in --log, byte for byte.")
+    ] = False,
+    backend: Backend = "torch",
+) -> None:
+    """Find photos that lie turned by a quarter or upside down, and turn them upright.
+
+    Each photo is looked at in all four positions. Photos that are not surely turned are left alone:
+    turning one the wrong way is worse than leaving it. --apply writes the orientation tag of JPEGs
+    and touches no pixel; it leaves photos alone that have such a tag already.
+
+    Examples:
+    - `clever-hub orient photos/ --sheet turned.png`: a dry run, with a picture
+    - `clever-hub orient photos/ --apply --log turned.jsonl`
+    - `clever-hub orient --undo --log turned.jsonl`
+    """
+    if undo:
+        _undo(log)
+        return
+    if not paths:
+        raise ConfigError("orient: expected photos or folders, got none")
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet: expected a name that ends in .png, got {sheet}")
+    if out is not None:
+        from clever_hub.jobs.tables import check_format
+
+        check_format(out)
+    if apply:
+        require("exif", "jobs")
+    from clever_hub.jobs.heads import default_model
+    from clever_hub.jobs.orient import least_confidence
+
+    loaded = from_pretrained(model or default_model(), backend=backend)
+    least = confidence or least_confidence(loaded.heads, _ERROR_RATE, from_four=True)
+    found, skipped = _look(loaded, list(find_images(paths)), upright, least)
+    turns = [one for one in found if one.turn]
+    _print(turns, len(found), least)
+    if out is not None:
+        from clever_hub.jobs.tables import write_rows
+
+        write_rows(out, [one._asdict() for one in found], COLUMNS)
+        say(f"{len(found)} photos → {out}")
+    if sheet is not None:
+        _draw(turns, sheet, loaded.config.name)
+    report_skipped(skipped)
+    if apply:
+        _apply(turns, log)
+    elif turns:
+        say(f"Nothing was changed. To turn these {len(turns)} photos by their tag: add --apply")
+
+
+def _look(
+    model: JobsMixin, files: list[Path], upright: float, least: float
+) -> tuple[list[Found], list[Skipped]]:
+    from clever_hub.cli.progress import working
+    from clever_hub.jobs.orient import orientation_from_four
+
+    found: list[Found] = []
+    skipped: list[Skipped] = []
+    with working("looking at photos", len(files)) as advance:
+        for batch in model.encode_turned(files, on_error="skip"):
+            o = orientation_from_four(batch.turned, model.heads, upright=upright)
+            for row, source in enumerate(batch.sources):
+                quarter, sure = int(o.quarter[row]), float(o.confidence[row])
+                turn = quarter != 0 and sure >= least
+                found.append(Found(Path(source), quarter, sure, float(o.angle[row]), turn))
+            skipped += batch.skipped
+            advance(len(batch.sources) + len(batch.skipped))
+    return found, skipped
+
+
+def _print(turns: list[Found], photos: int, least: float) -> None:
+    table = Table(
+        title=f"{len(turns)} of {photos} photos lie turned (confidence {least:.3f} or more)",
+        title_justify="left",
+    )
+    for name in ("photo", "lies turned by", "turn it", "confidence"):
+        table.add_column(name, justify="left" if name == "photo" else "right", overflow="fold")
+    ways = {90: "90° clockwise", 180: "180°", 270: "90° counter-clockwise"}
+    for one in sorted(turns, key=lambda one: -one.confidence)[:_SHOWN]:
+        table.add_row(
+            shown(str(one.path)),
+            f"{one.quarter}° counter-clockwise",
+            ways[one.quarter],
+            f"{one.confidence:.3f}",
+        )
+    if len(turns) > _SHOWN:
+        table.add_row(f"… {len(turns) - _SHOWN} more", "", "", "")
+    output().print(table)
+
+
+def _draw(turns: list[Found], target: Path, name: str) -> None:
+    """Each photo as it would be shown, an arrow saying where its top was."""
+    from clever_hub.cli.pictures import page, shortened
+    from clever_hub.files import atomic_path
+    from clever_hub.images.opening import load_image
+
+    if not turns:
+        say(f"no photo would be turned, so {target} was not drawn")
+        return
+    side = 180
+    panels = []
+    for one in sorted(turns, key=lambda one: one.confidence)[:_SHEET]:
+        photo = load_image(one.path)
+        photo.thumbnail((2 * side, 2 * side))
+        caption = (
+            f"{shortened(one.path.name, side)}\n{one.quarter}°, confidence {one.confidence:.3f}"
+        )
+        panels.append((caption, photo.rotate(-one.quarter, expand=True)))
+    note = "As they would be shown, the least sure first. "
+    note += f"Looked at by {name}." if len(turns) <= _SHEET else f"{_SHEET} of {len(turns)}."
+    picture = page(f"{len(turns)} photos that would be turned", note, panels, side=side, across=6)
+    with atomic_path(target) as temporary:
+        picture.save(temporary, format="PNG")
+    say(f"{min(len(turns), _SHEET)} of {len(turns)} turned photos → {target}")
+
+
+def _apply(turns: list[Found], log: Path) -> None:
+    from clever_hub.jobs.tagging import apply_turns
+
+    done = apply_turns(((one.path, one.quarter) for one in turns), log)
+    written = _report((tagged.path, tagged.problem) for tagged in done)
+    say(f"{written} of {len(turns)} photos turned by their tag. Take it back: --undo --log {log}")
+
+
+def _undo(log: Path) -> None:
+    from clever_hub.jobs.tagging import undo_turns
+
+    results = [(tagged.path, tagged.problem) for tagged in undo_turns(log)]
+    restored = _report(results)
+    say(f"{restored} of {len(results)} photos are as they were before")
+    if restored < len(results):
+        fail(f"{len(results) - restored} photos could not be taken back; they are named above")
+
+
+def _report(results: Iterable[tuple[Path, str]]) -> int:
+    """Name what was left alone; count the rest."""
+    written = 0
+    for path, problem in results:
+        if problem:
+            say(f"left alone {path}: {problem}")
+        written += not problem
+    return written

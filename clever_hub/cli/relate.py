@@ -1,0 +1,253 @@
+"""``clever-hub relate``: how one image is made from another."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from clever_hub.cli.console import output, report_skipped, say, shown
+from clever_hub.cli.options import Backend, JobModel
+from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.pretrained import from_pretrained
+
+if TYPE_CHECKING:
+    from clever_hub.embeddings import Embeddings, Skipped
+    from clever_hub.jobs.answering import JobsMixin
+    from clever_hub.jobs.relation import Relation, Relations
+
+_A, _B = "a", "b"
+
+
+def run(
+    a: Annotated[
+        str | None, typer.Argument(metavar="A", help="An image file.", show_default=False)
+    ] = None,
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="Another image file.", show_default=False)
+    ] = None,
+    model: JobModel = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Many pairs instead: a .csv or .parquet with the columns a and b, paths."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where the pairs' relations go: .parquet, .csv, .json."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw a, b, and b brought back onto a; a .png.")
+    ] = None,
+    given_same: Annotated[
+        bool, typer.Option("--given-same", help="Take for granted that both show the same photo.")
+    ] = False,
+    backend: Backend = "torch",
+) -> None:
+    """Tell whether two images show the same photo, and what was done to it.
+
+    Angles are in degrees counter-clockwise from A to B. What the model cannot tell is unknown. Both
+    are compared as the model sees them: the middle square.
+
+    Examples:
+    - `clever-hub relate cat.jpg copy.jpg --picture relation.png`
+    - `clever-hub relate --pairs pairs.csv -o relations.parquet`
+    """
+    one = a is not None and b is not None
+    if one == (pairs is not None):
+        raise ConfigError("relate: expected two image files, or --pairs with a table of them")
+    if (pairs is None) != (out is None):
+        raise ConfigError("relate: --pairs and --output go together")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
+    from clever_hub.jobs.heads import default_model
+
+    if out is not None:
+        from clever_hub.jobs.tables import check_format
+
+        check_format(out)
+    loaded = from_pretrained(model or default_model(), backend=backend)
+    _ = loaded.heads  # refused now, not after the work
+    if pairs is not None and out is not None:
+        _relate_many(loaded, pairs, out, given_same)
+        return
+    assert a is not None
+    assert b is not None
+    relation = loaded.relate(a, b, given_same=given_same)
+    _print(relation, a, b)
+    if picture is not None:
+        _draw(loaded, relation, a, b, picture)
+
+
+def _print(relation: Relation, a: str, b: str) -> None:
+    table = Table()
+    for name in ("of B", "value", "two thirds are wrong by less"):
+        table.add_column(name)
+    for row in rows_of(relation):
+        table.add_row(*row)
+    console = output()
+    console.print(f"A: {shown(a)}\nB: {shown(b)}\n{relation.words()}", soft_wrap=True)
+    console.print(table)
+
+
+def rows_of(relation: Relation) -> list[tuple[str, str, str]]:
+    """Name, value and uncertainty of everything in a relation, in words.
+
+    Args:
+        relation: Of two images.
+
+    Returns:
+        One row for each value; unknown where it is None.
+    """
+
+    def text(value: float | None, form: str) -> str:
+        return "unknown" if value is None else form.format(value)
+
+    def error(value: float | None, form: str) -> str:
+        return "" if value is None else form.format(value)
+
+    mirrored = {True: "yes", False: "no", None: "unknown"}[relation.mirrored]
+    chance = error(relation.mirrored_probability, "probability {:.0%}")
+    shift = "unknown"
+    if relation.shift is not None:
+        shift = "{:+.0%} right, {:+.0%} down".format(*relation.shift)
+    rows = [
+        ("same photo", text(relation.same, "{:.1%}"), ""),
+        ("angle", text(relation.angle, "{:+.0f}°"), error(relation.angle_error, "{:.0f}°")),
+        ("mirrored", mirrored, chance),
+        ("zoom", text(relation.zoom, "× {:.2f}"), error(relation.zoom_error, "{:.2f} octaves")),
+        ("centre", shift, error(relation.shift_error, "{:.0%} of the side")),
+    ]
+    for name, value in relation.colors._asdict().items():
+        unit = "{:+.0f}°" if name == "hue" else "× {:.2f}"
+        wrong = "{:.0f}°" if name == "hue" else "{:.0%}"
+        rows.append((name, text(value, unit), error(getattr(relation.colors_error, name), wrong)))
+    return rows
+
+
+def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) -> None:
+    from clever_hub.cli.attention_picture import seen
+    from clever_hub.cli.pictures import page, shortened
+    from clever_hub.cli.relate_picture import brought_back
+    from clever_hub.files import atomic_path
+
+    side = 288
+    one, other = (seen(model.config.preprocessing, image) for image in (a, b))
+    panels = [
+        (f"A\n{shortened(Path(a).name, side)}", one),
+        (f"B\n{shortened(Path(b).name, side)}", other),
+        (
+            "B brought back onto A\nby what is known of the relation",
+            brought_back(relation, one, other),
+        ),
+    ]
+    picture = page(
+        f"How B is made from A, by {model.config.name}", relation.words(), panels, side=side
+    )
+    with atomic_path(target) as temporary:
+        picture.save(temporary, format="PNG")
+    say(f"A, B, and B brought back → {target}")
+
+
+def _relate_many(model: JobsMixin, source: Path, target: Path, given_same: bool) -> None:
+    from clever_hub.jobs.relate import relate
+    from clever_hub.jobs.tables import write_rows
+
+    pairs = read_pairs(source)
+    rows_by_path, embeddings, skipped = _embed(model, [path for pair in pairs for path in pair])
+    readable = [pair for pair in pairs if pair[0] in rows_by_path and pair[1] in rows_by_path]
+    if not readable:
+        report_skipped(skipped)
+        raise DataError(f"{source}: no pair has two images that can be read, nothing was written")
+    first, second = (
+        embeddings[np.array([rows_by_path[pair[side]] for pair in readable])] for side in (0, 1)
+    )
+    found = relate(first, second, model.heads, given_same=given_same)
+    values = iter(_rows(found))
+    rows = [
+        {_A: pair[0], _B: pair[1], **(next(values) if pair in set(readable) else {})}
+        for pair in pairs
+    ]
+    names = dict.fromkeys(found.columns(), float)
+    write_rows(target, rows, {_A: str, _B: str, **names})
+    report_skipped(skipped)
+    say(f"{len(readable)} of {len(pairs)} pairs related → {target}")
+
+
+def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddings, list[Skipped]]:
+    """Embed each image once, however many pairs it is in."""
+    from clever_hub.cli.progress import working
+    from clever_hub.embeddings import Embeddings
+
+    unique = list(dict.fromkeys(paths))
+    rows: dict[str, int] = {}
+    parts: list[Embeddings] = []
+    skipped: list[Skipped] = []
+    with working("embedding", len(unique)) as advance:
+        for batch in model.encode_batches(unique, on_error="skip"):
+            rows |= {unique[place]: len(rows) + n for n, place in enumerate(batch.indices)}
+            parts.append(batch.embeddings)
+            skipped += batch.embeddings.skipped
+            advance(len(batch.indices) + len(batch.embeddings.skipped))
+    joined = Embeddings(
+        np.concatenate([part.invariant for part in parts]),
+        np.concatenate([part.equivariant for part in parts]),
+    )
+    return rows, joined, skipped
+
+
+def _rows(found: Relations) -> list[dict[str, float]]:
+    columns = found.columns()
+    return [
+        {name: float(column[row]) for name, column in columns.items()} for row in range(len(found))
+    ]
+
+
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """The pairs of a table with the columns a and b.
+
+    Args:
+        path: A .csv with a header, or a .parquet.
+
+    Returns:
+        Paths of the images, as they stand there.
+
+    Raises:
+        DataError: When a column is missing, there are no pairs, or one is empty; names the row.
+        ConfigError: When it is neither kind of file.
+    """
+    columns: dict[str, list[Any]]
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            _check_columns(path, list(reader.fieldnames or ()))
+            lines = list(reader)
+        columns = {name: [line[name] for line in lines] for name in (_A, _B)}
+    elif path.suffix.lower() == ".parquet":
+        table = require("pyarrow.parquet", "jobs").read_table(path)
+        _check_columns(path, table.column_names)
+        columns = {name: table.column(name).to_pylist() for name in (_A, _B)}
+    else:
+        raise ConfigError(f"--pairs: expected a .csv or a .parquet, got {path}")
+    pairs = list(zip(columns[_A], columns[_B], strict=True))
+    if not pairs:
+        raise DataError(f"{path}: expected pairs of images, got no rows")
+    for row, pair in enumerate(pairs):
+        if not all(isinstance(entry, str) and entry for entry in pair):
+            raise DataError(f"{path}: row {row}: expected two paths, got {pair}")
+    return pairs
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    if missing := [name for name in (_A, _B) if name not in names]:
+        raise DataError(
+            f"{path}: expected the columns a and b, {' and '.join(missing)} missing; got "
+            f"{', '.join(names) or 'none'}"
+        )

@@ -1,0 +1,175 @@
+"""What is said of a pair of images: values, their uncertainty, and words for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from clever_hub.jobs.heads import Array
+
+COLORS = ("brightness", "contrast", "saturation", "hue")
+_SURE = 0.8  # of mirroring, either way
+
+
+class Colors(NamedTuple):
+    """How the colours of b differ from those of a; None is unknown.
+
+    Attributes:
+        brightness: Factor.
+        contrast: Factor.
+        saturation: Factor.
+        hue: Shift in degrees of the colour circle.
+    """
+
+    brightness: float | None
+    contrast: float | None
+    saturation: float | None
+    hue: float | None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How image b is made from image a. What the model cannot tell is None: unknown.
+
+    To make b of a: mirror it left to right if ``mirrored``, turn it by ``angle`` about its centre,
+    then cut out what lies at ``shift`` and enlarge it by ``zoom``.
+
+    Attributes:
+        same: Probability that they show the same photo, in [0, 1].
+        angle: Degrees counter-clockwise from a to b, in (−180, 180].
+        angle_error: Two thirds of such angles are wrong by less; degrees.
+        mirrored: Whether b is mirrored.
+        mirrored_probability: Probability of that.
+        zoom: How much larger things are in b; 2 shows half of a's width.
+        zoom_error: Two thirds are wrong by less; octaves, 1 being a factor of two.
+        shift: Where b's centre lies in a, right and down of a's centre, as shares of a's side.
+        shift_error: Two thirds are wrong by less, in either direction.
+        colors: Brightness, contrast, saturation, hue.
+        colors_error: Of each: two thirds are wrong by less; of factors, natural logarithm.
+    """
+
+    same: float | None
+    angle: float | None
+    angle_error: float | None
+    mirrored: bool | None
+    mirrored_probability: float | None
+    zoom: float | None
+    zoom_error: float | None
+    shift: tuple[float, float] | None
+    shift_error: float | None
+    colors: Colors
+    colors_error: Colors
+
+    def words(self) -> str:
+        """The relation in words, such as "turned by 90° counter-clockwise, mirrored"."""
+        if self.same is not None and self.same < 0.5:
+            return f"different photos (same: {self.same:.0%})"
+        known = list(_in_words(self))
+        what = ", ".join(known) or "no change that the model can tell"
+        sure = "" if self.same is None else f"the same photo ({self.same:.0%}): "
+        return sure + what
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values by name, flat, for tables and JSON."""
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        x, y = plain.pop("shift") or (None, None)
+        colors, errors = plain.pop("colors"), plain.pop("colors_error")
+        table = {**plain, "shift_x": x, "shift_y": y, **colors._asdict()}
+        return table | {f"{name}_error": value for name, value in errors._asdict().items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Relations:
+    """The relations of N pairs, as columns; NaN is unknown. ``relations[i]`` is one ``Relation``.
+
+    Attributes:
+        same: float32 (N,), as in ``Relation``, like the rest.
+        angle: float32 (N,).
+        angle_error: float32 (N,).
+        mirrored_probability: float32 (N,).
+        zoom: float32 (N,).
+        zoom_error: float32 (N,).
+        shift: float32 (N, 2).
+        shift_error: float32 (N,).
+        colors: float32 (N, 4): brightness, contrast, saturation, hue in degrees.
+        colors_error: float32 (N, 4).
+    """
+
+    same: Array
+    angle: Array
+    angle_error: Array
+    mirrored_probability: Array
+    zoom: Array
+    zoom_error: Array
+    shift: Array
+    shift_error: Array
+    colors: Array
+    colors_error: Array
+
+    def __len__(self) -> int:
+        return len(self.angle)
+
+    def __iter__(self) -> Iterator[Relation]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> Relation:
+        """One pair's relation."""
+        chance = _known(self.mirrored_probability[row])
+        x, y = (_known(value) for value in self.shift[row])
+        return Relation(
+            same=_known(self.same[row]),
+            angle=_known(self.angle[row]),
+            angle_error=_known(self.angle_error[row]),
+            mirrored=None if chance is None or unsure(chance) else chance > 0.5,
+            mirrored_probability=chance,
+            zoom=_known(self.zoom[row]),
+            zoom_error=_known(self.zoom_error[row]),
+            shift=None if x is None or y is None else (x, y),
+            shift_error=_known(self.shift_error[row]),
+            colors=Colors(*(_known(value) for value in self.colors[row])),
+            colors_error=Colors(*(_known(value) for value in self.colors_error[row])),
+        )
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The values as flat columns by name, for tables."""
+        names = ("same", "angle", "angle_error", "mirrored_probability", "zoom", "zoom_error")
+        flat: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
+        flat |= {"shift_x": self.shift[:, 0], "shift_y": self.shift[:, 1]}
+        flat |= {"shift_error": self.shift_error}
+        for column, name in enumerate(COLORS):
+            flat[name] = self.colors[:, column]
+            flat[f"{name}_error"] = self.colors_error[:, column]
+        return flat
+
+
+def _in_words(relation: Relation) -> Iterator[str]:
+    if relation.mirrored:
+        yield "mirrored"
+    if relation.angle is None:
+        yield "turned by an unknown angle"
+    elif abs(relation.angle) >= max(5.0, relation.angle_error or 0.0):
+        way = "counter-clockwise" if relation.angle > 0 else "clockwise"
+        near = "" if relation.angle_error is None else f" (±{relation.angle_error:.0f}°)"
+        yield f"turned by {abs(relation.angle):.0f}° {way}{near}"
+    if relation.zoom is not None and abs(math.log2(relation.zoom)) > (relation.zoom_error or 0.15):
+        share = 1 / relation.zoom
+        yield f"cropped to {share:.0%} of the side" if share < 1 else f"{share:.0%} of its side"
+    for name, factor in relation.colors._asdict().items():
+        error = getattr(relation.colors_error, name) or 0.1
+        if name != "hue" and factor is not None and abs(math.log(factor)) > max(0.1, error):
+            yield f"{name} × {factor:.2g}"
+        if name == "hue" and factor is not None and abs(factor) > max(10.0, error):
+            yield f"hue {factor:+.0f}°"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def unsure(chance: Any) -> Any:
+    """Whether a probability, or an array of them, is too near to one half to be an answer."""
+    return (chance > 1 - _SURE) & (chance < _SURE)
