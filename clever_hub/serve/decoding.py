@@ -89,9 +89,17 @@ class PictureReader:
             if len(encoded) > self.settings.max_image_bytes * 4 // 3 + 1_000:
                 size = f"about {len(encoded) * 3 // 4:,}"
                 raise _too_large(param, f"{self.settings.max_image_bytes:,} bytes", size)
-            return binascii.a2b_base64("".join(encoded.split()), strict_mode=True)
+            return _decoded(encoded)
         except ValueError as error:
             raise _not_base64(param, "base64 of an image file, or a data URI") from error
+
+
+def _decoded(encoded: str) -> bytes:
+    """Strict, but for line breaks, which encoders of e-mail put in."""
+    try:
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:
+        return binascii.a2b_base64("".join(encoded.split()), strict_mode=True)
 
 
 def is_url(picture: Picture) -> bool:

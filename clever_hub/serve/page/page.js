@@ -1,7 +1,7 @@
 // One script, no build step. Everything that the page shows comes from this server's own API.
 
 const PARTS = ["invariant", "equivariant"];
-const GALLERY = ["cat", "astronaut", "coffee", "rocket", "photographer", "bricks"];
+const GALLERY = ["astronaut", "cat", "coffee", "rocket", "photographer", "bricks"];
 const STEP = 15; // degrees between the points of the curves
 const GALLERY_STEP = 45; // degrees between the copies of a photo in the gallery
 const NEAREST = 5;

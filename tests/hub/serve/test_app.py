@@ -88,6 +88,7 @@ def test_every_way_to_send_an_image_gives_the_same(
         client.post(URL, json={"model": NAME, "input": [data_uri(path)]}),
         client.post(URL, json={"input": [{"image": data_uri(path)}], "modality": "image"}),
         client.post(URL, json={"input": encoded(path), "user": "somebody"}),
+        client.post(URL, json={"input": base64.encodebytes(path.read_bytes()).decode()}),
         client.post(URL, files={"input": path.read_bytes()}, data={"model": NAME}),
         client.post(URL, files=[("input[]", path.read_bytes())]),
         client.post(URL, files={"other": (None, "x")} | {"input": path.read_bytes()}),

@@ -235,8 +235,8 @@ def test_every_part_has_a_name_for_screen_readers(opened: Callable[..., Page]) -
         ("button", "Choose B"),
         ("slider", "Turn B"),
         ("checkbox", "Mirror B"),
-        ("img", "Photo A: cat, upright"),
-        ("img", "Photo B: cat, turned by 30°"),
+        ("img", "Photo A: astronaut, upright"),
+        ("img", "Photo B: astronaut, turned by 30°"),
         ("img", "Similarity of A and B at 30°"),
         ("img", "Set: 30°. Believed:"),
         ("heading", "How alike are A and B?"),
@@ -312,7 +312,7 @@ def test_what_is_no_image_is_named(opened: Callable[..., Page], tmp_path: Path) 
     page.locator("#a-file").set_input_files(bad)
     alert = page.get_by_role("alert")
     expect(alert).to_have_text("notes.txt: this browser cannot open it as an image.")
-    assert page.text_content("#a-name") == "cat"
+    assert page.text_content("#a-name") == "astronaut"
 
 
 def test_two_dropped_photos_become_a_and_b(opened: Callable[..., Page]) -> None:

@@ -6,9 +6,11 @@ import http.client
 import io
 import json
 import os
+import re
 import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -262,6 +264,31 @@ def test_a_log_line_cannot_be_forged(served: Start) -> None:
     lines = server.log_path.read_text().splitlines()
     assert not [line for line in lines if line.startswith("2026-01-01")]
     assert [line for line in lines if r"path='/x\n2026" in line]
+
+
+def test_the_documentation_is_true(
+    served: Start,
+    repository: Path,
+    photos: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    onnx_model: OnnxModel,
+) -> None:
+    text = (repository / "docs" / "serve.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    server = served()
+    (tmp_path / "a.jpg").write_bytes(photos["rocket"].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a short example leaves its file open
+        exec(code.replace("localhost:8000", f"localhost:{server.port}"), found)
+    whole = onnx_model.encode(photos["rocket"]).full[0]
+    np.testing.assert_allclose(np.array(found["vector"]), whole, atol=1e-5)
+    options = set(re.findall(r"`(--[a-z-]+)", text.partition("## Triton")[0]))
+    known = set(re.findall(r"--[a-z-]+", CliRunner().invoke(app, ["serve", "--help"]).output))
+    assert len(options) > 12
+    assert options <= known
 
 
 def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
