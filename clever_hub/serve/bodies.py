@@ -15,8 +15,6 @@ from clever_hub.serve.errors import ApiError, invalid, too_many
 from clever_hub.serve.limits import Slot
 from clever_hub.serve.settings import Settings
 
-# Parsing more than this in the event loop would keep the others waiting.
-_LARGE = 1_000_000
 _FILE_FIELDS = ("input", "input[]")
 _MAX_FIELDS, _MAX_FIELD_BYTES = 16, 1_000
 
@@ -45,6 +43,12 @@ async def read_fields(request: Request, settings: Settings, slot: Slot) -> dict[
             "unsupported_media_type",
             "Content-Type: expected application/json or multipart/form-data, got "
             f"{kind[:80] or 'none'}",
+        )
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"Content-Encoding: expected none, got {encoding[:80]}. Image files are compressed",
         )
     body = _counted(request, settings, slot)
     try:
@@ -87,10 +91,7 @@ def _check_size(size: int, settings: Settings) -> None:
 async def _json(body: AsyncGenerator[bytes, None]) -> dict[str, Any]:
     content = b"".join([chunk async for chunk in body])
     try:
-        if len(content) > _LARGE:
-            fields = await asyncio.to_thread(orjson.loads, content)
-        else:
-            fields = orjson.loads(content)
+        fields = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, "invalid_json", f"the body is no JSON: {error}") from error
     if not isinstance(fields, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import pytest
 from starlette.testclient import TestClient
 
 import clever_hub
+from clever_hub.hub import shipped
 from clever_hub.serve.app import create_app
 from clever_hub.serve.settings import Settings
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
 if TYPE_CHECKING:
     from clever_hub.backends.onnx import OnnxModel
@@ -31,6 +34,14 @@ Open = Callable[..., TestClient]
 def onnx_model() -> OnnxModel:
     """The shipped ResNet-18, run by ONNX Runtime in one thread."""
     return clever_hub.from_pretrained(NAME, backend="onnx", threads=1)
+
+
+@pytest.fixture(scope="session")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped ResNet-18 with random heads: what they say is nonsense, always the same."""
+    folder = tmp_path_factory.mktemp("heads") / NAME
+    shutil.copytree(shipped.ZOO / NAME, folder)
+    return write_heads(folder, CALIBRATION)
 
 
 @pytest.fixture
@@ -57,10 +68,10 @@ class ServerProcess:
         log_path: Its log, JSON lines.
     """
 
-    def __init__(self, log_path: Path, *options: str) -> None:
+    def __init__(self, log_path: Path, *options: str, model: str = NAME) -> None:
         self.log_path = log_path
         verb = "from clever_hub.cli.app import main; main()"
-        command = [sys.executable, "-c", verb, "serve", NAME, "--port", "0", "--threads", "1"]
+        command = [sys.executable, "-c", verb, "serve", model, "--port", "0", "--threads", "1"]
         with log_path.open("wb") as log:
             self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         self.port = self._port()

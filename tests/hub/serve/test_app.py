@@ -21,9 +21,7 @@ from starlette.testclient import TestClient
 
 import clever_hub
 from clever_hub.errors import ModelFormatError
-from clever_hub.hub import shipped
 from clever_hub.serve.app import create_app
-from tests.hub.jobs.conftest import CALIBRATION, write_heads
 from tests.hub.serve.conftest import NAME, Open
 
 if TYPE_CHECKING:
@@ -204,6 +202,12 @@ def test_bodies_that_cannot_be_parsed(
     error(client.post(URL, content=content, headers={"Content-Type": kind}), status, code)
 
 
+def test_a_compressed_body_is_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    found = error(client.post(URL, content=b"x", headers=headers), 415, "unsupported_media_type")
+    assert found["message"].startswith("Content-Encoding: expected none, got gzip")
+
+
 def test_files_are_named_input_and_counted(opened: Open, photos: dict[str, Path]) -> None:
     client, file = opened(max_inputs=2), photos["rocket"].read_bytes()
     found = error(client.post(URL, files={"file": file}), 400, "invalid_value")
@@ -361,13 +365,9 @@ def test_a_model_without_heads_says_so(
     assert "has no heads" in error(client.post(path, files=files), 400, "no_heads")["message"]
 
 
-@pytest.fixture(scope="module")
-def with_heads(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
-    """The shipped ResNet-18 with random heads: what they say is nonsense, always the same."""
-    folder = tmp_path_factory.mktemp("heads") / NAME
-    shutil.copytree(shipped.ZOO / NAME, folder)
-    write_heads(folder, CALIBRATION)
-    return clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+@pytest.fixture
+def with_heads(headed: Path) -> OnnxModel:
+    return clever_hub.from_pretrained(headed, backend="onnx", threads=1)
 
 
 def test_relations_are_those_of_the_model(

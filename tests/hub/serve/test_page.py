@@ -363,6 +363,25 @@ def test_heads_move_the_dial(opened: Callable[..., Page], url: str) -> None:
     assert (page.text_content("#believed") or "").startswith("Believed: unknown")
 
 
+def test_the_heads_of_a_served_model_are_asked(
+    opened: Callable[..., Page], headed: Path, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path / "heads.log", model=str(headed))
+    try:
+        page = opened(to=f"http://127.0.0.1:{server.port}/")
+        with page.expect_response("**/v1/relate") as answered:
+            page.locator("#turn").fill("100")
+        answer = answered.value.json()
+        settled(page)
+        assert answer["object"] == "relation"
+        angle = "unknown" if answer["angle"] is None else f"{round(answer['angle'])}°"
+        text = page.text_content("#believed") or ""
+        assert text.startswith(f"Believed: {angle.replace('-', '−')}")
+        assert "heads say so" in (page.text_content("#how") or "")
+    finally:
+        server.end()
+
+
 def test_a_full_server_is_asked_again(opened: Callable[..., Page], url: str) -> None:
     refused = [3]
 
