@@ -50,7 +50,9 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     ] = 32,
     max_wait_ms: Annotated[
         float,
-        typer.Option(min=0, help="How long an image waits for others that are being decoded."),
+        typer.Option(
+            min=0, help="How long an image waits for others while images queue to be decoded."
+        ),
     ] = 4.0,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Most images in the server; others get 503.")

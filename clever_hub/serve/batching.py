@@ -49,6 +49,9 @@ class Batcher:
         max_batch: Most images of a batch.
         max_wait: Longest time that a decoded image waits for others that are being decoded, in
             seconds.
+        wait_above: It waits only where more than so many are being decoded. With the number of the
+            pool's threads it waits where images queue for them, and nowhere else: then batches are
+            what counts, else the answer is.
         watcher: Is told what happens.
 
     Example:
@@ -66,10 +69,11 @@ class Batcher:
         *,
         max_batch: int = 32,
         max_wait: float = 0.004,
+        wait_above: int = 0,
         watcher: Watcher | None = None,
     ) -> None:
         self._compute, self._pool, self._watcher = compute, pool, watcher
-        self._max_batch, self._max_wait = max_batch, max_wait
+        self._max_batch, self._max_wait, self._wait_above = max_batch, max_wait, wait_above
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._decoding = 0  # images that will be in the queue soon
@@ -132,7 +136,7 @@ class Batcher:
             # The thread is woken when it would act: one wake-up for each image takes the
             # interpreter away from those who decode.
             length = len(self._queue)
-            if length in (1, self._max_batch) or not self._decoding:
+            if length in (1, self._max_batch) or self._decoding <= self._wait_above:
                 self._changed.notify_all()
 
     def _serve(self) -> None:
@@ -149,7 +153,7 @@ class Batcher:
                     return []
                 self._changed.wait()
             until = self._queue[0].since + self._max_wait
-            while self._decoding and len(self._queue) < self._max_batch:
+            while self._decoding > self._wait_above and len(self._queue) < self._max_batch:
                 left = until - time.perf_counter()
                 if left <= 0:
                     break

@@ -101,6 +101,7 @@ class Service:
             self._decoders,
             max_batch=self.settings.max_batch,
             max_wait=self.settings.max_wait_ms / 1_000,
+            wait_above=self.settings.threads,
             watcher=self.metrics.of_model(name),
         )
         preprocessor = model.preprocessor.with_options(LoadOptions(decode=self.settings.decode))

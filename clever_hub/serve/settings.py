@@ -15,8 +15,8 @@ class Settings:
 
     Attributes:
         max_batch: Most images that the network sees at once.
-        max_wait_ms: Longest time that a decoded image waits for others that are being decoded, in
-            milliseconds. When none is, nobody waits.
+        max_wait_ms: Longest time that a decoded image waits for others, in milliseconds. It waits
+            only while more images are to be decoded than threads decode.
         max_queue: Most images in the server, from the first byte of a request to its answer.
             Requests beyond that get 503.
         max_inputs: Most images in one request.

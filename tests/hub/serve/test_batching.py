@@ -121,6 +121,25 @@ def test_an_image_waits_for_one_that_is_being_decoded(pool: ThreadPoolExecutor) 
     assert network.batches == [2]
 
 
+def test_it_waits_only_while_images_queue_to_be_decoded(pool: ThreadPoolExecutor) -> None:
+    network, decoded = Network(), threading.Event()
+    batcher = Batcher(network, pool, max_wait=60, wait_above=2)
+
+    def slow() -> Array:
+        assert decoded.wait(20)
+        return image(2)
+
+    late = [batcher.submit(slow), batcher.submit(slow)]
+    assert values([batcher.submit(lambda: image(1))]) == [1]  # two are decoded, no more
+    late += [batcher.submit(slow)]
+    waiting = batcher.submit(lambda: image(3))
+    wait_for_queue(batcher, 1)
+    assert network.batches == [1]
+    decoded.set()
+    assert values([waiting, *late]) == [3, 2, 2, 2]
+    batcher.close()
+
+
 def test_it_does_not_wait_longer_than_it_may(pool: ThreadPoolExecutor) -> None:
     network, decoded = Network(), threading.Event()
     batcher = Batcher(network, pool, max_wait=0.01)
