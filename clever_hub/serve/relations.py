@@ -7,7 +7,7 @@ from typing import Any
 
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.orient import orientation_from_four
-from clever_hub.jobs.relate import relate
+from clever_hub.jobs.relate import relate_from_eight
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture
 from clever_hub.serve.service import Served, Service
@@ -21,7 +21,7 @@ async def relation_answer(
     Args:
         service: The server.
         served: The model.
-        pictures: Two images.
+        pictures: Two images; the second goes through the network in all eight positions.
 
     Returns:
         The JSON: the fields of ``clever_hub.Relation``; null is unknown.
@@ -30,8 +30,8 @@ async def relation_answer(
         ApiError: 400, when the model has no heads or an image cannot be read.
     """
     heads = _heads(served)
-    both = await service.embed(served, pictures)
-    relation = relate(both[:1], both[1:], heads)[0]
+    one, eight = await service.embed_pair(served, *pictures)
+    relation = relate_from_eight(one, eight, heads)[0]
     return {"object": "relation", "model": served.name, **relation.to_dict()}
 
 

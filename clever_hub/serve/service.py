@@ -28,6 +28,8 @@ from clever_hub.serve.urls import UrlFetcher
 Part: TypeAlias = Literal["full", "invariant", "equivariant"]
 PARTS: tuple[Part, ...] = ("full", "invariant", "equivariant")
 _FETCH_THREADS = 16
+# Mirrored or not, then turned counter-clockwise by so many quarters.
+_EIGHT = tuple((mirrored, quarter) for mirrored in (False, True) for quarter in range(4))
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,8 @@ class Service:
         work = [self._one(served, index, picture) for index, picture in enumerate(pictures)]
         return _embeddings(served, await _all(work))
 
-    async def embed_turned(
-        self, served: Served, pictures: Sequence[Picture]
-    ) -> tuple[Embeddings, ...]:
-        """Embed the images of a request in all four positions, each decoded once.
+    async def embed_turned(self, served: Served, pictures: Sequence[Picture]) -> list[Embeddings]:
+        """Embed images in four positions, each decoded once.
 
         Args:
             served: The model.
@@ -164,16 +164,39 @@ class Service:
         Raises:
             ApiError: As for ``embed``.
         """
-        work = [self._four(served, index, picture) for index, picture in enumerate(pictures)]
+        work = [self._positions(served, i, one, _EIGHT[:4]) for i, one in enumerate(pictures)]
         turned = np.stack(await _all(work))  # (N, 4, d)
-        return tuple(_embeddings(served, turned[:, quarter]) for quarter in range(4))
+        return [_embeddings(served, turned[:, position]) for position in range(4)]
 
-    async def _one(self, served: Served, index: int, picture: Picture) -> NDArray[np.float32]:
+    async def embed_pair(
+        self, served: Served, a: Picture, b: Picture
+    ) -> tuple[Embeddings, list[Embeddings]]:
+        """Embed two images, the second in all eight positions.
+
+        Args:
+            served: The model.
+            a: The first image.
+            b: The second.
+
+        Returns:
+            The embedding of the first; those of the second as it is and turned as by
+            ``embed_turned``, then of the mirrored one likewise.
+
+        Raises:
+            ApiError: As for ``embed``.
+        """
+        work = [self._positions(served, 0, a, _EIGHT[:1]), self._positions(served, 1, b, _EIGHT)]
+        one, eight = await _all(work)
+        return _embeddings(served, one), [_embeddings(served, vector[None]) for vector in eight]
+
+    async def _one(self, served: Served, index: int, picture: Picture) -> Vector:
         read = partial(served.read, await self._here(index, picture), _param(index))
         return await asyncio.wrap_future(served.batcher.submit(read))
 
-    async def _four(self, served: Served, index: int, picture: Picture) -> NDArray[np.float32]:
-        """The embeddings of an image in four positions, (4, d)."""
+    async def _positions(
+        self, served: Served, index: int, picture: Picture, views: Sequence[tuple[bool, int]]
+    ) -> Vector:
+        """The embeddings of an image in several positions, (views, d); the first is as it is."""
         here, kept = await self._here(index, picture), list[NDArray[np.float32]]()
 
         def read() -> NDArray[np.float32]:
@@ -181,7 +204,7 @@ class Service:
             return kept[0]
 
         first = await asyncio.wrap_future(served.batcher.submit(read))
-        turned = [partial(np.rot90, kept[0], quarter, axes=(1, 2)) for quarter in (1, 2, 3)]
+        turned = [partial(_turned, kept[0], flip, quarter) for flip, quarter in views[1:]]
         others = [asyncio.wrap_future(served.batcher.submit(turn)) for turn in turned]
         return np.stack([first, *await asyncio.gather(*others)])
 
@@ -219,6 +242,11 @@ async def _check(served: Served) -> None:
     vector = await asyncio.wrap_future(served.batcher.submit(lambda: black))
     if not np.isfinite(vector).all():
         raise CleverError(f"{served.name} gave numbers that are not finite")
+
+
+def _turned(pixels: NDArray[np.float32], flip: bool, quarter: int) -> NDArray[np.float32]:
+    """(3, H, W), mirrored or not, then turned counter-clockwise by quarters."""
+    return np.rot90(pixels[:, :, ::-1] if flip else pixels, quarter, axes=(1, 2))
 
 
 def _param(index: int) -> str:
