@@ -29,20 +29,20 @@ def fail(message: str) -> NoReturn:
     Raises:
         typer.Exit: Always.
     """
-    _messages().print(f"[bold red]Error:[/] [red]{escape(message)}[/]")
+    _messages().print(f"[bold red]Error:[/] [red]{shown(message)}[/]")
     raise typer.Exit(1)
 
 
 def say(text: str) -> None:
     """Print a line on stderr without markup: brackets in a path are part of its name."""
-    _messages().print(text, markup=False)
+    _messages().print(shown(text))
 
 
 def report_skipped(skipped: Iterable[Skipped]) -> None:
     """List the images that could not be read, on stderr."""
     console = _messages()
     for image in skipped:
-        console.print(f"[yellow]skipped[/] {escape(image.source)}: {escape(image.reason)}")
+        console.print(f"[yellow]skipped[/] {shown(image.source)}: {shown(image.reason)}")
 
 
 def _messages() -> Console:
@@ -58,16 +58,21 @@ def file_size(size: int) -> str:
 
 
 def shown(text: str) -> str:
-    r"""Escape text of an untrusted file: no markup of rich, no control codes of terminals.
+    r"""Escape text that may come from a stranger: a file's name, an entry of a config.json.
 
     Args:
-        text: Such as the name of a data set in a config.json.
+        text: The text.
 
     Returns:
-        Markup for a console, in which unprintable characters are question marks.
+        Markup for a console, without markup of the text's own and without control codes, which a
+        terminal would obey: what cannot be printed is written as in a Python string.
 
     Example:
         >>> shown("[bold]photos[/]\x1b[2J")
-        '\\[bold]photos\\[/]?[2J'
+        '\\[bold]photos\\[/]\\x1b[2J'
     """
-    return escape("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
+    return escape("".join(c if c.isprintable() or c in "\n\t" else _code(c) for c in text))
+
+
+def _code(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -38,11 +38,12 @@ _MANY_PHOTOS = 1_000_000
 _INDEXED = {"knn": "k-NN top-1 (k 20)", "linear": "linear probe top-1"}
 
 
-def write_card(folder: str | Path) -> Path:
+def write_card(folder: str | Path, by_name: bool = False) -> Path:
     """Write README.md, and figures.png where there are figures, into a model folder.
 
     Args:
         folder: A model folder; its evaluation.json is used if it has one.
+        by_name: As for ``make_card``.
 
     Returns:
         The path of README.md.
@@ -60,15 +61,17 @@ def write_card(folder: str | Path) -> Path:
     evaluation = own_evaluation(folder)
     if evaluation is not None:
         draw_figures(evaluation, folder / PICTURE_NAME)
-    return write_text(folder / CARD_NAME, make_card(folder))
+    return write_text(folder / CARD_NAME, make_card(folder, by_name=by_name))
 
 
-def make_card(folder: str | Path, repo_id: str | None = None) -> str:
+def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool = False) -> str:
     """The text of the card, front matter included.
 
     Args:
         folder: A model folder.
         repo_id: The repository it is published to; the snippets then load it from there.
+        by_name: The model ships with clever-hub, and its snippets load it by its name. Those of any
+            other model load the folder.
 
     Returns:
         Markdown. The same inputs give the same bytes.
@@ -98,7 +101,7 @@ def make_card(folder: str | Path, repo_id: str | None = None) -> str:
             (config.provenance.get("recipe") or {}).get("method"),
         ),
         _measured(evaluation, repo_id or config.name),
-        _usage(folder, config, repo_id),
+        _usage(folder, config, repo_id, by_name),
         _training(config, repo_id),
         _limits(config, evaluation),
         f"## Citation\n\n{CITATION}",
@@ -252,9 +255,9 @@ def _portable(command: str, name: str) -> str:
     )
 
 
-def _usage(folder: Path, config: ModelConfig, repo_id: str | None) -> str:
+def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool) -> str:
     places = {
-        "name": repo_id or config.name,
+        "name": repo_id or (config.name if by_name else "FOLDER"),
         "split": config.invariant_dim,
         "where": repo_id or "FOLDER",
         "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",

@@ -30,7 +30,7 @@ AUTO_MAP = {
 }
 
 
-def package(folder: str | Path) -> Path:
+def package(folder: str | Path, by_name: bool = False) -> Path:
     """Add the files for transformers and ONNX Runtime and the model card to a model folder.
 
     Writes model.onnx, preprocessor_config.json, the remote code for transformers, ``auto_map`` into
@@ -38,6 +38,7 @@ def package(folder: str | Path) -> Path:
 
     Args:
         folder: A model folder: config.json, model.safetensors and, if measured, evaluation.json.
+        by_name: The model ships with clever-hub; its card then loads it by its name.
 
     Returns:
         The folder.
@@ -57,7 +58,7 @@ def package(folder: str | Path) -> Path:
     for name, content in remote_code(config.architecture).items():
         write_text(folder / name, content)
     export_onnx(folder)
-    write_card(folder)
+    write_card(folder, by_name)
     return folder
 
 

@@ -40,6 +40,7 @@ def ship(
     model_folder: str | Path,
     target: str | Path | None = None,
     *,
+    name: str | None = None,
     photos: Iterable[str | Path] = (),
     **provenance: str,
 ) -> Path:
@@ -49,6 +50,7 @@ def ship(
         model_folder: The model folder of a run.
         target: The folder to write; None is ``clever_hub/zoo/<name>`` of this installation. Its
             model files are replaced after everything has succeeded.
+        name: The name it ships under; None is that of the run.
         photos: Photos to compare the readers on; those of scikit-image when there are none.
         **provenance: Facts that the run did not record, such as ``hardware``; empty ones are left
             out.
@@ -66,14 +68,19 @@ def ship(
     """
     model = CleverModel.from_folder(model_folder)
     known = {key: value for key, value in provenance.items() if value}
-    config = replace(model.config, provenance={**model.config.provenance, **known})
-    folder = Path(target) if target else shipped.ZOO / config.name
+    folder = Path(target) if target else shipped.ZOO / (name or model.config.name)
+    # A run has a name of its own; what ships is called as its folder.
+    config = replace(
+        model.config,
+        name=name or model.config.name,
+        provenance={**model.config.provenance, **known},
+    )
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / folder.name
         copy_heads(model_folder, staged)
         write_model_folder(staged, config, model.backbone.state_dict(), half_matrices=True)
         _keep_figures(staged, (Path(model_folder), folder))
-        package(staged)
+        package(staged, by_name=True)
         _verify(staged, list(photos) or _photos())
         _replace(folder, staged)
     _pin(folder)
@@ -92,7 +99,7 @@ def write_figures(folder: str | Path) -> Path:
     Raises:
         ModelFormatError: When the figures are of other weights.
     """
-    folder = package(folder)
+    folder = package(folder, by_name=True)
     _pin(folder)
     return folder
 
@@ -168,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--card", action="store_true", help="only write the card, and pin it")
     parser.add_argument("--pin", action="store_true", help="only pin the zoo's files")
     parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
+    parser.add_argument("--name", default=None, help="the name it ships under")
     parser.add_argument("--target", default=None, help="another folder than the zoo's")
     parser.add_argument("--photos", nargs="+", type=Path, default=[], help="files or folders")
     parser.add_argument("--evaluate", metavar="DATA", help="measure it, as clever-hub evaluate")
@@ -193,7 +201,13 @@ def main(arguments: list[str] | None = None) -> None:
             folder = _folder(options.model)
         else:
             photos = list(find_images(options.photos))
-            folder = ship(options.model, options.target, photos=photos, hardware=options.hardware)
+            folder = ship(
+                options.model,
+                options.target,
+                name=options.name,
+                photos=photos,
+                hardware=options.hardware,
+            )
         if options.evaluate:
             _evaluate(folder, options.evaluate, options.protocols)
         if options.card or options.evaluate:

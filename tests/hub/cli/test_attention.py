@@ -27,7 +27,7 @@ def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT-T as the training package builds and writes it."""
     from clever_training.model.backbones import create_backbone
     from clever_training.recipe.schema import Recipe
-    from clever_training.run.model_folder import model_config
+    from clever_training.run.model_folder import DataFacts, model_config
     from clever_training.run.state import RunState
 
     args = {"img_size": 64, "patch_size": 8}
@@ -37,7 +37,7 @@ def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "backbone": {"architecture": "vit_tiny_patch16_224", "model_args": args},
         "method": {"objective": "vicreg", "objective_args": {"dim": 32}},
     }
-    config = model_config(Recipe.parse(content), RunState(), 192, 1, 0)
+    config = model_config(Recipe.parse(content), RunState(), 192, 1, DataFacts("none", 0))
     torch.manual_seed(0)
     backbone = create_backbone(config.architecture, config.model_args)
     with torch.no_grad():

@@ -107,6 +107,11 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     - `clever-hub evaluate runs/clever/model --beside runs/dino/model --data photos/ -o measured`
     - `clever-hub evaluate clever-vit-tiny --video DAVIS/ --video-size 240 -o measured`
     """
+    from clever_training.evaluation.choices import PROBE_NAMES, PROFILE_NAMES, check_choice
+
+    check_choice("--profile", profile, PROFILE_NAMES)
+    check_choice("--probe", probe, PROBE_NAMES)
+    on_photos, on_videos = _protocols(protocols, data, video)
     import datasets
 
     from clever_training.evaluation.features import FeatureStore, cache_folder
@@ -116,11 +121,6 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     from clever_training.evaluation.tables import progress_report, tables
     from clever_training.runtime.memory import keep_freed_memory
 
-    if profile not in PROFILES:
-        raise ConfigError(f"--profile: expected {' or '.join(PROFILES)}, got {profile!r}")
-    if probe not in {"lbfgs", "sgd"}:
-        raise ConfigError(f"--probe: expected lbfgs or sgd, got {probe!r}")
-    on_photos, on_videos = _protocols(protocols, data, video)
     count = seeds or PROFILES[profile].seeds
     datasets.disable_progress_bars()
     keep_freed_memory()
@@ -184,19 +184,18 @@ def _protocols(
     names: str | None, data: str | None, video: Path | None
 ) -> tuple[list[str], list[str]]:
     """The protocols on photos and those on videos, each with the data that it needs."""
-    from clever_training.evaluation.dense_run import DENSE_PROTOCOLS
-    from clever_training.evaluation.protocols import PROTOCOLS, chosen
+    from clever_training.evaluation.choices import DENSE_PROTOCOL_NAMES, PROTOCOL_NAMES, chosen
 
     if not data and not video:
         raise ConfigError("expected --data, --video or both; there is nothing to measure on")
-    given = [*(PROTOCOLS if data else ()), *(DENSE_PROTOCOLS if video else ())]
-    asked = given if names is None else chosen(names, [*PROTOCOLS, *DENSE_PROTOCOLS])
+    given = [*(PROTOCOL_NAMES if data else ()), *(DENSE_PROTOCOL_NAMES if video else ())]
+    asked = given if names is None else chosen(names, (*PROTOCOL_NAMES, *DENSE_PROTOCOL_NAMES))
     if missing := [name for name in asked if name not in given]:
         option, what = ("--video", "videos") if data else ("--data", "labelled photos")
         raise ConfigError(f"{option}: {', '.join(missing)} needs {what}; name them with {option}")
     return (
-        [name for name in asked if name in PROTOCOLS],
-        [name for name in asked if name in DENSE_PROTOCOLS],
+        [name for name in asked if name in PROTOCOL_NAMES],
+        [name for name in asked if name in DENSE_PROTOCOL_NAMES],
     )
 
 

@@ -74,6 +74,9 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     options |= {"batch_size": batch_size, "lr": lr, "layer_decay": layer_decay}
     options |= {"weight_decay": weight_decay, "crop_scale": crop_scale, "seed": seed}
     options |= {"precision": precision, "workers": workers}
+    from clever_training.finetune.settings import FinetuneSettings
+
+    settings = FinetuneSettings(**options)  # refused now, not after the imports
     for module in ("datasets", "accelerate", "transformers"):
         require(module, "train")
     import datasets
@@ -81,10 +84,8 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
 
     from clever_training.evaluation.data import load_splits
     from clever_training.finetune.run import FILE_NAME, finetune
-    from clever_training.finetune.settings import FinetuneSettings
     from clever_training.runtime.processes import is_rank_zero
 
-    settings = FinetuneSettings(**options)
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     command = command_line(model, data, out, options)

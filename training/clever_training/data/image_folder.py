@@ -1,40 +1,12 @@
-"""Folders of images. Names of files and classes are never taken for names of splits."""
+"""Which part of a folder of images is there to train on."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import datasets
 
 # A folder is read as splits only when all of its sub-folders have one of these names.
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval")
-
-
-def load_image_folder(folder: Path, labels: bool) -> Any:
-    """Every image in a folder and its sub-folders.
-
-    By default ``datasets`` takes names for splits: with the classes *train*, *car* and *bus*, or
-    the files *test-1.png* and *photo.png*, it would load one and drop the others.
-
-    Args:
-        folder: The folder.
-        labels: Add a column ``label`` with the name of each image's sub-folder.
-
-    Returns:
-        A map-style data set with the column ``image``.
-
-    Raises:
-        Exception: Whatever ``datasets`` raises when there are no images.
-    """
-    return datasets.load_dataset(
-        "imagefolder",
-        data_dir=str(folder),
-        data_files={"train": "**"},
-        split="train",
-        drop_labels=not labels,
-    )
 
 
 def training_split(folder: Path) -> Path:

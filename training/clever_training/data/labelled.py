@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_hub.images.decoding import EXTENSIONS
+from clever_hub.images.finding import find_images
 from clever_hub.images.opening import load_image
+from clever_training.data.files import FileTable
+from clever_training.data.hub import load_from_hub
 from clever_training.data.image_column import check_column, find_image_column
-from clever_training.data.image_folder import load_image_folder
-from clever_training.data.photos import Photos, naming_photo, undecoded
+from clever_training.data.photos import Photos, undecoded
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 _COLUMNS = ("image", "label")
@@ -70,10 +72,10 @@ class LabelledPhotos:
         """Decode one photo of the subset as RGB.
 
         Raises:
-            DataError: When it cannot be read; names the row.
+            DataError: When it cannot be read; names its file, or its row.
         """
         row = int(self.indices[position])
-        with naming_photo(f"{self.name}, row {row}:"):
+        with self.photos.naming(row):
             return load_image(self.photos.source(row))
 
     def subset(self, positions: NDArray[np.int64]) -> LabelledPhotos:
@@ -217,20 +219,20 @@ def take_apart(name: str) -> Named:
 
 
 def _load_path(path: Path) -> tuple[Any, str]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    tables = [file for file in files if file.suffix == ".parquet"]
-    images = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    tables = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    tables = [file for file in tables if file.suffix == ".parquet"]
     if tables:
         table = datasets.load_dataset("parquet", data_files=[str(p) for p in tables], split="train")
         return table, _hash_files(tables, path)
-    if not images:
-        raise DataError(f"{path}: expected parquet files or images, found {len(files)} other files")
+    if path.is_file():
+        raise DataError(f"{path}: expected a parquet file or a folder")
+    images = sorted(find_images([path]))
     if all(image.parent == path for image in images):
         raise DataError(
             f"{path}: expected one sub-folder per class, got all images in one folder. "
             "Move the images of each class into a sub-folder with its name"
         )
-    return load_image_folder(path, labels=True), _hash_files(images, path)
+    return FileTable(images, labels=True), _hash_files(images, path)
 
 
 def _load_hub(name: str, split: str) -> tuple[Any, str]:
@@ -242,7 +244,7 @@ def _load_hub(name: str, split: str) -> tuple[Any, str]:
     if name.startswith((".", "/", "~")) or name.endswith(".parquet"):
         raise DataError(f"{name}: no such file or folder")
     repository, _, named = name.partition(":")
-    table = datasets.load_dataset(repository, split=named or split)
+    table = load_from_hub(repository, split=named or split)
     return table, hashlib.sha256(table._fingerprint.encode()).hexdigest()
 
 
@@ -251,7 +253,7 @@ def _hash_files(files: Sequence[Path], root: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         if len(files) > 1:
-            digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(os.fsencode(file.relative_to(root).as_posix()) + b"\0")
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()

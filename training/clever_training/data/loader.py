@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from clever_hub.errors import CleverError
+from clever_hub.errors import CleverError, ConfigError
 from clever_training.data.orders import Key
 from clever_training.data.teacher import CleanPhoto
 from clever_training.recipe.schema import Recipe
@@ -53,6 +53,9 @@ class PhotoSource(Protocol):
 
     def naming(self, index: int) -> AbstractContextManager[None]:
         """Turn an error about a photo into a ``DataError`` that says which photo it is."""
+
+    def place(self, index: int) -> str:
+        """Where a photo is, for errors."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Views(Dataset[Item | CleverError]):
                     photo, self.recipe.views, sizes, (seed, epoch, index)
                 )
                 clean = self.clean(photo) if self.clean else None
+        except ConfigError as error:
+            return ConfigError(f"{self.photos.place(index)}: {error}")
         except CleverError as error:
             return error  # raised in a worker, it would arrive with the worker's traceback
         drawn = np.stack([view.as_array() for view in parameters])
@@ -171,9 +176,14 @@ def _collate(found: Sequence[Item | CleverError]) -> Batch | CleverError:
 
 def _quiet_worker(_: int) -> None:
     # Ctrl-C and a service manager's stop reach all processes. The training process decides when
-    # to stop; its workers end with it.
+    # to stop; its workers end with it. It may have to ask a second time: torch does so, and Python
+    # at its own end, where a worker that ignored every request would be waited for without end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_next_time)
     # One core per worker: threads of these libraries would compete with the training.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_next_time(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

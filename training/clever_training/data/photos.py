@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 import datasets
 
 from clever_hub.errors import DataError, ImageError
+from clever_training.data.files import read_folder
+from clever_training.data.hub import load_from_hub
 from clever_training.data.image_column import find_image_column
-from clever_training.data.image_folder import load_image_folder, training_split
+from clever_training.data.image_folder import training_split
 from clever_training.views.decode import EncodedPhoto, Image
 
 
@@ -55,8 +57,16 @@ class Photos:
         return open_encoded(self.source(index))
 
     def naming(self, index: int) -> AbstractContextManager[None]:
-        """Turn an error about a photo into a ``DataError`` that names its row."""
-        return naming_photo(f"{self.name}: row {index}")
+        """Turn an error about a photo into a ``DataError`` that names its file, or its row."""
+        return naming_photo(lambda: self.place(index))
+
+    def place(self, index: int) -> str:
+        """Where a photo is: its file, or its row in the table, with the file's name if known."""
+        entry = self.table[index][self.image_column] or {}
+        path, content = entry.get("path"), entry.get("bytes")
+        if path and not content:
+            return str(path)
+        return f"{self.name}: row {index}" + (f" ({path})" if path else "")
 
 
 def encoded(entry: dict[str, Any] | None) -> bytes | str:
@@ -84,11 +94,11 @@ def open_encoded(source: bytes | str) -> EncodedPhoto:
 
 
 @contextmanager
-def naming_photo(place: str) -> Iterator[None]:
+def naming_photo(place: Callable[[], str]) -> Iterator[None]:
     """Turn an error about an image into a ``DataError`` that says where the image is.
 
     Args:
-        place: Names the data set and the photo.
+        place: Names the photo; called when there is an error alone.
 
     Raises:
         DataError: When the image cannot be read.
@@ -97,7 +107,7 @@ def naming_photo(place: str) -> Iterator[None]:
         yield
     except ImageError as error:
         raise DataError(
-            f"{place} cannot be read as an image ({error}). "
+            f"{place()} cannot be read as an image ({error}). "
             "Repair or remove it; no photo is skipped silently"
         ) from error
 
@@ -154,16 +164,16 @@ def _load_table(source: str) -> Any:
     if path.is_dir():
         files = sorted(str(file) for file in path.rglob("*.parquet"))
         if not files:
-            return load_image_folder(training_split(path), labels=False)
+            return read_folder(training_split(path), labels=False)
         files = [file for file in files if Path(file).name.startswith("train")] or files
     elif path.suffix == ".parquet":
         if not path.is_file():
             raise DataError(f"{source}: no such file")
         files = [source]
-    elif path.exists() or source.count("/") > 1 or source.startswith((".", "/")):
+    elif path.exists():
         raise DataError(f"{source}: expected a folder, a parquet file or a Hub data set id")
     else:
-        splits = datasets.load_dataset(source)
+        splits = load_from_hub(source)
         return splits["train" if "train" in splits else next(iter(splits))]
     return datasets.load_dataset("parquet", data_files=files, split="train")
 

@@ -94,7 +94,11 @@ class StreamedPhotos:
 
     def naming(self, index: int) -> AbstractContextManager[None]:
         """Turn an error about a photo into a ``DataError`` that says which photo it is."""
-        return naming_photo(f"{self.name}: photo {int(index)} of the stream")
+        return naming_photo(lambda: self.place(index))
+
+    def place(self, index: int) -> str:
+        """Where a photo is: its number in the pass through the stream."""
+        return f"{self.name}: photo {int(index)} of the stream"
 
     def windows(
         self, size: int, seed: int, rank: int, world: int, begin: Window

@@ -176,6 +176,11 @@ class Protocol(NamedTuple):
     shown: tuple[str, ...] | None = None
     subsets: tuple[str, ...] = ()
 
+    @property
+    def classifies(self) -> bool:
+        """Whether its figure is the accuracy of telling the photos' classes."""
+        return self.unit == "%" and "top1" in self.headline
+
 
 def rows_of(part: LabelledPhotos, whole: LabelledPhotos) -> NDArray[np.int64]:
     """Positions of a subset's photos in a larger subset of the same data.

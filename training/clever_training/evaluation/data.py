@@ -57,6 +57,23 @@ def load_splits(specification: str) -> Splits:
     return splits
 
 
+def check_classes(splits: Splits) -> None:
+    """Refuse photos of a single class, where every accuracy is 100 %.
+
+    Args:
+        splits: Photos that something is to be classified by.
+
+    Raises:
+        DataError: When there is but one class.
+    """
+    if len(splits.train.classes) < 2:
+        raise DataError(
+            f"{splits.train.name}: expected photos of 2 classes or more, got the class "
+            f"{splits.train.classes[0]!r} alone, which every classifier gets right. Put each class "
+            "into a folder of its own, or name the label column: NAME?label=COLUMN"
+        )
+
+
 def _with_split(name: str, splits: Sequence[str]) -> str:
     """The file or sub-folder of a folder that holds one split; for a Hub id, ``id:split``."""
     folder = Path(name).expanduser()

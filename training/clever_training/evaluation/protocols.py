@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from clever_hub.errors import ConfigError, suggest
 from clever_training.evaluation import copies, equivariance, knn, linear, robustness, spread
+from clever_training.evaluation.choices import chosen
 from clever_training.evaluation.context import PROFILES, Context, Profile, Protocol
 from clever_training.evaluation.results import Figures
 
@@ -78,31 +76,3 @@ PROTOCOLS = {
     "collapse": Protocol(spread.run_collapse, spread.SETTINGS, ("std", "effective_rank", "dim")),
     "semi-supervised": Protocol(linear.run_semi_supervised, linear.SEMI_SETTINGS, ("top1",), "%"),
 }
-
-
-def chosen(names: str | None, known: Sequence[str] = tuple(PROTOCOLS)) -> list[str]:
-    """The protocols that the user asked for.
-
-    Args:
-        names: Names separated by commas; None for all that are known.
-        known: Names of protocols.
-
-    Returns:
-        Their names, in the order of those known.
-
-    Raises:
-        ConfigError: When a name is unknown.
-
-    Example:
-        >>> chosen("knn")
-        ['knn']
-    """
-    if names is None:
-        return list(known)
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    for name in asked:
-        if name not in known:
-            raise ConfigError(f"--protocols: unknown {name!r}. {suggest(name, known)}")
-    if not asked:
-        raise ConfigError(f"--protocols: expected some of {', '.join(known)}")
-    return [name for name in known if name in asked]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results
 from clever_training.evaluation.context import SUBSETS
-from clever_training.evaluation.data import Splits
+from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
 from clever_training.evaluation.names import free_name
@@ -62,8 +62,10 @@ class Evaluation:
             The content of evaluation.json.
 
         Raises:
-            DataError: When a photo cannot be read.
+            DataError: When a photo cannot be read, or there is but one class to tell.
         """
+        if any(PROTOCOLS[name].classifies for name in self.protocols):
+            check_classes(self.splits)
         splits = Splits(
             self.splits.train.stratified(self.profile.train),
             self.splits.validation.stratified(self.profile.validation),

@@ -23,7 +23,7 @@ from clever_hub.transformers import (
     CleverForImageClassification,
     CleverImageProcessor,
 )
-from clever_training.evaluation.data import Splits
+from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.evaluation.results import environment, now, summarize
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
@@ -78,6 +78,7 @@ def finetune(
         >>> finetune("clever-resnet18", splits, "tuned")  # doctest: +SKIP
     """
     settings, out = settings or FinetuneSettings(), Path(out)
+    check_classes(splits)
     extractor = load_extractor(model, seed=settings.seed)
     if not isinstance(extractor, ModelFeatures):
         raise ConfigError(f"{model}: expected a model, this has no weights to tune")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from clever_hub.errors import ConfigError
-from clever_training.runtime.precision import computes_bf16
 
 HEADS = ("full", "invariant", "equivariant")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -82,17 +79,19 @@ class FinetuneSettings:
         """What was trained on which share, as in finetune.json: ``network/10%``, ``head/1%``."""
         return f"{'head' if self.freeze else 'network'}/{self.share * 100:g}%"
 
-    def decay_for(self, backbone: torch.nn.Module) -> float:
-        """The layer decay of this backbone."""
+    def decay_for(self, has_blocks: bool) -> float:
+        """The layer decay of a backbone: with blocks, as a transformer, or another."""
         if self.layer_decay is not None:
             return self.layer_decay
-        return VIT_LAYER_DECAY if hasattr(backbone, "blocks") else CONV_LAYER_DECAY
+        return VIT_LAYER_DECAY if has_blocks else CONV_LAYER_DECAY
 
     @property
     def bf16(self) -> bool:
         """Whether to compute in bf16."""
         if self.precision != "auto":
             return self.precision == "bf16"
+        from clever_training.runtime.precision import computes_bf16
+
         return computes_bf16()
 
 

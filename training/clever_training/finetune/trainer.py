@@ -102,7 +102,7 @@ def parameter_groups(
         backbone,
         weight_decay=settings.weight_decay,
         no_weight_decay_list=kept,
-        layer_decay=settings.decay_for(backbone),
+        layer_decay=settings.decay_for(hasattr(backbone, "blocks")),
     )
     for layer in layers:
         scale = layer.pop("lr_scale")

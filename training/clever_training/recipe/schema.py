@@ -406,9 +406,10 @@ class Recipe(Section):
     """A whole pre-training run.
 
     Attributes:
-        name: Name of the run and of its model.
+        name: Name of the run and of its model; not that of a model that ships.
         image_size: Side in pixels to which the model's preprocessing resizes images.
-        data_name: Name of the data set in the model card.
+        data_name: Name of the data set in the model card; the id or the folder that the run is
+            given when empty.
         data_terms: Terms of the data set, in a sentence.
         backbone: The network that is trained.
         method: The loss terms.

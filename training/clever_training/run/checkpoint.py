@@ -62,6 +62,28 @@ def save_state(
         ) from error
 
 
+def read_counters(path: Path) -> dict[str, Any]:
+    """The counters of a state, without its tensors.
+
+    Args:
+        path: The file.
+
+    Returns:
+        As ``load_state``.
+
+    Raises:
+        TrainingError: When the file is not a state.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            counters: dict[str, Any] = json.loads((file.metadata() or {})["clever_state"])[
+                "counters"
+            ]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise _no_state(path, error) from error
+    return counters
+
+
 def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Read a state back, strictly.
 
@@ -81,9 +103,7 @@ def load_state(path: Path, module: nn.Module, optimizer: Optimizer) -> dict[str,
             content = json.loads((file.metadata() or {})["clever_state"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- no dict
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path}: not a state of a run ({error}). Remove it to start the run again"
-        ) from error
+        raise _no_state(path, error) from error
     weights = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
     if _EARLIER_HEAD in weights:
         raise TrainingError(
@@ -125,3 +145,9 @@ def _match_layout(optimizer: Optimizer) -> None:
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 entries[name] = torch.empty_like(parameter).copy_(value)
+
+
+def _no_state(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{path}: not a state of a run ({error}). Remove it to start the run again"
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -19,8 +21,42 @@ from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState
 
 
+class DataFacts(NamedTuple):
+    """What a model says about the photos of its training.
+
+    Attributes:
+        name: The id on the Hub, or the name of the file or folder; never where that lies.
+        photos: How many there are.
+    """
+
+    name: str
+    photos: int
+
+
+def public_name(data: str) -> str:
+    """What photos are called where others read it.
+
+    Args:
+        data: As ``pretrain`` takes it.
+
+    Returns:
+        A Hub id as it is. The name alone of a folder or file; for a file called after a split, such
+        as train.parquet, with that of its folder.
+
+    Example:
+        >>> public_name("user/photos"), public_name("/home/me/birds/train.parquet")
+        ('user/photos', 'birds/train.parquet')
+    """
+    path = Path(data).expanduser()
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", data, re.ASCII):
+        return data
+    path = path.resolve() if path.exists() else path
+    split = re.match(r"(train|validation|val|test)", path.name)
+    return f"{path.parent.name}/{path.name}" if split and path.parent.name else path.name
+
+
 def write_model(
-    folder: Path, recipe: Recipe, clever: Clever, state: RunState, per_epoch: int, photos: int
+    folder: Path, recipe: Recipe, clever: Clever, state: RunState, per_epoch: int, data: DataFacts
 ) -> None:
     """Write the model that a run has made so far.
 
@@ -30,13 +66,13 @@ def write_model(
         clever: The module that is trained.
         state: How far the run has come.
         per_epoch: Steps in a pass through the data.
-        photos: Number of photos.
+        data: What it is trained on.
 
     Raises:
         TrainingError: When the folder cannot be written.
     """
     backbone = clever.shipped_backbone
-    config = model_config(recipe, state, embedding_length(backbone), per_epoch, photos)
+    config = model_config(recipe, state, embedding_length(backbone), per_epoch, data)
     try:
         write_model_folder(folder, config, backbone.state_dict())
         _write_heads(folder, recipe, clever, config)
@@ -62,7 +98,7 @@ def _write_heads(folder: Path, recipe: Recipe, clever: Clever, config: ModelConf
 
 
 def model_config(
-    recipe: Recipe, state: RunState, num_features: int, per_epoch: int, photos: int
+    recipe: Recipe, state: RunState, num_features: int, per_epoch: int, data: DataFacts
 ) -> ModelConfig:
     """The config of the model that a run has made so far.
 
@@ -71,7 +107,7 @@ def model_config(
         state: How far the run has come.
         num_features: Length of the embedding.
         per_epoch: Steps in a pass through the data.
-        photos: Number of photos.
+        data: What it is trained on.
 
     Returns:
         The config, provenance included.
@@ -88,8 +124,8 @@ def model_config(
         preprocessing=preprocessing(recipe),
         provenance={
             "method": recipe.method.name,
-            "data": recipe.data_name,
-            "photos": photos,
+            "data": recipe.data_name or data.name,
+            "photos": data.photos,
             "epochs": round(state.step / per_epoch, 3),
             "planned_epochs": recipe.run.epochs,
             "steps": state.step,

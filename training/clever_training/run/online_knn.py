@@ -15,7 +15,7 @@ from clever_hub.embeddings import invariant_length, split
 from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
 from clever_training.data.labelled import LabelledPhotos, load_labelled
-from clever_training.evaluation.data import Splits, load_splits
+from clever_training.evaluation.data import Splits, check_classes, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1
 from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
@@ -53,6 +53,7 @@ class OnlineKnn:
             half = photos.stratified(len(photos) // 2, seed=0)
             others = np.setdiff1d(np.arange(len(photos)), half.indices)
             splits = Splits(half, photos.subset(others))
+        check_classes(splits)
         most = recipe.run.knn_photos
         self.neighbours, self.queries = (part.stratified(most, seed=0) for part in splits)
         if len(self.neighbours) < K:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,11 +17,11 @@ from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.learner import Learner, make_accelerator
 from clever_training.run.lesson import begin, open_lesson
-from clever_training.run.model_folder import write_model
+from clever_training.run.model_folder import DataFacts, public_name, write_model
 from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.progress import TrainingProgress
 from clever_training.run.recording import Recorder, check_trackers, scalars
-from clever_training.run.run_folder import RunFolder
+from clever_training.run.run_folder import RunFolder, check_name
 from clever_training.run.schedule import settings_at
 from clever_training.run.state import RunState
 from clever_training.run.stopping import stop_signals
@@ -73,6 +74,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         DataError: When the data set is wrong.
         ConfigError: When a tracker is not installed, or the recipe does not fit the processes.
     """
+    check_name(recipe.name)
     keep_freed_memory()
     run, folder = recipe.run, RunFolder(Path(out))
     check_trackers(track)
@@ -85,6 +87,11 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
         knn = on_all_ranks(lambda: OnlineKnn(validation, recipe)) if validation else None
         on_rank_zero(lambda: folder.claim(recipe, data, len(photos)))
+        facts = DataFacts(public_name(data), len(photos))
+        per_epoch = steps_per_epoch(recipe, len(photos))
+        stop = last_step(recipe, per_epoch)
+        if _is_complete(folder, stop, progress):
+            return folder.model
         lesson = open_lesson(recipe, photos, accelerator.device, progress=progress)
 
         # The model and the optimiser: new, or from the last state. A state holds every weight, so
@@ -100,8 +107,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         learner.prepare()
 
         # The remaining batches.
-        start, per_epoch = state.step, steps_per_epoch(recipe, len(photos))
-        stop = last_step(recipe, per_epoch)
+        start = state.step
         order = make_order(recipe, photos, start, stop, state.stream)
         views = Views(photos, recipe, lesson.clean if lesson else None)
         loaded = batches(make_loader(views, order, run.num_workers))
@@ -110,7 +116,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
             """Write the state and the model folder; every process must call it."""
             if isinstance(order, StreamOrder):
                 state.stream = gathered(order.position(state.step))
-            on_rank_zero(lambda: _write(folder, recipe, learner, state, per_epoch, len(photos)))
+            on_rank_zero(lambda: _write(folder, recipe, learner, state, per_epoch, facts))
 
         bar = TrainingProgress(enabled=progress and is_rank_zero())
         recorder = Recorder(recipe, folder, accelerator, bar, start)
@@ -161,6 +167,14 @@ def _last_state(folder: RunFolder, learner: Learner) -> RunState:
     return RunState.from_json(load_state(folder.state, learner.clever, learner.optimizer))
 
 
+def _is_complete(folder: RunFolder, stop: int, progress: bool) -> bool:
+    """Whether nothing is left to do; says so."""
+    complete = on_all_ranks(folder.steps_done) >= stop
+    if complete and progress and is_rank_zero():
+        sys.stderr.write(f"{folder.path}: the run is complete, {stop} steps are done\n")
+    return complete
+
+
 def _check_same_step(folder: RunFolder, state: RunState) -> None:
     steps = gathered(state.step)
     if len(set(steps)) > 1:
@@ -176,7 +190,7 @@ def _write(
     learner: Learner,
     state: RunState,
     per_epoch: int,
-    photos: int,
+    data: DataFacts,
 ) -> None:
     save_state(folder.state, learner.clever, learner.optimizer, state.to_json())
-    write_model(folder.model, recipe, learner.clever, state, per_epoch, photos)
+    write_model(folder.model, recipe, learner.clever, state, per_epoch, data)

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from clever_hub.errors import TrainingError
+from clever_hub.errors import ConfigError, TrainingError
 from clever_hub.files import write_json, write_text
+from clever_hub.hub.shipped import model_names
 from clever_training.recipe.schema import Recipe
-from clever_training.run.checkpoint import STATE_NAME
+from clever_training.run.checkpoint import STATE_NAME, read_counters
 
 # Settings that may change when a run is resumed.
 _FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
+_WORDS = ("name", "data_name", "data_terms")
 
 
 class RunFolder:
@@ -100,6 +102,13 @@ class RunFolder:
                 mode="json"
             )
             differing = sorted(_differences(_fixed(found), _fixed(wanted)))
+            if found["photos"] != photos:
+                raise TrainingError(
+                    f"{self.path}: the run began with {found['photos']:,} photos, {data} has "
+                    f"{photos:,} now, and their order depends on their number. Bring back the "
+                    "photos that it began with; or give another --output and go on from its "
+                    f"weights: --set backbone.init={self.model}"
+                )
             if differing:
                 raise TrainingError(
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
@@ -107,6 +116,10 @@ class RunFolder:
                 )
         with _writing(self.recipe):
             write_json(self.recipe, wanted)
+
+    def steps_done(self) -> int:
+        """Steps that the last state has behind it; 0 without one."""
+        return int(read_counters(self.state)["step"]) if self.state.exists() else 0
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that a run wrote after its last saved state.
@@ -163,7 +176,7 @@ def _fixed(content: dict[str, Any]) -> dict[str, Any]:
     flat = dict(_flatten(content["recipe"]))
     for key in _FREE:
         flat.pop(f"run.{key}", None)
-    return {**flat, "photos": content["photos"]}
+    return {key: value for key, value in flat.items() if key not in _WORDS}
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -176,3 +189,19 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> set[str]:
     return {key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)}
+
+
+def check_name(name: str) -> None:
+    """Refuse a run whose model would be called as one that ships: its name would load that one.
+
+    Args:
+        name: The name in the recipe.
+
+    Raises:
+        ConfigError: When a model of this name ships with clever-hub.
+    """
+    if name in model_names():
+        raise ConfigError(
+            f"name: {name!r} is a model that ships with clever-hub, and from_pretrained({name!r}) "
+            f"would load that one. Choose another: --set name={name}.mine"
+        )

@@ -57,7 +57,14 @@ def load_augmentation(path: str) -> Augmentation:
         image = image.view()
         image.flags.writeable = False
         options = {"view": view} if wants_view else {}
-        result: Any = function(image, size, rng, **options)
+        try:
+            result: Any = function(image, size, rng, **options)
+        except Exception as error:
+            height, width = image.shape[:2]
+            raise ConfigError(
+                f"views.aug: {path} failed on a photo of {width} × {height} pixels, for a view of "
+                f"{size}: {type(error).__name__}: {error}"
+            ) from error
         made, parameters = (
             result if isinstance(result, tuple) and len(result) == 2 else (result, None)
         )
