@@ -174,7 +174,7 @@ def test_words_of_strangers_are_shown_as_they_are(
     write_json(evaluated / "config.json", config)
     monkeypatch.setattr(shipped, "ZOO", evaluated.parent)
     for text in (run("list").stdout, run("info", evaluated).stdout):
-        assert "photos [CC0] [/bold]?[2Jgone" in text
+        assert r"photos [CC0] [/bold]\x1b[2Jgone" in text
 
 
 def test_where_there_is_nothing_to_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

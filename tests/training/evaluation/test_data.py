@@ -127,7 +127,7 @@ def test_an_unreadable_row_is_named(tmp_path: Path) -> None:
     rows = {"image": [{"bytes": b"no image", "path": None}], "label": [0]}
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "broken.parquet")
-    with pytest.raises(DataError, match=r"broken\.parquet, row 0"):
+    with pytest.raises(DataError, match=r"broken\.parquet: row 0"):
         load_labelled(str(tmp_path / "broken.parquet"), "train")[0]
 
 

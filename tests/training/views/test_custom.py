@@ -123,12 +123,16 @@ def test_what_cannot_be_imported_is_named(path: str) -> None:
         make_views(PHOTO, ViewsRecipe(aug=path), SIZES, (0, 0, 0))
 
 
-def test_its_own_errors_come_through_as_they_are() -> None:
-    with pytest.raises(KeyError, match="of the user's own"):
+def test_its_own_errors_are_named_with_function_and_photo() -> None:
+    message = (
+        r"my_views:broken failed on a photo of 50 × 40 pixels.*KeyError: \"of the user's own\""
+    )
+    with pytest.raises(ConfigError, match=message) as caught:
         _views("broken")
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_photos_are_not_to_be_written_to() -> None:
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ConfigError, match=r"ValueError: .* read-only"):
         _views("writes")
     assert PHOTO[0, 1].any()

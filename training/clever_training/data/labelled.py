@@ -226,7 +226,10 @@ def _load_path(path: Path) -> tuple[Any, str]:
         return table, _hash_files(tables, path)
     if path.is_file():
         raise DataError(f"{path}: expected a parquet file or a folder")
-    images = sorted(find_images([path]))
+    try:
+        images = sorted(find_images([path]))
+    except DataError as error:
+        raise DataError(f"{path}: expected parquet files or images. {error}") from error
     if all(image.parent == path for image in images):
         raise DataError(
             f"{path}: expected one sub-folder per class, got all images in one folder. "

@@ -35,7 +35,8 @@ def chosen(names: str | None, known: tuple[str, ...] = PROTOCOL_NAMES) -> list[s
         return list(known)
     asked = [name.strip() for name in names.split(",") if name.strip()]
     for name in asked:
-        check_choice("--protocols", name, known)
+        if name not in known:
+            raise ConfigError(f"--protocols: unknown {name!r}. {suggest(name, known)}")
     if not asked:
         raise ConfigError(f"--protocols: expected some of {', '.join(known)}")
     return [name for name in known if name in asked]
@@ -50,7 +51,7 @@ def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
         known: What it takes.
 
     Raises:
-        ConfigError: Names the nearest known value.
+        ConfigError: Names the known values.
     """
     if value not in known:
-        raise ConfigError(f"{option}: unknown {value!r}. {suggest(value, known)}")
+        raise ConfigError(f"{option}: expected {' or '.join(known)}, got {value!r}")
