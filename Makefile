@@ -14,7 +14,7 @@ TRITON_VENV := .venv-triton
 TRITON_STAMP := $(TRITON_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix
+.PHONY: help demo test check fix fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -58,3 +58,10 @@ $(TRITON_STAMP): | $(BIN)/python
 	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]>=2.50'
 	@touch $@
+
+# What fails is kept in fuzz/, by kind, seed and number; another FUZZ_SEED tries other files.
+FUZZ_SECONDS ?= 3600
+FUZZ_SEED ?= 1
+fuzz: $(DEV_STAMP) ## Damage files for an hour of each kind: make fuzz FUZZ_SECONDS=600 FUZZ_SEED=2
+	@mkdir -p fuzz
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_KEEP=fuzz $(BIN)/python -m pytest -n 2 tests/fuzz

@@ -242,7 +242,7 @@ def _sha256_of_weights(folder: Path) -> str:
 
 def _check_hash(session: onnxruntime.InferenceSession, digest: str, folder: Path) -> None:
     """Refuse a graph that was made for another weights file: it refers to bytes by their offset."""
-    found = session.get_modelmeta().custom_metadata_map.get(HASH_KEY)
+    found = _metadata(session).get(HASH_KEY)
     if found != digest:
         raise ModelFormatError(
             f"{folder / GRAPH_NAME}: made for weights with SHA-256 {found}, {WEIGHTS_NAME} has "
@@ -344,10 +344,22 @@ def read_graph_config(session: onnxruntime.InferenceSession) -> ModelConfig:
     Raises:
         ModelFormatError: When the graph carries none.
     """
-    text = session.get_modelmeta().custom_metadata_map.get(CONFIG_KEY)
+    text = _metadata(session).get(CONFIG_KEY)
     if text is None:
         raise ModelFormatError(f"the graph has no {CONFIG_KEY} in its metadata")
-    return ModelConfig.from_dict(json.loads(text))
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"the graph's {CONFIG_KEY} is not JSON: {error}") from error
+    return ModelConfig.from_dict(content)
+
+
+def _metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
+    try:
+        found: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(f"the graph's metadata is not UTF-8: {error}") from error
+    return found
 
 
 def _providers(device: str, tensorrt: bool) -> list[Provider]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import struct
+from functools import cache
 
 from PIL import Image, UnidentifiedImageError
 
@@ -59,6 +61,8 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
         raise Image.DecompressionBombError(
             f"{image.width} × {image.height} pixels, more than twice PIL.Image.MAX_IMAGE_PIXELS"
         )
+    if image.format == "TIFF":
+        _quiet_libtiff()
     if reduce_to is not None and image.format == "JPEG":
         _shrink_while_decoding(image, reduce_to)
     return image
@@ -102,3 +106,16 @@ def _open_heic(content: bytes) -> Image.Image:
         raise missing_extra("pillow_heif", "heic") from error
     image: Image.Image = pillow_heif.open_heif(content, convert_hdr_to_8bit=True).to_pillow()
     return image
+
+
+@cache
+def _quiet_libtiff() -> None:
+    """Keep libtiff from writing to stderr; the error that is raised says what is wrong.
+
+    Pillow gives no way to do so. Its library is found through Pillow's own module; where that hides
+    it, the messages stay.
+    """
+    library = ctypes.CDLL(Image.core.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if hasattr(library, name):
+            getattr(library, name)(None)

@@ -105,9 +105,12 @@ def _read(file: Path) -> EmbeddedPhotos:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
+        return _photos(file, pq.read_table(file))
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"{file}: no parquet file that can be read: {error}") from error
+
+
+def _photos(file: Path, table: Any) -> EmbeddedPhotos:
     if missing := {"path", "invariant"} - set(table.column_names):
         raise DataError(
             f"{file}: expected the columns path, invariant and equivariant of `clever-hub embed`, "

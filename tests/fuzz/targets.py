@@ -1,0 +1,186 @@
+"""What reads files of strangers, each with whole files to begin from."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+import clever_hub
+from clever_hub.backends.onnx import CONFIG_KEY
+from clever_hub.backends.variants import GRAPH_NAME, PIXEL_VALUES, VARIANT_KEY, Variant
+from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
+from clever_hub.hub.evaluation import read_evaluation
+from clever_hub.images.opening import load_image
+from clever_hub.weights import WEIGHTS_NAME, Weights
+
+
+class Target(NamedTuple):
+    """Something that reads a file.
+
+    Attributes:
+        seeds: Whole files.
+        read: Reads the damaged bytes; may write into the folder that it is given.
+    """
+
+    seeds: list[bytes]
+    read: Callable[[bytes, Path], object]
+
+
+def images() -> Target:
+    """A small photo in every format that is read."""
+    cat = Image.fromarray(np.ascontiguousarray(getattr(skimage.data, "chelsea")()[::8, ::8]))  # noqa: B009
+    seeds = []
+    for form, mode, options in (
+        ("JPEG", "RGB", {"quality": 80}),
+        ("JPEG", "CMYK", {}),
+        ("PNG", "RGB", {}),
+        ("PNG", "P", {}),
+        ("PNG", "LA", {}),
+        ("WEBP", "RGB", {}),
+        ("BMP", "RGB", {}),
+        ("GIF", "P", {}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+        ("PPM", "RGB", {}),
+        ("JPEG2000", "RGB", {}),
+        ("AVIF", "RGB", {}),
+    ):
+        buffer = io.BytesIO()
+        cat.convert(mode).save(buffer, form, **options)
+        seeds.append(buffer.getvalue())
+    managed = {"color_management": True, "background": "white", "decode": "reduced", "target": 8}
+    return Target(seeds, lambda data, _: (load_image(data), load_image(data, **managed)))  # type: ignore[arg-type]
+
+
+def configs() -> Target:
+    """config.json of a model."""
+    config = ModelConfig(
+        *("clever-tiny", "resnet18", 512, 409, PreprocessingConfig(36, 32)),
+        {"in_chans": 3},
+        {"data": "none"},
+    )
+
+    def read(data: bytes, folder: Path) -> object:
+        (folder / CONFIG_NAME).write_bytes(data)
+        return ModelConfig.load(folder)
+
+    return Target([json.dumps(config.to_dict()).encode()], read)
+
+
+def evaluations() -> Target:
+    """evaluation.json of a model."""
+    figures = {
+        "knn": {"upright": {"full": {"top1": {"mean": 15.2, "std": None, "values": [15.2]}}}}
+    }
+    content = {"schema_version": 1, "model": {"name": "a"}, "figures": figures, "baselines": {}}
+
+    def read(data: bytes, folder: Path) -> object:
+        (folder / "evaluation.json").write_bytes(data)
+        return read_evaluation(folder)
+
+    return Target([json.dumps(content).encode()], read)
+
+
+def weights() -> Target:
+    """The header of model.safetensors, and its tensors."""
+    from safetensors.numpy import save
+
+    tensors = {"a.weight": np.zeros((2, 3), np.float32), "b": np.zeros((), np.int64)}
+
+    def read(data: bytes, folder: Path) -> object:
+        path = folder / WEIGHTS_NAME
+        path.write_bytes(data)
+        with Weights(path) as found:
+            found.sha256()
+            return found.tensors()
+
+    return Target([save(tensors), save({"c": np.ones(5, np.float16)})], read)
+
+
+def recipes() -> Target:
+    """A recipe in YAML."""
+    from clever_training.recipe.reading import read_recipe
+
+    text = (
+        b"name: mine\nimage_size: 32\nbackbone: {architecture: resnet18, drop_path: 0.1}\n"
+        b"method: {name: clever-dino, objective_args: {prototypes: 64}}\n"
+        b"views:\n  strategy: caug\n  growth: [{after: 0.5, global_size: 48}]\n"
+        b"run: {epochs: 2, batch_size: 8, seed: 3}\n"
+    )
+
+    def read(data: bytes, folder: Path) -> object:
+        path = folder / "recipe.yaml"
+        path.write_bytes(data)
+        return read_recipe(path)
+
+    return Target([text], read)
+
+
+def graphs() -> Target:
+    """model.onnx of a variant whose config.json has the damaged file's very hash."""
+    from onnx import TensorProto, helper
+
+    shape = ["batch", 3, 4, 4]
+    nodes = [
+        helper.make_node("Flatten", ["pixel_values"], ["full"]),
+        helper.make_node("Split", ["full"], ["invariant", "equivariant"], axis=1, num_outputs=2),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 24])
+        for name in ("invariant", "equivariant")
+    ]
+    values = [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, shape)]
+    graph = helper.make_graph(nodes, "tiny", values, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    preprocessing = PreprocessingConfig(4, 4)
+    plain = ModelConfig("clever-tiny", "resnet18", 48, 24, preprocessing)
+    helper.set_model_props(model, {CONFIG_KEY: json.dumps(plain.to_dict())})
+
+    def read(data: bytes, folder: Path) -> object:
+        (folder / GRAPH_NAME).write_bytes(data)
+        variant = Variant("fp32", PIXEL_VALUES, {}).with_files(folder)
+        config = replace(plain, extra={VARIANT_KEY: variant.entry()})
+        (folder / CONFIG_NAME).write_text(json.dumps(config.to_dict()))
+        return clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+
+    return Target([model.SerializeToString()], read)
+
+
+def tables() -> Target:
+    """A parquet file of embeddings."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from clever_hub.jobs.embedded import read_embeddings
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 4)
+    table = pa.table({"path": ["a", "b", "c"], "invariant": vectors, "equivariant": vectors})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+
+    def read(data: bytes, folder: Path) -> object:
+        path = folder / "photos.parquet"
+        path.write_bytes(data)
+        return read_embeddings(path)
+
+    return Target([buffer.getvalue()], read)
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "images": images,
+    "configs": configs,
+    "evaluations": evaluations,
+    "weights": weights,
+    "recipes": recipes,
+    "graphs": graphs,
+    "tables": tables,
+}
