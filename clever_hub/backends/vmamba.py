@@ -193,7 +193,7 @@ default_cfgs = generate_default_cfgs(
             "input_size": (3, 224, 224),
             "num_classes": 1000,
             "pool_size": (7, 7),
-            "crop_pct": 0.9,
+            "crop_pct": 0.875,
             "interpolation": "bicubic",
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),

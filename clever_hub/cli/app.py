@@ -23,7 +23,7 @@ _ORDER = (
     *("list", "info", "embed", "compare", "relate", "duplicates", "orient"),
     *("index", "search", "leaks"),
     *("pretrain", "evaluate", "finetune", "views", "plot", "report", "heads", "attention"),
-    *("export", "verify", "publish"),
+    *("import", "export", "verify", "publish"),
 )
 # Scripts and published model cards use them.
 _EARLIER_NAMES = {"--out": "--output", "--report": "--output"}

@@ -19,6 +19,7 @@ from clever_export.card_text import (
     READING,
     SNIPPETS,
     earlier_training,
+    imported_text,
     method_name,
     method_text,
     recipe_line,
@@ -91,20 +92,16 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
         model_name=config.name,
         eval_results=list(_results(config, evaluation)) or None,
     )
+    imported = "imported" in config.provenance
     sections = [
         f"# {config.name}",
         _summary(config),
-        method_text(
-            str(config.provenance.get("method", "")),
-            config.invariant_dim,
-            config.equivariant_dim,
-            (config.provenance.get("recipe") or {}).get("method"),
-        ),
+        _what_it_is(config),
         _measured(evaluation, repo_id or config.name),
         _usage(folder, config, repo_id, by_name),
         _training(config, repo_id),
         _limits(config, evaluation),
-        f"## Citation\n\n{CITATION}",
+        "" if imported else f"## Citation\n\n{CITATION}",
     ]
     content = "\n\n".join(section.strip() for section in sections if section)
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}\n"))
@@ -152,6 +149,8 @@ def _tags(folder: Path, config: ModelConfig) -> list[str]:
     optional = {"model.onnx": "onnx", "modeling_clever.py": "custom_code"}
     extra = [tag for name, tag in optional.items() if (folder / name).is_file()]
     base = ["clever", "self-supervised", "equivariance", "image-embeddings", "safetensors", "timm"]
+    if "imported" in config.provenance:
+        base = [tag for tag in base if tag not in {"self-supervised", "equivariance"}]
     return [*base, *extra, config.architecture]
 
 
@@ -193,12 +192,23 @@ def _summary(config: ModelConfig) -> str:
     if start := started_from(provenance):
         facts.append(f"- **Started from** {start}: its training comes on top of the above")
         facts[-1] += earlier_training(provenance.get("start"))
+    if "imported" in provenance:
+        kept = [fact for fact in facts if not fact.startswith("- **Method**")]
+        return "An image backbone whose weights were published elsewhere.\n\n" + "\n".join(kept)
     intro = (
         "An image backbone pre-trained without labels whose embedding has two parts: an "
         "*invariant* one, to stay the same when the photo is turned, cropped or recoloured, and an "
         "*equivariant* one, free to change with it. How far they do is measured below."
     )
     return intro + "\n\n" + "\n".join(facts)
+
+
+def _what_it_is(config: ModelConfig) -> str:
+    parts = config.invariant_dim, config.equivariant_dim
+    if imported := config.provenance.get("imported"):
+        return imported_text(imported, *parts)
+    method = str(config.provenance.get("method", ""))
+    return method_text(method, *parts, (config.provenance.get("recipe") or {}).get("method"))
 
 
 def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
@@ -290,21 +300,11 @@ def _training(config: ModelConfig, repo_id: str | None) -> str:
 
 
 def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
-    size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
     lines = ["## Limits", ""]
-    if not isinstance(photos, int) or photos < _MANY_PHOTOS:
-        count = f"{photos:,} photos" if isinstance(photos, int) else "a small set of photos"
-        lines.append(
-            f"- Trained on {count} and made for {size} × {size} pixels: a small model for study "
-            "and for small tasks, no replacement for backbones trained on millions of photos."
-        )
-    lines += [
-        (
-            "- CLeVER's loss does not force the equivariant part to be predictable: whether it "
-            "knows a pose is measured, not promised."
-        ),
-        "- Labels and people were not looked at; biases of the photos are in the weights.",
-    ]
+    if "imported" in config.provenance:
+        lines.append("- Biases of the photos that it was trained on are in the weights.")
+    else:
+        lines += _limits_of_training(config)
     if config.data_terms:
         lines.append(
             f"- The licence, {config.license}, is that of the weights; the photos have terms of "
@@ -313,3 +313,18 @@ def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
         lines.append("- No figure has been measured.")
     return "\n".join(lines)
+
+
+def _limits_of_training(config: ModelConfig) -> Iterator[str]:
+    size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
+    if not isinstance(photos, int) or photos < _MANY_PHOTOS:
+        count = f"{photos:,} photos" if isinstance(photos, int) else "a small set of photos"
+        yield (
+            f"- Trained on {count} and made for {size} × {size} pixels: a small model for study "
+            "and for small tasks, no replacement for backbones trained on millions of photos."
+        )
+    yield (
+        "- CLeVER's loss does not force the equivariant part to be predictable: whether it "
+        "knows a pose is measured, not promised."
+    )
+    yield "- Labels and people were not looked at; biases of the photos are in the weights."

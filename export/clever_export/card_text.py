@@ -24,6 +24,15 @@ A baseline, not [CLeVER](https://arxiv.org/abs/2406.00262): {objective} alone, t
 labels, on the whole embedding. Readers cut it as they cut a CLeVER model, in {invariant} and
 {equivariant} dimensions; the training made no difference between the two.
 """
+_IMPORTED = """\
+Published weights, not trained here and not changed: from {source}, read from `{file}` (SHA-256
+`{sha256}`), whose layout is that of {layout}. Only the names of the tensors were changed. {parts}
+"""
+_IMPORTED_WHOLE = """\
+The embedding has no equivariant part: all {dim} dimensions count as invariant, though the training
+did not aim at that."""
+_IMPORTED_SPLIT = """\
+Readers cut the embedding in {invariant} invariant and {equivariant} equivariant dimensions."""
 _OBJECTIVES = {
     "dino": "DINO",
     "vicreg": "VICReg",
@@ -167,6 +176,23 @@ def method_text(
         dim=invariant + equivariant,
     )
     return f"## What it is\n\n{filled}{more}"
+
+
+def imported_text(imported: Mapping[str, Any], invariant: int, equivariant: int) -> str:
+    """Where a model's weights come from that were trained elsewhere.
+
+    Args:
+        imported: The provenance's ``imported``.
+        invariant: Length of the invariant part.
+        equivariant: Length of the equivariant part, 0 where there is none.
+
+    Returns:
+        A section of Markdown.
+    """
+    sizes = {"invariant": invariant, "equivariant": equivariant, "dim": invariant + equivariant}
+    parts = (_IMPORTED_SPLIT if equivariant else _IMPORTED_WHOLE).format(**sizes)
+    facts = {key: imported.get(key, "unknown") for key in ("source", "file", "sha256", "layout")}
+    return f"## What it is\n\n{_IMPORTED.format(**facts, parts=parts)}"
 
 
 def _is_plain(method: str) -> bool:

@@ -1,0 +1,1 @@
+"""From a published checkpoint to a model folder: reading, recognising, renaming, checking."""
