@@ -13,8 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
 
 import clever_hub
+import clever_hub.transformers
 from clever_export.onnx import check_graph
 from clever_export.package import package
 from clever_export.publish_check import check_folder
@@ -100,6 +103,18 @@ def test_remote_code_needs_timm_alone(
     expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full
     for found in json.loads(result.stdout.strip().split("\n")[-1]):
         np.testing.assert_allclose(np.array(found), expected, rtol=0, atol=1e-5)
+
+
+def test_a_head_beside_its_own_classifier_norm(folder: Path, tmp_path: Path) -> None:
+    """The published names have a ``classifier.norm``; transformers' head is ``classifier`` too."""
+    own = AutoModelForImageClassification.from_pretrained(folder, num_labels=3).eval()
+    stored = load_file(folder / "model.safetensors")["classifier.norm.weight"].float()
+    assert torch.equal(own.backbone.classifier.norm.weight, stored)
+    own.save_pretrained(tmp_path / "head")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "head").eval()
+    pixels = torch.randn(2, 3, 36, 36)
+    with torch.no_grad():
+        assert torch.equal(own(pixels).logits, again(pixels).logits)
 
 
 def test_publishing_wants_its_code(folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:
