@@ -211,7 +211,8 @@ def main() -> None:
     print(text)
     if options.out:
         about = machine("torch", "timm")
-        shown = "python benchmarks/vmamba.py" + (" --onnx FOLDER" if options.onnx else "")
+        shown = f"python benchmarks/vmamba.py --repeats {options.repeats}"
+        shown += " --onnx FOLDER" if options.onnx else ""
         title = "## VMamba-T in plain PyTorch: our scan against the published reference\n\n"
         write_section(options.out, "vmamba", f"{title}`{shown}`; {about}.\n\n{text}")
 
