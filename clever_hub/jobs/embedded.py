@@ -95,8 +95,8 @@ def check_comparable(a: EmbeddedPhotos, b: EmbeddedPhotos, name_a: str, name_b: 
         )
     if a.kind != b.kind:
         raise DataError(
-            f"{name_a} is {a.kind}, {name_b} is {b.kind}: their cosines cannot be compared. Embed "
-            "both in the same way"
+            f"{name_a}: {a.kind} embeddings; {name_b}: {b.kind} embeddings. Their cosines "
+            "cannot be compared. Embed both in the same way"
         )
 
 

@@ -66,7 +66,20 @@ def test_the_installed_command_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["list", "info", "embed", "compare", "duplicates", "attention", "finetune", "report"]
+    "verb",
+    [
+        "list",
+        "info",
+        "embed",
+        "compare",
+        "duplicates",
+        "index",
+        "search",
+        "leaks",
+        "attention",
+        "finetune",
+        "report",
+    ],
 )
 def test_every_verb_is_listed_and_teaches_by_example(verb: str) -> None:
     assert verb in run("--help").stdout

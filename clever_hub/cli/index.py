@@ -1,0 +1,63 @@
+"""``clever-hub index``: photos into an index that can be searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clever_hub.cli.console import report_skipped, say
+from clever_hub.cli.jobs import DEFAULT_MODEL, Decode, DecodeChoice, JobModel, bars, load
+from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.errors import require
+from clever_hub.images.finding import find_images
+from clever_hub.jobs.search import ABOUT, PhotoIndex
+
+
+def run(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATHS...", help="Image files, or folders with images.")
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder of the index, such as photos.lance.")
+    ],
+    model: JobModel = "",
+    decode: Decode = DecodeChoice.reduced,
+    backend: Backend = "torch",
+    device: Device = None,
+    revision: Revision = None,
+) -> None:
+    """Index photos for `clever-hub search`, or bring an index up to date.
+
+    Photos that are new are added, changed ones are embedded again, ones that have gone from the
+    disk are dropped. What was done before an interruption is there the next time. The index is a
+    LanceDB table with two vectors a photo, one of each part of its embedding.
+
+    Examples:
+    - `clever-hub index photos/ -o photos.lance`
+    - `clever-hub search photos.lance query.jpg`
+    """
+    require("lancedb", "search")
+    files = list(find_images(paths))
+    if not model:  # an index knows what made it
+        known = (out / ABOUT).is_file()
+        model = PhotoIndex.open(out).about.source if known else DEFAULT_MODEL
+    loaded = load(model, backend, device, revision)
+    index = PhotoIndex.open_or_create(out, loaded, files, decode.value)
+    done = 0
+    with bars() as bar:
+        advance = bar("indexing")
+
+        def further(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(done, len(files))
+
+        changes = index.update(loaded, files, further)
+    report_skipped(changes.skipped)
+    say(
+        f"{changes.added} added, {changes.changed} changed, {changes.dropped} dropped, "
+        f"{changes.kept} as they were: {len(index)} photos in {out}"
+    )

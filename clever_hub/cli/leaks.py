@@ -1,0 +1,175 @@
+"""``clever-hub leaks``: validation photos that are copies of training photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from clever_hub.cli.console import output, say, shown
+from clever_hub.cli.jobs import (
+    DEFAULT_MODEL,
+    Cache,
+    Decode,
+    DecodeChoice,
+    JobModel,
+    PartChoice,
+    Turns,
+    bars,
+    embedded,
+    is_embeddings,
+    load,
+)
+from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.errors import ConfigError
+from clever_hub.jobs import leaks
+from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
+from clever_hub.jobs.sheets import write_page, write_sheet
+from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
+from clever_hub.jobs.verifying import PixelVerifier
+
+_PAGE, _SHEETS = ".html", (".png", ".jpg")
+_LISTED, _ON_PAGE, _ON_SHEET = 20, 500, 12
+
+
+def run(  # noqa: PLR0913, each is an option
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="Folder of photos, or a file of embeddings.")
+    ],
+    validation: Annotated[
+        Path, typer.Argument(metavar="VALIDATION", help="Folder of photos, or such a file.")
+    ],
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="What to write: .parquet, .csv, .json, .html (a page), .png."
+        ),
+    ] = None,
+    model: JobModel = DEFAULT_MODEL,
+    expected_false: Annotated[
+        float | None,
+        typer.Option(
+            help="How many pairs of different photos may become candidates. The default is 10 for "
+            "each validation photo where candidates are verified, else 1 in all."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Least cosine of a candidate, centred, in place of --expected-false."),
+    ] = None,
+    part: Annotated[
+        PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
+    ] = PartChoice.invariant,
+    verify: Annotated[
+        bool, typer.Option(help="Lay each candidate onto the training photo, to be sure.")
+    ] = True,
+    turns: Turns = True,
+    decode: Decode = DecodeChoice.reduced,
+    cache: Cache = None,
+    backend: Backend = "torch",
+    device: Device = None,
+    revision: Revision = None,
+) -> None:
+    """Find validation photos that are copies of training photos, however they were changed.
+
+    The exit code is 1 where there are any, so that a pipeline stops: a model that has seen the
+    validation photos is measured on what it knows by heart.
+
+    Examples:
+    - `clever-hub leaks train/ validation/`
+    - `clever-hub leaks train.parquet validation.parquet -o leaks.html`
+    """
+    if out is not None:
+        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
+    sets = _photos((train, validation), model, turns, cache, decode, (backend, device, revision))
+    found = _find(sets, part, threshold, expected_false, verify)
+    _print(found, sets)
+    if out is not None:
+        _write(out, found, sets)
+        say(f"{len(found.pairs.a)} pairs → {out}")
+    if found.leaked:
+        raise typer.Exit(1)
+
+
+def _photos(
+    paths: tuple[Path, Path],
+    name: str,
+    turns: bool,
+    cache: Path | None,
+    decode: DecodeChoice,
+    where: tuple[str, str | None, str | None],
+) -> tuple[EmbeddedPhotos, EmbeddedPhotos]:
+    files = [is_embeddings(path) for path in paths]
+    if all(files):
+        return read_embeddings(paths[0]), read_embeddings(paths[1])
+    if any(files):
+        raise ConfigError(
+            "expected two folders of photos, or two files of embeddings; got one each"
+        )
+    loaded = load(name, *where)
+    first, second = (
+        embedded(loaded, [path], cache=cache, averaged=turns, decode=decode) for path in paths
+    )
+    return first, second
+
+
+def _find(
+    sets: tuple[EmbeddedPhotos, EmbeddedPhotos],
+    part: PartChoice,
+    threshold: float | None,
+    expected_false: float | None,
+    verify: bool,
+) -> leaks.Leaks:
+    missing = sum(not path.is_file() for photos in sets for path in photos.paths)
+    if verify and missing:
+        say(f"{missing} photos are not where the embeddings say: candidates are not verified")
+    with bars() as bar:
+        look = None
+        if verify and not missing:
+            train, validation = (photos.paths for photos in sets)
+            look = PixelVerifier(train, others=validation, progress=bar("verifying"))
+        return leaks.find_leaks(
+            *sets,
+            part=part.value,
+            threshold=threshold,
+            expected_false=expected_false,
+            verify=look,
+            progress=bar("comparing"),
+        )
+
+
+def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:
+    train, validation = (photos.paths for photos in sets)
+    console = output()
+    verified = "verified by pixels" if found.verified else "not verified"
+    console.print(f"Candidates: {found.threshold}")
+    console.print(
+        f"{found.candidates:,} candidates; {len(found.leaked):,} of {len(validation):,} validation "
+        f"photos are copies of training photos ({verified})"
+    )
+    table = Table("validation", "training", "what was done to it")
+    for row in leaks.table(found, train, validation)[:_LISTED]:
+        table.add_row(
+            shown(text_of(row["validation"])),
+            shown(text_of(row["train"])),
+            shown(row.get("words", "–")),
+        )
+    if found.leaked:
+        console.print(table)
+
+
+def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:
+    train, validation = (photos.paths for photos in sets)
+    ending = out.suffix.lower()
+    if ending in FORMATS:
+        write_rows(out, leaks.table(found, train, validation), leaks.COLUMNS)
+        return
+    title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
+    rows = leaks.shown(found, train, validation)
+    if ending in _SHEETS:
+        write_sheet(out, title, rows[:_ON_SHEET])
+    else:
+        write_page(out, title, [f"Candidates: {found.threshold}."], rows[:_ON_PAGE])

@@ -1,0 +1,104 @@
+"""``clever-hub search``: the photos of an index that are nearest to one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from clever_hub.cli.console import output, say, shown
+from clever_hub.cli.jobs import PartChoice, load
+from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.errors import ConfigError, require
+from clever_hub.jobs.search import Hit, PhotoIndex
+from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
+from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
+
+_PAGE, _SHEETS = ".html", (".png", ".jpg")
+_COLUMNS: dict[str, type] = {"path": str, "score": float, "invariant": float, "equivariant": float}
+_WEIGHTS = {
+    PartChoice.invariant: (1.0, 0.0),
+    PartChoice.equivariant: (0.0, 1.0),
+    PartChoice.full: (0.5, 0.5),
+}
+
+
+def run(  # noqa: PLR0913, each is an option
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="What `clever-hub index` made.")],
+    query: Annotated[Path, typer.Argument(metavar="QUERY", help="An image file.")],
+    *,
+    part: Annotated[
+        PartChoice,
+        typer.Option(
+            help="invariant: the same thing however it lies; equivariant: what lies like this; "
+            "full: both."
+        ),
+    ] = PartChoice.invariant,
+    weights: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Weights of the invariant and the equivariant part, in place of --part."),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many photos.")] = 10,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all photos, without the approximate index.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="What to write: .parquet, .csv, .json, .html, .png."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Draw the query and what was found, such as result.png.")
+    ] = None,
+    backend: Backend = "torch",
+    device: Device = None,
+    revision: Revision = None,
+) -> None:
+    """Find the photos of an index that are nearest to an image.
+
+    Examples:
+    - `clever-hub search photos.lance query.jpg`
+    - `clever-hub search photos.lance query.jpg --part equivariant -k 5 --sheet result.png`
+    - `clever-hub search photos.lance query.jpg --weights 0.7 0.3`
+    """
+    require("lancedb", "search")
+    if out is not None:
+        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
+    if sheet is not None and sheet.suffix.lower() not in _SHEETS:
+        raise ConfigError(f"--sheet: expected a name with {' or '.join(_SHEETS)}, got {sheet}")
+    opened = PhotoIndex.open(index)
+    model = load(opened.about.source, backend, device, revision)
+    opened.check(model)
+    hits = opened.search(model.encode(query), weights=weights or _WEIGHTS[part], k=k, exact=exact)
+    table = Table("score", "invariant", "equivariant", "photo")
+    for hit in hits:
+        values = (f"{value:.3f}" for value in (hit.score, hit.invariant, hit.equivariant))
+        table.add_row(*values, shown(text_of(hit.path)))
+    output().print(table)
+    for path in (out, sheet):
+        if path is not None:
+            _write(path, query, hits)
+            say(f"{len(hits)} photos → {path}")
+
+
+def _write(path: Path, query: Path, hits: list[Hit]) -> None:
+    if path.suffix.lower() in FORMATS:
+        write_rows(path, [asdict(hit) for hit in hits], _COLUMNS)
+        return
+    photos = [Shown(query, "query")]
+    photos += [
+        Shown(
+            hit.path,
+            f"{hit.score:.3f}",
+            f"invariant {hit.invariant:.2f}, equivariant {hit.equivariant:.2f}",
+        )
+        for hit in hits
+    ]
+    title = f"The {len(hits)} photos nearest to {query.name}"
+    if path.suffix.lower() in _SHEETS:
+        rows = [ShownRow("", photos[start : start + 6]) for start in range(0, len(photos), 6)]
+        write_sheet(path, title, rows)
+    else:
+        write_page(path, title, [], [ShownRow(query.name, photos)])

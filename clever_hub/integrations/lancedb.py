@@ -1,0 +1,48 @@
+"""A LanceDB embedding function: one part of the embedding into one vector column.
+
+Register one configuration a column. LanceDB fills a single vector column for each source field:
+with two functions on one ``SourceField`` the second column silently stays null, so for both parts
+let the table have the path twice.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+from lancedb.embeddings import EmbeddingFunction, register
+
+import clever_hub
+
+_load: Any = lru_cache(maxsize=4)(clever_hub.from_pretrained)
+
+
+# The name is what LanceDB says it lacks, and what has to be imported.
+@register("clever_hub.integrations")
+class CleverEmbeddings(EmbeddingFunction):
+    """Embeds images: paths, bytes or PIL images.
+
+    Example:
+        >>> from lancedb.embeddings import get_registry  # doctest: +SKIP
+        >>> clever = get_registry().get("clever_hub.integrations").create()  # doctest: +SKIP
+    """
+
+    name: str = "clever-resnet18"
+    part: Literal["invariant", "equivariant", "full"] = "invariant"
+    backend: str = "torch"
+    max_retries: int = 0  # a photo that cannot be read will not get better
+
+    def ndims(self) -> int:
+        """The length of the vectors."""
+        config = _load(self.name, backend=self.backend).config
+        widths = {"invariant": config.invariant_dim, "equivariant": config.equivariant_dim}
+        return int(widths.get(self.part, config.num_features))
+
+    def compute_source_embeddings(self, images: Any, *_: Any, **__: Any) -> list[Any]:
+        """A vector for each image."""
+        embeddings = _load(self.name, backend=self.backend).encode(self.sanitize_input(images))
+        return list(getattr(embeddings, self.part))
+
+    def compute_query_embeddings(self, query: Any, *_: Any, **__: Any) -> list[Any]:
+        """The vector of one image."""
+        return self.compute_source_embeddings([query])

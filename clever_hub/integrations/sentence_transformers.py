@@ -1,0 +1,56 @@
+"""A sentence-transformers module: ``SentenceTransformer(modules=[CleverImages(...)])``.
+
+A model saved with it is loaded by ``SentenceTransformer(folder, trust_remote_code=True)``:
+sentence-transformers asks for that with every module that is not its own. The folder holds the
+model's name, not its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import InputModule
+
+from clever_hub.pretrained import from_pretrained
+
+
+class CleverImages(InputModule):
+    """Embeds images with one part of the embedding.
+
+    Example:
+        >>> from sentence_transformers import SentenceTransformer  # doctest: +SKIP
+        >>> model = SentenceTransformer(modules=[CleverImages("clever-resnet18")])  # doctest: +SKIP
+        >>> model.encode(["a.jpg", "b.jpg"]).shape  # doctest: +SKIP
+        (2, 409)
+    """
+
+    config_keys = ["name", "part"]  # noqa: RUF012, as the base class has it
+    modalities = ["image", "text"]  # noqa: RUF012, a path is text to sentence-transformers
+
+    def __init__(self, name: str = "clever-resnet18", part: str = "invariant") -> None:
+        super().__init__()
+        self.name, self.part, self.model = name, part, from_pretrained(name)
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **_: Any
+    ) -> dict[str, Any]:
+        """Read the images; a prompt says nothing to them."""
+        del prompt
+        return {"pixel_values": torch.from_numpy(self.model.preprocessor.batch(inputs))}
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Embed them."""
+        found = self.model(features["pixel_values"])
+        return {**features, "sentence_embedding": getattr(found, self.part)}
+
+    def get_embedding_dimension(self) -> int:
+        """The length of the vectors."""
+        config = self.model.config
+        widths = {"invariant": config.invariant_dim, "equivariant": config.equivariant_dim}
+        return widths.get(self.part, config.num_features)
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Write the name and the part."""
+        self.save_config(output_path)

@@ -1,0 +1,424 @@
+"""An index of photos on disk, searched by content, by pose, or by both; LanceDB inside.
+
+A folder with one LanceDB table, a row for each photo: path, size, time of change, hash, and two
+vectors, centred and of unit length, so that a dot product is the cosine of embeddings without
+their common mean. ``invariant`` finds the same thing however it lies, ``equivariant`` what lies
+like this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clever_hub.embeddings import Embeddings, Skipped
+from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.files import write_json
+from clever_hub.jobs.embedded import to_column
+from clever_hub.jobs.pairs import unit_rows
+from clever_hub.jobs.store import embed_photos, photo_key
+from clever_hub.jobs.tables import text_of
+
+if TYPE_CHECKING:
+    from clever_hub.jobs.answering import JobsMixin
+
+PARTS = ("invariant", "equivariant")
+ABOUT = "clever_hub.json"
+FORMAT = 1
+# From here on an approximate index pays; below, LanceDB reads all rows in some milliseconds.
+APPROXIMATE_FROM = 20_000
+_TABLE = "photos"
+_CHUNK = 2048  # photos that an interruption loses at most
+_MULTIPLE = 16  # LanceDB's product quantisation refuses other lengths
+_REFINE = 10  # the best 10 k are compared exactly: without, recall@10 is 0.2
+_WIDEN = 50  # of a search by both parts: so many times k are taken by each
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index is of.
+
+    Attributes:
+        model: Name of the model.
+        source: What the user asked for, to load it again.
+        weights: Hash of its weights.
+        invariant_dim: Entries of the invariant part.
+        equivariant_dim: Entries of the equivariant part.
+        decode: How JPEGs were decoded.
+        mean: Of the whole embedding, taken from every vector.
+    """
+
+    model: str
+    source: str
+    weights: str
+    invariant_dim: int
+    equivariant_dim: int
+    decode: str
+    mean: list[float]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an update did.
+
+    Attributes:
+        added: Photos that are new.
+        changed: Photos that had changed and were embedded again.
+        dropped: Photos that have gone from the disk.
+        kept: Photos that were there and had not changed.
+        skipped: Photos that cannot be read.
+    """
+
+    added: int
+    changed: int
+    dropped: int
+    kept: int
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo that was found.
+
+    Attributes:
+        path: Where it is.
+        score: Weighted mean of the cosines; the higher the nearer.
+        invariant: Centred cosine of the invariant parts.
+        equivariant: Centred cosine of the equivariant parts; 0 of a model that has none.
+    """
+
+    path: Path
+    score: float
+    invariant: float
+    equivariant: float
+
+
+class PhotoIndex:
+    """An index of photos on disk.
+
+    Attributes:
+        folder: Where it is.
+        about: What it is of.
+
+    Example:
+        >>> index = PhotoIndex.open(Path("photos.lance"))  # doctest: +SKIP
+        >>> index.search(model.encode("query.jpg"), k=3)[0].path  # doctest: +SKIP
+        PosixPath('photos/cat.jpg')
+    """
+
+    def __init__(self, folder: Path, about: About) -> None:
+        lancedb = require("lancedb", "search")
+        self.folder, self.about = folder, about
+        self._table: Any = lancedb.connect(str(folder)).open_table(_TABLE)
+
+    @classmethod
+    def open(cls, folder: Path) -> PhotoIndex:
+        """Open an index that is there.
+
+        Raises:
+            DataError: When there is none, or it is damaged or of another format.
+            MissingExtraError: When LanceDB is not installed.
+        """
+        file = folder / ABOUT
+        if not file.is_file():
+            raise DataError(f"{folder}: no index of photos. Make one: clever-hub index PHOTOS -o …")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            found = content.pop("format")
+            about = About(**content)
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{file}: damaged: {error}. Make the index again") from error
+        if found != FORMAT:
+            raise DataError(f"{folder}: format {found}, this version reads {FORMAT}: make it again")
+        return cls(folder, about)
+
+    @classmethod
+    def open_or_create(
+        cls, folder: Path, model: JobsMixin, paths: Sequence[Path], decode: str = "reduced"
+    ) -> PhotoIndex:
+        """Open an index, or begin one of these photos.
+
+        Args:
+            folder: Where it is, or shall be.
+            model: What embeds the photos; of an index that is there, the same one.
+            paths: The photos; the mean of some of them is taken from all vectors, where the model
+                does not bring that of its training.
+            decode: ``"reduced"`` or ``"exact"``.
+
+        Raises:
+            DataError: When the index is of another model, or the folder is something else.
+        """
+        if (folder / ABOUT).is_file():
+            index = cls.open(folder)
+            index.check(model)
+            return index
+        if folder.exists() and any(folder.iterdir()):
+            raise DataError(f"{folder}: there is something else, no index of photos")
+        lancedb = require("lancedb", "search")
+        about = About(
+            model.config.name,
+            model.source.name if model.source else "",
+            _weights(model),
+            model.config.invariant_dim,
+            model.config.equivariant_dim,
+            decode,
+            _mean(model, paths, decode),
+        )
+        lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
+        write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
+        return cls(folder, about)
+
+    def check(self, model: JobsMixin) -> None:
+        """Refuse a model that did not make the index.
+
+        Raises:
+            DataError: When its weights are others.
+        """
+        if _weights(model) != self.about.weights:
+            raise DataError(
+                f"{self.folder}: the index is of {self.about.model} (weights "
+                f"{self.about.weights[:12]}…), not of {model.config.name} ({_weights(model)[:12]}…)"
+            )
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    def update(
+        self,
+        model: JobsMixin,
+        paths: Sequence[Path],
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> Changes:
+        """Add what is new, embed again what has changed, drop what has gone from the disk.
+
+        Every two thousand photos are written at once: what was done before an interruption is
+        there the next time.
+
+        Args:
+            model: What made the index.
+            paths: All photos that shall be in it; others of its photos stay as long as their files
+                are there.
+            advance: Called with the number of photos that are done, piece by piece.
+        """
+        self.check(model)
+        known = self._known()
+        wanted = {_name(path): path for path in paths}
+        gone = [path for path in known if path not in wanted and not Path(path).is_file()]
+        self._drop(gone)
+        todo, kept = [], 0
+        for name, path in wanted.items():
+            key = photo_key(path)
+            same = key is not None and known.get(name) == (key.size, key.mtime_ns)
+            kept += same
+            if not same:
+                todo.append(path)
+        advance(kept)
+        skipped: list[Skipped] = []
+        written = 0
+        for start in range(0, len(todo), _CHUNK):
+            chunk = todo[start : start + _CHUNK]
+            done, bad = self._write(model, chunk, advance)
+            written += done
+            skipped += bad
+        changed = sum(_name(path) in known for path in todo) - sum(
+            _name(Path(one.source)) in known for one in skipped
+        )
+        self._drop([_name(Path(one.source)) for one in skipped])
+        self._approximate()
+        return Changes(written - changed, changed, len(gone), kept, skipped)
+
+    def search(
+        self,
+        query: Embeddings,
+        *,
+        weights: tuple[float, float] = (1.0, 0.0),
+        k: int = 10,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The nearest photos.
+
+        Args:
+            query: One row, raw, of the model that made the index.
+            weights: Of the invariant and of the equivariant part: (1, 0) finds the same thing
+                however it lies, (0, 1) what lies like this, (1, 1) both at once.
+            k: How many.
+            exact: Compare all, also where there is an approximate index.
+
+        Returns:
+            The nearest first. By both parts, the best of the fifty times k nearest by each.
+
+        Raises:
+            DataError: When the query is of another model.
+            ConfigError: When an option is out of range.
+        """
+        if k < 1 or min(weights) < 0 or sum(weights) <= 0:
+            raise ConfigError(f"expected k ≥ 1 and weights ≥ 0, not both 0; got {k} and {weights}")
+        if len(query) != 1:
+            raise ConfigError(f"expected the embedding of one image, got {len(query)}")
+        vectors = self._vectors(query)
+        used = [
+            (part, vector)
+            for part, vector, weight in zip(PARTS, vectors, weights, strict=True)
+            if weight > 0 and vector.shape[1]
+        ]
+        if not used:
+            raise ConfigError("this model has no equivariant part: search by the invariant one")
+        wide = k if len(used) == 1 else _WIDEN * k
+        rows = {}
+        for part, vector in used:
+            for row in self._nearest(part, vector[0], wide, exact):
+                rows[row["path"]] = row
+        hits = [self._hit(row, vectors, weights) for row in rows.values()]
+        return sorted(hits, key=lambda hit: (-hit.score, str(hit.path)))[:k]
+
+    def _nearest(
+        self, part: str, vector: NDArray[np.float32], k: int, exact: bool
+    ) -> list[dict[str, Any]]:
+        query = self._table.search(_padded(vector[None])[0], vector_column_name=part)
+        query = query.distance_type("cosine").limit(k).refine_factor(_REFINE)
+        if exact:
+            query = query.bypass_vector_index()
+        found: list[dict[str, Any]] = query.select(["path", *self._parts(), "_distance"]).to_list()
+        return found
+
+    def _hit(
+        self,
+        row: dict[str, Any],
+        vectors: Sequence[NDArray[np.float32]],
+        weights: tuple[float, float],
+    ) -> Hit:
+        cosines = [
+            float(np.dot(row[part][: vector.shape[1]], vector[0])) if vector.shape[1] else 0.0
+            for part, vector in zip(PARTS, vectors, strict=True)
+        ]
+        score = float(np.dot(cosines, weights)) / sum(weights)
+        return Hit(Path(row["path"]), score, *cosines)
+
+    def _vectors(self, embeddings: Embeddings) -> list[NDArray[np.float32]]:
+        """Both parts, centred, of unit length."""
+        widths = embeddings.invariant.shape[1], embeddings.equivariant.shape[1]
+        expected = self.about.invariant_dim, self.about.equivariant_dim
+        if widths != expected:
+            raise DataError(
+                f"{self.folder}: the index has parts of {expected[0]} and {expected[1]} entries, "
+                f"the embedding of {widths[0]} and {widths[1]}: it is of another model"
+            )
+        mean = np.array(self.about.mean, np.float32)
+        split = self.about.invariant_dim
+        return [
+            unit_rows(embeddings.invariant, mean[:split]),
+            unit_rows(embeddings.equivariant, mean[split:]),
+        ]
+
+    def _write(
+        self, model: JobsMixin, paths: Sequence[Path], advance: Callable[[int], None]
+    ) -> tuple[int, list[Skipped]]:
+        import pyarrow as pa
+
+        try:
+            decode: Any = self.about.decode
+            found = embed_photos(model, paths, cache=None, decode=decode, advance=advance)
+        except DataError:  # none of these can be read
+            return 0, [Skipped(i, str(path), "cannot be read") for i, path in enumerate(paths)]
+        keys = [photo_key(path) for path in found.paths]
+        there = [i for i, key in enumerate(keys) if key is not None]
+        vectors = self._vectors(found.embeddings)
+        columns: dict[str, Any] = {
+            "path": [_name(found.paths[i]) for i in there],
+            "size": [key.size for key in keys if key is not None],
+            "mtime_ns": [key.mtime_ns for key in keys if key is not None],
+            "sha256": [_sha256(found.paths[i]) for i in there],
+        }
+        for part in self._parts():
+            columns[part] = to_column(_padded(vectors[PARTS.index(part)][there]))
+        table = pa.table(columns, schema=_schema(self.about))
+        merge = self._table.merge_insert("path")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
+        return len(there), list(found.embeddings.skipped)
+
+    def _known(self) -> dict[str, tuple[int, int]]:
+        columns = ["path", "size", "mtime_ns"]
+        table = self._table.search().select(columns).limit(len(self)).to_arrow()
+        paths, sizes, times = (table[name].to_pylist() for name in columns)
+        return dict(zip(paths, zip(sizes, times, strict=True), strict=True))
+
+    def _drop(self, paths: Sequence[str]) -> None:
+        for names in _pieces(paths, 500):
+            quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+            self._table.delete(f"path IN ({quoted})")
+
+    def _approximate(self) -> None:
+        """Build the approximate indices where they pay, or bring them up to date."""
+        if len(self) < APPROXIMATE_FROM:
+            return
+        from lancedb.index import IvfPq
+
+        indexed = {column for index in self._table.list_indices() for column in index.columns}
+        for part in self._parts():
+            if part not in indexed:
+                self._table.create_index(part, config=IvfPq(distance_type="cosine"))
+        self._table.optimize()
+
+    def _parts(self) -> list[str]:
+        return [part for part in PARTS if getattr(self.about, f"{part}_dim")]
+
+
+def _schema(about: About) -> Any:
+    import pyarrow as pa
+
+    fields: list[pa.Field[Any]] = [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("sha256", pa.string()),
+    ]
+    for part in PARTS:
+        if width := getattr(about, f"{part}_dim"):
+            padded = -(-width // _MULTIPLE) * _MULTIPLE
+            fields.append(pa.field(part, pa.list_(pa.float32(), padded)))
+    return pa.schema(fields)
+
+
+def _name(path: Path) -> str:
+    """What a photo is called in the index."""
+    return text_of(path.absolute())
+
+
+def _padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Zeros at the end, which change no dot product, up to a length that can be indexed."""
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % _MULTIPLE)))
+
+
+def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:
+    if model.has_heads:
+        heads = model.heads
+        return [float(x) for x in np.concatenate([heads.invariant_mean, heads.equivariant_mean])]
+    some = paths[:: max(1, len(paths) // _CHUNK)]
+    if len(some) < _MULTIPLE:  # the mean of a handful says more of them than of photos
+        return [0.0] * (model.config.invariant_dim + model.config.equivariant_dim)
+    found = embed_photos(model, some, cache=None, decode=decode)
+    return [float(x) for x in found.embeddings.full.mean(axis=0, dtype=np.float64)]
+
+
+def _weights(model: JobsMixin) -> str:
+    return (model.source.weights_sha256 if model.source else None) or ""
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _pieces(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,87 @@
+"""``clever-hub leaks``: finds planted copies and fails a pipeline for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+
+runner = CliRunner()
+
+
+def run(*words: object) -> Any:
+    return runner.invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def sets(photos: dict[str, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Two training photos; of the three validation photos one is a copy."""
+    train, validation = tmp_path / "train", tmp_path / "validation"
+    for folder in (train, validation):
+        folder.mkdir()
+    opened = {name: Image.open(path).convert("RGB") for name, path in photos.items()}
+    for name in ("chelsea", "coffee"):
+        opened[name].save(train / f"{name}.png")
+    for name in ("astronaut", "rocket"):
+        opened[name].save(validation / f"{name}.png")
+    ImageOps.mirror(opened["chelsea"].crop((0, 0, 400, 300))).save(validation / "new.png")
+    return train, validation
+
+
+@pytest.fixture
+def options(model_folder: Path, tmp_path: Path) -> tuple[object, ...]:
+    return ("--model", model_folder, "--cache", tmp_path / "cache")
+
+
+def test_a_copy_is_found_and_the_exit_code_says_so(
+    sets: tuple[Path, Path], options: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "leaks.json"
+    result = run("leaks", *sets, *options, "-o", out)
+    assert result.exit_code == 1, result.stderr
+    assert "1 of 3 validation photos are copies of training photos" in result.stdout
+    (row,) = json.loads(out.read_text())
+    assert row["validation"].endswith("new.png")
+    assert row["train"].endswith("chelsea.png")
+    assert row["words"] == "mirrored, cropped to 89 %"
+    for name in ("leaks.html", "leaks.png", "leaks.csv"):
+        assert run("leaks", *sets, *options, "-o", tmp_path / name).exit_code == 1
+        assert (tmp_path / name).stat().st_size > 100
+
+
+def test_without_copies_all_is_well(sets: tuple[Path, Path], options: tuple[object, ...]) -> None:
+    (sets[1] / "new.png").unlink()
+    result = run("leaks", *sets, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "0 of 2 validation photos" in result.stdout
+
+
+def test_files_of_embeddings(
+    sets: tuple[Path, Path], options: tuple[object, ...], model_folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{folder.name}.parquet" for folder in sets]
+    for folder, file in zip(sets, files, strict=True):
+        run("embed", model_folder, folder, "-o", file)
+    result = run("leaks", *files)
+    assert result.exit_code == 1
+    assert "1 of 3 validation photos" in result.stdout
+    assert "got one each" in run("leaks", files[0], sets[1], *options).stderr
+
+
+def test_different_ways_of_embedding_are_refused(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{folder.name}.parquet" for folder in sets]
+    run("embed", model_folder, sets[0], "-o", files[0])
+    run("embed", model_folder, sets[1], "-o", files[1], "--normalize")
+    result = run("leaks", *files)
+    assert result.exit_code == 1
+    assert "the training photos: raw embeddings; the validation photos: normalized" in result.stderr
+    run("embed", "clever-resnet18", sets[1], "-o", files[1])
+    assert "are of different models: their weights have the hashes" in run("leaks", *files).stderr

@@ -1,0 +1,55 @@
+"""``clever-hub index`` and ``clever-hub search``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+
+pytest.importorskip("lancedb", reason="needs the extra search")
+runner = CliRunner()
+
+
+def run(*words: object) -> Any:
+    return runner.invoke(app, [str(word) for word in words])
+
+
+def test_index_then_search(model_folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:
+    folder, index = photos["coffee"].parent, tmp_path / "photos.lance"
+    result = run("index", folder, "-o", index, "--model", model_folder)
+    assert result.exit_code == 0, result.stderr
+    assert "4 added, 0 changed, 0 dropped, 0 as they were: 4 photos in" in result.stderr
+    result = run("index", folder, "-o", index)
+    assert "0 added, 0 changed, 0 dropped, 4 as they were" in result.stderr, "it knows its model"
+    query, out = tmp_path / "query.jpg", tmp_path / "hits.json"
+    Image.open(photos["coffee"]).resize((300, 200)).save(query)
+    for options in ((), ("--part", "equivariant"), ("--part", "full"), ("--weights", 0.7, 0.3)):
+        result = run("search", index, query, "-k", 2, "-o", out, *options)
+        assert result.exit_code == 0, result.stderr
+        hits = json.loads(out.read_text())
+        assert len(hits) == 2
+        assert hits[0]["path"] == str(photos["coffee"])
+        assert "coffee.png" in result.stdout
+    sheet, page = tmp_path / "s.png", tmp_path / "p.html"
+    assert run("search", index, query, "--sheet", sheet, "-o", page).exit_code == 0
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 1000
+    assert page.read_text().count("data:image/jpeg") == 5
+
+
+def test_what_is_refused(model_folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:
+    result = run("search", tmp_path / "none", photos["coffee"])
+    assert result.exit_code == 1
+    assert "no index of photos" in result.stderr
+    index = tmp_path / "i.lance"
+    run("index", photos["coffee"], "-o", index, "--model", model_folder)
+    result = run("search", index, photos["coffee"], "--sheet", tmp_path / "s.gif")
+    assert "--sheet: expected a name with .png or .jpg" in result.stderr
+    assert "gone.jpg" in run("search", index, tmp_path / "gone.jpg").stderr
+    assert run("index", photos["coffee"], "-o", index, "--model", "clever-resnet18").exit_code == 1

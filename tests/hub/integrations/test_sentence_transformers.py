@@ -1,0 +1,45 @@
+"""The module in the real sentence-transformers: encode, save, load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clever_hub
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
+
+@pytest.mark.parametrize("part", ["invariant", "equivariant", "full"])
+def test_it_gives_what_encode_gives(model_folder: Path, photos: dict[str, Path], part: str) -> None:
+    from clever_hub.integrations.sentence_transformers import CleverImages
+
+    model = sentence_transformers.SentenceTransformer(
+        modules=[CleverImages(str(model_folder), part=part)]
+    )
+    paths = [str(path) for path in photos.values()]
+    expected = getattr(clever_hub.from_pretrained(model_folder).encode(paths), part)
+    np.testing.assert_allclose(model.encode(paths), expected, atol=1e-5)
+    images = [Image.open(path).convert("RGB") for path in paths]
+    np.testing.assert_allclose(model.encode(images), expected, atol=1e-5)
+    assert model.get_embedding_dimension() == expected.shape[1]
+
+
+def test_it_is_saved_and_loaded(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    from clever_hub.integrations.sentence_transformers import CleverImages
+
+    path = str(photos["coffee"])
+    model = sentence_transformers.SentenceTransformer(
+        modules=[CleverImages(str(model_folder), part="equivariant")]
+    )
+    model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    assert not list((tmp_path / "saved").rglob("*.safetensors"))
+    loaded = sentence_transformers.SentenceTransformer(
+        str(tmp_path / "saved"), trust_remote_code=True
+    )
+    np.testing.assert_array_equal(loaded.encode([path]), model.encode([path]))

@@ -1,0 +1,198 @@
+"""The index on disk: what is added, changed and dropped, and what is found by which part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from clever_hub.backends.torch import CleverModel
+from clever_hub.embeddings import Embeddings
+from clever_hub.errors import ConfigError, DataError
+from clever_hub.jobs import search
+from clever_hub.jobs.search import ABOUT, PhotoIndex
+from clever_hub.pretrained import from_pretrained
+
+pytest.importorskip("lancedb", reason="needs the extra search")
+
+
+@pytest.fixture
+def loaded(model_folder: Path) -> CleverModel:
+    return from_pretrained(model_folder)
+
+
+@pytest.fixture
+def files(photos: dict[str, Path], tmp_path: Path) -> list[Path]:
+    """Each photo upright and turned by 90 degrees, in a folder with a quote in its name."""
+    folder = tmp_path / "it's photos"
+    folder.mkdir()
+    paths = []
+    for name, path in photos.items():
+        photo = Image.open(path).convert("RGB")
+        for turn in (0, 90):
+            paths.append(folder / f"{name}-{turn}.png")
+            photo.rotate(turn, expand=True).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def index(loaded: CleverModel, files: list[Path], tmp_path: Path) -> PhotoIndex:
+    made = PhotoIndex.open_or_create(tmp_path / "photos.lance", loaded, files)
+    changes = made.update(loaded, files)
+    assert (changes.added, changes.kept, len(made)) == (8, 0, 8)
+    return made
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    products: NDArray[np.float32] = a @ b / np.linalg.norm(a, axis=1) / np.linalg.norm(b)
+    return products
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, 0.3)])
+def test_the_nearest_are_those_by_numpy(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path], weights: tuple[float, float]
+) -> None:
+    everything, query = loaded.encode(files, decode="reduced"), loaded.encode(files[2])
+    parts = [
+        cosines(getattr(everything, part), getattr(query, part)[0])
+        for part in ("invariant", "equivariant")
+    ]
+    expected = (weights[0] * parts[0] + weights[1] * parts[1]) / sum(weights)
+    hits = index.search(query, weights=weights, k=5)
+    order = np.argsort(-expected)[:5]
+    assert [hit.path for hit in hits] == [files[row] for row in order]
+    np.testing.assert_allclose([hit.score for hit in hits], expected[order], atol=1e-5)
+    np.testing.assert_allclose([hit.equivariant for hit in hits], parts[1][order], atol=1e-5)
+
+
+def test_an_update_touches_only_what_changed(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    embed = loaded._embed_batch
+
+    def counted(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        sizes.append(len(pixel_values))
+        return embed(pixel_values)
+
+    monkeypatch.setattr(loaded, "_embed_batch", counted)
+    files[0].unlink()
+    shutil.copy(files[3], files[1])
+    shutil.copy(files[2], files[2].with_name("new.png"))
+    paths = [*files[1:], files[2].with_name("new.png")]
+    changes = index.update(loaded, paths)
+    assert (changes.added, changes.changed, changes.dropped, changes.kept) == (1, 1, 1, 6)
+    assert sum(sizes) == 2
+    again = PhotoIndex.open(index.folder)
+    assert len(again) == 8
+    best = again.search(loaded.encode(files[3]), k=2)
+    assert {hit.path.name for hit in best} == {files[1].name, files[3].name}
+
+
+def test_photos_elsewhere_stay_as_long_as_their_files_are_there(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    assert index.update(loaded, files[:1]).dropped == 0
+    assert len(index) == 8
+    files[5].unlink()
+    assert index.update(loaded, files[:1]).dropped == 1
+
+
+def test_what_cannot_be_read_is_left_out(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    files[0].write_bytes(b"no image")
+    changes = index.update(loaded, files)
+    assert [one.source for one in changes.skipped] == [str(files[0])]
+    assert (changes.changed, len(index)) == (0, 7), "its old vectors would say what it was"
+
+
+def test_what_was_written_before_an_interruption_is_there(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_CHUNK", 3)
+    made = PhotoIndex.open_or_create(tmp_path / "i.lance", loaded, files)
+    write, calls = made._write, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return write(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made, "_write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.update(loaded, files)
+    again = PhotoIndex.open(tmp_path / "i.lance")
+    assert len(again) == 6
+    changes = again.update(loaded, files)
+    assert (changes.added, changes.kept) == (2, 6)
+
+
+def test_an_approximate_index_finds_the_same(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "many"
+    folder.mkdir()
+    many = [folder / f"{number:03}.png" for number in range(300)]
+    for path in many:
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((40, 40)).save(path)
+    monkeypatch.setattr(search, "APPROXIMATE_FROM", 300)
+    made = PhotoIndex.open_or_create(tmp_path / "i.lance", loaded, many)
+    made.update(loaded, many)
+    assert {column for index in made._table.list_indices() for column in index.columns} == {
+        "invariant",
+        "equivariant",
+    }
+    query = loaded.encode(files[0])
+    near, all_of_them = (
+        {hit.path for hit in made.search(query, k=10, exact=exact)} for exact in (False, True)
+    )
+    assert len(near & all_of_them) >= 8
+    made.update(loaded, [*many, *files])
+    assert made.search(query, k=1)[0].path == files[0]
+
+
+def test_another_model_is_refused(
+    index: PhotoIndex, files: list[Path], loaded: CleverModel
+) -> None:
+    other = from_pretrained("clever-resnet18")
+    with pytest.raises(DataError, match=r"the index is of clever-tiny .*, not of clever-resnet18"):
+        PhotoIndex.open_or_create(index.folder, other, files)
+    with pytest.raises(DataError, match="19 and 5 entries, the embedding of 409 and 103"):
+        index.search(other.encode(files[0]))
+    with pytest.raises(ConfigError, match="of one image, got 2"):
+        index.search(loaded.encode(files[:2]))
+    for options in ({"k": 0}, {"weights": (0.0, 0.0)}, {"weights": (-1.0, 2.0)}):
+        with pytest.raises(ConfigError, match="expected k ≥ 1 and weights ≥ 0"):
+            index.search(loaded.encode(files[0]), **options)
+
+
+def test_a_model_without_an_equivariant_part(index: PhotoIndex) -> None:
+    with pytest.raises(DataError, match="another model"):
+        index.search(Embeddings(np.ones((1, 19), np.float32), np.ones((1, 0), np.float32)))
+
+
+def test_what_is_no_index_is_refused(
+    loaded: CleverModel, files: list[Path], index: PhotoIndex, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"no index of photos\. Make one"):
+        PhotoIndex.open(tmp_path)
+    with pytest.raises(DataError, match="there is something else"):
+        PhotoIndex.open_or_create(files[0].parent, loaded, files)
+    about = index.folder / ABOUT
+    content = json.loads(about.read_text())
+    about.write_text(json.dumps({**content, "format": 9}))
+    with pytest.raises(DataError, match="format 9, this version reads 1"):
+        PhotoIndex.open(index.folder)
+    about.write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        PhotoIndex.open(index.folder)
