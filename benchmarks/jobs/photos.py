@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from jobs.copies import copy_of
 from PIL import Image
+
+from jobs.copies import copy_of
 
 
 class Photo(NamedTuple):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.errors import ConfigError, ModelFormatError
+from clever_hub.jobs.checks import mapping, number, numbers
 
 PARTS = ("invariant", "equivariant", "full")
 # What the probability of "same" may be made of; clever_hub.jobs.relate computes them.
@@ -112,6 +113,19 @@ class AngleCalibration:
 
 
 @dataclass(frozen=True)
+class EightCalibration:
+    """What is other where b was looked at in all eight positions.
+
+    Attributes:
+        angle: Of angles.
+        mirrored: Factor on the log-odds of mirroring, and what is added.
+    """
+
+    angle: AngleCalibration
+    mirrored: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class ValueCalibration:
     """How well one of the regressed values is told.
 
@@ -140,6 +154,7 @@ class Calibration:
             ``saturation`` (natural logarithm) and ``hue`` (share of a turn).
         measured: What else was found on these photos: ``angle_median`` (degrees), ``mirrored``,
             ``quarter`` and ``quarter_from_four`` (shares that are right).
+        from_eight: For relations from all eight positions of b; None where it was not measured.
     """
 
     photos: int
@@ -151,6 +166,7 @@ class Calibration:
     mirrored: tuple[float, float] = (1.0, 0.0)
     values: Mapping[str, ValueCalibration] = field(default_factory=dict)
     measured: Mapping[str, float] = field(default_factory=dict)
+    from_eight: EightCalibration | None = None
 
     def threshold(self, part: str, rate: float) -> float:
         """The centred cosine that a share ``rate`` of pairs of different photos exceeds.
@@ -189,34 +205,29 @@ class Calibration:
         Raises:
             ModelFormatError: When a key is missing or a value is wrong.
         """
-        entry = _mapping("calibration", content)
-        same, angle = _mapping("same", entry.get("same")), _mapping("angle", entry.get("angle"))
-        cosine = _mapping("cosine", entry.get("cosine"))
-        scale, shift = numbers("mirrored", entry.get("mirrored", [1.0, 0.0]), 2)
-        lengths = numbers("angle.lengths", angle.get("lengths"))
+        entry = mapping("calibration", content)
+        cosine = mapping("cosine", entry.get("cosine"))
+        eight = entry.get("from_eight")
         return cls(
             photos=int(number("photos", entry.get("photos"), 0, 2**53)),
             data=str(entry.get("data", "")),
             cosine={part: _thresholds(part, cosine[part]) for part in PARTS if part in cosine},
-            same=_same(same),
-            orientation=_orientation(_mapping("orientation", entry.get("orientation"))),
-            angle=AngleCalibration(
-                lengths,
-                numbers("angle.degrees", angle.get("degrees"), len(lengths)),
-                number("angle.unknown_below", angle.get("unknown_below")),
-            ),
-            mirrored=(scale, shift),
+            same=_same(mapping("same", entry.get("same"))),
+            orientation=_orientation(mapping("orientation", entry.get("orientation"))),
+            angle=_angle(entry.get("angle")),
+            mirrored=_mirrored(entry.get("mirrored", [1.0, 0.0])),
             values={
                 name: ValueCalibration(
-                    number(f"values.{name}.error", _mapping(name, value).get("error")),
-                    number(f"values.{name}.r2", _mapping(name, value).get("r2")),
+                    number(f"values.{name}.error", mapping(name, value).get("error")),
+                    number(f"values.{name}.r2", mapping(name, value).get("r2")),
                 )
-                for name, value in _mapping("values", entry.get("values", {})).items()
+                for name, value in mapping("values", entry.get("values", {})).items()
             },
             measured={
                 name: number(f"measured.{name}", value)
-                for name, value in _mapping("measured", entry.get("measured", {})).items()
+                for name, value in mapping("measured", entry.get("measured", {})).items()
             },
+            from_eight=None if eight is None else _eight(mapping("from_eight", eight)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,22 +246,19 @@ class Calibration:
                 "prior": self.same.prior,
             },
             "orientation": _orientation_dict(self.orientation),
-            "angle": {
-                "lengths": list(self.angle.lengths),
-                "degrees": list(self.angle.degrees),
-                "unknown_below": self.angle.unknown_below,
-            },
+            "angle": _angle_dict(self.angle),
             "mirrored": list(self.mirrored),
             "values": {n: {"error": v.error, "r2": v.r2} for n, v in self.values.items()},
             "measured": dict(self.measured),
+            **({"from_eight": _eight_dict(self.from_eight)} if self.from_eight else {}),
         }
 
 
 def _thresholds(part: str, content: object) -> dict[str, Threshold]:
     found = {}
-    for rate, value in _mapping(f"cosine.{part}", content).items():
+    for rate, value in mapping(f"cosine.{part}", content).items():
         key = f"cosine.{part}.{rate}"
-        entry = _mapping(key, value)
+        entry = mapping(key, value)
         found[rate] = Threshold(
             number(f"{key}.threshold", entry.get("threshold")),
             number(f"{key}.low", entry.get("low")),
@@ -285,13 +293,44 @@ def _same(entry: Mapping[str, Any]) -> SameCalibration:
     )
 
 
+def _angle(content: object) -> AngleCalibration:
+    entry = mapping("angle", content)
+    lengths = numbers("angle.lengths", entry.get("lengths"))
+    return AngleCalibration(
+        lengths,
+        numbers("angle.degrees", entry.get("degrees"), len(lengths)),
+        number("angle.unknown_below", entry.get("unknown_below")),
+    )
+
+
+def _angle_dict(found: AngleCalibration) -> dict[str, Any]:
+    return {
+        "lengths": list(found.lengths),
+        "degrees": list(found.degrees),
+        "unknown_below": found.unknown_below,
+    }
+
+
+def _mirrored(content: object) -> tuple[float, float]:
+    scale, shift = numbers("mirrored", content, 2)
+    return scale, shift
+
+
+def _eight(entry: Mapping[str, Any]) -> EightCalibration:
+    return EightCalibration(_angle(entry.get("angle")), _mirrored(entry.get("mirrored")))
+
+
+def _eight_dict(found: EightCalibration) -> dict[str, Any]:
+    return {"angle": _angle_dict(found.angle), "mirrored": list(found.mirrored)}
+
+
 def _orientation(entry: Mapping[str, Any]) -> OrientationCalibration:
-    levels = _mapping("orientation.confidence_at", entry.get("confidence_at"))
+    levels = mapping("orientation.confidence_at", entry.get("confidence_at"))
     four = entry.get("from_four")
     return OrientationCalibration(
         number("orientation.temperature", entry.get("temperature"), 1e-6, 1e6),
         {rate: number(f"confidence_at.{rate}", level) for rate, level in levels.items()},
-        None if four is None else _orientation(_mapping("orientation.from_four", four)),
+        None if four is None else _orientation(mapping("orientation.from_four", four)),
     )
 
 
@@ -302,34 +341,3 @@ def _orientation_dict(found: OrientationCalibration) -> dict[str, Any]:
         "confidence_at": dict(found.confidence_at),
         **four,
     }
-
-
-def number(key: str, value: object, low: float = -1e12, high: float = 1e12) -> float:
-    """A number of a config, checked.
-
-    Args:
-        key: Its name in the message.
-        value: What the config has.
-        low: Smallest that is allowed.
-        high: Largest.
-
-    Raises:
-        ModelFormatError: When it is no number, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ModelFormatError(f"{key}: expected a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def numbers(key: str, value: object, count: int | None = None) -> tuple[float, ...]:
-    """A list of numbers of a config, checked; ``count`` of them where that is given."""
-    if not isinstance(value, (list, tuple)) or not value or count not in (None, len(value)):
-        wanted = f"a list of {count} numbers" if count is not None else "a list of numbers"
-        raise ModelFormatError(f"{key}: expected {wanted}, got {value!r}")
-    return tuple(number(f"{key}[{index}]", entry) for index, entry in enumerate(value))
-
-
-def _mapping(key: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ModelFormatError(f"calibration.{key}: expected an object, got {value!r}")
-    return value

@@ -22,7 +22,8 @@ from clever_hub.config import MAX_FEATURES, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import atomic_path
 from clever_hub.hub.shipped import ZOO, model_names
-from clever_hub.jobs.calibration import Calibration, number
+from clever_hub.jobs.calibration import Calibration
+from clever_hub.jobs.checks import number
 from clever_hub.weights import Weights
 
 HEADS_NAME = "heads.safetensors"

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError
-from clever_hub.jobs.calibration import Calibration
+from clever_hub.jobs.calibration import Calibration, EightCalibration
 from clever_hub.jobs.heads import Array, Heads, PairValues
 from clever_hub.jobs.relation import COLORS, Relations, unsure
 
@@ -51,7 +51,10 @@ def relate(
     """
     _check(e_a, e_b, heads)
     values = symmetric(heads, e_a.equivariant, e_b.equivariant)
-    return _relations(values, e_a, e_b, heads, given_same=given_same)
+    features = pair_features(e_a, e_b, heads, values)
+    calibration = heads.config.calibration
+    branch = _Branch.of(values, calibration)
+    return _relations(values, branch, _same(features, calibration), calibration, given_same)
 
 
 def relate_from_eight(
@@ -81,13 +84,26 @@ def relate_from_eight(
     for position, e_b in enumerate(eight):
         _check(e_a, e_b, heads)
         values = symmetric(heads, e_a.equivariant, e_b.equivariant)
-        looks.append(_as_it_is(values, _QUARTERS[position % 4], mirrored=position >= 4))
-    mean = PairValues(*(_mean(parts) for parts in zip(*looks, strict=True)))
-    return _relations(mean, e_a, eight[0], heads, given_same=given_same)
+        looks.append(as_it_is(values, position))
+    mean = mean_of_looks(looks)
+    calibration = heads.config.calibration
+    # Whether it is the same was calibrated on one look.
+    same = _same(pair_features(e_a, eight[0], heads, looks[0]), calibration)
+    branch = _Branch.of(mean, calibration, calibration.from_eight if calibration else None)
+    return _relations(mean, branch, same, calibration, given_same)
 
 
-def _as_it_is(values: PairValues, quarter: int, *, mirrored: bool) -> PairValues:
-    """What a look at b, first mirrored and then turned by a quarter, says of b as it is."""
+def as_it_is(values: PairValues, position: int) -> PairValues:
+    """What a look at b in one of its eight positions says of b as it is.
+
+    Args:
+        values: Of that look.
+        position: 0 to 3 is turned by so many quarters, 4 to 7 mirrored first.
+
+    Returns:
+        The same of b as it is.
+    """
+    quarter, mirrored = _QUARTERS[position % 4], position >= 4
     straight = turned(values.straight, quarter)
     other = turned(values.mirrored, -quarter)
     if mirrored:
@@ -95,8 +111,10 @@ def _as_it_is(values: PairValues, quarter: int, *, mirrored: bool) -> PairValues
     return values._replace(straight=straight, mirrored=other)
 
 
-def _mean(parts: Sequence[Array]) -> Array:
-    return np.asarray(np.mean(parts, axis=0), np.float32)
+def mean_of_looks(looks: Sequence[PairValues]) -> PairValues:
+    """The mean of what several looks at the same pairs say."""
+    parts = zip(*looks, strict=True)
+    return PairValues(*(np.asarray(np.mean(part, axis=0), np.float32) for part in parts))
 
 
 def turned(vectors: Array, degrees: float) -> Array:
@@ -105,16 +123,43 @@ def turned(vectors: Array, degrees: float) -> Array:
     return np.asarray(vectors @ np.array([[cosine, -sine], [sine, cosine]]), np.float32)
 
 
+class _Branch(NamedTuple):
+    """Mirrored or not, and the angle that goes with it."""
+
+    chance: Array
+    angle: Array
+    error: Array
+
+    @classmethod
+    def of(
+        cls,
+        values: PairValues,
+        calibration: Calibration | None,
+        eight: EightCalibration | None = None,
+    ) -> _Branch:
+        found = eight or calibration
+        scale, shift = found.mirrored if found else (1.0, 0.0)
+        chance = _sigmoid(scale * values.logit + shift)
+        mirrored = chance > 0.5
+        vector = np.where(mirrored[:, None], values.mirrored, values.straight)
+        length = np.linalg.norm(vector, axis=1)
+        phi = np.degrees(np.arctan2(vector[:, 0], vector[:, 1]))
+        angle = np.where(mirrored, phi, -phi)
+        angle = np.where(angle <= -180, angle + 360, angle)
+        least = found.angle.unknown_below if found else _LEAST_LENGTH
+        error = found.angle.error(length) if found else np.full_like(length, np.nan)
+        unknown = (length < least) | unsure(chance)
+        return cls(chance, _hide(angle, unknown), _hide(error, unknown))
+
+
 def _relations(
-    values: PairValues, e_a: Embeddings, e_b: Embeddings, heads: Heads, *, given_same: bool
+    values: PairValues,
+    branch: _Branch,
+    same: Array,
+    calibration: Calibration | None,
+    given_same: bool,
 ) -> Relations:
-    calibration = heads.config.calibration
-    scale, shift = calibration.mirrored if calibration else (1.0, 0.0)
-    chance = _sigmoid(scale * values.logit + shift)
-    same = _same(pair_features(e_a, e_b, heads, values), calibration)
     hidden = np.zeros(len(same), bool) if given_same else same < 0.5
-    chance = _hide(chance, hidden)
-    angle, angle_error = _angle(values, chance, calibration)
     zoom = np.exp(-values.crop[:, 2:].mean(axis=1))
     colors = np.concatenate([np.exp(values.color[:, :3]), 360 * values.color[:, 3:]], axis=1)
     known = {name: _value(calibration, name) for name in ("zoom", "shift", *COLORS)}
@@ -123,9 +168,9 @@ def _relations(
     rows = (len(same), 1)
     return Relations(
         same=same,
-        angle=angle,
-        angle_error=angle_error,
-        mirrored_probability=chance,
+        angle=_hide(branch.angle, hidden),
+        angle_error=_hide(branch.error, hidden),
+        mirrored_probability=_hide(branch.chance, hidden),
         zoom=_hide(zoom, hidden | _untold(calibration, known["zoom"])),
         zoom_error=_hide(np.full(len(same), known["zoom"], np.float32), hidden),
         shift=_hide(values.crop[:, :2] / 2, (hidden | _untold(calibration, known["shift"]))),
@@ -204,22 +249,6 @@ def centered(embeddings: Embeddings, heads: Heads) -> tuple[Array, Array]:
         embeddings.invariant - heads.invariant_mean,
         embeddings.equivariant - heads.equivariant_mean,
     )
-
-
-def _angle(
-    values: PairValues, chance: Array, calibration: Calibration | None
-) -> tuple[Array, Array]:
-    """Degrees counter-clockwise from a to b, and their error; NaN where it cannot be told."""
-    mirrored = chance > 0.5
-    vector = np.where(mirrored[:, None], values.mirrored, values.straight)
-    length = np.linalg.norm(vector, axis=1)
-    least = calibration.angle.unknown_below if calibration else _LEAST_LENGTH
-    phi = np.degrees(np.arctan2(vector[:, 0], vector[:, 1]))
-    angle = np.where(mirrored, phi, -phi)
-    angle = np.where(angle <= -180, angle + 360, angle)
-    error = calibration.angle.error(length) if calibration else np.full_like(length, np.nan)
-    unknown = (length < least) | np.isnan(chance) | unsure(chance)
-    return _hide(angle, unknown), _hide(error, unknown)
 
 
 def _same(features: dict[str, Array], calibration: Calibration | None) -> Array:

@@ -35,6 +35,7 @@ def test_the_error_of_an_angle_shrinks_with_the_length() -> None:
 
 def test_what_was_measured_of_four_positions_is_kept() -> None:
     content = copy.deepcopy(CALIBRATION)
+    content["from_eight"] = {"angle": content["angle"], "mirrored": [2.0, 0.1]}
     content["orientation"]["from_four"] = {"temperature": 0.2, "confidence_at": {"0.01": 0.7}}
     assert Calibration.from_dict(content).to_dict() == content
 

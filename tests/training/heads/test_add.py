@@ -70,6 +70,7 @@ def test_the_model_is_the_same_and_has_heads(
     calibration = two.heads.config.calibration
     assert calibration is not None
     assert calibration.cosine["full"]["1e-7"].extrapolated
+    assert calibration.from_eight is not None
 
 
 def test_photos_are_set_apart_for_the_calibration_when_none_are_given(

@@ -14,7 +14,7 @@ from clever_hub.config import PreprocessingConfig
 from clever_hub.images.opening import load_image
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.heads import PairValues
-from clever_hub.jobs.relate import _as_it_is, relate
+from clever_hub.jobs.relate import as_it_is, relate
 from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
 from clever_training.objectives.transformation import relative_transformation
 from clever_training.views.decode import EncodedPhoto
@@ -120,7 +120,7 @@ def test_eight_looks_at_b_say_the_same_as_one() -> None:
         # To mirror what is turned is to turn what is mirrored the other way.
         look[4] = float(flipped) - b[4] if flipped else b[4]
         look[5] = (-b[5] if flipped else b[5]) + np.radians(quarter)
-        found = _as_it_is(said(a, look), quarter, mirrored=flipped)
+        found = as_it_is(said(a, look), position)
         np.testing.assert_allclose(found.logit, expected.logit)
         branch = "mirrored" if expected.logit[0] > 0 else "straight"
         np.testing.assert_allclose(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,7 @@ def _embed(
         model,
         photos,
         rows,
-        plan.views,
+        replace(plan.views, positions=what == "calibration"),
         seed=2 * plan.seed + stream,
         progress=lambda done, total: progress(what, done, total),
     )

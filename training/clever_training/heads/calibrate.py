@@ -17,15 +17,24 @@ from clever_hub.jobs.calibration import (
     PARTS,
     AngleCalibration,
     Calibration,
+    EightCalibration,
     OrientationCalibration,
     SameCalibration,
     ValueCalibration,
 )
 from clever_hub.jobs.heads import Heads, PairValues
 from clever_hub.jobs.orient import QUARTERS, quarter_probabilities
-from clever_hub.jobs.relate import centered, pair_features, symmetric, turned
+from clever_hub.jobs.relate import (
+    as_it_is,
+    centered,
+    mean_of_looks,
+    pair_features,
+    symmetric,
+    turned,
+)
 from clever_training.heads.embedding import EmbeddedViews
 from clever_training.heads.tail import thresholds
+from clever_training.heads.views import QUARTERS as QUARTER_VIEWS
 from clever_training.objectives.transformation import Relative, relative_transformation
 
 RATES_OF_ERROR = ("0.002", "0.01", "0.05")
@@ -102,6 +111,7 @@ def calibrate(
         mirrored=_mirrored(truth),
         values=_values(truth),
         measured=_measured(heads, views, truth),
+        from_eight=_eight(heads, views),
     )
 
 
@@ -259,6 +269,27 @@ def _mirrored(truth: Truth) -> tuple[float, float]:
     model: Any = LogisticRegression(C=1e6)
     model.fit(truth.said.logit[:, None], truth.done.mirrored.numpy().astype(int))
     return round(float(model.coef_[0, 0]), 5), round(float(model.intercept_[0]), 5)
+
+
+def _eight(heads: Heads, views: EmbeddedViews) -> EightCalibration | None:
+    """What is other where b, the first view that is not a quarter, is seen in all positions."""
+    if views.eight is None:
+        return None
+    firsts = [view for view in range(views.embeddings.shape[1]) if view != QUARTER_VIEWS]
+    photo, first = (
+        grid.ravel() for grid in np.meshgrid(np.arange(len(views)), firsts, indexing="ij")
+    )
+    a = views.at(photo, first)
+    looks = []
+    for position in range(views.eight.shape[1]):
+        b = views.eight[photo, position, views.split :]
+        looks.append(as_it_is(symmetric(heads, a.equivariant, b), position))
+    done = relative_transformation(
+        torch.from_numpy(views.parameters[photo, first]),
+        torch.from_numpy(views.parameters[photo, QUARTER_VIEWS]),
+    )
+    truth = Truth(a, views.at(photo, QUARTER_VIEWS), mean_of_looks(looks), done)
+    return EightCalibration(_angle(truth), _mirrored(truth))
 
 
 def _values(truth: Truth) -> dict[str, ValueCalibration]:

@@ -36,12 +36,14 @@ class EmbeddedViews:
         parameters: float32 (N, views, 14), what was done to each.
         split: Length of the invariant part.
         data: Name of the data set.
+        eight: float32 (N, 8, d), all positions of view 4, where they were asked for.
     """
 
     embeddings: NDArray[np.float32]
     parameters: NDArray[np.float32]
     split: int
     data: str
+    eight: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -58,8 +60,9 @@ class EmbeddedViews:
 
     def subset(self, photos: NDArray[np.int64]) -> EmbeddedViews:
         """Of some photos alone."""
+        eight = None if self.eight is None else self.eight[photos]
         return EmbeddedViews(
-            self.embeddings[photos], self.parameters[photos], self.split, self.data
+            self.embeddings[photos], self.parameters[photos], self.split, self.data, eight
         )
 
 
@@ -113,11 +116,14 @@ def embed_views(
     flush()
     if not kept:
         raise DataError(f"{photos.name}: expected photos, got none")
+    whole = np.concatenate(found)
+    whole = whole.reshape(len(kept), -1, whole.shape[-1])
     return EmbeddedViews(
-        np.concatenate(found).reshape(len(kept), views.count, -1),
+        whole[:, : views.count],
         np.stack([one.parameters for one in kept]),
         model.config.invariant_dim,
         photos.name,
+        whole[:, views.count :] if views.positions else None,
     )
 
 

@@ -33,11 +33,14 @@ class HeadViews:
 
     Attributes:
         count: Views of each photo, the four quarters included.
+        positions: Whether ``ViewMaker`` adds the eight positions of the first view that is not a
+            quarter: turned by each quarter, then the same of it mirrored.
         scale: Smallest and largest share of the photo's area.
     """
 
     count: int = 12
     scale: tuple[float, float] = (0.3, 1.0)
+    positions: bool = False
 
     def recipe(self) -> ViewsRecipe:
         """The distributions of all but the quarters."""
@@ -57,7 +60,7 @@ class PhotoViews(NamedTuple):
     """The views of one photo.
 
     Attributes:
-        pixels: float32 (views, 3, size, size), prepared for the backbone.
+        pixels: float32 (views, 3, size, size), prepared for the backbone; 8 more with positions.
         parameters: float32 (views, 14), as ``ViewParameters.as_array`` gives them.
     """
 
@@ -121,6 +124,10 @@ class ViewMaker:
             # was resampled.
             turned = np.ascontiguousarray(np.rot90(shown, plan.quarter))
             pixels.append(self._rendered(turned))
+        if self.views.positions:
+            mirrored = pixels[QUARTERS][..., ::-1]
+            for view in (pixels[QUARTERS], mirrored):
+                pixels += [np.rot90(view, quarter, axes=(1, 2)) for quarter in range(QUARTERS)]
         return PhotoViews(np.stack(pixels), np.stack([p.done().as_array() for p in drawn]))
 
     def draw(self, row: int, width: int, height: int) -> list[ViewParameters]:

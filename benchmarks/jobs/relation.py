@@ -1,0 +1,235 @@
+"""The job relate beside ORB and RANSAC, which is what engineers use.
+
+    python benchmarks/jobs.py relate ../shared/data --model MODEL --photos 300
+
+Pairs of a photo and a copy of it, mirrored or not: turned by quarters; by any angle with black
+corners; by any angle and cut out inside, so that no corner tells; and that with 40 % cropped, other
+colours and JPEG 30. ORB takes 1,000 keypoints of the whole photos, matches them to the copy and to
+its mirror image, and RANSAC fits a similarity; it answers where 10 matches agree. Times are of the
+relation alone: embeddings, and keypoints, are there already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+from results import machine, write_section
+
+import clever_hub
+from clever_hub.jobs.relate import relate, relate_from_eight
+from jobs.copies import crop, recolored, recompressed
+from jobs.photos import originals
+
+JOB = "relate"
+_BICUBIC = Image.Resampling.BICUBIC
+_LEAST_INLIERS = 10
+_RIGHT = 15.0  # degrees
+SIDE = 224
+
+
+class Pair(NamedTuple):
+    """A photo, a copy, and how the copy was made."""
+
+    a: Image.Image
+    b: Image.Image
+    angle: float
+    mirrored: bool
+
+
+class Answer(NamedTuple):
+    """What a contender says; None where it has no answer."""
+
+    angle: float | None
+    mirrored: bool | None
+
+
+def _quarters(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
+    angle = 90.0 * int(rng.integers(4))
+    return photo.rotate(angle), angle
+
+
+def _corners(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
+    angle = float(rng.uniform(-180, 180))
+    return photo.rotate(angle, _BICUBIC), angle
+
+
+def _inside(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
+    copy, angle = _corners(photo, rng)
+    half = photo.width / 2
+    reach = half / (abs(math.sin(math.radians(angle))) + abs(math.cos(math.radians(angle))))
+    return copy.crop([round(half + sign * reach) for sign in (-1, -1, 1, 1)]), angle
+
+
+def _harsh(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
+    copy, angle = _inside(photo, rng)
+    return recompressed(recolored(crop(copy, rng, 0.4), rng), rng), angle
+
+
+KINDS: dict[str, Callable[[Image.Image, np.random.Generator], tuple[Image.Image, float]]] = {
+    "quarter turns": _quarters,
+    "any angle, black corners": _corners,
+    "any angle, cut out inside": _inside,
+    "the same, 40 % cropped, colours, JPEG 30": _harsh,
+}
+
+
+def make_pairs(files: Sequence[bytes], kind: str) -> list[Pair]:
+    """A pair of each photo; the middle square of it, as the models see it."""
+    pairs = []
+    for number, file in enumerate(files):
+        photo = Image.open(io.BytesIO(file)).convert("RGB")
+        a = ImageOps.fit(photo, (SIDE, SIDE), _BICUBIC)
+        rng = np.random.default_rng([number, len(kind)])
+        mirrored = bool(rng.random() < 0.5)
+        b, angle = KINDS[kind](ImageOps.mirror(a) if mirrored else a, rng)
+        pairs.append(Pair(a, b, angle, mirrored))
+    return pairs
+
+
+def by_heads(model: Any, pairs: Sequence[Pair]) -> tuple[list[Answer], list[Answer], float]:
+    """Answers from one look at each copy, from eight, and pairs/s of one look."""
+    a = model.encode([pair.a for pair in pairs])
+    eight = []
+    for mirrored in (False, True):
+        for turn in range(0, 360, 90):
+            images = [ImageOps.mirror(p.b) if mirrored else p.b for p in pairs]
+            eight.append(model.encode([image.rotate(turn, expand=True) for image in images]))
+    start = time.perf_counter()
+    one = relate(a, eight[0], model.heads, given_same=True)
+    speed = len(pairs) / (time.perf_counter() - start)
+    all_eight = relate_from_eight(a, eight, model.heads, given_same=True)
+    return _answers(one), _answers(all_eight), speed
+
+
+def _answers(relations: Any) -> list[Answer]:
+    return [
+        Answer(
+            relation.angle,
+            None if relation.mirrored_probability is None else relation.mirrored_probability > 0.5,
+        )
+        for relation in relations
+    ]
+
+
+def by_orb(pairs: Sequence[Pair]) -> tuple[list[Answer], float]:
+    """Answers, and pairs/s with the keypoints given."""
+    orb = cv2.ORB_create(nfeatures=1000)
+
+    def found(image: Image.Image) -> Any:
+        return orb.detectAndCompute(np.asarray(image.convert("L")), None)
+
+    given = [(found(p.a), found(p.b), found(ImageOps.mirror(p.b))) for p in pairs]
+    answers = []
+    start = time.perf_counter()
+    for one, plain, mirror in given:
+        (count, angle), (other, turned) = _matched(one, plain), _matched(one, mirror)
+        if max(count, other) < _LEAST_INLIERS:
+            answers.append(Answer(None, None))
+        elif other > count:
+            # The copy's mirror image lies turned by θ: the copy is mirrored and turned by −θ.
+            answers.append(Answer(-turned, True))
+        else:
+            answers.append(Answer(angle, False))
+    return answers, len(pairs) / (time.perf_counter() - start)
+
+
+def _matched(one: Any, other: Any) -> tuple[int, float]:
+    """How many matches agree with a similarity, and by what angle it turns."""
+    (points, first), (places, second) = one, other
+    if first is None or second is None:
+        return 0, 0.0
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first, second)
+    if len(matches) < 4:
+        return 0, 0.0
+    source = np.float32([points[m.queryIdx].pt for m in matches])
+    target = np.float32([places[m.trainIdx].pt for m in matches])
+    matrix, inside = cv2.estimateAffinePartial2D(source, target, ransacReprojThreshold=4.0)
+    if matrix is None:
+        return 0, 0.0
+    # Pixels count downwards, angles counter-clockwise.
+    return int(inside.sum()), -math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
+
+
+def scores(pairs: Sequence[Pair], answers: Sequence[Answer]) -> dict[str, float]:
+    """Shares in per cent, errors in degrees; where there is no answer the error counts as 90."""
+    errors = np.array([_error(p, a) for p, a in zip(pairs, answers, strict=True)])
+    known = np.array([a.angle is not None for a in answers])
+    mirrored = [a.mirrored == p.mirrored for p, a in zip(pairs, answers, strict=True)]
+    return {
+        "median error of all": float(np.median(errors)),
+        "answered": 100 * float(known.mean()),
+        "median error of answered": float(np.median(errors[known])) if known.any() else math.nan,
+        "mirroring right": 100 * float(np.mean(mirrored)),
+    }
+
+
+def _error(pair: Pair, answer: Answer) -> float:
+    if answer.angle is None:
+        return 90.0
+    return abs((answer.angle - pair.angle + 180) % 360 - 180)
+
+
+def rescued(
+    pairs: Sequence[Pair], answers: Sequence[Answer], orb: Sequence[Answer]
+) -> tuple[int, float]:
+    """Pairs in which ORB finds no match, and the share of them that the heads get within 15°."""
+    lost = [n for n, answer in enumerate(orb) if answer.angle is None]
+    right = [_error(pairs[n], answers[n]) <= _RIGHT for n in lost]
+    return len(lost), 100 * float(np.mean(right)) if lost else math.nan
+
+
+def report(model: Any, files: Sequence[bytes]) -> str:
+    """A table in Markdown."""
+    lines = [
+        "| copies | contender | median error of all | answered | of these | mirroring right "
+        "| pairs/s | where ORB finds none |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind in KINDS:
+        pairs = make_pairs(files, kind)
+        one, eight, speed = by_heads(model, pairs)
+        orb, orb_speed = by_orb(pairs)
+        rows = {
+            "ORB + RANSAC": (orb, f"{orb_speed:,.0f}"),
+            f"{model.config.name}, one look": (one, f"{speed:,.0f}"),
+            f"{model.config.name}, eight looks": (eight, f"{speed / 8:,.0f}"),
+        }
+        for name, (answers, rate) in rows.items():
+            s = scores(pairs, answers)
+            lost, right = rescued(pairs, answers, orb)
+            where = "–" if answers is orb else f"{right:.0f} % of {lost} within 15°"
+            lines.append(
+                f"| {kind} | {name} | {s['median error of all']:.1f}° | {s['answered']:.0f} % "
+                f"| {s['median error of answered']:.1f}° | {s['mirroring right']:.0f} % | {rate} "
+                f"| {where} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print, and write where asked to."""
+    parser = argparse.ArgumentParser(prog="jobs.py relate", description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=Path, help="the folder of test data")
+    parser.add_argument("--model", required=True, help="a model with heads")
+    parser.add_argument("--photos", type=int, default=None, help="photos to take; all of 925")
+    parser.add_argument("--out", type=Path, help="file whose section is replaced")
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    files = originals(options.data, options.photos)
+    model = clever_hub.from_pretrained(options.model)
+    text = report(model, files)
+    print(text)
+    if options.out:
+        command = f"python benchmarks/jobs.py relate DATA --model {model.config.name}"
+        about = machine("opencv-python-headless", "torch")
+        title = f"## Relate: what was done to a copy\n\n`{command}`, {len(files)} photos; {about}."
+        write_section(options.out, "jobs-relate", f"{title}\n\n{text}")
