@@ -25,7 +25,14 @@ from PIL import Image, ImageOps
 from results import machine, write_section
 
 import clever_hub
-from clever_hub.jobs.relate import relate, relate_from_eight
+from clever_hub.jobs.heads import PairValues
+from clever_hub.jobs.relate import (
+    as_it_is,
+    mean_of_looks,
+    relate,
+    relate_from_eight,
+    symmetric,
+)
 from jobs.copies import crop, recolored, recompressed
 from jobs.photos import originals
 
@@ -46,10 +53,11 @@ class Pair(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a contender says; None where it has no answer."""
+    """What a contender says, None where it has no idea; and whether it calls that known."""
 
     angle: float | None
     mirrored: bool | None
+    known: bool = True
 
 
 def _quarters(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
@@ -106,17 +114,21 @@ def by_heads(model: Any, pairs: Sequence[Pair]) -> tuple[list[Answer], list[Answ
     start = time.perf_counter()
     one = relate(a, eight[0], model.heads, given_same=True)
     speed = len(pairs) / (time.perf_counter() - start)
-    all_eight = relate_from_eight(a, eight, model.heads, given_same=True)
-    return _answers(one), _answers(all_eight), speed
+    many = relate_from_eight(a, eight, model.heads, given_same=True)
+    looks = [symmetric(model.heads, a.equivariant, e.equivariant) for e in eight]
+    mean = mean_of_looks([as_it_is(look, position) for position, look in enumerate(looks)])
+    return _answers(one, looks[0]), _answers(many, mean), speed
 
 
-def _answers(relations: Any) -> list[Answer]:
+def _answers(relations: Any, values: PairValues) -> list[Answer]:
+    """What is said; and what would be said where it is unknown."""
+    mirrored = values.logit > 0
+    vector = np.where(mirrored[:, None], values.mirrored, values.straight)
+    phi = np.degrees(np.arctan2(vector[:, 0], vector[:, 1]))
+    guess = np.where(mirrored, phi, -phi)
     return [
-        Answer(
-            relation.angle,
-            None if relation.mirrored_probability is None else relation.mirrored_probability > 0.5,
-        )
-        for relation in relations
+        Answer(float(guess[row]), bool(mirrored[row]), relation.angle is not None)
+        for row, relation in enumerate(relations)
     ]
 
 
@@ -133,7 +145,7 @@ def by_orb(pairs: Sequence[Pair]) -> tuple[list[Answer], float]:
     for one, plain, mirror in given:
         (count, angle), (other, turned) = _matched(one, plain), _matched(one, mirror)
         if max(count, other) < _LEAST_INLIERS:
-            answers.append(Answer(None, None))
+            answers.append(Answer(None, None, known=False))
         elif other > count:
             # The copy's mirror image lies turned by θ: the copy is mirrored and turned by −θ.
             answers.append(Answer(-turned, True))
@@ -162,7 +174,7 @@ def _matched(one: Any, other: Any) -> tuple[int, float]:
 def scores(pairs: Sequence[Pair], answers: Sequence[Answer]) -> dict[str, float]:
     """Shares in per cent, errors in degrees; where there is no answer the error counts as 90."""
     errors = np.array([_error(p, a) for p, a in zip(pairs, answers, strict=True)])
-    known = np.array([a.angle is not None for a in answers])
+    known = np.array([a.known for a in answers])
     mirrored = [a.mirrored == p.mirrored for p, a in zip(pairs, answers, strict=True)]
     return {
         "median error of all": float(np.median(errors)),
@@ -190,8 +202,10 @@ def rescued(
 def report(model: Any, files: Sequence[bytes]) -> str:
     """A table in Markdown."""
     lines = [
-        "| copies | contender | median error of all | answered | of these | mirroring right "
-        "| pairs/s | where ORB finds none |",
+        (
+            "| copies | contender | median error | known | of these | mirroring right | pairs/s "
+            "| where ORB finds none |"
+        ),
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for kind in KINDS:
@@ -206,7 +220,7 @@ def report(model: Any, files: Sequence[bytes]) -> str:
         for name, (answers, rate) in rows.items():
             s = scores(pairs, answers)
             lost, right = rescued(pairs, answers, orb)
-            where = "–" if answers is orb else f"{right:.0f} % of {lost} within 15°"
+            where = f"{right:.0f} % of {lost} within 15°" if lost and answers is not orb else "–"
             lines.append(
                 f"| {kind} | {name} | {s['median error of all']:.1f}° | {s['answered']:.0f} % "
                 f"| {s['median error of answered']:.1f}° | {s['mirroring right']:.0f} % | {rate} "

@@ -15,7 +15,7 @@ Model: TypeAlias = Annotated[
         help="A name from `clever-hub list`, a model folder, or user/name on the Hugging Face Hub.",
     ),
 ]
-JobModel: TypeAlias = Annotated[
+HeadsModel: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--model",

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
-from clever_hub.cli.options import Backend, JobModel
+from clever_hub.cli.options import Backend, HeadsModel
 from clever_hub.errors import ConfigError, require
 from clever_hub.images.finding import find_images
 from clever_hub.pretrained import from_pretrained
@@ -50,7 +50,7 @@ def run(
             metavar="PATHS...", help="Photos, or folders with photos.", show_default=False
         ),
     ] = None,
-    model: JobModel = None,
+    model: HeadsModel = None,
     out: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A table of all photos: .parquet, .csv or .json."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output, report_skipped, say, shown
-from clever_hub.cli.options import Backend, JobModel
+from clever_hub.cli.options import Backend, HeadsModel
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.pretrained import from_pretrained
 
@@ -30,7 +31,7 @@ def run(
     b: Annotated[
         str | None, typer.Argument(metavar="B", help="Another image file.", show_default=False)
     ] = None,
-    model: JobModel = None,
+    model: HeadsModel = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -139,7 +140,10 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
     from clever_hub.files import atomic_path
 
     side = 288
-    one, other = (seen(model.config.preprocessing, image) for image in (a, b))
+    # Its square, in as many pixels as the panel has.
+    mine = model.config.preprocessing
+    larger = round(side * mine.resize_size / mine.crop_size)
+    one, other = (seen(replace(mine, resize_size=larger, crop_size=side), x) for x in (a, b))
     panels = [
         (f"A\n{shortened(Path(a).name, side)}", one),
         (f"B\n{shortened(Path(b).name, side)}", other),
