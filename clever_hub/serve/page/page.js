@@ -374,7 +374,7 @@ function showDial(angle, answer) {
   const chance = typeof answer.same === "number" ? ` Same photo: ${Math.round(100 * answer.same)} %.` : "";
   el("believed").textContent = `Believed: ${text}${error}. Set: ${degrees(angle)}.${mirrored}${chance}`;
   el("how").textContent = answer.heads
-    ? "The model's heads say so, from the two equivariant parts alone."
+    ? "The model's heads say so, from equivariant parts alone."
     : `This model has no heads. Found by comparing B with ${GRID.length - 1} turned copies of A in the equivariant part.`;
 }
 
