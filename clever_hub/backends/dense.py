@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import ConfigError
 
-# What DINO rounds the long side of a frame to; whole patches of 8, 16 and 32 pixels.
-_MULTIPLE = 64
+# What DINO rounds the long side of a frame of 854 pixels to; whole patches of 8, 16 and 32 pixels.
+# A photo of less than 512 pixels would lose more of its shape than an eighth.
+_MULTIPLE, _LONG = 64, 512
 
 
 class DenseModel:
@@ -37,9 +38,9 @@ class DenseModel:
         >>> import clever_hub
         >>> dense = DenseModel(clever_hub.from_pretrained("clever-resnet18"))
         >>> dense.size_for(854, 480, short=96)
-        (128, 96)
-        >>> dense(np.zeros((1, 3, 96, 128), dtype=np.float32)).shape
-        torch.Size([1, 3, 4, 512])
+        (160, 96)
+        >>> dense(np.zeros((1, 3, 96, 160), dtype=np.float32)).shape
+        torch.Size([1, 3, 5, 512])
     """
 
     def __init__(self, model: CleverModel, layer: Literal["tokens", "keys"] = "tokens") -> None:
@@ -150,8 +151,8 @@ def whole_places(width: int, height: int, short: int, stride: int) -> tuple[int,
         stride: Pixels a side of a place.
 
     Returns:
-        Width and height. The longer side is rounded down to a multiple of 64 pixels, as DINO does
-        with DAVIS, or to whole places where those do not fit into that or it is less than 64 long.
+        Width and height. The longer side is rounded down to whole places; from 512 pixels on to a
+        multiple of 64, as DINO does with DAVIS, where places fit into that.
 
     Example:
         >>> whole_places(854, 480, 480, 16)
@@ -159,7 +160,7 @@ def whole_places(width: int, height: int, short: int, stride: int) -> tuple[int,
     """
     small = short // stride * stride
     long = short * max(width, height) // min(width, height)
-    step = _MULTIPLE if _MULTIPLE % stride == 0 and long >= _MULTIPLE else stride
+    step = _MULTIPLE if _MULTIPLE % stride == 0 and long >= _LONG else stride
     large = max(long // step * step, small)
     return (large, small) if width >= height else (small, large)
 

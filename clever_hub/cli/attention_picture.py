@@ -67,14 +67,14 @@ def attention_picture(
     top, step = _TITLE + _MARGIN, PANEL + _CAPTION + _GAP
     page = Image.new("RGB", (width, top + down * step + 70), _WHITE)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 16), f"Where {model_name} looks", _INK, _font(20))
+    draw.text((_MARGIN, 16), f"Where {model_name} looks", _INK, font(20))
     explained = f"attention of the CLS token in the last block, {rows} by {columns} patches"
-    draw.text((_MARGIN, 44), explained, _GREY, _font(14))
+    draw.text((_MARGIN, 44), explained, _GREY, font(14))
     for place, (caption, panel) in enumerate(panels):
         left = _MARGIN + place % across * (PANEL + _GAP)
         upper = top + place // across * step
         page.paste(panel, (left, upper + _CAPTION))
-        draw.text((left, upper + 4), caption, _INK, _font(14))
+        draw.text((left, upper + 4), caption, _INK, font(14))
     _draw_scale(page, draw, top + down * step + 4, 1 / (rows * columns))
     return page
 
@@ -95,28 +95,29 @@ def overlay(photo: Image.Image, shares: NDArray[np.float32]) -> Image.Image:
     # Nearest, because the model gives one number per patch.
     level = np.asarray(image.resize((PANEL, PANEL), Image.Resampling.NEAREST)) / 255.0
     grey = np.asarray(_enlarged(photo).convert("L"), dtype=np.float64)[:, :, None]
-    return Image.fromarray(np.rint(0.35 * grey + 0.65 * _colours(level)).astype(np.uint8))
+    return Image.fromarray(np.rint(0.35 * grey + 0.65 * colours(level)).astype(np.uint8))
 
 
 def _enlarged(photo: Image.Image) -> Image.Image:
     return photo.resize((PANEL, PANEL), Image.Resampling.BICUBIC)
 
 
-def _colours(level: NDArray[np.float64]) -> NDArray[np.float64]:
+def colours(level: NDArray[np.float64]) -> NDArray[np.float64]:
     """Levels in [0, 1] of any shape to colours, one more dimension of 3."""
     table, places = np.asarray(_INFERNO, dtype=np.float64), np.linspace(0, 1, len(_INFERNO))
     return np.stack([np.interp(level, places, table[:, c]) for c in range(3)], axis=-1)
 
 
 def _draw_scale(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, even: float) -> None:
-    bar = _colours(np.broadcast_to(np.linspace(0, 1, 2 * PANEL), (14, 2 * PANEL)))
+    bar = colours(np.broadcast_to(np.linspace(0, 1, 2 * PANEL), (14, 2 * PANEL)))
     page.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (_MARGIN, top))
-    font = _font(13)
-    draw.text((_MARGIN, top + 20), "no attention", _INK, font)
-    draw.text((_MARGIN + 2 * PANEL, top + 20), "the panel's highest", _INK, font, anchor="ra")
+    small = font(13)
+    draw.text((_MARGIN, top + 20), "no attention", _INK, small)
+    draw.text((_MARGIN + 2 * PANEL, top + 20), "the panel's highest", _INK, small, anchor="ra")
     note = f"“up to” is that patch's share of a head's attention; spread evenly: {even:.1%} each"
-    draw.text((_MARGIN, top + 40), note, _GREY, font)
+    draw.text((_MARGIN, top + 40), note, _GREY, small)
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Pillow's own font in a size in pixels."""
     return ImageFont.load_default(size)

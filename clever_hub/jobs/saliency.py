@@ -17,7 +17,7 @@ THRESHOLD = 0.2
 # The weight of an edge between patches that are not alike: every patch stays connected.
 WEAK_EDGE = 1e-5
 # Beyond so many patches, Lanczos iterations for two eigenvectors beat a whole decomposition.
-DENSE_PATCHES = 600
+DENSE_PATCHES = 100
 
 
 class Cut(NamedTuple):
