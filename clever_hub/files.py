@@ -89,6 +89,20 @@ def to_json(content: Mapping[str, Any] | list[Any]) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
+def file_stamp(path: Path) -> str:
+    """Size and time of the last change; empty where the file is not there or may not be read.
+
+    Example:
+        >>> file_stamp(Path("/nowhere"))
+        ''
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
 def _flush(path: Path) -> None:
     """Flush the content to disk before the rename, so that a crash leaves no empty file."""
     with path.open("rb+") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, overload
@@ -52,23 +53,69 @@ _BACKENDS = {
 }
 
 
+_GRAPH = "model.onnx"
+
+
 def backend_names() -> list[str]:
     """The names that ``from_pretrained(backend=…)`` accepts."""
-    return sorted(_BACKENDS)
+    return ["auto", *sorted(_BACKENDS)]
 
 
-# Each overload spells its keywords, so that a type checker refuses a misspelt one.
+def installed(backend: str) -> bool:
+    """Whether the packages that a backend imports are installed; none of them is imported."""
+    return all(importlib.util.find_spec(module) for module in _BACKENDS[backend].needs)
+
+
+def fastest_backend(
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """The fastest installed backend that can embed with a model; what the verbs take by default.
+
+    On a CPU that is ONNX Runtime, 1.6 to 4 times as fast as torch, where the model has a graph; on
+    a GPU it is ONNX Runtime where its build has CUDA, else torch.
+
+    Args:
+        name_or_path: As for ``from_pretrained``.
+        device: As for ``from_pretrained``.
+        revision: As for ``from_pretrained``.
+
+    Returns:
+        ``"onnx"`` or ``"torch"``.
+
+    Raises:
+        ModelNotFoundError: When there is no such model.
+        HubError: When the Hub cannot be reached or refuses.
+    """
+    if not installed("onnx"):
+        return "torch"
+    if not installed("torch"):
+        return "onnx"
+    if device not in (None, "cpu"):
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return "torch"
+    folder, _ = resolve(name_or_path, files=(CONFIG_NAME,), optional=(_GRAPH,), revision=revision)
+    return "onnx" if (folder / _GRAPH).is_file() else "torch"
+
+
+# Each overload spells its keywords, so that a type checker refuses a misspelt one. A type checker
+# that knows torch's types has torch installed, so that "auto" is the torch backend.
 @overload
 def from_pretrained(
     name_or_path: str | os.PathLike[str],
     *,
-    backend: Literal["torch"] = "torch",
+    backend: Literal["auto", "torch"] = "auto",
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    threads: SupportsIndex | None = None,
 ) -> CleverModel: ...
 
 
@@ -100,13 +147,14 @@ def from_pretrained(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    threads: SupportsIndex | None = None,
 ) -> CleverModel | OnnxModel: ...
 
 
 def from_pretrained(
     name_or_path: str | os.PathLike[str],
     *,
-    backend: str = "torch",
+    backend: str = "auto",
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -122,8 +170,9 @@ def from_pretrained(
             ``list_models``), or a repository on the Hugging Face Hub, ``user/name``; searched in
             this order. A bare name that does not ship is searched in the organisation
             ``clever-hub``. ``model.source`` says what was found; for the Hub, with its commit.
-        backend: ``"torch"``, or ``"onnx"`` for ONNX Runtime, which needs no torch and a folder with
-            model.onnx.
+        backend: ``"torch"``; ``"onnx"`` for ONNX Runtime, which needs no torch and a folder with
+            model.onnx; or ``"auto"``: torch where it is installed, else onnx. ``repr(model)`` says
+            which it is.
         revision: A branch, tag or commit on the Hub; None is main. Folders and shipped models have
             no revisions.
         device: Such as ``"cuda"`` or ``"cuda:1"``; None is the CPU. A device that is missing is an
@@ -135,8 +184,8 @@ def from_pretrained(
             HF_HUB_OFFLINE=1 does the same. Folders and shipped models never need a request.
         token: Access token for private and gated repositories; None takes HF_TOKEN or the token of
             ``hf auth login``; False sends none.
-        **backend_options: Options of the backend: ``providers``, ``threads`` and ``tensorrt`` for
-            onnx; torch has none.
+        **backend_options: Options of the backend: ``threads`` for both (torch has one number of
+            threads for the whole process), ``providers`` and ``tensorrt`` for onnx.
 
     Returns:
         The model, in eval mode. ``model.encode(images)`` returns ``Embeddings``. A torch model is
@@ -159,8 +208,10 @@ def from_pretrained(
         >>> e.invariant.shape, e.equivariant.shape  # doctest: +SKIP
         ((1, 409), (1, 103))
     """
+    if backend == "auto":
+        backend = "torch" if installed("torch") or not installed("onnx") else "onnx"
     if backend not in _BACKENDS:
-        raise ConfigError(f"backend: unknown {backend!r}. {suggest(backend, _BACKENDS)}")
+        raise ConfigError(f"backend: unknown {backend!r}. {suggest(backend, backend_names())}")
     chosen = _BACKENDS[backend]
     for module in chosen.needs:  # checked first, so that nothing is downloaded in vain
         require(module, chosen.extra)

@@ -21,6 +21,7 @@ from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.hub.source import Source
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.answering import JobsMixin
+from clever_hub.threads import check_threads
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 CONFIG_KEY = "clever_config"
@@ -257,7 +258,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     providers: Sequence[Provider] | None = None,
-    threads: int | None = None,
+    threads: SupportsIndex | None = None,
     tensorrt: bool = False,
     **options: Any,
 ) -> OnnxModel:
@@ -287,9 +288,6 @@ def load(
         )
     if str(dtype).removeprefix("torch.") not in ("None", "float32"):
         raise ConfigError(f"dtype: the onnx backend computes in float32, got {dtype}. Leave it out")
-    whole = isinstance(threads, SupportsIndex) and not isinstance(threads, bool)
-    if threads is not None and (not whole or threads < 1):
-        raise ConfigError(f"threads: expected 1 or more, got {threads!r}")
     if providers is not None and (device is not None or tensorrt):
         raise ConfigError("give providers, or device and tensorrt, not both")
     if providers is not None and not _are_providers(providers):
@@ -298,7 +296,7 @@ def load(
         )
     chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
     _check_available(chosen)
-    return OnnxModel(folder, source, chosen, None if threads is None else int(threads))
+    return OnnxModel(folder, source, chosen, check_threads(threads))
 
 
 def _are_providers(given: object) -> bool:

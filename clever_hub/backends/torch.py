@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from clever_hub.hub.source import Source
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.answering import JobsMixin
 from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, copy_heads
+from clever_hub.threads import check_threads
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
 MAX_PARAMETERS = 4_000_000_000
@@ -199,11 +200,14 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    threads: SupportsIndex | None = None,
     **options: Any,
 ) -> CleverModel:
     """What ``clever_hub.from_pretrained(backend="torch")`` calls; see there."""
     if options:
-        raise ConfigError(f"the torch backend has no option {sorted(options)}; leave it out")
+        raise ConfigError(f"the torch backend has no option {sorted(options)}; known: threads")
+    if (count := check_threads(threads)) is not None:
+        torch.set_num_threads(count)
     model = CleverModel.from_folder(folder, device=device, dtype=dtype)
     assert model.source is not None
     digest = str(model.source.weights_sha256)

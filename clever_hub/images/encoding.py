@@ -21,6 +21,7 @@ from clever_hub.hub.source import Source
 from clever_hub.images.opening import ImageSource, as_list, describe
 from clever_hub.images.options import LoadKeywords, LoadOptions
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.threads import decode_threads
 
 OnError: TypeAlias = Literal["raise", "skip"]
 
@@ -166,7 +167,7 @@ class EncoderMixin:
             ValueError: When an option is out of range.
             ConfigError: As for ``encode``.
         """
-        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        workers = decode_threads() if num_workers is None else num_workers
         _check_whole("batch_size", batch_size)
         _check_whole("num_workers", workers)
         if on_error not in ("raise", "skip"):

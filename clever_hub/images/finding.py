@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clever_hub.errors import DataError
 from clever_hub.images.decoding import EXTENSIONS
 
 
-def find_images(paths: list[Path]) -> Iterator[Path]:
-    """Find image files among paths; each is yielded once.
+def find_images(paths: Iterable[Path]) -> Iterator[Path]:
+    """Find image files among paths, as a stream; each is yielded once.
+
+    Only the names in one folder, the folders and the files that were named are kept in memory, not
+    the files found.
 
     Args:
         paths: Files and folders. Files are yielded whatever their extension. Folders are searched
@@ -26,17 +28,21 @@ def find_images(paths: list[Path]) -> Iterator[Path]:
     Raises:
         DataError: When a path does not exist, or a folder cannot be read or has no images.
     """
-    seen: set[Path] = set()
-    resolved = cache(Path.resolve)  # once for each folder, not for each file
+    seen = _Seen()
     for path in paths:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
-        found = _walk(path) if path.is_dir() else [path]
-        if not found:
+        if not path.is_dir():
+            if seen.is_new(path):
+                yield path
+            continue
+        if not seen.enter(path):
+            continue
+        before = seen.images
+        yield from _walk(path, seen)
+        if seen.images == before:
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
-        # The same file under two spellings of its folder counts once; two links to it count twice.
-        yield from (file for file in found if _add(resolved(file.parent) / file.name, seen))
 
 
 def spread_evenly(paths: list[Path], limit: int) -> list[Path]:
@@ -60,28 +66,60 @@ def spread_evenly(paths: list[Path], limit: int) -> list[Path]:
     return [paths[index * len(paths) // limit] for index in range(limit)]
 
 
-def _walk(folder: Path) -> list[Path]:
-    found: list[Path] = []
-    seen = {folder.resolve()}
+class _Seen:
+    """What was found: the same file under two spellings of its folder counts once.
+
+    Two links to a file are two files.
+
+    Attributes:
+        images: How many images the folders held, those included that were seen before.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self._folders: dict[Path, int] = {}  # walked, and the images in each
+        self._files: set[Path] = set()  # named by the user
+
+    def is_new(self, path: Path) -> bool:
+        """Whether a file that the user names was not found before."""
+        file = path.parent.resolve() / path.name
+        if file in self._files or (file.parent in self._folders and _is_image(file.name)):
+            return False
+        self._files.add(file)
+        return True
+
+    def enter(self, folder: Path) -> bool:
+        """Whether a folder was not walked before."""
+        folder = folder.resolve()
+        self.images += self._folders.get(folder, 0)
+        new = folder not in self._folders
+        self._folders.setdefault(folder, 0)
+        return new
+
+    def images_in(self, root: str, names: list[str]) -> Iterator[Path]:
+        """The images in a folder that the user has not named before."""
+        folder = Path(root).resolve()
+        for name in sorted(names):
+            if _is_image(name):
+                self.images += 1
+                self._folders[folder] += 1
+                if not self._files or folder / name not in self._files:
+                    yield Path(root, name)
+
+
+def _walk(folder: Path, seen: _Seen) -> Iterator[Path]:
     for root, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
         folders[:] = [
             name
             for name in sorted(folders)
-            if not name.startswith(".") and _add(Path(root, name).resolve(), seen)
+            if not name.startswith(".") and seen.enter(Path(root, name))
         ]
-        found += [
-            Path(root, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-        ]
-    return found
+        yield from seen.images_in(root, names)
 
 
-def _add(path: Path, seen: set[Path]) -> bool:
-    """Add a path to ``seen``; whether it was new."""
-    new = path not in seen
-    seen.add(path)
-    return new
+def _is_image(name: str) -> bool:
+    """Whether a file in a folder is taken for an image, by its name."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # a million Paths would cost seconds
 
 
 def _unreadable(error: OSError) -> None:

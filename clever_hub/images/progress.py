@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -30,6 +31,31 @@ class _ImagesPerSecond(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} images/s")
 
 
+@contextmanager
+def counting(what: str, total: int | None, show: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr while images are counted.
+
+    Args:
+        what: The work, in a word.
+        total: Number of images; None when it is not known.
+        show: Show nothing when False.
+
+    Yields:
+        A function to call with how many more images are done.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _ImagesPerSecond(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not show) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
 def track(batches: Iterable[EncodedBatch], total: int | None) -> Iterator[EncodedBatch]:
     """Show a progress bar on stderr while batches go through.
 
@@ -40,16 +66,7 @@ def track(batches: Iterable[EncodedBatch], total: int | None) -> Iterator[Encode
     Yields:
         The batches, unchanged.
     """
-    columns = (
-        SpinnerColumn(),
-        TextColumn("embedding"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _ImagesPerSecond(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("embedding", total=total)
+    with counting("embedding", total) as advance:
         for batch in batches:
-            progress.advance(task, len(batch.embeddings) + len(batch.embeddings.skipped))
+            advance(len(batch.embeddings) + len(batch.embeddings.skipped))
             yield batch

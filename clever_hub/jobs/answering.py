@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from typing import NamedTuple, Unpack
@@ -19,6 +18,7 @@ from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
 from clever_hub.jobs.relate import relate_from_eight
 from clever_hub.jobs.relation import Relation
+from clever_hub.threads import decode_threads
 
 
 class TurnedBatch(NamedTuple):
@@ -159,7 +159,7 @@ class JobsMixin(EncoderMixin):
         Raises:
             ImageError: As for ``encode``.
         """
-        workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        workers = decode_threads() if num_workers is None else num_workers
         batches = prepared_batches(
             self.preprocessor.with_options(LoadOptions(**load)) if load else self.preprocessor,
             as_list(images),

@@ -306,8 +306,10 @@ def test_a_dtype_that_does_not_compute_is_an_error(model_folder: Path, dtype: st
 
 
 def test_an_unknown_option_is_an_error(model_folder: Path) -> None:
-    with pytest.raises(ConfigError, match="threads"):
-        clever_hub.from_pretrained(model_folder, threads=4)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="providers"):
+        clever_hub.from_pretrained(model_folder, providers=[])  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="threads: expected 1 or more, got 0"):
+        clever_hub.from_pretrained(model_folder, threads=0)
 
 
 def test_the_size_of_the_input_follows_the_config(resnet_config: ModelConfig) -> None:

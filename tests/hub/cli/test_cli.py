@@ -277,6 +277,11 @@ def test_embed_writes_a_row_for_each_image(
         b"clever_hub.weights_sha256": sha256_of(model_folder / "model.safetensors").encode(),
         b"clever_hub.version": clever_hub.__version__.encode(),
         b"clever_hub.normalized": b"false",
+        b"clever_hub.backend": b"torch",
+        b"clever_hub.precision": b"float32",
+        b"clever_hub.decode": b"exact",
+        b"clever_hub.color_management": b"false",
+        b"clever_hub.background": b"",
     }
 
 
@@ -287,7 +292,7 @@ def test_embed_leaves_a_part_out_that_the_model_has_not(
     out = tmp_path / "e.parquet"
     run("embed", whole.save_pretrained(tmp_path / "whole"), folder, "-o", out)
     table = pq.read_table(out)
-    assert table.column_names == ["path", "invariant"]
+    assert table.column_names == ["path", "invariant", "path_bytes"]
     assert len(table) == 4
 
 
@@ -299,11 +304,9 @@ def test_embed_can_write_unit_vectors(model_folder: Path, folder: Path, tmp_path
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_many_batches_become_few_row_groups(
-    model_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clever_hub.cli.parquet.ROWS_PER_GROUP", 3)
-    run("embed", model_folder, folder, "-o", tmp_path / "e.parquet", "--batch-size", 1)
+def test_shards_become_row_groups(model_folder: Path, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.parquet"
+    run("embed", model_folder, folder, "-o", out, "--batch-size", 1, "--shard-size", 3)
     metadata = pq.ParquetFile(tmp_path / "e.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 1]
 
@@ -394,7 +397,7 @@ def test_a_full_disk_at_the_beginning_leaves_the_old_file(
     said = fails("embed", model_folder, folder, "-o", out)
     assert f"{out}: cannot be written: No space left on device" in said
     assert out.read_bytes() == before
-    assert list(out.parent.iterdir()) == [out]
+    assert sorted(out.parent.iterdir()) == [out.with_name(".e.parquet.parts"), out]
 
 
 def test_a_file_error_of_any_verb_is_one_clean_message(
@@ -415,7 +418,8 @@ def test_parquet_missing_says_how_to_install(
     model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert 'pip install "clever-hub[torch]"' in fails("embed", model_folder, folder, "-o", "e.pq")
+    said = fails("embed", model_folder, folder, "-o", "e.parquet")
+    assert 'pip install "clever-hub[onnx]"' in said
 
 
 def test_find_images_gives_each_file_once(folder: Path) -> None:

@@ -1,0 +1,17 @@
+"""Embeddings of many photos: a folder of shards that survives whatever stops the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clever_hub.lazy import attach
+
+if TYPE_CHECKING:
+    from clever_hub.scale.dataset import Summary, embed_dataset
+
+__all__ = ["Summary", "embed_dataset"]
+
+__getattr__, __dir__ = attach(
+    globals(),
+    {"Summary": "clever_hub.scale.dataset", "embed_dataset": "clever_hub.scale.dataset"},
+)

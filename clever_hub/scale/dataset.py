@@ -1,0 +1,246 @@
+"""Embed a data set: plan it, compute what is missing of it, shard by shard, and join it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from clever_hub.errors import DataError, require
+from clever_hub.images.options import LoadOptions
+from clever_hub.images.progress import counting
+from clever_hub.pretrained import fastest_backend, from_pretrained
+from clever_hub.threads import available_cores
+
+if TYPE_CHECKING:
+    from clever_hub.jobs.answering import JobsMixin
+    from clever_hub.scale.planning import Changes
+    from clever_hub.scale.settings import Run
+    from clever_hub.scale.shards import Finished
+    from clever_hub.scale.storage import Storage
+
+RUN_NAME = "_clever_hub/run.json"
+SHARD_SIZE = 4096
+_MOST_SKIPPED = 1000
+Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done.
+
+    Attributes:
+        output: The folder or the file.
+        images: Images in all.
+        rows: How many have a row.
+        computed: How many were embedded now; the others were there.
+        skipped: Path and reason of those that cannot be read, the first thousand.
+        changes: What had changed since the folder was made; None for a new one.
+        updated: Whether these changes were made.
+    """
+
+    output: str
+    images: int
+    rows: int
+    computed: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    changes: Changes | None = None
+    updated: bool = False
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the shards are computed.
+
+    Attributes:
+        model: Name or folder of the model.
+        backend: ``onnx`` or ``torch``.
+        options: Keywords of ``from_pretrained``.
+        num_workers: Threads that decode; None chooses by the number of cores.
+    """
+
+    model: str
+    backend: str
+    options: dict[str, Any]
+    num_workers: int | None
+
+    def load(self) -> JobsMixin:
+        """Load the model."""
+        return from_pretrained(self.model, backend=self.backend, **self.options)
+
+
+def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
+    model: str | os.PathLike[str],
+    inputs: Inputs,
+    output: str | os.PathLike[str],
+    *,
+    update: bool = False,
+    backend: str = "auto",
+    device: str | None = None,
+    revision: str | None = None,
+    threads: int | None = None,
+    num_workers: int | None = None,
+    batch_size: int = 32,
+    normalize: bool = False,
+    decode: Literal["exact", "reduced"] = "exact",
+    color_management: bool = False,
+    background: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    image_column: str | None = None,
+    progress: bool = False,
+) -> Summary:
+    """Embed many images into a folder of parquet shards, or into one file.
+
+    A run that was stopped, however, goes on where it was by the same call: a shard that is there is
+    not computed again, and at most one is lost. It gives the same rows and the same bytes of
+    vectors as a run that was not stopped. Memory does not grow with the number of images.
+
+    Args:
+        model: As for ``clever_hub.from_pretrained``.
+        inputs: Image files; folders; parquet files, or folders of them, with an image column; ids
+            of data sets on the Hub; addresses that fsspec opens; ``-`` for a list of paths on
+            standard input.
+        output: A folder, which gets ``part-00000.parquet`` …; or a file that ends in ``.parquet``,
+            ``.csv``, ``.npz``, ``.jsonl`` or ``.lance``; or the address of a folder.
+        update: Bring a folder that is there to the images as they are now: embed those that are new
+            or changed, take out the rows of those that have vanished.
+        backend: ``"onnx"``, ``"torch"``, or ``"auto"`` for the faster of those that can.
+        device: As for ``from_pretrained``.
+        revision: As for ``from_pretrained``.
+        threads: Threads of the model; None chooses by the cores that the process may use.
+        num_workers: Threads that decode; None likewise.
+        batch_size: Images in a pass.
+        normalize: Write unit vectors, each part by itself.
+        decode: As for ``clever_hub.load_image``, like the next two.
+        color_management: Convert colours of an ICC profile to sRGB.
+        background: Colour behind transparent pixels.
+        shard_size: Images in a shard.
+        image_column: The image column of tables; None looks for it.
+        progress: Show progress bars on stderr.
+
+    Returns:
+        What was done.
+
+    Raises:
+        DataError: When an input is not there, no image can be read, or the folder was made by
+            another model, with other options or of other inputs.
+        ConfigError: When an option is wrong.
+        CleverError: When the disk is full.
+
+    Example:
+        >>> embed_dataset("clever-resnet18", "photos/", "vectors/").rows  # doctest: +SKIP
+        1281167
+    """
+    require("pyarrow.parquet", "onnx")
+    from clever_hub.scale.items import list_items
+    from clever_hub.scale.planning import compare_plan
+    from clever_hub.scale.settings import Made, Run
+    from clever_hub.scale.shards import read_skipped
+    from clever_hub.scale.target import Target
+
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    names = [os.fspath(one) for one in given]
+    target = Target.of(os.fspath(output), update)
+    load = LoadOptions(color_management=color_management, background=background, decode=decode)
+    before = _read_run(target.storage)
+    if backend == "auto":  # a folder that is there keeps its own: they differ in the last bits
+        found = before.made.backend if before else None
+        backend = found or fastest_backend(model, device=device, revision=revision)
+    options = {"device": device, "revision": revision, "threads": threads or available_cores()}
+    how = Engine(os.fspath(model), backend, options, num_workers)
+    loaded = how.load()
+    made = Made.of(
+        loaded.config,
+        loaded.source,
+        backend=backend,
+        normalized=normalize,
+        batch_size=batch_size,
+        load=load,
+    )
+    wanted = Run(made, names, image_column, shard_size, 0, 0)
+    with target.held():
+        run, changes = _plan(target.storage, before, wanted, update, progress)
+        with counting("embedding", run.images, progress) as advance:
+            done = list(_compute(target.storage, run, how, loaded, advance))
+        rows, computed = sum(one.rows for one in done), sum(one.computed for one in done)
+        skipped = list(islice(read_skipped(target.storage, range(run.shards)), _MOST_SKIPPED))
+        if not rows:
+            target.clear()
+            raise DataError(_none_readable(skipped))
+        if before is not None and not update and not computed:
+            items = list_items(names, image_column)
+            changes = compare_plan(target.storage, items, run.shards)
+        target.finish(run.shards, loaded.config, made)
+    return Summary(os.fspath(output), run.images, rows, computed, skipped, changes, update)
+
+
+def _compute(
+    storage: Storage, run: Run, how: Engine, model: JobsMixin, advance: Callable[[int], None]
+) -> Iterator[Finished]:
+    """The local engine: one shard after the other."""
+    from clever_hub.scale.shards import finish_shard
+
+    for number in range(run.shards):
+        yield finish_shard(
+            storage,
+            number,
+            model,
+            run.made,
+            num_workers=how.num_workers,
+            image_column=run.image_column,
+            advance=advance,
+        )
+
+
+def _read_run(storage: Storage) -> Run | None:
+    from clever_hub.scale.settings import Run
+
+    content = storage.read(RUN_NAME)
+    return None if content is None else Run.from_json(content, f"{storage.root}/{RUN_NAME}")
+
+
+def _plan(
+    storage: Storage, before: Run | None, wanted: Run, update: bool, progress: bool
+) -> tuple[Run, Changes | None]:
+    """The plan that is there, a new one, or one brought up to date; and what has changed."""
+    from clever_hub.scale.items import list_items
+    from clever_hub.scale.planning import make_plan, update_plan
+
+    if before is not None:
+        _check_same(storage.root, before, wanted, update)
+        if not update:
+            return before, None
+    items = list_items(wanted.inputs, wanted.image_column)
+    changes = None
+    with counting("listing", None, progress) as advance:
+        if before is None:
+            shards, images = make_plan(storage, items, wanted.shard_size, advance)
+        else:
+            wanted = replace(wanted, shard_size=before.shard_size)
+            shards, images, changes = update_plan(
+                storage, items, before.shards, before.shard_size, advance
+            )
+    run = replace(wanted, shards=shards, images=images)
+    storage.write(RUN_NAME, run.to_json())
+    return run, changes
+
+
+def _check_same(root: str, before: Run, wanted: Run, update: bool) -> None:
+    if different := before.made.differences(wanted.made):
+        raise DataError(
+            f"{root}: was made by another model or with other options ({'; '.join(different)}). "
+            "Name another folder, or give the same options"
+        )
+    if not update and (before.inputs, before.image_column) != (wanted.inputs, wanted.image_column):
+        raise DataError(
+            f"{root}: was made of {', '.join(before.inputs)}, not of {', '.join(wanted.inputs)}. "
+            "Name another folder, or bring it to these inputs: --update"
+        )
+
+
+def _none_readable(skipped: list[tuple[str, str]]) -> str:
+    shown = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:10])
+    more = f"\n  … {len(skipped)} in all" if len(skipped) > 10 else ""
+    return f"none of the images could be read, nothing was written{shown}{more}"

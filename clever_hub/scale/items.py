@@ -1,0 +1,135 @@
+"""What is to be embedded, as a stream: files, rows of tables, a list of paths, addresses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from clever_hub.errors import DataError
+from clever_hub.files import file_stamp
+from clever_hub.images.decoding import EXTENSIONS
+from clever_hub.images.finding import find_images
+from clever_hub.scale.tables import is_hub_id, list_hub_rows, list_parquet_rows, parquet_files
+
+STDIN = "-"
+
+
+class Item(NamedTuple):
+    """An image that is to be embedded.
+
+    Attributes:
+        key: Its name, unique: a path as bytes (file names on Linux need not be text), an address,
+            or a table and the number of the row, ``photos.parquet#17``.
+        stamp: Differs when the image has changed.
+        table: For a row, the parquet file or ``hub:NAME``; empty otherwise.
+        row: The row's number; -1 otherwise.
+    """
+
+    key: bytes
+    stamp: str
+    table: str = ""
+    row: int = -1
+
+    @property
+    def name(self) -> str:
+        """The key as Python spells file names, with surrogates for bytes that are no text."""
+        return os.fsdecode(self.key)
+
+
+def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterator[Item]:
+    """List images, as a stream.
+
+    Args:
+        inputs: Image files; folders, searched as ``find_images`` does; parquet files, or folders
+            that hold such and no images; ids of data sets on the Hub; addresses that fsspec opens,
+            such as ``s3://bucket/photos``; or ``-`` for a list of paths on standard input,
+            separated by newlines, or by NUL as ``find -print0`` does.
+        image_column: The image column of tables; None looks for it.
+
+    Yields:
+        The images, in an order that is the same at every call as long as the inputs are.
+
+    Raises:
+        DataError: When an input is not there, or holds no images.
+    """
+    files: list[Path] = []
+    for given in inputs:
+        tables = _tables(given)
+        if tables is None and given != STDIN and "://" not in given:
+            files.append(Path(given))
+            continue
+        yield from _from_files(files)
+        files = []
+        if given == STDIN:
+            yield from _from_files(_listed(sys.stdin.buffer))
+        elif "://" in given:
+            yield from _from_address(given)
+        else:
+            assert tables is not None
+            for table in tables:
+                rows = list_hub_rows if is_hub_id(table) else list_parquet_rows
+                for row, stamp in rows(table, image_column):
+                    name = table.removeprefix("hub:")
+                    yield Item(os.fsencode(f"{name}#{row}"), stamp, table, row)
+    yield from _from_files(files)
+
+
+def _tables(given: str) -> list[str] | None:
+    """The tables that an input names; None where it names files."""
+    path = Path(given)
+    if given == STDIN or "://" in given:
+        return None
+    if path.is_dir():
+        return _tables_of_folder(path)
+    if path.exists() or path.suffix.lower() in EXTENSIONS:
+        return [given] if path.suffix.lower() == ".parquet" else None
+    if path.suffix.lower() == ".parquet":
+        raise DataError(f"{given}: no such file")
+    # Two words and a slash that lead nowhere on this machine may be a data set on the Hub.
+    looks_remote = given.count("/") == 1 and not given.startswith((".", "/", "~"))
+    return [f"hub:{given}"] if looks_remote and not path.parent.exists() else None
+
+
+def _tables_of_folder(folder: Path) -> list[str] | None:
+    """The parquet files of a folder that has no images."""
+    tables = parquet_files(folder)
+    if not tables:
+        return None
+    for _, _, names in os.walk(folder, followlinks=False):
+        if any(Path(name).suffix.lower() in EXTENSIONS for name in names):
+            return None
+    return tables
+
+
+def _from_files(paths: Iterable[Path]) -> Iterator[Item]:
+    for path in find_images(paths):
+        yield Item(os.fsencode(path), file_stamp(path))
+
+
+def _listed(stream: BinaryIO) -> Iterator[Path]:
+    """Paths of a list; the first piece says whether NUL separates them or the newline."""
+    rest, separator, known = b"", b"\n", False
+    while piece := stream.read1(1 << 16):  # type: ignore[attr-defined]  # a BufferedReader
+        if not known:
+            separator, known = (b"\0" if b"\0" in piece else b"\n"), True
+        *lines, rest = (rest + piece).split(separator)
+        yield from _paths(lines, separator)
+    yield from _paths([rest], separator)
+
+
+def _paths(lines: Iterable[bytes], separator: bytes) -> Iterator[Path]:
+    for line in lines:
+        name = line.removesuffix(b"\r") if separator == b"\n" else line
+        if name:
+            yield Path(os.fsdecode(name))
+
+
+def _from_address(address: str) -> Iterator[Item]:
+    """The images under an address, by fsspec."""
+    from clever_hub.scale.remote import list_images
+
+    for name, stamp in list_images(address):
+        yield Item(name.encode(), stamp)

@@ -1,0 +1,154 @@
+"""Where shards lie: a folder on this machine, or one that fsspec opens."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from clever_hub.errors import CleverError
+from clever_hub.files import atomic_path
+
+
+class Storage(Protocol):
+    """Files by name; a file is there whole or not at all.
+
+    Attributes:
+        root: The folder or address.
+    """
+
+    root: str
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is not there."""
+
+    def open(self, name: str) -> Any:
+        """A file open for reading, to be closed by the caller; None when it is not there."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it.
+
+        Raises:
+            CleverError: When the disk is full or may not be written to.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+
+    def names(self) -> list[str]:
+        """What lies in it, folders too, sorted; nothing when it does not exist."""
+
+
+class LocalStorage:
+    """A folder on this machine.
+
+    Example:
+        >>> LocalStorage("/nowhere").names()
+        []
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root)
+        self._path = Path(root)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is not there."""
+        try:
+            return (self._path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open(self, name: str) -> Any:
+        """A file open for reading; None when it is not there."""
+        try:
+            return (self._path / name).open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it, atomically."""
+        target = self._path / name
+        try:
+            with atomic_path(target) as path:
+                path.write_bytes(content)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        """What lies in the folder."""
+        return sorted(os.listdir(self._path)) if self._path.is_dir() else []  # noqa: PTH208
+
+
+class RemoteStorage:
+    """A folder at an address; its file system gives objects whole or not at all, as S3 does."""
+
+    def __init__(self, root: str) -> None:
+        from clever_hub.scale.remote import open_filesystem
+
+        self.root = root
+        self._filesystem, path = open_filesystem(root)
+        self._path = path.rstrip("/")
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None when it is not there."""
+        try:
+            content: bytes = self._filesystem.cat_file(f"{self._path}/{name}")
+        except FileNotFoundError:
+            return None
+        return content
+
+    def open(self, name: str) -> Any:
+        """A file open for reading; None when it is not there."""
+        content = self.read(name)
+        return None if content is None else io.BytesIO(content)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it."""
+        target = f"{self._path}/{name}"
+        try:
+            self._filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._filesystem.pipe_file(target, content)
+        except OSError as error:
+            raise cannot_write(f"{self.root}/{name}", error) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there."""
+        target = f"{self._path}/{name}"
+        if self._filesystem.exists(target):
+            self._filesystem.rm_file(target)
+
+    def names(self) -> list[str]:
+        """What lies in the folder."""
+        self._filesystem.invalidate_cache()
+        try:
+            found = self._filesystem.ls(self._path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
+
+
+def open_storage(root: str) -> Storage:
+    """The storage at a path or an address.
+
+    Args:
+        root: A folder, or an address such as ``s3://bucket/vectors``.
+    """
+    return RemoteStorage(root) if "://" in root else LocalStorage(root)
+
+
+def cannot_write(target: object, error: OSError) -> CleverError:
+    """The error for a file that cannot be written.
+
+    Args:
+        target: The file.
+        error: What the system says.
+    """
+    return CleverError(
+        f"{target}: cannot be written: {error.strerror or error}. When that is repaired, the same "
+        "command goes on where it was"
+    )

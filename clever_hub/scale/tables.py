@@ -1,0 +1,175 @@
+"""Images in tables: parquet files, and data sets on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from clever_hub.errors import DataError, require, suggest
+from clever_hub.files import file_stamp
+
+_HUB = "hub:"
+# Parquet files written without the Hub's metadata; the names that pretrain looks for, too.
+_USUAL_NAMES = ("image", "img")
+_OPTION = "Name the image column: --image-column COLUMN"
+
+
+def is_hub_id(table: str) -> bool:
+    """Whether a table is a data set on the Hub.
+
+    Example:
+        >>> is_hub_id("hub:user/photos"), is_hub_id("photos.parquet")
+        (True, False)
+    """
+    return table.startswith(_HUB)
+
+
+def parquet_files(folder: Path) -> list[str]:
+    """The parquet files in a folder and its sub-folders, sorted."""
+    return sorted(str(file) for file in folder.rglob("*.parquet"))
+
+
+def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
+    """Number and stamp of each row of a parquet file.
+
+    Args:
+        table: The file.
+        column: Its image column; None looks for it.
+
+    Raises:
+        DataError: When it cannot be read or has no image column.
+    """
+    opened = _open(table)
+    image_column(opened.schema_arrow, column, table)
+    stamp = file_stamp(Path(table))
+    yield from ((row, stamp) for row in range(opened.metadata.num_rows))
+
+
+def list_hub_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
+    """Number and stamp of each row of a data set on the Hub; it is downloaded.
+
+    Args:
+        table: ``hub:`` and the id of the data set; its split ``train`` is taken, else the first.
+        column: Its image column; None looks for it.
+
+    Raises:
+        DataError: When it cannot be loaded or has no image column.
+    """
+    data, _ = _hub(table, column)
+    yield from ((row, str(data._fingerprint)) for row in range(len(data)))
+
+
+def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes]:
+    """The image files in some rows of a table.
+
+    Args:
+        table: A parquet file, or ``hub:`` and the id of a data set.
+        column: Its image column; None looks for it.
+        rows: Ascending numbers of rows.
+
+    Yields:
+        Bytes for each row; empty where the row has none.
+    """
+    if is_hub_id(table):
+        data, name = _hub(table, column)
+        yield from (_bytes(data[row][name]) for row in rows)
+        return
+    opened = _open(table)
+    name = image_column(opened.schema_arrow, column, table)
+    wanted, first = iter(rows), 0
+    row = next(wanted, None)
+    for group in range(opened.metadata.num_row_groups):
+        behind = first + opened.metadata.row_group(group).num_rows
+        if row is not None and row < behind:
+            # A few rows at a time: a row group may hold a gigabyte of photos.
+            for batch in opened.iter_batches(64, row_groups=[group], columns=[name]):
+                while row is not None and row < first + len(batch):
+                    yield _bytes(batch.column(0)[row - first].as_py())
+                    row = next(wanted, None)
+                first += len(batch)
+        first = behind
+
+
+def image_column(schema: Any, column: str | None, table: str) -> str:
+    """The image column of a parquet file.
+
+    Args:
+        schema: Its Arrow schema.
+        column: The column that the user named; None looks for it.
+        table: Names the file in errors.
+
+    Raises:
+        DataError: When there is no such column, or not exactly one that may hold images.
+    """
+    if column is not None:
+        if column not in schema.names:
+            raise DataError(f"{table}: no column {column!r}. {suggest(column, schema.names)}")
+        return column
+    features = (schema.metadata or {}).get(b"huggingface", b"{}")
+    known = json.loads(features).get("info", {}).get("features", {})
+    images = [name for name, kind in known.items() if _is_image_feature(kind)]
+    if len(images) != 1:
+        candidates = images or [field.name for field in schema if _may_hold_images(field.type)]
+        usual = [name for name in _USUAL_NAMES if name in candidates]
+        images = usual[:1] or (candidates if len(candidates) == 1 else [])
+    if not images:
+        raise DataError(
+            f"{table}: expected one column of images, got columns {sorted(schema.names)}. {_OPTION}"
+        )
+    return str(images[0])
+
+
+def _is_image_feature(kind: object) -> bool:
+    return isinstance(kind, dict) and kind.get("_type") == "Image"
+
+
+def _may_hold_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return {"bytes", "path"} == {field.name for field in kind}
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _bytes(entry: object) -> bytes:
+    """The image file in a cell: its bytes, else the content of the file that it names."""
+    if isinstance(entry, dict):
+        entry = entry.get("bytes") or entry.get("path")
+    if isinstance(entry, str):
+        try:
+            return Path(entry).read_bytes()
+        except OSError:
+            return b""
+    return entry if isinstance(entry, bytes) else b""
+
+
+@lru_cache(maxsize=4)
+def _open(table: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        return require("pyarrow.parquet", "onnx").ParquetFile(table)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{table}: no parquet file that can be read: {error}") from error
+
+
+@lru_cache(maxsize=2)
+def _hub(table: str, column: str | None) -> tuple[Any, str]:
+    """A data set on the Hub, its images undecoded, and its image column."""
+    datasets = require("datasets", "train")
+    datasets.disable_progress_bars()
+    name = table.removeprefix(_HUB)
+    try:
+        splits = datasets.load_dataset(name)
+    except Exception as error:  # of the client, the network, the builder: they share no base
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{name}: no such file or folder here, and as a data set on the Hub it cannot be "
+            f"loaded: {first}"
+        ) from error
+    data = splits["train" if "train" in splits else next(iter(splits))]
+    found = image_column(data.features.arrow_schema, column, name)
+    return data.cast_column(found, datasets.Image(decode=False)), found

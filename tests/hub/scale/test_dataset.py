@@ -1,0 +1,319 @@
+"""Shards: what is stopped goes on, what has changed is followed, what does not fit is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import clever_hub
+from clever_hub.backends.torch import CleverModel
+from clever_hub.errors import CleverError, ConfigError, DataError
+from clever_hub.hub import shipped
+from clever_hub.images.encoding import EncoderMixin
+from clever_hub.images.finding import find_images
+from clever_hub.scale import embed_dataset
+from clever_hub.scale.formats import read_part
+from clever_hub.scale.storage import LocalStorage
+
+COMMAND = (sys.executable, "-c", "from clever_hub.cli.app import main; main()", "embed")
+
+
+def rows(folder: Path) -> dict[str, bytes]:
+    """The exact bytes of each photo's vectors, by its path."""
+    found: dict[str, bytes] = {}
+    for file in sorted(folder.glob("part-*.parquet")):
+        table = pq.read_table(file)
+        parts = [read_part(table, part) for part in ("invariant", "equivariant")]
+        for path, *vectors in zip(table["path"].to_pylist(), *parts, strict=True):
+            assert str(path) not in found, "a row is there twice"
+            found[str(path)] = b"".join(vector.tobytes() for vector in vectors)
+    return found
+
+
+def embed(model: Path, album: Path, out: Path, **options: Any) -> Any:
+    return embed_dataset(model, album, out, **{"shard_size": 8, **options})
+
+
+def test_shards_have_the_rows_that_encode_gives(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    done = embed(model_folder, album, tmp_path / "v")
+    names = sorted(path.name for path in (tmp_path / "v").iterdir())
+    assert names == ["_clever_hub", *(f"part-0000{i}.parquet" for i in range(4))]
+    assert (done.images, done.rows, done.computed, done.skipped) == (30, 30, 30, [])
+    found = rows(tmp_path / "v")
+    assert list(found) == [str(path) for path in find_images([album])]
+    expected = clever_hub.from_pretrained(model_folder).encode(found).full
+    values = np.stack([np.frombuffer(row, np.float32) for row in found.values()])
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    assert pq.read_table(tmp_path / "v").num_rows == 30, "readers pass over the folder of plans"
+
+
+def test_the_same_again_computes_nothing(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "v").glob("*.parquet")}
+    done = embed(model_folder, album, tmp_path / "v")
+    assert (done.rows, done.computed, bool(done.changes)) == (30, 0, False)
+    assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "v").glob("*.parquet")}
+
+
+def _killed(arguments: list[str], seconds: float) -> bool:
+    """Run the command and kill it after so long; whether it was still running."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+@pytest.mark.skipif("clever-resnet18" not in shipped.model_names(), reason="no shipped model")
+def test_killed_at_random_moments_it_gives_the_same_bytes(album: Path, tmp_path: Path) -> None:
+    """SIGKILL again and again: no row is lost, computed twice after it was kept, or different."""
+    for copy in range(1, 12):
+        shutil.copytree(album, tmp_path / "many" / str(copy))
+    common = [str(tmp_path / "many"), "--shard-size", "16", "-o"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    began = time.monotonic()
+    assert not _killed(["clever-resnet18", *common, str(whole)], 200)
+    length = time.monotonic() - began
+    dice = random.Random(5)
+    kept: dict[Path, int] = {}
+    for _ in range(5):
+        if not _killed(["clever-resnet18", *common, str(broken)], dice.uniform(0.3, 1) * length):
+            break
+        for file in broken.glob("part-*.parquet"):
+            kept.setdefault(file, file.stat().st_mtime_ns)
+    assert not _killed(["clever-resnet18", *common, str(broken)], 200)
+    assert rows(broken) == rows(whole)
+    assert len(rows(whole)) == 330
+    assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
+    assert [p.name for p in broken.rglob("*") if ".tmp" in p.name and p.stat().st_size == 0] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.skipif("clever-resnet18" not in shipped.model_names(), reason="no shipped model")
+def test_a_signal_ends_it_with_one_line(
+    album: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    for copy in range(1, 12):
+        shutil.copytree(album, tmp_path / "many" / str(copy))
+    out = tmp_path / "v"
+    arguments = ["clever-resnet18", str(tmp_path / "many"), "-o", str(out), "--shard-size", "4"]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("part-00002*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert said.count("Stopped. The same command goes on") == 1
+    assert "Traceback" not in said
+    assert not [path for path in out.rglob("*") if ".tmp" in path.name]
+
+
+def test_a_full_disk_loses_one_shard(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = LocalStorage.write
+
+    def full(self: LocalStorage, name: str, content: bytes) -> None:
+        if name == "part-00002.parquet":
+            monkeypatch.setattr("clever_hub.files._flush", _no_space)
+        write(self, name, content)
+
+    monkeypatch.setattr(LocalStorage, "write", full)
+    with pytest.raises(CleverError, match=r"part-00002.*No space left.*the same command goes on"):
+        embed(model_folder, album, tmp_path / "v")
+    names = sorted(file.name for file in (tmp_path / "v").iterdir())
+    assert names == ["_clever_hub", "part-00000.parquet", "part-00001.parquet"]
+    monkeypatch.undo()
+    assert embed(model_folder, album, tmp_path / "v").computed == 14
+    embed(model_folder, album, tmp_path / "whole")
+    assert rows(tmp_path / "v") == rows(tmp_path / "whole")
+
+
+def _no_space(path: Path) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+def test_a_truncated_shard_is_computed_again(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    before, shard = rows(tmp_path / "v"), tmp_path / "v" / "part-00001.parquet"
+    content = shard.read_bytes()
+    for length in (0, 100, len(content) // 2, len(content) - 1):
+        shard.write_bytes(content[:length])
+        assert embed(model_folder, album, tmp_path / "v").computed == 8
+        assert rows(tmp_path / "v") == before
+
+
+def test_update_follows_what_is_new_changed_and_gone(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "v"
+    embed(model_folder, album, out)
+    before = rows(out)
+    for index in range(5):
+        shutil.copy(album / "01.jpg", album / f"new-{index}.jpg")
+    Image.open(album / "03.jpg").rotate(180).save(album / "03.jpg")
+    (album / "second" / "25.jpg").unlink()
+    told = embed(model_folder, album, out)
+    assert told.changes.describe() == "5 new, 1 changed, 1 vanished"
+    assert not told.updated
+    assert rows(out) == before, "without --update it only tells"
+    done = embed(model_folder, album, out, update=True)
+    assert (done.computed, done.rows, done.images) == (6, 34, 34)
+    assert done.changes.examples == [str(album / "second" / "25.jpg")]
+    after = rows(out)
+    embed(model_folder, album, tmp_path / "fresh")
+    fresh = rows(tmp_path / "fresh")
+    assert after.keys() == fresh.keys()
+    same = before.keys() & after.keys() - {str(album / "03.jpg")}
+    assert len(same) == 28
+    assert {path: after[path] for path in same} == {path: before[path] for path in same}
+    for path, row in after.items():
+        found, expected = np.frombuffer(row, np.float32), np.frombuffer(fresh[path], np.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert after[str(album / "03.jpg")] != before[str(album / "03.jpg")]
+    assert len(list(out.glob("part-*"))) == 5, "new ones fill up the last shard first"
+    assert embed(model_folder, album, out, update=True).computed == 0
+
+
+def test_an_update_that_was_interrupted_goes_on(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "v"
+    embed(model_folder, album, out)
+    for index in range(20):
+        shutil.copy(album / "01.jpg", album / f"0-new-{index}.jpg")
+    (album / "02.jpg").unlink()
+    encode, calls = EncoderMixin.encode_batches, []
+
+    def interrupted(self: EncoderMixin, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(self, *args, **options)
+
+    monkeypatch.setattr(EncoderMixin, "encode_batches", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(model_folder, album, out, update=True)
+    monkeypatch.undo()
+    assert embed(model_folder, album, out, update=True).rows == 49
+    embed(model_folder, album, tmp_path / "fresh")
+    assert rows(out).keys() == rows(tmp_path / "fresh").keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalize": True}, "normalized: False there, True now"),
+        ({"decode": "reduced"}, "decode: 'exact' there, 'reduced' now"),
+        ({"background": "white"}, "background: '' there, 'white' now"),
+        ({"color_management": True}, "color_management: False there, True now"),
+        ({"batch_size": 4}, "batch_size: 32 there, 4 now"),
+    ],
+)
+def test_a_folder_with_other_options_is_refused(
+    model_folder: Path, album: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    before = rows(tmp_path / "v")
+    for update in (False, True):
+        with pytest.raises(DataError, match=message):
+            embed(model_folder, album, tmp_path / "v", update=update, **options)
+    assert rows(tmp_path / "v") == before
+
+
+def test_a_folder_of_another_model_or_other_inputs_is_refused(
+    model: CleverModel, model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    for parameter in model.parameters():
+        parameter.data.mul_(1.01)
+    other = model.save_pretrained(tmp_path / "other")
+    with pytest.raises(DataError, match=r"another model.*weights_sha256"):
+        embed(other, album, tmp_path / "v")
+    with pytest.raises(DataError, match=r"was made of .*album, not of .*second.*--update"):
+        embed(model_folder, album / "second", tmp_path / "v")
+
+
+def test_what_is_there_already_is_not_written_over(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(DataError, match=r"got the folder .*mine with 1 other files"):
+        embed(model_folder, album, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_two_at_once_are_refused(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    embed(model_folder, album, tmp_path / "v")
+    with (tmp_path / "v" / "_clever_hub" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is embedding into it"):
+            embed(model_folder, album, tmp_path / "v")
+    assert embed(model_folder, album, tmp_path / "v").rows == 30
+
+
+def test_bad_images_are_in_a_side_table(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    (album / "05.jpg").write_bytes(b"broken")
+    os.mkfifo(album / "pipe.jpg")
+    done = embed(model_folder, album, tmp_path / "v")
+    assert (done.images, done.rows) == (31, 29)
+    reasons = {Path(name).name: reason for name, reason in done.skipped}
+    assert reasons["pipe.jpg"].endswith("expected a regular file, got a pipe, a socket or a device")
+    assert reasons.keys() == {"05.jpg", "pipe.jpg"}
+    again = embed(model_folder, album, tmp_path / "v")
+    assert again.skipped == done.skipped
+    assert again.computed == 0
+
+
+def test_a_file_is_not_updated(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--update: needs a folder"):
+        embed(model_folder, album, tmp_path / "v.parquet", update=True)
+
+
+def test_memory_holds_no_list_of_paths(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While shards are computed, at most one shard of items is alive."""
+    import gc
+
+    from clever_hub.scale.items import Item
+
+    for copy in range(10):
+        shutil.copytree(album, tmp_path / "many" / str(copy))
+    most, encode = [], EncoderMixin.encode_batches
+
+    def counted(self: EncoderMixin, *args: Any, **options: Any) -> Any:
+        most.append(sum(type(thing) is Item for thing in gc.get_objects()))
+        return encode(self, *args, **options)
+
+    monkeypatch.setattr(EncoderMixin, "encode_batches", counted)
+    embed(model_folder, tmp_path / "many", tmp_path / "v")
+    assert len(most) == 38
+    assert max(most) <= 2 * 8

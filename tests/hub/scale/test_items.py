@@ -1,0 +1,141 @@
+"""What can be embedded: files, tables, lists, names that are no text."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import clever_hub
+from clever_hub.errors import DataError
+from clever_hub.images.finding import find_images
+from clever_hub.scale import embed_dataset
+from clever_hub.scale.formats import exact_paths
+from clever_hub.scale.items import list_items
+from clever_hub.scale.tables import read_rows
+
+
+def names(*inputs: object, column: str | None = None) -> list[str]:
+    return [item.name for item in list_items([str(one) for one in inputs], column)]
+
+
+@pytest.fixture
+def table(album: Path, tmp_path: Path) -> Path:
+    """A parquet file as `datasets` writes it, with small row groups; row 4 is empty."""
+    files = sorted(album.glob("*.jpg"))
+    images: list[dict[str, object]] = [
+        {"bytes": file.read_bytes(), "path": file.name} for file in files
+    ]
+    images[4] = {"bytes": None, "path": None}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    data = datasets.Dataset.from_dict(
+        {"image": images, "label": list(range(20))}, features=features
+    )
+    data.to_parquet(tmp_path / "photos.parquet", batch_size=6)
+    return tmp_path / "photos.parquet"
+
+
+def test_a_folder_is_listed_in_the_order_of_find_images(album: Path) -> None:
+    expected = [str(path) for path in find_images([album])]
+    assert names(album) == expected
+    assert names(album / "01.jpg", album)[0] == str(album / "01.jpg")
+    assert len(names(album / "01.jpg", album)) == 30
+
+
+def test_rows_of_a_parquet_file(
+    table: Path, album: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    assert names(table)[:2] == [f"{table}#0", f"{table}#1"]
+    rows = [0, 5, 6, 7, 19]
+    files = sorted(album.glob("*.jpg"))
+    assert list(read_rows(str(table), None, rows)) == [files[row].read_bytes() for row in rows]
+    done = embed_dataset(model_folder, table, tmp_path / "v", shard_size=7)
+    assert (done.images, done.rows) == (20, 19)
+    assert done.skipped == [(f"{table}#4", "cannot be read: the file is empty")]
+    found = pq.read_table(tmp_path / "v")
+    expected = clever_hub.from_pretrained(model_folder).encode(files[0]).invariant
+    assert found["invariant"][0].as_py() == pytest.approx(expected[0].tolist(), abs=1e-5)
+
+
+def test_a_folder_of_tables_and_a_plain_binary_column(album: Path, tmp_path: Path) -> None:
+    files = sorted(album.glob("*.jpg"))[:3]
+    plain = pa.table({"id": [1, 2, 3], "photo": [file.read_bytes() for file in files]})
+    (tmp_path / "tables").mkdir()
+    pq.write_table(plain, tmp_path / "tables" / "a.parquet")
+    assert len(names(tmp_path / "tables")) == 3
+    two = plain.append_column("thumbnail", plain["photo"])
+    pq.write_table(two, tmp_path / "two.parquet")
+    with pytest.raises(DataError, match=r"expected one column of images.*--image-column"):
+        names(tmp_path / "two.parquet")
+    assert len(names(tmp_path / "two.parquet", column="photo")) == 3
+    with pytest.raises(DataError, match=r"no column 'phto'\. Did you mean 'photo'"):
+        names(tmp_path / "two.parquet", column="phto")
+
+
+def test_a_data_set_on_the_hub(
+    table: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path, tmp_path: Path
+) -> None:
+    data = datasets.load_dataset("parquet", data_files=str(table), cache_dir=str(tmp_path / "c"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"user/photos": data}[name])
+    assert names("user/photos")[:2] == ["user/photos#0", "user/photos#1"]
+    done = embed_dataset(model_folder, "user/photos", tmp_path / "v", shard_size=7)
+    assert (done.images, done.rows) == (20, 19)
+
+
+def test_a_path_that_is_not_there_is_named_without_the_network(tmp_path: Path) -> None:
+    for given in ("nowhere", "nowhere.jpg", "./a/b", "gone.parquet", f"{tmp_path}/x"):
+        with pytest.raises(DataError, match="no such file"):
+            names(given)
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\0", b"\r\n"])
+def test_a_list_of_paths_on_standard_input(
+    album: Path, monkeypatch: pytest.MonkeyPatch, separator: bytes
+) -> None:
+    listed = [album / "03.jpg", album / "second", album / "01.jpg"]
+    content = separator.join(os.fsencode(path) for path in listed) + separator
+    stream = io.BufferedReader(io.BytesIO(content))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    found = names("-")
+    assert [found[0], found[-1]] == [str(album / "03.jpg"), str(album / "01.jpg")]
+    assert len(found) == 12
+
+
+def test_names_that_are_no_text_come_back_exactly(
+    album: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    odd = (album / "00.jpg").rename(album / os.fsdecode(b"caf\xe9-\xff.jpg"))
+    for ending in ("", ".parquet"):
+        embed_dataset(model_folder, album, tmp_path / f"v{ending}")
+        paths = list(exact_paths(pq.read_table(tmp_path / f"v{ending}")))
+        assert os.fsencode(odd) in paths
+        assert all(Path(os.fsdecode(path)).is_file() for path in paths)
+    again = embed_dataset(model_folder, album, tmp_path / "v", update=True)
+    assert again.computed == 0
+
+
+def test_addresses_are_read_by_fsspec(album: Path, model_folder: Path, tmp_path: Path) -> None:
+    bucket: Any = fsspec.filesystem("memory")
+    for file in sorted(album.glob("*.jpg"))[:5]:
+        bucket.pipe_file(f"/bucket/photos/{file.name}", file.read_bytes())
+    bucket.pipe_file("/bucket/photos/notes.txt", b"no image")
+    done = embed_dataset(model_folder, "memory://bucket/photos", tmp_path / "v")
+    assert done.rows == 5
+    assert pq.read_table(tmp_path / "v")["path"][0].as_py() == "memory:///bucket/photos/00.jpg"
+    out = embed_dataset(model_folder, "memory://bucket/photos", "memory://bucket/vectors")
+    assert out.rows == 5
+    assert (
+        embed_dataset(model_folder, "memory://bucket/photos", "memory://bucket/vectors").computed
+        == 0
+    )
+    with pytest.raises(DataError, match="no images under this address"):
+        names("memory://bucket/nothing")
