@@ -89,6 +89,18 @@ def to_json(content: Mapping[str, Any] | list[Any]) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again.
+
+    CLEVER_HUB_CACHE, or ``clever-hub`` in the user's cache folder (XDG_CACHE_HOME).
+    """
+    chosen = os.environ.get("CLEVER_HUB_CACHE")
+    if chosen:
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "clever-hub"
+
+
 def file_stamp(path: Path) -> str:
     """Size and time of the last change; empty where the file is not there or may not be read.
 

@@ -16,6 +16,7 @@ from clever_hub.weights import WEIGHTS_NAME
 if TYPE_CHECKING:
     import torch
 
+    from clever_hub.backends.int8 import Calibration
     from clever_hub.backends.onnx import OnnxModel, Provider
     from clever_hub.backends.torch import CleverModel
 
@@ -133,6 +134,8 @@ def from_pretrained(
     providers: Sequence[Provider] | None = None,
     threads: SupportsIndex | None = None,
     tensorrt: bool = False,
+    precision: str | None = None,
+    calibration: Calibration = None,
 ) -> OnnxModel: ...
 
 
@@ -185,7 +188,9 @@ def from_pretrained(
         token: Access token for private and gated repositories; None takes HF_TOKEN or the token of
             ``hf auth login``; False sends none.
         **backend_options: Options of the backend: ``threads`` for both (torch has one number of
-            threads for the whole process), ``providers`` and ``tensorrt`` for onnx.
+            threads for the whole process); for onnx also ``providers``, ``tensorrt``,
+            ``precision="int8"``, which makes an int8 variant once, checks that it is faithful and
+            keeps it in a cache, and ``calibration``, photos like those that it will be used on.
 
     Returns:
         The model, in eval mode. ``model.encode(images)`` returns ``Embeddings``. A torch model is

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from clever_hub.backends.int8 import Calibration, int8_folder
 from clever_hub.backends.variants import GRAPH_NAME, HASH_KEY, PIXEL_VALUES, Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
@@ -72,6 +73,7 @@ class OnnxModel(JobsMixin):
         config: What the model is.
         source: Where its weights came from.
         preprocessor: Turns images into ``pixel_values``.
+        folder: The folder of the graph: the source's, or of the int8 variant made from it.
 
     Example:
         >>> import clever_hub
@@ -101,7 +103,7 @@ class OnnxModel(JobsMixin):
         self.config = ModelConfig.load(folder)
         self.preprocessor = Preprocessor(self.config.preprocessing)
         # A forked child may have changed its working directory before it opens its own session.
-        self._folder = folder.absolute()
+        self.folder = folder.absolute()
         self._providers, self._threads = list(providers), threads
         self._lock = threading.Lock()
         variant = Variant.of(self.config)
@@ -161,7 +163,7 @@ class OnnxModel(JobsMixin):
         return session
 
     def _open(self) -> onnxruntime.InferenceSession:
-        path = self._folder / GRAPH_NAME
+        path = self.folder / GRAPH_NAME
         if not path.is_file():
             raise ModelFormatError(
                 f"{path}: no such file. This model folder has no ONNX graph; load it with "
@@ -260,6 +262,8 @@ def load(
     providers: Sequence[Provider] | None = None,
     threads: SupportsIndex | None = None,
     tensorrt: bool = False,
+    precision: str | None = None,
+    calibration: Calibration = None,
     **options: Any,
 ) -> OnnxModel:
     """What ``clever_hub.from_pretrained(backend="onnx")`` calls.
@@ -272,6 +276,8 @@ def load(
         providers: Execution providers of ONNX Runtime, instead of ``device``.
         threads: Threads of one run; None leaves it to ONNX Runtime.
         tensorrt: Prefer TensorRT; needs a CUDA device.
+        precision: None or ``"float32"``; ``"int8"`` makes an int8 variant once and caches it.
+        calibration: Photos, or folders with photos, to calibrate int8 on; see ``int8_folder``.
         **options: Refused: there are no others.
 
     Returns:
@@ -284,7 +290,8 @@ def load(
     """
     if options:
         raise ConfigError(
-            f"the onnx backend has no option {sorted(options)}; known: providers, tensorrt, threads"
+            f"the onnx backend has no option {sorted(options)}; known: providers, "
+            "tensorrt, threads, precision, calibration"
         )
     if str(dtype).removeprefix("torch.") not in ("None", "float32"):
         raise ConfigError(f"dtype: the onnx backend computes in float32, got {dtype}. Leave it out")
@@ -296,6 +303,14 @@ def load(
         )
     chosen = list(providers) if providers is not None else _providers(str(device), tensorrt)
     _check_available(chosen)
+    if precision not in (None, "float32", "int8"):
+        raise ConfigError(f"precision: expected 'float32' or 'int8', got {precision!r}")
+    if calibration is not None and precision != "int8":
+        raise ConfigError('calibration: only int8 is calibrated. Add precision="int8"')
+    if precision == "int8":
+        made = int8_folder(folder, calibration)
+        # The variant has weights of its own; the heads still lie beside the model's.
+        folder, source = made, source._replace(weights_sha256=None)
     return OnnxModel(folder, source, chosen, check_threads(threads))
 
 

@@ -7,6 +7,7 @@ every install. When a dependency of a verb is missing, the message names the ext
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, cast
 
@@ -27,6 +28,7 @@ _ORDER = (
 )
 # Scripts and published model cards use them.
 _EARLIER_NAMES = {"--out": "--output", "--report": "--output"}
+_KEYWORD = re.compile(r"""\b(backend|device|precision|revision)=["']?([\w:]+)["']?""")
 _PANELS = {"clever_training": "Train and measure", "clever_export": "Package and publish"}
 
 
@@ -61,7 +63,7 @@ class VerbGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except CleverError as error:
-            fail(str(error))
+            fail(_in_words_of_the_command_line(str(error)))
         except BrokenPipeError:
             raise  # the reader of the pipe has closed it; typer ends quietly
         except OSError as error:
@@ -111,6 +113,11 @@ def _refusal(entry: EntryPoint, error: ImportError) -> Any:
 
     run.__doc__ = str(missing)
     return run
+
+
+def _in_words_of_the_command_line(message: str) -> str:
+    """A message in which options are spelt as one types them here, not as keywords of Python."""
+    return _KEYWORD.sub(r"--\1 \2", message)
 
 
 def _is_ours(module: str | None) -> bool:

@@ -8,16 +8,16 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output, shown
+from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.embeddings import Embeddings
-from clever_hub.pretrained import from_pretrained
 
 
 def run(
     model: Model,
     a: Annotated[str, typer.Argument(metavar="A", help="An image file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another image file.")],
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
 ) -> None:
@@ -28,7 +28,7 @@ def run(
 
     Example: `clever-hub compare clever-resnet18 cat.jpg cat-turned.jpg`
     """
-    loaded = from_pretrained(model, backend=backend, device=device, revision=revision)
+    loaded = load_model(model, backend, device, revision)
     embeddings = loaded.encode([a, b])
     table = Table()
     table.add_column("part", style="bold")

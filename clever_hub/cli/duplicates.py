@@ -91,7 +91,7 @@ def run(  # noqa: PLR0913, each is an option
     ] = None,
     decode: Decode = DecodeChoice.reduced,
     cache: Cache = None,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
 ) -> None:

@@ -21,11 +21,12 @@ from rich.progress import (
 )
 
 from clever_hub.cli.console import report_skipped
+from clever_hub.cli.loading import load_model
+from clever_hub.files import cache_folder
 from clever_hub.images.finding import find_images
 from clever_hub.jobs.embedded import EmbeddedPhotos
 from clever_hub.jobs.pairs import Progress as Advance
-from clever_hub.jobs.store import default_cache, embed_photos
-from clever_hub.pretrained import from_pretrained
+from clever_hub.jobs.store import embed_photos
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -119,7 +120,7 @@ def embedded(
         photos = embed_photos(
             model,
             files,
-            cache=default_cache() if cache is None else cache,
+            cache=cache_folder() if cache is None else cache,
             averaged=averaged,
             decode=decode.value,
             advance=further,
@@ -135,7 +136,7 @@ def is_embeddings(path: Path) -> bool:
 
 def load(name: str, backend: str, device: str | None, revision: str | None) -> JobsMixin:
     """The model that embeds."""
-    model = from_pretrained(name, backend=backend, device=device, revision=revision)
+    model = load_model(name, backend, device, revision)
     return cast("JobsMixin", model)
 
 

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
+from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, HeadsModel
 from clever_hub.errors import ConfigError, require
 from clever_hub.images.finding import find_images
-from clever_hub.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from clever_hub.embeddings import Skipped
@@ -79,7 +79,7 @@ def run(
     undo: Annotated[
         bool, typer.Option("--undo", help="Take back all that is in --log, byte for byte.")
     ] = False,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
 ) -> None:
     """Find photos that lie turned by a quarter or upside down, and turn them upright.
 
@@ -108,7 +108,7 @@ def run(
     from clever_hub.jobs.heads import default_model
     from clever_hub.jobs.orient import least_confidence
 
-    loaded = from_pretrained(model or default_model(), backend=backend)
+    loaded = load_model(model or default_model(), backend)
     least = confidence or least_confidence(loaded.heads, _ERROR_RATE, from_four=True)
     found, skipped = _look(loaded, list(find_images(paths)), upright, least)
     turns = [one for one in found if one.turn]

@@ -12,9 +12,9 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output, report_skipped, say, shown
+from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, HeadsModel
 from clever_hub.errors import ConfigError, DataError, require
-from clever_hub.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from clever_hub.embeddings import Embeddings, Skipped
@@ -50,7 +50,7 @@ def run(
     given_same: Annotated[
         bool, typer.Option("--given-same", help="Take for granted that both show the same photo.")
     ] = False,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
 ) -> None:
     """Tell whether two images show the same photo, and what was done to it.
 
@@ -74,7 +74,7 @@ def run(
         from clever_hub.jobs.tables import check_format
 
         check_format(out)
-    loaded = from_pretrained(model or default_model(), backend=backend)
+    loaded = load_model(model or default_model(), backend)
     _ = loaded.heads  # refused now, not after the work
     if pairs is not None and out is not None:
         _relate_many(loaded, pairs, out, given_same)

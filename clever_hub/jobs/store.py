@@ -169,15 +169,6 @@ class Shards:
             pq.write_table(table, path)
 
 
-def default_cache() -> Path:
-    """Where embeddings are kept: CLEVER_HUB_CACHE, or clever-hub in the user's cache folder."""
-    chosen = os.environ.get("CLEVER_HUB_CACHE")
-    if chosen:
-        return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "clever-hub"
-
-
 def _embed(
     model: JobsMixin,
     paths: Sequence[Path],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -92,18 +93,16 @@ def _parquet(tables: Tables, path: Path, wanted: pa.Schema) -> None:
 
 def _csv(tables: Tables, path: Path, wanted: pa.Schema) -> None:
     """Columns ``path``, ``invariant_0`` …; a path that is no text is written as its bytes."""
-    import pyarrow.csv as pa_csv
-
     parts = _parts(wanted)
     names = [f"{part}_{i}" for part, width in parts.items() for i in range(width)]
-    kinds: dict[str, pa.DataType] = {"path": pa.binary(), **dict.fromkeys(names, pa.float32())}
-    columns = pa.schema(kinds)
-    with pa_csv.CSVWriter(path, columns) as writer:
+    # Not Arrow's writer of CSV, which refuses bytes that are no UTF-8.
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", *names])
         for table in tables():
-            vectors = [column for part in parts for column in read_part(table, part).T]
-            arrays = [pa.array(list(exact_paths(table)), pa.binary())]
-            arrays += [pa.array(np.ascontiguousarray(column)) for column in vectors]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=columns))
+            words = [_words(read_part(table, part)) for part in parts]
+            for key, *vectors in zip(exact_paths(table), *words, strict=True):
+                writer.writerow([os.fsdecode(key), *(word for row in vectors for word in row)])
 
 
 def _jsonl(tables: Tables, path: Path, wanted: pa.Schema) -> None:
@@ -111,9 +110,12 @@ def _jsonl(tables: Tables, path: Path, wanted: pa.Schema) -> None:
     parts = _parts(wanted)
     with path.open("w", encoding="ascii", newline="\n") as file:
         for table in tables():
-            words = [_numbers(read_part(table, part)) for part in parts]
+            words = [_words(read_part(table, part)) for part in parts]
             for key, *vectors in zip(exact_paths(table), *words, strict=True):
-                lists = ", ".join(f'"{part}": {v}' for part, v in zip(parts, vectors, strict=True))
+                lists = ", ".join(
+                    f'"{part}": [{", ".join(row)}]'
+                    for part, row in zip(parts, vectors, strict=True)
+                )
                 file.write(f'{{"path": {json.dumps(os.fsdecode(key))}, {lists}}}\n')
 
 
@@ -204,11 +206,11 @@ def exact_paths(table: pa.Table) -> Iterator[bytes]:
     yield from (exact if exact is not None else text.encode() for text, exact in names)
 
 
-def _numbers(rows: NDArray[np.float32]) -> list[str]:
-    """Each row as a JSON list."""
+def _words(rows: NDArray[np.float32]) -> Iterator[list[str]]:
+    """Each row as the shortest numbers that read back the same."""
     import pyarrow.compute as pc
 
     flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
     words: list[Any] = pc.cast(flat, pa.string()).to_pylist()
     width = rows.shape[1]
-    return [f"[{', '.join(words[i * width : (i + 1) * width])}]" for i in range(len(rows))]
+    yield from (words[row * width : (row + 1) * width] for row in range(len(rows)))

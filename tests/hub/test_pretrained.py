@@ -37,7 +37,7 @@ def test_overloads_spell_what_the_function_and_its_backends_take() -> None:
     own = {"folder", "source", "device", "dtype", "options"}
     extra = [set(_keywords(backend.load)) - own for backend in (torch, onnx)]
     assert found == [common | extra[0], common | extra[1], common | (extra[0] & extra[1])]
-    assert extra[1] == {"providers", "threads", "tensorrt"}
+    assert extra[1] == {"providers", "threads", "tensorrt", "precision", "calibration"}
 
 
 def test_a_misspelt_keyword_is_refused_when_it_runs(model_folder: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import DataError
+from clever_hub.files import cache_folder
 from clever_hub.jobs import store
-from clever_hub.jobs.store import default_cache, embed_photos
+from clever_hub.jobs.store import embed_photos
 from clever_hub.pretrained import from_pretrained
 
 
@@ -162,7 +163,7 @@ def test_names_that_are_no_utf8(loaded: CleverModel, files: list[Path], tmp_path
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLEVER_HUB_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("CLEVER_HUB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "clever-hub"
+    assert cache_folder() == tmp_path / "clever-hub"
