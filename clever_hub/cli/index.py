@@ -25,7 +25,7 @@ def run(
     ],
     model: JobModel = "",
     decode: Decode = DecodeChoice.reduced,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
 ) -> None:

@@ -69,7 +69,7 @@ def run(  # noqa: PLR0913, each is an option
     turns: Turns = True,
     decode: Decode = DecodeChoice.reduced,
     cache: Cache = None,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
 ) -> None:

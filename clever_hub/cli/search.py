@@ -52,7 +52,7 @@ def run(  # noqa: PLR0913, each is an option
     sheet: Annotated[
         Path | None, typer.Option(help="Draw the query and what was found, such as result.png.")
     ] = None,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
 ) -> None:

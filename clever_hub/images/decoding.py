@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import io
 import struct
 from functools import cache
@@ -115,7 +116,7 @@ def _quiet_libtiff() -> None:
     Pillow gives no way to do so. Its library is found through Pillow's own module; where that hides
     it, the messages stay.
     """
-    library = ctypes.CDLL(Image.core.__file__)
+    library = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
     for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
         if hasattr(library, name):
             getattr(library, name)(None)

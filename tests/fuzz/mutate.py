@@ -53,12 +53,14 @@ def edge(data: bytes, rng: Rng, _: Sequence[bytes]) -> bytes:
 def word(data: bytes, rng: Rng, _: Sequence[bytes]) -> bytes:
     """Write a word at which readers of text go wrong."""
     start = int(rng.integers(len(data)))
-    return data[:start] + _WORDS[rng.integers(len(_WORDS))] + data[start + rng.integers(0, 9) :]
+    return (
+        data[:start] + _WORDS[int(rng.integers(len(_WORDS)))] + data[start + rng.integers(0, 9) :]
+    )
 
 
 def splice(data: bytes, rng: Rng, seeds: Sequence[bytes]) -> bytes:
     """Go on with another seed's end."""
-    other = seeds[rng.integers(len(seeds))]
+    other = seeds[int(rng.integers(len(seeds)))]
     return data[: rng.integers(len(data))] + other[rng.integers(len(other)) :]
 
 
@@ -77,8 +79,8 @@ def mutated(seeds: Sequence[bytes], rng: Rng) -> bytes:
     Returns:
         One to three mutations one after another; never empty input to a mutator.
     """
-    data = seeds[rng.integers(len(seeds))]
+    data = seeds[int(rng.integers(len(seeds)))]
     for _ in range(rng.integers(1, 4)):
         if data:
-            data = MUTATORS[rng.integers(len(MUTATORS))](data, rng, seeds)
+            data = MUTATORS[int(rng.integers(len(MUTATORS)))](data, rng, seeds)
     return data

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import skimage.data
@@ -94,7 +94,10 @@ def weights() -> Target:
     """The header of model.safetensors, and its tensors."""
     from safetensors.numpy import save
 
-    tensors = {"a.weight": np.zeros((2, 3), np.float32), "b": np.zeros((), np.int64)}
+    tensors: dict[str, Any] = {
+        "a.weight": np.zeros((2, 3), np.float32),
+        "b": np.zeros((), np.int64),
+    }
 
     def read(data: bytes, folder: Path) -> object:
         path = folder / WEIGHTS_NAME
@@ -129,7 +132,7 @@ def graphs() -> Target:
     """model.onnx of a variant whose config.json has the damaged file's very hash."""
     from onnx import TensorProto, helper
 
-    shape = ["batch", 3, 4, 4]
+    shape: list[str | int | None] = ["batch", 3, 4, 4]
     nodes = [
         helper.make_node("Flatten", ["pixel_values"], ["full"]),
         helper.make_node("Split", ["full"], ["invariant", "equivariant"], axis=1, num_outputs=2),
