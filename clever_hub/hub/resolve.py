@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clever_hub.config import CONFIG_NAME
-from clever_hub.errors import CleverError, ModelNotFoundError, suggest
+from clever_hub.errors import CleverError, HubError, ModelNotFoundError, suggest
 from clever_hub.hub import shipped
 from clever_hub.hub.client import download, repository_id
 from clever_hub.hub.evaluation import EVALUATION_NAME
@@ -79,8 +79,9 @@ def resolve(
     except CleverError as error:
         if "/" not in name:
             raise type(error)(_bare_name(name, error)) from error
-        if isinstance(error, ModelNotFoundError):
-            raise ModelNotFoundError(f"{name!r}: no such folder here, and {error}") from error
+        if isinstance(error, (ModelNotFoundError, HubError)):
+            # A path that does not exist looks like a repository, too: said first.
+            raise type(error)(f"{name!r}: no such folder here, and {error}") from error
         raise
     return snapshot.folder, Source("hub", repo_id, *snapshot)
 
