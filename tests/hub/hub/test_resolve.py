@@ -105,4 +105,4 @@ def test_a_backend_that_is_not_installed_says_how_to(
 ) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r'timm.*pip install "clever-hub\[torch\]"'):
-        clever_hub.from_pretrained("clever-tiny")
+        clever_hub.from_pretrained("clever-tiny", backend="torch")
