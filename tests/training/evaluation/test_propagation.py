@@ -60,7 +60,7 @@ def test_labels_are_those_of_the_formulas(rows: int, columns: int, radius: int |
     assert not torch.equal(found[-1], labels)
 
 
-def test_links_stay_within_the_radius_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_stay_within_the_radius_whatever_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, _ = clip(17, 30, 3)
     unit = [F.normalize(frame, dim=-1) for frame in frames]
     settings = Propagation(radius=2)
@@ -69,9 +69,9 @@ def test_links_stay_within_the_radius_and_memory(monkeypatch: pytest.MonkeyPatch
     own = torch.arange(17 * 30)[:, None]
     assert (place // 30 - own // 30).abs().max() == 2
     assert (place % 30 - own % 30).abs().max() == 2
-    monkeypatch.setattr(propagation, "MAX_SIMILARITIES", 1)
-    tile_by_tile = find_links(unit[0], torch.stack(unit[1:]), settings)
-    assert torch.equal(whole.patches, tile_by_tile.patches)
+    monkeypatch.setattr(propagation, "TILE", 1)
+    one_by_one = find_links(unit[0], torch.stack(unit[1:]), settings)
+    assert torch.equal(whole.patches, one_by_one.patches)
 
 
 def test_fewer_neighbours_than_wanted() -> None:

@@ -28,7 +28,9 @@ from clever_training.evaluation.report.document import (
 )
 from clever_training.evaluation.report.figures import strengths
 from clever_training.evaluation.report.page import write_page
+from clever_training.evaluation.report.published import PUBLISHED, published_table
 from clever_training.evaluation.report.style import looks
+from clever_training.evaluation.results import summarize
 from tests.training.evaluation.report_example import evaluation, write_example
 
 PICTURES = (
@@ -424,3 +426,63 @@ def test_the_command_writes_the_page(example: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, words)
     assert refused.exit_code == 1
     assert "t-SNE maps need both" in refused.stderr
+
+
+def test_the_papers_rows_stand_below_ours_of_the_same_backbone(tmp_path: Path) -> None:
+    content = evaluation("clever-resnet18", 0.9)
+    content["model"] |= {"data": "100 classes", "epochs": 24.0, "hours": 3.78, "views": "caug"}
+    path = write_json(tmp_path / "a" / "evaluation.json", content)
+    table = published_table(collect([path]))
+    assert table.header == (
+        *("backbone", "model", "trained on", "views"),
+        *("original", "CJ", "CJ+Flip", "CJ+Ro", "CJ+Ro+ET"),
+    )
+    assert len({len(row) for row in table.rows} | {len(table.header)}) == 1
+    ours, random, *published = table.rows
+    assert ours[:4] == (
+        *("ResNet-18", "**clever-resnet18**"),
+        *("100 classes, 24 epochs, 3.8 hours, 64 px", "CAug"),
+    )
+    measured = content["figures"]["robustness"]["upright/cj+ro"]["full"]["top1"]["mean"]
+    assert ours[7].startswith(f"{measured:.1f}")
+    assert random[2] == "nothing"
+    assert [row[1] for row in published] == ["DINO, published"] * 2 + ["CLeVER, published"] * 2
+    # The published figures of ResNet-18 with CAug.
+    assert published[3][3:] == ("CAug", "74.2", "–", "–", "71.3", "–")
+    assert all("ImageNet-100" in row[2] and "ImageNet-100" not in ours[2] for row in published)
+    text, _ = write_page(collect([path]), tmp_path / "page")
+    assert "*other data and another budget*" in text.read_text()
+
+
+def test_every_published_row_is_there() -> None:
+    backbones = [row.backbone for row in PUBLISHED]
+    assert len(PUBLISHED) == 5 * 4 + 3
+    assert backbones.count("ResNet-50") == 7
+    by_name = {(row.backbone, row.method, row.views): row.top1 for row in PUBLISHED}
+    assert by_name["VMamba-T", "CLeVER", "BAug"] == {"original": 83.7, "cj+ro": 54.4}
+    assert by_name["ResNet-50", "CLeVER-DDCL", "CAug"]["cj+ro+et"] == 48.1
+
+
+def test_another_backbone_has_no_published_rows(tmp_path: Path) -> None:
+    content = evaluation("mine", 0.9)
+    content["model"]["architecture"] = "tf_efficientnet_lite0"
+    content["baselines"] = {}
+    path = write_json(tmp_path / "evaluation.json", content)
+    assert published_table(collect([path])).rows == ()
+
+
+def test_videos_have_a_section_of_their_own(tmp_path: Path) -> None:
+    content = evaluation("clever-resnet18", 0.9)
+    metrics = {"j_and_f": 40.0, "j": 41.0, "f": 39.0, "j_recall": 30.0, "f_recall": 20.0}
+    cut = {"corloc": 12.5, "iou": 20.0, "cut_share": 100.0}
+    content["figures"]["video"] = summarize([{"all": {"full": metrics}}])
+    content["figures"]["saliency"] = summarize([{"plain": {"full": cut}}])
+    record = {**content["protocols"]["knn"], "command": "clever-hub evaluate --video DAVIS"}
+    record["data"] = {"videos": {"name": "DAVIS", "videos": 20, "frames": 1376}}
+    content["protocols"] |= {"video": record, "saliency": record}
+    path = write_json(tmp_path / "a" / "evaluation.json", content)
+    text = write_page(collect([path]), tmp_path / "page")[0].read_text()
+    section = text.partition("## Video and saliency")[2].partition("\n## ")[0]
+    assert "| clever-resnet18 | full | 40.0 | 41.0 | 39.0 | 30.0 | 20.0 |" in section
+    assert "| clever-resnet18 | full | 12.5 | 20.0 |" in section
+    assert "Measured on 1,376 frames of 20 videos (`DAVIS`)." in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from clever_training.evaluation.dense import DenseFeatures, dense_features
 from clever_training.evaluation.features import Report, no_report
 from clever_training.evaluation.models import FeatureExtractor, ModelFeatures
 from clever_training.evaluation.results import Figures
-from clever_training.evaluation.run import named_baselines
+from clever_training.evaluation.run import IN_ALL, named_baselines
 from clever_training.evaluation.videos import Video
 
 
@@ -100,11 +100,15 @@ class DenseEvaluation:
             DataError: When a mask cannot be read.
             ImageError: When a frame cannot be read.
         """
-        figures, records = self._measure(extractor)
+        beside_it = named_baselines(extractor, baselines, beside)
+        total = (1 + len(beside_it)) * len(self.protocols)
+        steps = self._steps(total)
+        next(steps)("")
+        figures, records = self._measure(extractor, steps)
         others = {}
-        for name, make in named_baselines(extractor, baselines, beside).items():
+        for name, make in beside_it.items():
             other = make(0)
-            others[name] = {"model": other.describe(), "figures": self._measure(other)[0]}
+            others[name] = {"model": other.describe(), "figures": self._measure(other, steps)[0]}
         return {
             "schema_version": SCHEMA_VERSION,
             "model": extractor.describe(),
@@ -113,8 +117,13 @@ class DenseEvaluation:
             "protocols": records,
         }
 
+    def _steps(self, total: int) -> Iterator[Callable[[str], None]]:
+        """Each reports that one more of so many measurements is done, and which."""
+        for done in range(total + 1):
+            yield lambda what, done=done: self.report(IN_ALL + what, done, total)  # type: ignore[misc]
+
     def _measure(
-        self, extractor: FeatureExtractor
+        self, extractor: FeatureExtractor, steps: Iterator[Callable[[str], None]]
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """The figures of every protocol, and how each was made."""
         figures, records = {}, {}
@@ -129,6 +138,7 @@ class DenseEvaluation:
             )
             figures[name] = results.summarize([found])
             records[name] = self._record(protocol, time.monotonic() - started)
+            next(steps)(label)
         return figures, records
 
     def _record(self, protocol: DenseProtocol, seconds: float) -> dict[str, Any]:

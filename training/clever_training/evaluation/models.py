@@ -133,6 +133,9 @@ class ModelFeatures:
             "last_blocks": self.last_blocks,
             "method": trained.get("method"),
             "epochs": trained.get("epochs"),
+            "hours": trained.get("hours"),
+            "data": trained.get("data"),
+            "views": ((trained.get("recipe") or {}).get("views") or {}).get("strategy"),
             "split_trained": self._split_trained(),
         }
 

@@ -9,6 +9,7 @@ looks around its own place, and a product with all others would be thrown away f
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# Patches a side of a tile. A smaller one meets fewer patches that are too far away, but makes
-# products that are too small to be fast.
-TILE = 12
-# Similarities in memory at a time: 16 MiB in float32.
-MAX_SIMILARITIES = 4 * 2**20
+# Patches a side of a tile, at most. A smaller one meets fewer patches that are too far away, but
+# makes products that are too small to be fast; of this size, all similarities are 4 MB at a time.
+TILE = 10
 
 
 @dataclass(frozen=True)
@@ -113,93 +112,49 @@ def find_links(
     """
     rows, columns = target.shape[:2]
     radius = max(rows, columns) if settings.radius is None else settings.radius
-    tall, wide = min(TILE, rows), min(TILE, columns)
-    reach = (min(radius, rows - 1), min(radius, columns - 1))
-    tiles = _Tiles.of(sources, (tall, wide), reach, radius)
-    queries = F.pad(target, (0, 0, 0, -columns % wide, 0, -rows % tall))
-    queries = queries.unfold(0, tall, tall).unfold(1, wide, wide)  # (down, across, dim, tall, wide)
-    queries = queries.permute(0, 1, 3, 4, 2).flatten(2, 3)  # (down, across, places, dim)
-    step = max(1, MAX_SIMILARITIES // (tall * wide * tiles.keys_per_tile))
-    count = min(settings.neighbours, tiles.keys_per_tile)
-    best = [
-        tiles.best(some, row, start, count)
-        for row, line in enumerate(queries)
-        for start, some in zip(range(0, len(line), step), line.split(step), strict=True)
-    ]
-    values, patches = (
-        _untiled(torch.cat(part), (rows, columns), (tall, wide)) for part in zip(*best, strict=True)
-    )
-    return Links(patches, torch.softmax(values / settings.temperature, dim=-1))
+    count = settings.neighbours
+    values = target.new_full((rows, columns, count), -torch.inf)
+    patches = torch.zeros(rows, columns, count, dtype=torch.int64)
+    for tall in _spans(rows):
+        for wide in _spans(columns):
+            high, broad = _around(tall, radius, rows), _around(wide, radius, columns)
+            keys = sources[:, high, broad].flatten(0, 2)  # (frames · keys of a frame, dim)
+            similar = target[tall, wide].flatten(0, 1) @ keys.T  # (places, frames · keys)
+            beyond = _beyond(tall, wide, high, broad, radius)
+            by_frame = similar.view(len(beyond), len(sources), -1)
+            by_frame.masked_fill_(beyond[:, None], -torch.inf)
+            best = similar.topk(min(count, similar.shape[1]), dim=1)
+            frame, place = best.indices // beyond.shape[1], best.indices % beyond.shape[1]
+            across = broad.stop - broad.start
+            row, column = high.start + place // across, broad.start + place % across
+            size, found = values[tall, wide].shape[:2], best.values.shape[1]
+            values[tall, wide, :found] = best.values.view(*size, found)
+            patches[tall, wide, :found] = ((frame * rows + row) * columns + column).view(
+                *size, found
+            )
+    # Where a small map has fewer neighbours than are wanted, the rest weigh nothing.
+    weights = torch.softmax(values / settings.temperature, dim=-1)
+    return Links(patches.flatten(0, 1), weights.flatten(0, 1))
 
 
-class _Tiles(NamedTuple):
-    """Source frames, cut so that each tile of the target meets the square that it may look at.
-
-    Attributes:
-        windows: (frames, down, across, dim, high, broad), views into the padded sources.
-        numbers: int (frames, down, across, high, broad), of the patches; -1 beyond the edge.
-        beyond: bool (places, high · broad), true where a patch of the tile may not look.
-    """
-
-    windows: Tensor
-    numbers: Tensor
-    beyond: Tensor
-
-    @classmethod
-    def of(
-        cls, sources: Tensor, tile: tuple[int, int], reach: tuple[int, int], radius: int
-    ) -> _Tiles:
-        frames, rows, columns, _ = sources.shape
-        (tall, wide), (down, right) = tile, reach
-        edges = (right, right + -columns % wide, down, down + -rows % tall)
-        numbers = torch.arange(frames * rows * columns).view(frames, rows, columns)
-        numbers = F.pad(numbers, edges, value=-1)
-        padded = F.pad(sources, (0, 0, *edges))
-
-        def cut(frame: Tensor) -> Tensor:
-            return frame.unfold(1, tall + 2 * down, tall).unfold(2, wide + 2 * right, wide)
-
-        place = torch.cartesian_prod(torch.arange(tall), torch.arange(wide))
-        key = torch.cartesian_prod(
-            torch.arange(tall + 2 * down) - down, torch.arange(wide + 2 * right) - right
-        )
-        beyond = (place[:, None] - key).abs().amax(dim=-1) > radius
-        return cls(cut(padded), cut(numbers), beyond)
-
-    @property
-    def keys_per_tile(self) -> int:
-        return len(self.windows) * self.beyond.shape[1]
-
-    def best(
-        self, queries: Float[Tensor, "tiles places dim"], row: int, start: int, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Cosine and number of the most alike patches of neighbouring tiles of one row.
-
-        Args:
-            queries: Features of the tiles' patches.
-            row: Row of the tiles.
-            start: Column of the first of them.
-            count: How many are wanted.
-
-        Returns:
-            Twice (tiles, places, count).
-        """
-        across = slice(start, start + len(queries))
-        keys = self.windows[:, row, across].permute(1, 0, 3, 4, 2).flatten(1, 3)
-        numbers = self.numbers[:, row, across].transpose(0, 1).flatten(1)  # (tiles, keys)
-        similar = queries @ keys.transpose(1, 2)  # (tiles, places, keys)
-        by_frame = similar.view(*similar.shape[:2], len(self.windows), -1)
-        by_frame.masked_fill_(self.beyond[:, None], -torch.inf)
-        similar.masked_fill_((numbers < 0)[:, None], -torch.inf)
-        values, places = similar.topk(count, dim=-1)
-        found = numbers[:, None].expand(similar.shape).gather(-1, places)
-        # Where a small map has fewer neighbours than are wanted, the rest weigh nothing.
-        return values, found.clamp_min(0)
+def _spans(size: int) -> list[slice]:
+    """A side cut into tiles that are as even as can be."""
+    count = -(-size // TILE)
+    edges = [size * number // count for number in range(count + 1)]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
-def _untiled(tiled: Tensor, size: tuple[int, int], tile: tuple[int, int]) -> Tensor:
-    """(tiles, places, k) back to (rows · columns, k)."""
-    (rows, columns), (tall, wide) = size, tile
-    across = -(-columns // wide)
-    grid = tiled.view(-1, across, tall, wide, tiled.shape[-1]).transpose(1, 2)
-    return grid.flatten(2, 3).flatten(0, 1)[:rows, :columns].flatten(0, 1)
+def _around(span: slice, radius: int, size: int) -> slice:
+    """What the patches of a span may look at along one side."""
+    return slice(max(0, span.start - radius), min(size, span.stop + radius))
+
+
+def _beyond(tall: slice, wide: slice, high: slice, broad: slice, radius: int) -> Tensor:
+    """Which keys are too far from which places, bool (places, keys)."""
+
+    def places(down: slice, across: slice) -> Tensor:
+        rows, columns = (torch.arange(span.start, span.stop) for span in (down, across))
+        return torch.cartesian_prod(rows, columns)
+
+    apart = (places(tall, wide)[:, None] - places(high, broad)).abs()
+    return apart.amax(dim=-1) > radius

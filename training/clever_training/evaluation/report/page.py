@@ -21,6 +21,7 @@ from clever_training.evaluation.report.document import (
     to_markdown,
 )
 from clever_training.evaluation.report.origin import described, how_measured
+from clever_training.evaluation.report.published import published_table
 from clever_training.evaluation.report.scatter import scatter_figure
 
 TITLE = "Models side by side"
@@ -145,7 +146,22 @@ def _paper(field: Field, _: Path) -> list[Block]:
         "jitter, Flip a horizontal flip, Ro a rotation within ±90°, ET an elastic transform. A "
         "disc covers the corners of every photo, so that they do not reveal the rotation."
     )
-    return [explained, *blocks] if blocks else []
+    return [explained, *blocks, *_published(field)] if blocks else []
+
+
+def _published(field: Field) -> Iterator[Block]:
+    table = published_table(field)
+    if not table.rows:
+        return
+    yield Text(
+        "**Beside the published figures** (CLeVER, arXiv 2406.00262; linear probe on the full "
+        "embedding, trained on upright photos). The rows of the paper are from *other data and "
+        "another budget*: 100 classes of ImageNet at 224 pixels, for days on several GPUs. The "
+        "bold rows are the models of this page, on the photos named above. Compare the differences "
+        "within a kind of rows, from left to right, not the rows with each other. *Views*: BAug is "
+        "without rotation, CAug with one within ±90°, CAug+ with an elastic distortion, too."
+    )
+    yield table
 
 
 def _curves(field: Field, out: Path) -> list[Block]:
@@ -273,6 +289,30 @@ def _collapse(field: Field, out: Path) -> list[Block]:
     return [table, Picture(path, "Spread and effective rank of each part", caption)]
 
 
+def _places(field: Field, _: Path) -> list[Block]:
+    followed, cut = tables.video_table(field), tables.saliency_table(field)
+    blocks: list[Block] = []
+    if followed.rows:
+        blocks += [
+            Text(
+                "The mask of a video's first frame, carried on by the similarity of features of "
+                "places, without training: region similarity J, boundary accuracy F and their "
+                "mean, per cent."
+            ),
+            followed,
+        ]
+    if cut.rows:
+        blocks += [
+            Text(
+                "The object of single frames, found by TokenCut: share of frames whose box is right"
+                " (CorLoc), and intersection over union of the mask, per cent. *Centred*: the mean "
+                "of the frame's places taken off first."
+            ),
+            cut,
+        ]
+    return blocks
+
+
 def _few_labels(field: Field, _: Path) -> list[Block]:
     table = tables.semi_supervised_table(field)
     explained = Text(
@@ -332,6 +372,7 @@ SECTIONS = (
         ("linear",),
         _accuracy("linear", "Logistic regression on frozen features."),
     ),
+    Section("Video and saliency", ("video", "saliency"), _places),
     Section("Few labels", ("semi-supervised",), _few_labels),
     Section("Fine-tuning", ("finetune",), _tuned),
     Section("Invariance", ("invariance",), _invariance),

@@ -125,6 +125,31 @@ def accuracy_table(field: Field, protocol: str) -> Table:
     return figures_table(field.having(protocol), protocol, columns, parts)
 
 
+def video_table(field: Field) -> Table:
+    """How well masks are carried through videos."""
+    columns = [
+        Column(title, "all", metric)
+        for title, metric in (
+            ("J&F", "j_and_f"),
+            ("J", "j"),
+            ("F", "f"),
+            ("J recall", "j_recall"),
+            ("F recall", "f_recall"),
+        )
+    ]
+    return figures_table(field.having("video"), "video", columns)
+
+
+def saliency_table(field: Field) -> Table:
+    """How well the object of a frame is found."""
+    columns = [
+        Column(f"{title}, {condition}", condition, metric)
+        for condition in ("plain", "centred")
+        for title, metric in (("CorLoc", "corloc"), ("IoU", "iou"))
+    ]
+    return figures_table(field.having("saliency"), "saliency", columns)
+
+
 def semi_supervised_table(field: Field) -> Table:
     """Probe accuracy by share of labels."""
     columns = [
