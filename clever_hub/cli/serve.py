@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -114,6 +115,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         require(module, "serve")
     from clever_hub.serve import server
     from clever_hub.serve.app import create_app
+    from clever_hub.serve.batching import yield_to_others
     from clever_hub.serve.logs import set_up
     from clever_hub.serve.settings import Settings
 
@@ -134,7 +136,9 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         page=page,
     )
     with closing(server.bind(host, port)) as taken:
-        loaded = _load(models, device, revision, threads)
+        # The threads of the network inherit the order of the one that starts them.
+        with ThreadPoolExecutor(1, initializer=yield_to_others) as loader:
+            loaded = loader.submit(_load, models, device, revision, threads).result()
         set_up(log_level.value, as_json=log_format is _LogFormat.json)
         if page:
             say(f"A page to try {', '.join(loaded)} on: http://{host}:{taken.getsockname()[1]}/")

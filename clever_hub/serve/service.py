@@ -16,7 +16,7 @@ from clever_hub.embeddings import Embeddings
 from clever_hub.errors import CleverError, ConfigError, suggest
 from clever_hub.images.options import LoadOptions
 from clever_hub.jobs.answering import JobsMixin
-from clever_hub.serve.batching import Batcher, Vector
+from clever_hub.serve.batching import Batcher, Vector, yield_to_others
 from clever_hub.serve.decoding import PictureReader, is_url
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.limits import Gate
@@ -89,7 +89,9 @@ class Service:
             if model.has_heads:
                 _ = model.heads  # read now: what is damaged should not be met by a request
         self.settings, self.gate, self.metrics = settings, Gate(settings), Metrics()
-        self._decoders = ThreadPoolExecutor(settings.threads, "clever-hub-decode")
+        self._decoders = ThreadPoolExecutor(
+            settings.threads, "clever-hub-decode", initializer=yield_to_others
+        )
         self._fetchers = ThreadPoolExecutor(_FETCH_THREADS, "clever-hub-fetch")
         self._fetch = UrlFetcher() if settings.allow_urls else None
         self.served = {name: self._serve(name, model) for name, model in models.items()}

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -207,6 +208,23 @@ def test_overload_loses_crosses_and_keeps_nothing(
     assert found[503] > found[200] > 20
     assert grown < 30e6
     assert waiting(server.port) == 0
+    assert server.end() in CLEAN
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have an order of their own on Linux")
+def test_whoever_reads_requests_comes_first(served: Start, pieces: list[bytes]) -> None:
+    """Else a load above what can be computed keeps refusals waiting, and the queue is anywhere."""
+    server = served()
+    assert post(server.port, pieces[:4]).status == 200
+    pid = server.process.pid
+    nice = {
+        task.name: int((task / "stat").read_text().rpartition(")")[2].split()[16])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    }
+    reads = nice.pop(str(pid))
+    works = [value for value in nice.values() if value == min(19, reads + 5)]
+    assert len(works) >= 2  # one that computes, one that decodes
+    assert max(nice.values()) == works[0]  # not twice: the loader's are the network's
     assert server.end() in CLEAN
 
 
