@@ -25,6 +25,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clever_hub.cli.app import app
+from clever_hub.errors import ConfigError
 from tests.hub.serve.conftest import NAME, ServerProcess
 
 if TYPE_CHECKING:
@@ -315,6 +316,30 @@ def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
         result = CliRunner().invoke(app, ["serve", "no-such-model", "--port", str(port)])
     assert result.exit_code == 1
     assert f"127.0.0.1:{port}: Address already in use" in result.output
+
+
+def test_models_are_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, dict[str, object]]] = []
+
+    def load(name: object, **options: object) -> object:
+        asked.append((name, options))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("clever_hub.pretrained.from_pretrained", load)
+    options = ["--precision", "int8", "--threads", "3", "--device", "cuda:1", "--revision", "v1"]
+    result = CliRunner().invoke(app, ["serve", "small=a/b", "--port", "0", *options])
+    assert (result.exit_code, "enough" in result.output) == (1, True)
+    (found,) = asked
+    assert found == (
+        "a/b",
+        {
+            "backend": "onnx",
+            "device": "cuda:1",
+            "revision": "v1",
+            "threads": 3,
+            "precision": "int8",
+        },
+    )
 
 
 @pytest.mark.parametrize(
