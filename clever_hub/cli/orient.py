@@ -154,12 +154,13 @@ def _print(turns: list[Found], photos: int, least: float) -> None:
     )
     for name in ("photo", "lies turned by", "turn it", "confidence"):
         table.add_column(name, justify="left" if name == "photo" else "right", overflow="fold")
-    ways = {90: "90° clockwise", 180: "180°", 270: "90° counter-clockwise"}
+    lies = {90: "90° counter-clockwise", 180: "180°", 270: "90° clockwise"}
+    mends = {90: lies[270], 180: lies[180], 270: lies[90]}
     for one in sorted(turns, key=lambda one: -one.confidence)[:_SHOWN]:
         table.add_row(
             shown(str(one.path)),
-            f"{one.quarter}° counter-clockwise",
-            ways[one.quarter],
+            lies[one.quarter],
+            mends[one.quarter],
             f"{one.confidence:.3f}",
         )
     if len(turns) > _SHOWN:
