@@ -12,6 +12,8 @@ from typing import Any
 from clever_hub.errors import ModelFormatError
 
 FORMAT_VERSION = 1
+# Of a model with a projection: a reader that does not know of it would leave it out.
+PROJECTION_VERSION = 2
 CONFIG_NAME = "config.json"
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -104,6 +106,8 @@ class ModelConfig:
         provenance: How the weights were made: method, data, epochs, recipe …
         license: SPDX identifier of the licence of the weights.
         data_terms: Terms of the training data, in a sentence.
+        projection: Whether a linear map from d to d follows the pooled features. It is stored as
+            timm's classifier, weight and bias, and every reader applies it.
         extra: Every other key of the file; written back unchanged.
 
     Example:
@@ -123,6 +127,7 @@ class ModelConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     license: str = "apache-2.0"
     data_terms: str = ""
+    projection: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,11 +145,20 @@ class ModelConfig:
         for key in ("model_args", "provenance", "extra"):
             _check_mapping(key, getattr(self, key))
         _check_model_args(self.model_args)
+        if not isinstance(self.projection, bool):
+            raise ModelFormatError(f"projection: expected true or false, got {self.projection!r}")
+        if self.projection:
+            _check_no_classifier(self.extra.get("pretrained_cfg"))
 
     @property
     def equivariant_dim(self) -> int:
         """Length of the equivariant part, the last entries of the embedding."""
         return self.num_features - self.invariant_dim
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the network's classifier: d where it is the projection, else 0."""
+        return self.num_features if self.projection else 0
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ModelConfig:
@@ -165,16 +179,19 @@ class ModelConfig:
                 f"model_type: expected 'clever', got {content.get('model_type')!r}; "
                 "this is not a CLeVER model"
             )
-        _check_format_version(content.get("format_version"))
-        required = {entry.name for entry in fields(cls)} - {"extra", "data_terms"}
+        _check_format_version(content.get("format_version"), content.get("projection"))
+        optional = {"data_terms", "projection"}
+        required = {entry.name for entry in fields(cls)} - {"extra"} - optional
         _check_keys("", content, required=required)
-        known = {key: content.pop(key) for key in (*required, "data_terms") if key in content}
+        known = {key: content.pop(key) for key in required | optional if key in content}
         known["preprocessing"] = PreprocessingConfig.from_dict(known["preprocessing"])
         config = cls(**known)
         _check_derived(content, config._derived())
         extra = {key: value for key, value in content.items() if key not in config._derived()}
         if timm_extra := _difference(content.get("pretrained_cfg"), config._pretrained_cfg()):
             extra["pretrained_cfg"] = timm_extra
+            if config.projection:
+                _check_no_classifier(timm_extra)
         object.__setattr__(config, "extra", extra)
         return config
 
@@ -197,6 +214,7 @@ class ModelConfig:
             "provenance": self.provenance,
             "license": self.license,
             "data_terms": self.data_terms,
+            **({"projection": True} if self.projection else {}),
             **extra,
         }
 
@@ -234,8 +252,8 @@ class ModelConfig:
             "model_type": "clever",
             "architectures": ["CleverModel"],
             "dtype": "float32",
-            "format_version": FORMAT_VERSION,
-            "num_classes": 0,
+            "format_version": PROJECTION_VERSION if self.projection else FORMAT_VERSION,
+            "num_classes": self.num_classes,
             "pretrained_cfg": {},
         }
 
@@ -249,7 +267,7 @@ class ModelConfig:
             "crop_mode": "center",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
-            "num_classes": 0,
+            "num_classes": self.num_classes,
         }
 
 
@@ -275,12 +293,27 @@ def _difference(found: object, derived: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in derived}
 
 
-def _check_format_version(version: object) -> None:
-    _check_type("format_version", version, int, "a whole number")
-    if version != FORMAT_VERSION:
+def _check_no_classifier(pretrained_cfg: object) -> None:
+    """With timm's name of its classifier, num_classes=0 would silently leave a projection out."""
+    if isinstance(pretrained_cfg, Mapping) and pretrained_cfg.get("classifier") is not None:
         raise ModelFormatError(
-            f"format_version: this clever-hub reads {FORMAT_VERSION}, got {version}. "
-            "Update it: pip install -U clever-hub"
+            "pretrained_cfg.classifier: expected none in a model with a projection, got "
+            f"{pretrained_cfg['classifier']!r}. Remove the key"
+        )
+
+
+def _check_format_version(version: object, projection: object) -> None:
+    _check_type("format_version", version, int, "a whole number")
+    if version not in (FORMAT_VERSION, PROJECTION_VERSION):
+        raise ModelFormatError(
+            f"format_version: this clever-hub reads {FORMAT_VERSION} and {PROJECTION_VERSION}, "
+            f"got {version}. Update it: pip install -U clever-hub"
+        )
+    expected = PROJECTION_VERSION if projection else FORMAT_VERSION
+    if version != expected:
+        raise ModelFormatError(
+            f"format_version: expected {expected} for a model with{'' if projection else 'out'} a "
+            f"projection, got {version}"
         )
 
 

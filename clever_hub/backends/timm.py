@@ -19,7 +19,7 @@ class BackboneError(CleverError):
     command line.
 
     Attributes:
-        key: Which argument is wrong: ``"architecture"`` or ``"model_args"``.
+        key: Which argument is wrong: ``"architecture"``, ``"model_args"`` or ``"projection"``.
     """
 
     def __init__(self, key: str, reason: str) -> None:
@@ -33,8 +33,9 @@ def build_backbone(
     *,
     drop_path: float = 0.0,
     pretrained: bool = False,
+    projection: int = 0,
 ) -> nn.Module:
-    """Build a timm model without its classifier.
+    """Build a timm model whose classifier is left out, or is a projection of the embedding.
 
     Args:
         architecture: A name in timm, such as ``"resnet18"`` or ``"resnet18.a1_in1k"``, or of a
@@ -42,14 +43,15 @@ def build_backbone(
         model_args: Arguments for ``timm.create_model``, plain JSON.
         drop_path: Stochastic depth rate, in [0, 1).
         pretrained: Load timm's own weights instead of initialising random ones.
+        projection: Length of the projected embedding; 0 leaves the embedding as it is.
 
     Returns:
         A module that maps (batch, 3, height, width) to (batch, ``embedding_length``).
 
     Raises:
-        BackboneError: When timm does not know the name (``key`` is ``"architecture"``), or refuses
-            an argument or cannot get the weights (``"model_args"``, with timm's exception as the
-            cause).
+        BackboneError: When timm does not know the name (``key`` is ``"architecture"``), refuses an
+            argument or cannot get the weights (``"model_args"``, with timm's exception as the
+            cause), or builds no place for a projection (``"projection"``).
 
     Example:
         >>> embedding_length(build_backbone("resnet18"))
@@ -67,18 +69,52 @@ def build_backbone(
     extra: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         backbone = timm.create_model(
-            architecture, pretrained=pretrained, num_classes=0, **options, **extra
+            architecture, pretrained=pretrained, num_classes=projection, **options, **extra
         )
     except Exception as error:  # the exception depends on the architecture and its arguments
         raise BackboneError(
             "model_args", f"timm cannot build {architecture} with {options}: {error}"
         ) from error
     assert isinstance(backbone, nn.Module)
+    if projection:
+        _check_projection(backbone, architecture)
     return backbone
 
 
+def classifier_name(backbone: nn.Module) -> str | None:
+    """Where a timm model applies its one linear classifier.
+
+    Args:
+        backbone: Built with a classifier.
+
+    Returns:
+        The module's name, such as ``"fc"``; None for a classifier that is something else, such as
+        the two of a distilled transformer.
+
+    Example:
+        >>> classifier_name(timm.create_model("resnet18"))
+        'fc'
+    """
+    model: Any = backbone
+    classifier = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if not isinstance(classifier, nn.Linear) or classifier.bias is None:
+        return None
+    if classifier.in_features != embedding_length(backbone):
+        return None
+    return next(name for name, module in backbone.named_modules() if module is classifier)
+
+
+def _check_projection(backbone: nn.Module, architecture: str) -> None:
+    if classifier_name(backbone) is None:
+        raise BackboneError(
+            "projection",
+            f"expected a network whose classifier is one linear layer with a bias on the pooled "
+            f"embedding, as most have; {architecture} has another",
+        )
+
+
 def embedding_length(backbone: nn.Module) -> int:
-    """Length of the embedding that a timm model without a classifier gives.
+    """Length of the embedding that a timm model gives before its classifier.
 
     Args:
         backbone: Built by ``build_backbone``.

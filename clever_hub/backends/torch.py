@@ -60,7 +60,7 @@ class CleverModel(JobsMixin, nn.Module):
         config: What the model is.
         source: Where its weights came from; None for a model built from a config alone.
         preprocessor: Turns images into ``pixel_values``.
-        backbone: The timm model, without a classifier.
+        backbone: The timm model; its classifier is absent, or the model's projection.
 
     Example:
         >>> import torch
@@ -311,7 +311,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _build_backbone(config: ModelConfig) -> nn.Module:
     try:
-        return build_backbone(config.architecture, config.model_args)
+        return build_backbone(config.architecture, config.model_args, projection=config.num_classes)
     except BackboneError as error:
         raise ModelFormatError(str(error)) from error
 

@@ -6,10 +6,11 @@ the ``backbone.`` that modules have here when loading, and takes it off when sav
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -39,7 +40,7 @@ class CleverModelOutput(ModelOutput):
 
 
 class TimmNames(WeightRenaming):
-    """Adds ``backbone.`` to timm's names; a classification head's names stay as they are.
+    """Adds ``backbone.`` to timm's names; those of ``clever_head`` stay as they are.
 
     Args:
         remove: Take it off instead.
@@ -53,8 +54,7 @@ class TimmNames(WeightRenaming):
             super().__init__(source_patterns=r"^backbone\.(.+)", target_patterns=r"\1")
         else:
             super().__init__(
-                # The head's two by their whole names: VMamba has a ``classifier.norm`` of its own.
-                source_patterns=r"^(?!backbone\.|classifier\.(?:weight|bias)$)(.+)",
+                source_patterns=r"^(?!backbone\.|clever_head\.)(.+)",
                 target_patterns=r"backbone\.\1",
             )
 
@@ -65,6 +65,11 @@ class TimmNames(WeightRenaming):
         result.base_model_prefix = self.base_model_prefix
         return result
 
+
+# What a classification head was called until a backbone's own classifier could be a projection.
+_OLD_HEAD = {r"^classifier\.(weight|bias)$": r"clever_head.\1"}
+_OLD_NAMES = {"backbone.classifier.weight", "backbone.classifier.bias"}
+_HEAD = {"clever_head.weight", "clever_head.bias"}
 
 # Remote code may be loaded beside the package's own classes: the later one replaces the earlier.
 register_checkpoint_conversion_mapping("clever", [TimmNames()], overwrite=True)
@@ -82,8 +87,42 @@ class CleverPreTrainedModel(PreTrainedModel):
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
         self.backbone = timm.create_model(
-            config.architecture, pretrained=False, num_classes=0, **config.model_args
+            config.architecture,
+            pretrained=False,
+            num_classes=config.num_features if config.projection else 0,
+            **config.model_args,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, source: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """Load weights, every one of them; see transformers.
+
+        Raises:
+            ValueError: When the backbone lacks a tensor, or the file has one too many.
+        """
+        again = copy.copy(kwargs)
+        model, found = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        headed = isinstance(model, CleverForImageClassification)
+        old = not model.config.projection and found["unexpected_keys"] == _OLD_NAMES
+        if old and headed and "key_mapping" not in again:
+            again |= {"key_mapping": _OLD_HEAD, "output_loading_info": output_loading_info}
+            loaded = cls.from_pretrained(source, *args, **again)
+            renamed = loaded[0] if output_loading_info else loaded
+            # Saved, the head has its new name.
+            kept = [entry for entry in renamed._weight_conversions if isinstance(entry, TimmNames)]
+            renamed._weight_conversions = kept
+            return loaded
+        missing = sorted(found["missing_keys"] - (_HEAD if headed else set()))
+        unexpected = sorted(found["unexpected_keys"] - (_OLD_NAMES if old else set()))
+        if missing or unexpected:
+            raise ValueError(
+                f"{source}: expected every tensor of a {model.config.architecture} and no other; "
+                f"missing: {missing[:20] or 'none'}, unexpected: {unexpected[:20] or 'none'}. "
+                "The file is of another model, or damaged; fetch it again"
+            )
+        return (model, found) if output_loading_info else model
 
     def embed(self, pixel_values: Tensor) -> CleverModelOutput:
         """Split the backbone's embedding."""
@@ -110,13 +149,15 @@ class CleverPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Only a new head is ours: timm has initialised its own."""
-        if module is getattr(self, "classifier", None):
+        if module is getattr(self, "clever_head", None):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
 
 class CleverModel(CleverPreTrainedModel):
     """Images in, an invariant and an equivariant embedding out."""
+
+    _keys_to_ignore_on_load_unexpected: ClassVar = {r"^clever_head\."}
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
@@ -151,7 +192,8 @@ class CleverForImageClassification(CleverPreTrainedModel):
         if not widths.get(config.head_input):
             there = [part for part, width in widths.items() if width]
             raise ValueError(f"head_input: expected one of {there}, got {config.head_input!r}")
-        self.classifier = nn.Linear(widths[config.head_input], int(config.num_labels or 0))
+        # Not "classifier": that is where many of timm's networks have a projection.
+        self.clever_head = nn.Linear(widths[config.head_input], int(config.num_labels or 0))
         self.post_init()
 
     def forward(
@@ -175,7 +217,7 @@ class CleverForImageClassification(CleverPreTrainedModel):
         part = {"full": embedded.pooler_output}.get(
             self.config.head_input, getattr(embedded, self.config.head_input, None)
         )
-        logits = self.classifier(part)
+        logits = self.clever_head(part)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         output = ImageClassifierOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output

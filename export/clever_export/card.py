@@ -271,6 +271,8 @@ def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool
         "split": config.invariant_dim,
         "where": repo_id or "FOLDER",
         "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",
+        # timm's classifier is the projection, where there is one.
+        "timm_classes": "" if config.projection else ", num_classes=0",
     }
     lines = ["## Use"]
     if repo_id is None:

@@ -101,7 +101,7 @@ output.invariant, output.equivariant, output.pooler_output  # the last is both""
 import timm
 from PIL import Image
 
-backbone = timm.create_model("{timm}", pretrained=True, num_classes=0).eval()
+backbone = timm.create_model("{timm}", pretrained=True{timm_classes}).eval()
 settings = timm.data.resolve_model_data_config(backbone)
 prepare = timm.data.create_transform(**settings)
 full = backbone(prepare(Image.open("photo.jpg").convert("RGB"))[None])

@@ -32,7 +32,10 @@ KNOWN = frozenset(
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
 # The keys of the config that decide which vector an image gets.
-_VERIFIED = ("architecture", "model_args", "num_features", "invariant_dim", "preprocessing")
+_VERIFIED = (
+    *("architecture", "model_args", "num_features", "invariant_dim", "preprocessing"),
+    "projection",
+)
 _CARD_KEYS = ("license", "library_name", "pipeline_tag", "tags")
 
 

@@ -196,7 +196,7 @@ def _timm(folder: Path) -> Reader:
     import torch
 
     register(ModelConfig.load(folder).architecture)
-    backbone = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    backbone = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     prepare = clever_hub.from_pretrained(folder).preprocessor
 
     def embed(batch: list[Path]) -> Vectors:

@@ -115,7 +115,7 @@ def test_a_classifier_sees_the_part_that_its_config_names(
 ) -> None:
     folder = packaged("test_resnet")
     model = AutoModelForImageClassification.from_pretrained(folder, num_labels=3, head_input=part)
-    assert model.classifier.in_features == width
+    assert model.clever_head.in_features == width
     backbone = clever_hub.from_pretrained(folder).backbone.state_dict()
     assert all(
         torch.equal(value, backbone[name]) for name, value in model.backbone.state_dict().items()
@@ -136,7 +136,7 @@ def test_a_classifier_sees_the_part_that_its_config_names(
     assert losses[-1] < losses[0]
     model.eval().save_pretrained(tmp_path)
     names = set(load_file(tmp_path / "model.safetensors"))
-    assert names == {*backbone, "classifier.weight", "classifier.bias"}
+    assert names == {*backbone, "clever_head.weight", "clever_head.bias"}
     again = AutoModelForImageClassification.from_pretrained(tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(again(pixels).logits, model(pixels).logits)
@@ -167,7 +167,7 @@ def test_the_trainer_fine_tunes_and_saves_what_the_other_readers_read(
     assert np.isfinite(result.training_loss)
     model.save_pretrained(tmp_path / "tuned")
     saved = load_file(tmp_path / "tuned" / "model.safetensors")
-    assert saved.keys() == {*before, "classifier.weight", "classifier.bias"}
+    assert saved.keys() == {*before, "clever_head.weight", "clever_head.bias"}
     moved = [name for name, value in before.items() if not torch.equal(saved[name], value)]
     assert any(name.endswith("weight") for name in moved)
     with pytest.raises(ModelFormatError, match=r"a model with a classification head.*AutoModel"):
@@ -234,7 +234,7 @@ def test_remote_code_classifies_and_extracts_without_this_package(
         "folder, photo = sys.argv[1], Image.open(sys.argv[2])\n"
         "model = AutoModelForImageClassification.from_pretrained(\n"
         "    folder, trust_remote_code=True, num_labels=3, head_input='equivariant')\n"
-        "shape = list(model.classifier.weight.shape)\n"
+        "shape = list(model.clever_head.weight.shape)\n"
         "same = [float(x) for x in model.backbone.state_dict()['conv1.0.weight'].flatten()[:9]]\n"
         "task = 'image-feature-extraction'\n"
         "extract = pipeline(task, model=folder, trust_remote_code=True, device='cpu')\n"

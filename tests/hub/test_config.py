@@ -83,7 +83,7 @@ def _with(path: str, value: Any) -> dict[str, Any]:
     ("path", "value", "message"),
     [
         ("model_type", "vit", "not a CLeVER model"),
-        ("format_version", 2, "pip install -U clever-hub"),
+        ("format_version", 3, "pip install -U clever-hub"),
         ("format_version", None, "format_version: expected a whole number"),
         ("name", 5, "name: expected a text, got 5"),
         ("architecture", "hf-hub:somebody/model", "name of a timm model"),

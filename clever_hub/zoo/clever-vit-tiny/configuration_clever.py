@@ -15,6 +15,7 @@ class CleverConfig(PreTrainedConfig):
         model_args: Arguments for ``timm.create_model``.
         num_features: Length of the embedding.
         invariant_dim: Length of the invariant part, the first entries of the embedding.
+        projection: Whether the backbone's classifier is a projection of the embedding.
         head_input: What a classification head sees: ``full``, ``invariant`` or ``equivariant``.
         **kwargs: Everything else; kept and written back.
     """
@@ -27,9 +28,12 @@ class CleverConfig(PreTrainedConfig):
         model_args: dict[str, Any] | None = None,
         num_features: int = 512,
         invariant_dim: int = 409,
+        projection: bool = False,
         head_input: str = "full",
         **kwargs: Any,
     ) -> None:
+        if (version := kwargs.get("format_version", 1)) not in (1, 2):
+            raise ValueError(f"format_version: this code reads 1 and 2, got {version}")
         # Equal is allowed: a split ratio of 1.0 is plain SimSiam or DINO.
         if not 0 < invariant_dim <= num_features:
             raise ValueError(
@@ -46,6 +50,7 @@ class CleverConfig(PreTrainedConfig):
         self.model_args = dict(model_args or {})
         self.num_features = num_features
         self.invariant_dim = invariant_dim
+        self.projection = projection
         self.head_input = head_input
         super().__init__(**kwargs)
 

@@ -214,7 +214,7 @@ def test_a_frozen_backbone_stays_to_the_last_bit(
     found = weights(out)
     for name, value in weights(model_folder).items():
         assert torch.equal(found[name], value), name
-    assert found["classifier.weight"].shape == (100, 76)
+    assert found["clever_head.weight"].shape == (100, 76)
     content = json.loads((out / "finetune.json").read_text())
     assert list(content["figures"]["finetune"]) == ["head/10%"]
     assert list(content["figures"]["finetune"]["head/10%"]) == ["invariant"]

@@ -70,7 +70,7 @@ class FinetuneTrainer(Trainer):
         """Load strictly, by timm's names as on disk; Trainer's own method finds none of them."""
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME)
         state = {
-            name if name.startswith("classifier.") else f"backbone.{name}": tensor
+            name if name.startswith("clever_head.") else f"backbone.{name}": tensor
             for name, tensor in stored.items()
         }
         network = self.accelerator.unwrap_model(self.model if model is None else model)
@@ -89,7 +89,7 @@ def parameter_groups(
     Returns:
         Groups for an optimiser: the head first, then the backbone's layers.
     """
-    rate, head = settings.learning_rate, model.classifier
+    rate, head = settings.learning_rate, model.clever_head
     groups: list[dict[str, Any]] = [
         {"params": [head.weight], "lr": rate, "weight_decay": settings.weight_decay},
         {"params": [head.bias], "lr": rate, "weight_decay": 0.0},

@@ -101,6 +101,11 @@ def _from_clever_model(
             f"backbone.init: {init} is a {config.architecture}, but backbone.architecture is "
             f"{architecture}. Set it to {config.architecture}, or start from another model"
         )
+    if config.projection:
+        raise ConfigError(
+            f"backbone.init: {init} has a projection after its pooled features, as `clever-hub "
+            "split` writes it, which a run would not train. Start from the model that was split"
+        )
     backbone = create_backbone(architecture, model_args, drop_path)
     try:
         backbone.load_state_dict(model.backbone.state_dict(), strict=True)
