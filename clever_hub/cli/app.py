@@ -23,7 +23,7 @@ GROUP = "clever_hub.commands"
 _ORDER = (
     *("list", "info", "embed", "compare", "relate", "duplicates", "orient"),
     *("index", "search", "leaks"),
-    *("pretrain", "evaluate", "finetune", "views", "plot", "report", "heads", "attention"),
+    *("pretrain", "evaluate", "finetune", "views", "plot", "report", "heads", "split", "attention"),
     *("import", "export", "verify", "publish"),
 )
 # Scripts and published model cards use them.
