@@ -43,7 +43,7 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep", help="Calibrate the heads that the model has from training.")
     ] = False,
-    backend: Backend = "torch",
+    backend: Backend = "auto",
 ) -> None:
     """Fit heads to a model, which tell how images are related and turned.
 

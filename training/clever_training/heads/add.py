@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clever_hub.cli.loading import load_model
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.answering import JobsMixin
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig
-from clever_hub.pretrained import from_pretrained
 from clever_training.data.photos import Photos, load_photos
 from clever_training.heads.calibrate import calibrate
 from clever_training.heads.embedding import EmbeddedViews, choose, embed_views
@@ -56,7 +56,7 @@ def add_heads(
     plan: HeadsPlan | None = None,
     image_column: str | None = None,
     keep_trained: bool = False,
-    backend: str = "torch",
+    backend: str = "auto",
     progress: Progress = lambda *_: None,
 ) -> Calibration:
     """Give a model heads, and say how far they can be trusted.
@@ -70,7 +70,7 @@ def add_heads(
         plan: How.
         image_column: The image column of a table.
         keep_trained: Calibrate the heads that the model has, as its training left them.
-        backend: What computes the embeddings.
+        backend: What computes the embeddings; ``auto`` is the fastest that can.
         progress: Called with what is done, how much of it, and how much there is.
 
     Returns:
@@ -85,7 +85,7 @@ def add_heads(
         >>> add_heads("clever-resnet18", "with-heads", "photos/")  # doctest: +SKIP
     """
     plan = plan or HeadsPlan()
-    loaded = from_pretrained(model, backend=backend)
+    loaded = load_model(str(model), backend)
     assert loaded.source is not None
     target, trained = Path(folder), loaded.heads if keep_trained else None
     _check_target(target, loaded.source.path)
