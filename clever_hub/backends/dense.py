@@ -57,8 +57,8 @@ class DenseModel:
         self.layer = layer
         self.stride = _stride(model.backbone)
         self._backbone = model.backbone
-        own = getattr(getattr(model.backbone, "patch_embed", None), "img_size", None)
-        self._sized: tuple[int, int] | None = own
+        sized = getattr(getattr(model.backbone, "patch_embed", None), "img_size", None)
+        self._sized: tuple[int, int] | None = sized
         config = model.config
         if layer == "keys" and not has_keys(model.backbone):
             raise ConfigError(
@@ -68,9 +68,10 @@ class DenseModel:
         side = max(1, config.preprocessing.crop_size // self.stride) * self.stride
         width = self(np.zeros((1, 3, side, side), dtype=np.float32)).shape[-1]
         self.parts = {"full": slice(0, width)}
-        # Features of another kind or width cannot be cut where the embedding is.
-        cut = config.invariant_dim
-        if layer == "tokens" and width == config.num_features and cut < width:
+        # Features of another kind or width cannot be cut where the embedding is, nor those before a
+        # projection, which alone makes the parts.
+        cut, own = config.invariant_dim, layer == "tokens" and not config.projection
+        if own and width == config.num_features and cut < width:
             self.parts |= {"invariant": slice(0, cut), "equivariant": slice(cut, width)}
 
     def size_for(self, width: int, height: int, short: int) -> tuple[int, int]:

@@ -94,6 +94,20 @@ def test_keys_are_those_of_the_last_block(pixels: np.ndarray) -> None:
     assert dense.parts == {"full": slice(0, 48)}
 
 
+def test_what_comes_before_a_projection_has_no_parts(pixels: np.ndarray) -> None:
+    config = ModelConfig(
+        name="projected",
+        architecture="resnet18",
+        num_features=512,
+        invariant_dim=409,
+        preprocessing=PreprocessingConfig(64, 64),
+        projection=True,
+    )
+    dense = DenseModel(CleverModel(config))
+    assert dense(pixels).shape == (2, 2, 2, 512)
+    assert dense.parts == {"full": slice(0, 512)}
+
+
 def test_what_has_no_places_is_refused() -> None:
     with pytest.raises(ConfigError, match="keys need a vision transformer"):
         DenseModel(make("resnet18", 512), "keys")
