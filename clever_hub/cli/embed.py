@@ -29,6 +29,16 @@ class _Decode(StrEnum):
     reduced = "reduced"
 
 
+class _Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+class _Precision(StrEnum):
+    float32 = "float32"
+    int8 = "int8"
+
+
 def run(  # noqa: PLR0913, PLR0917  # one for each option
     model: Model,
     paths: Annotated[
@@ -85,9 +95,24 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     num_workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode; one for each core.")
     ] = None,
+    precision: Annotated[
+        _Precision,
+        typer.Option(help="int8: faster on CPUs; made once from the model, checked, and cached."),
+    ] = _Precision.float32,
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(help="Photos like those to embed, to calibrate int8 on, or their folder."),
+    ] = None,
     backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
+    engine: Annotated[
+        _Engine, typer.Option(help="ray: on a cluster, by Ray Data.")
+    ] = _Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster, such as auto; else one on this machine."),
+    ] = None,
 ) -> None:
     """Embed images into a folder of parquet shards, or into one file.
 
@@ -114,8 +139,11 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
             model,
             paths,
             out,
+            engine=engine.value,
             update=update,
             backend=backend,
+            precision=precision.value,
+            calibration=calibration,
             device=device,
             revision=revision,
             threads=threads,
@@ -128,6 +156,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
             shard_size=shard_size,
             image_column=image_column,
             progress=True,
+            **({} if address is None else {"address": address}),
         )
     _report(done, on_error)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from clever_hub.errors import DataError, require
+from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.options import LoadOptions
 from clever_hub.images.progress import counting
 from clever_hub.pretrained import fastest_backend, from_pretrained
 from clever_hub.threads import available_cores
 
 if TYPE_CHECKING:
+    from clever_hub.backends.int8 import Calibration
     from clever_hub.jobs.answering import JobsMixin
     from clever_hub.scale.planning import Changes
     from clever_hub.scale.settings import Run
@@ -76,8 +77,11 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     inputs: Inputs,
     output: str | os.PathLike[str],
     *,
+    engine: Literal["local", "ray"] = "local",
     update: bool = False,
     backend: str = "auto",
+    precision: Literal["float32", "int8"] = "float32",
+    calibration: Calibration = None,
     device: str | None = None,
     revision: str | None = None,
     threads: int | None = None,
@@ -90,6 +94,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     shard_size: int = SHARD_SIZE,
     image_column: str | None = None,
     progress: bool = False,
+    **engine_options: Any,
 ) -> Summary:
     """Embed many images into a folder of parquet shards, or into one file.
 
@@ -104,9 +109,12 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
             standard input.
         output: A folder, which gets ``part-00000.parquet`` …; or a file that ends in ``.parquet``,
             ``.csv``, ``.npz``, ``.jsonl`` or ``.lance``; or the address of a folder.
+        engine: ``"local"``, or ``"ray"`` for a cluster.
         update: Bring a folder that is there to the images as they are now: embed those that are new
             or changed, take out the rows of those that have vanished.
         backend: ``"onnx"``, ``"torch"``, or ``"auto"`` for the faster of those that can.
+        precision: ``"int8"`` is faster on a CPU; the variant is made once.
+        calibration: Photos to calibrate int8 on; None takes those that ship.
         device: As for ``from_pretrained``.
         revision: As for ``from_pretrained``.
         threads: Threads of the model; None chooses by the cores that the process may use.
@@ -119,6 +127,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         shard_size: Images in a shard.
         image_column: The image column of tables; None looks for it.
         progress: Show progress bars on stderr.
+        **engine_options: ``address`` and ``actors`` of Ray; see ``clever_hub.scale.ray.compute``.
 
     Returns:
         What was done.
@@ -140,6 +149,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     from clever_hub.scale.shards import read_skipped
     from clever_hub.scale.target import Target
 
+    compute = _engine(engine, engine_options)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     names = [os.fspath(one) for one in given]
     target = Target.of(os.fspath(output), update)
@@ -148,13 +158,18 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     if backend == "auto":  # a folder that is there keeps its own: they differ in the last bits
         found = before.made.backend if before else None
         backend = found or fastest_backend(model, device=device, revision=revision)
-    options = {"device": device, "revision": revision, "threads": threads or available_cores()}
+        backend = "onnx" if precision == "int8" else backend
+    options: dict[str, Any] = {"device": device, "revision": revision}
+    options["threads"] = threads or available_cores()
+    if (precision, calibration) != ("float32", None):
+        options |= {"precision": precision, "calibration": calibration}
     how = Engine(os.fspath(model), backend, options, num_workers)
     loaded = how.load()
     made = Made.of(
         loaded.config,
         loaded.source,
         backend=backend,
+        precision=precision,
         normalized=normalize,
         batch_size=batch_size,
         load=load,
@@ -163,7 +178,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     with target.held():
         run, changes = _plan(target.storage, before, wanted, update, progress)
         with counting("embedding", run.images, progress) as advance:
-            done = list(_compute(target.storage, run, how, loaded, advance))
+            done = list(compute(target.storage, run, how, loaded, advance, **engine_options))
         rows, computed = sum(one.rows for one in done), sum(one.computed for one in done)
         skipped = list(islice(read_skipped(target.storage, range(run.shards)), _MOST_SKIPPED))
         if not rows:
@@ -174,6 +189,20 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
             changes = compare_plan(target.storage, items, run.shards)
         target.finish(run.shards, loaded.config, made)
     return Summary(os.fspath(output), run.images, rows, computed, skipped, changes, update)
+
+
+def _engine(name: str, options: dict[str, Any]) -> Callable[..., Iterable[Finished]]:
+    """The function that computes the shards."""
+    if name == "ray":
+        from clever_hub.scale import ray
+
+        found: Callable[..., Iterable[Finished]] = ray.compute
+        return found
+    if name != "local":
+        raise ConfigError(f"engine: expected 'local' or 'ray', got {name!r}")
+    if options:
+        raise ConfigError(f"the local engine has no option {sorted(options)}; leave it out")
+    return _compute
 
 
 def _compute(

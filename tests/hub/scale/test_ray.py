@@ -1,0 +1,79 @@
+"""The Ray engine gives the rows of the local one, also when a node dies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clever_hub.errors import ConfigError, MissingExtraError
+from clever_hub.hub import shipped
+from clever_hub.scale import embed_dataset
+from tests.hub.scale.test_dataset import rows
+
+SCRIPT = Path(__file__).with_name("ray_cluster.py")
+
+
+@pytest.fixture
+def many(album: Path, tmp_path: Path) -> Path:
+    """A few hundred photos, one of which is broken."""
+    for copy in range(10):
+        shutil.copytree(album, tmp_path / "many" / str(copy))
+    (tmp_path / "many" / "3" / "05.jpg").write_bytes(b"broken")
+    return tmp_path / "many"
+
+
+def on_cluster(repository: Path, many: Path, out: Path, kill: bool) -> Any:
+    words = [sys.executable, "-W", "ignore", str(SCRIPT), "clever-resnet18", str(many), str(out)]
+    done = subprocess.run(
+        [*words, "kill" if kill else "leave"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=repository,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif("clever-resnet18" not in shipped.model_names(), reason="no shipped model")
+def test_a_node_that_is_killed_costs_no_row(repository: Path, many: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    told = on_cluster(repository, many, tmp_path / "v", kill=True)
+    assert told["killed"], "the node was still alive at the end"
+    assert told["killed"][0] < 38, "the node was killed when all was done"
+    assert told["rows"] == 299
+    local = embed_dataset(
+        "clever-resnet18", many, tmp_path / "local", shard_size=8, backend="onnx", threads=2
+    )
+    assert rows(tmp_path / "v") == rows(tmp_path / "local")
+    assert [Path(name).name for name, _ in local.skipped] == ["05.jpg"]
+    skipped = (tmp_path / "v" / "_clever_hub" / "skipped").glob("*.jsonl")
+    assert [json.loads(file.read_text())["path"] for file in skipped] == [local.skipped[0][0]]
+    # The local engine takes over what the cluster made, and finds nothing to do.
+    again = embed_dataset("clever-resnet18", many, tmp_path / "v", backend="onnx")
+    assert (again.rows, again.computed) == (299, 0)
+
+
+def test_without_the_extra_it_says_which(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"clever-hub\[ray\]"):
+        embed_dataset(model_folder, album, tmp_path / "v", engine="ray")
+    assert not (tmp_path / "v").exists()
+
+
+def test_an_unknown_engine_or_option_is_refused(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="expected 'local' or 'ray', got 'spark'"):
+        embed_dataset(model_folder, album, tmp_path / "v", engine="spark")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no option \['address'\]"):
+        embed_dataset(model_folder, album, tmp_path / "v", address="auto")
