@@ -151,9 +151,9 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise missing_extra(error.name or "ray", "ray") from error
     ours = not ray.is_initialized()
     if ours:
-        own = {} if address else {"num_cpus": max(CPUS, available_cores())}
+        own: Any = {} if address else {"num_cpus": max(CPUS, available_cores())}
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"--address: no Ray cluster at {address!r}: {error}. Start one: ray start --head"

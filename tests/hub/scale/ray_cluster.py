@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
@@ -19,8 +20,10 @@ from clever_hub.scale import embed_dataset
 
 def main(model: str, photos: str, out: str, kill: bool) -> None:
     """Print what was done as JSON, on the last line."""
-    node = {"num_cpus": 2, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    node: Any = {"num_cpus": 2, "object_store_memory": 100_000_000}
+    cluster: Any = Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    )
     worker = cluster.add_node(**node)
     cluster.wait_for_nodes()
     killed = []
@@ -29,7 +32,8 @@ def main(model: str, photos: str, out: str, kill: bool) -> None:
         """Whether an actor holds the CPUs of the node that is to die, and shards come out."""
         if len(list(Path(out).glob("part-*.parquet"))) < 4:
             return False
-        free = available_resources_per_node().get(worker.node_id, {})
+        available: Any = available_resources_per_node
+        free = available().get(worker.node_id, {})
         return bool(free.get("CPU", 0) < 2)
 
     def end_one() -> None:

@@ -1,0 +1,217 @@
+"""Embedding photos: reduced decoding, int8, and the defaults against other settings.
+
+    python benchmarks/embed.py ../shared/data/imagenet-photos --out benchmarks/RESULTS.md
+
+Everything that is compared takes turns in one run, each in a process of its own; the result is the
+median over the rounds of the ratio in the same round. Photos of 12 megapixels are mosaics of 8 × 8
+photos of the folder, so that they have the detail of real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from results import machine, write_section
+
+LARGE = (4000, 3000)
+
+
+def mosaics(photos: Sequence[Path], folder: Path, count: int) -> list[Path]:
+    """Make photos of 12 megapixels, JPEG of quality 90."""
+    made = []
+    for index in range(count):
+        whole = Image.new("RGB", LARGE)
+        for place in range(64):
+            photo = Image.open(photos[(index * 64 + place * 7) % len(photos)]).convert("RGB")
+            tile = photo.resize((LARGE[0] // 8, LARGE[1] // 8), Image.Resampling.LANCZOS)
+            whole.paste(tile, (place % 8 * tile.width, place // 8 * tile.height))
+        made.append(folder / f"{index:02}.jpg")
+        whole.save(made[-1], quality=90)
+    return made
+
+
+def decode_speed(photos: Sequence[Path], size: int, rounds: int) -> list[float]:
+    """How many times as fast reduced decoding and resizing is, in each round, on one core."""
+    from clever_hub import PreprocessingConfig, Preprocessor
+    from clever_hub.images.options import LoadOptions
+
+    exact = Preprocessor(PreprocessingConfig(size, size))
+    reduced = exact.with_options(LoadOptions(decode="reduced"))
+    ratios = []
+    for _ in range(rounds):
+        seconds = []
+        for prepare in (exact, reduced):
+            began = time.process_time()
+            for photo in photos:
+                prepare(photo)
+            seconds.append(time.process_time() - began)
+        ratios.append(seconds[0] / seconds[1])
+    return ratios
+
+
+def decode_fidelity(name: str, photos: Sequence[Path], size: int) -> dict[str, Any]:
+    """Cosine of each part to exact decoding, and how often the nearest neighbour is the same."""
+    import clever_hub
+    from clever_hub import PreprocessingConfig, Preprocessor
+
+    model = clever_hub.from_pretrained(name, backend="torch")
+    model.preprocessor = Preprocessor(PreprocessingConfig(size, size))
+    exact = model.encode(photos, normalize=True)
+    reduced = model.encode(photos, normalize=True, decode="reduced")
+    found: dict[str, Any] = {}
+    for part in ("invariant", "equivariant"):
+        a, b = getattr(exact, part), getattr(reduced, part)
+        cosine = (a * b).sum(axis=1)
+        near = [np.argmax(rows @ rows.T - 2 * np.eye(len(rows)), axis=1) for rows in (a, b)]
+        found[part] = (float(cosine.min()), float(np.median(cosine)), np.mean(near[0] == near[1]))
+    return found
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "onnx, 1 thread, 1 worker": {"backend": "onnx", "threads": 1, "num_workers": 1},
+    "onnx, 1 thread, 2 workers": {"backend": "onnx", "threads": 1, "num_workers": 2},
+    "onnx, 2 threads, 1 worker": {"backend": "onnx", "threads": 2, "num_workers": 1},
+    "onnx, 2 threads, 2 workers": {"backend": "onnx", "threads": 2, "num_workers": 2},
+    "torch, 1 thread, 2 workers": {"backend": "torch", "threads": 1, "num_workers": 2},
+    "torch, 2 threads, 2 workers": {"backend": "torch", "threads": 2, "num_workers": 2},
+    "int8": {"precision": "int8"},
+    "int8, reduced": {"precision": "int8", "decode": "reduced"},
+}
+
+
+def _serve(connection: Connection, name: str, options: dict[str, Any], files: list[Path]) -> None:
+    """Load as `embed` does, then embed all files at every request; the answer is photos/s."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from clever_hub.pretrained import fastest_backend, from_pretrained
+    from clever_hub.threads import available_cores
+
+    kept = dict(options)
+    workers, decode = kept.pop("num_workers", None), kept.pop("decode", "exact")
+    onnx = "precision" in kept
+    backend = kept.pop("backend", "onnx" if onnx else fastest_backend(name))
+    kept.setdefault("threads", available_cores())
+    model = from_pretrained(name, backend=backend, **kept)
+    work = lambda paths: sum(  # noqa: E731
+        len(batch.indices)
+        for batch in model.encode_batches(paths, num_workers=workers, decode=decode)
+    )
+    work(files[:64])
+    while connection.recv():
+        began = time.perf_counter()
+        connection.send(work(files) / (time.perf_counter() - began))
+
+
+@contextmanager
+def _process(*arguments: Any) -> Iterator[Connection]:
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, *arguments))
+    process.start()
+    try:
+        yield ours
+    finally:
+        ours.send(None)
+        process.join(20)
+
+
+def embed_speed(
+    name: str, files: list[Path], settings: Sequence[str], rounds: int
+) -> dict[str, list[float]]:
+    """Photos/s of each setting in each round, from file to vector."""
+    found: dict[str, list[float]] = {setting: [] for setting in settings}
+    with ExitStack() as stack:
+        waiting = {
+            setting: stack.enter_context(_process(name, SETTINGS[setting], files))
+            for setting in settings
+        }
+        for _ in range(rounds):
+            for setting, connection in waiting.items():
+                connection.send(True)
+                found[setting].append(connection.recv())
+    return found
+
+
+def _ratio(found: dict[str, list[float]], setting: str, to: str) -> float:
+    return median(a / b for a, b in zip(found[setting], found[to], strict=True))
+
+
+def _report_decode(options: argparse.Namespace, photos: list[Path]) -> Iterator[str]:
+    yield "| photos | size | decode and resize, × exact | invariant: min, median | equivariant |"
+    yield " same nearest photo, each part |\n|---|---:|---:|---:|---:|---:|\n"
+    with tempfile.TemporaryDirectory() as folder:
+        large = mosaics(photos, Path(folder), options.large)
+        for what, files, size in (
+            (f"{len(large)} of 12 megapixels", large, 128),
+            (f"{len(large)} of 12 megapixels", large, 224),
+            (f"{len(photos)} of about 500 × 375", photos, 64),
+        ):
+            speed = median(decode_speed(files[: options.timed], size, options.rounds))
+            near = decode_fidelity(options.models[0], files, size)
+            cosines = [f"{low:.4f}, {middle:.4f}" for low, middle, _ in near.values()]
+            same = ", ".join(f"{share:.0%}" for _, _, share in near.values())
+            yield f"| {what} | {size} px | {speed:.1f} | {' | '.join(cosines)} | {same} |\n"
+
+
+def run(options: argparse.Namespace, photos: list[Path]) -> str:
+    """Measure everything; the section as Markdown."""
+    load = os.getloadavg()[0]
+    lines = [
+        "## Embedding many photos\n\n",
+        f"`python benchmarks/embed.py {_options(options)}`; ",
+        f"{machine('onnxruntime', 'torch', 'pillow')}. ",
+        f"{os.cpu_count()} cores, load {load:.0f} at the start; medians of ratios in a round.\n\n",
+        f"Reduced decoding against exact, one core, cosines by {options.models[0]}:\n\n",
+        *_report_decode(options, photos),
+    ]
+    files = photos * options.copies
+    for name in options.models:
+        found = embed_speed(name, files, list(SETTINGS), options.rounds)
+        lines.append(f"\n{name}, {len(files)} photos of about 500 × 375, file to vector:\n\n")
+        lines.append("| setting | photos/s | × the defaults |\n|---|---:|---:|\n")
+        for setting, rates in found.items():
+            ratio = _ratio(found, setting, "defaults")
+            lines.append(f"| {setting} | {median(rates):.0f} | {ratio:.2f} |\n")
+    return "".join(lines)
+
+
+def _options(options: argparse.Namespace) -> str:
+    """The options of this run as they are typed."""
+    words = (
+        f"--{name} {getattr(options, name)}" for name in ("rounds", "large", "timed", "copies")
+    )
+    return f"PHOTOS {' '.join(words)} --models {' '.join(options.models)}"
+
+
+def main() -> None:
+    """Measure, print, and write the section of ``--out``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("photos", type=Path, help="folder of JPEG files")
+    parser.add_argument("--out", type=Path, help="Markdown file whose section is replaced")
+    parser.add_argument("--models", nargs="+", default=["clever-resnet50", "clever-resnet18"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large", type=int, default=24, help="photos of 12 megapixels")
+    parser.add_argument("--timed", type=int, default=12, help="photos to time decoding with")
+    parser.add_argument("--copies", type=int, default=4, help="passes over the folder in a turn")
+    options = parser.parse_args()
+    photos = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+    text = run(options, photos)
+    print(text)
+    if options.out:
+        write_section(options.out, "embed", text)
+
+
+if __name__ == "__main__":
+    main()
