@@ -101,7 +101,8 @@ def classifier_name(backbone: nn.Module) -> str | None:
         return None
     if classifier.in_features != embedding_length(backbone):
         return None
-    return next(name for name, module in backbone.named_modules() if module is classifier)
+    names = {module: name for name, module in backbone.named_modules()}
+    return names[classifier]
 
 
 def _check_projection(backbone: nn.Module, architecture: str) -> None:

@@ -94,7 +94,7 @@ class CleverPreTrainedModel(PreTrainedModel):
         )
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, source: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
     ) -> Any:
         """Load weights, every one of them; see transformers.
@@ -103,7 +103,8 @@ class CleverPreTrainedModel(PreTrainedModel):
             ValueError: When the backbone lacks a tensor, or the file has one too many.
         """
         again = copy.copy(kwargs)
-        model, found = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        result: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
+        model, found = result
         headed = isinstance(model, CleverForImageClassification)
         old = not model.config.projection and found["unexpected_keys"] == _OLD_NAMES
         if old and headed and "key_mapping" not in again:
@@ -157,7 +158,9 @@ class CleverPreTrainedModel(PreTrainedModel):
 class CleverModel(CleverPreTrainedModel):
     """Images in, an invariant and an equivariant embedding out."""
 
-    _keys_to_ignore_on_load_unexpected: ClassVar = {r"^clever_head\."}
+    _keys_to_ignore_on_load_unexpected: ClassVar[Any] = {  # type: ignore[misc]
+        r"^clever_head\."
+    }
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)

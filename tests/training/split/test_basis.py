@@ -95,10 +95,11 @@ def test_few_photos_are_shrunk_and_that_is_nearer_the_truth() -> None:
 
 def test_a_ridge_figure_does_not_depend_on_the_basis() -> None:
     sets = [planted(60, seed) for seed in range(3)]
-    parameters = tuple(views.parameters for views in sets)
+    parameters = sets[0].parameters, sets[1].parameters, sets[2].parameters
     rows = [views.embeddings - 5 for views in sets]
     turned = [one @ ortho_group.rvs(DIM, random_state=2) for one in rows]
-    one, two = (explained(*some, parameters) for some in (rows, turned))  # type: ignore[arg-type]
+    one = explained(rows[0], rows[1], rows[2], parameters)
+    two = explained(turned[0], turned[1], turned[2], parameters)
     assert one == pytest.approx(two, abs=1e-6)
     assert one["turn, cosine"] > 0.9
 

@@ -117,16 +117,14 @@ def test_what_is_split_is_not_split_again_unless_forced(
     assert not (tmp_path / "twice").exists()
     again = replace(PLAN, ratio=0.5)
     split_model(str(split), str(tiles), tmp_path / "twice", plan=again, force=True)
-    split_model(str(plain), str(tiles), tmp_path / "once", plan=again)
     images = sorted(tiles.glob("*.png"))[:20]
-    one, two = (
-        clever_hub.from_pretrained(tmp_path / name).encode(images) for name in ("once", "twice")
-    )
-    zero = np.zeros(128)
-    # The same subspaces, whatever was between.
-    np.testing.assert_allclose(
-        _cosines(one.invariant, zero), _cosines(two.invariant, zero), atol=2e-2
-    )
+    models = [clever_hub.from_pretrained(folder) for folder in (split, tmp_path / "twice")]
+    assert [model.config.invariant_dim for model in models] == [204, 128]
+    # Rotated further, about the same mean: the views are the same.
+    one, two = (_cosines(model.encode(images).full, np.zeros(WIDTH)) for model in models)
+    with Weights(split / "model.safetensors") as weights:
+        half = weights.entries["classifier.weight"].dtype == "F16"
+    np.testing.assert_allclose(one, two, rtol=0, atol=2e-3 if half else 1e-5)
     with pytest.raises(ConfigError, match=r"backbone\.init: .* has a projection"):
         start_backbone("test_efficientnet", {}, 0.0, str(split))
 
@@ -137,8 +135,8 @@ def test_bad_input_is_named_before_anything_is_written(
     target = tmp_path / "out"
     with pytest.raises(DataError, match=r"at least 100 photos, got 48\. .* 429 would do"):
         split_model(str(plain), str(photo_folder), target)
-    with pytest.raises(ConfigError, match="--ratio: expected a share between 0 and 1, got 1"):
-        SplitPlan(ratio=1)
+    with pytest.raises(ConfigError, match=r"--ratio: .* got 1\.0"):
+        SplitPlan(ratio=1.0)
     with pytest.raises(ConfigError, match="--views: expected one of baug, caug"):
         SplitPlan(views="mine")
     assert not target.exists()

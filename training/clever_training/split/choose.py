@@ -114,7 +114,7 @@ def find_split(
     best = max(WEIGHTS, key=lambda c: tried[c].gap + tried[c].mrr)
     before, after, r2 = _measure(sets, found, bases[best], invariant_dim, progress)
     progress("stability", 0, 0)
-    halves = [basis(scatter(fit.embeddings[half::2]), best) for half in (0, 1)]
+    even, odd = (basis(scatter(fit.embeddings[half::2]), best) for half in (0, 1))
     dims = len(found.mean) - invariant_dim
     return Split(
         mean=found.mean,
@@ -128,7 +128,7 @@ def find_split(
         after=after,
         r2=r2,
         tried=tried,
-        stable=stability(*halves, dims),
+        stable=stability(even, odd, dims),
     )
 
 

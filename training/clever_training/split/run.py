@@ -125,7 +125,7 @@ def split_model(
     state = _projected_state(loaded, found, place, half)
     wanted = replace(wanted, provenance=_provenance(loaded, str(model), data, plan, found))
     if str(model).startswith(TIMM):
-        cfg: Any = timm.get_pretrained_cfg(str(model).removeprefix(TIMM))  # type: ignore[no-untyped-call]
+        cfg: Any = timm.get_pretrained_cfg(str(model).removeprefix(TIMM))
         wanted = replace(wanted, license=getattr(cfg, "license", None) or "unknown")
     _check(loaded, wanted, state, found, half)
     write_model_folder(target, wanted, state, half_matrices=half)
