@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
+from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.pairs import Pairs
 
 Rows = NDArray[np.int64]
@@ -118,3 +120,28 @@ def test_links_make_groups_whatever_their_order() -> None:
         order = np.random.default_rng(seed).permutation(4)
         links = Pairs(a[order], b[order], np.ones(4, np.float32))
         assert [rows.tolist() for rows in group(links, rank)] == expected
+
+
+def test_heads_choose_candidates_by_their_calibration_and_verify_them(headed_folder: Path) -> None:
+    heads = Heads.load(headed_folder)
+    rng = np.random.default_rng(1)
+    photos = rng.normal(size=(40, 24))
+    full = np.concatenate([photos, photos + 0.05 * rng.normal(size=(40, 24))]).astype(np.float32)
+    embeddings = Embeddings(full[:, :19], full[:, 19:])
+    found = find_duplicates(embeddings, heads=heads)
+    assert (found.threshold.source, found.threshold.cosine) == ("calibration", 0.5)
+    assert found.verified_by == "heads"
+    assert 40 <= len(found.pairs.a) <= found.candidates
+    copies = {(int(a), int(b)) for a, b in zip(found.pairs.a, found.pairs.b, strict=True)}
+    assert {(row, row + 40) for row in range(40)} <= copies
+    for verdict in found.verdicts:
+        assert verdict.same >= 0.5
+        assert "the same photo" in verdict.words()
+    exact = find_duplicates(embeddings, heads=heads, expected_false=0.05)
+    assert exact.threshold.cosine > 0.6, "the calibration's lower rates ask for more"
+
+
+def test_embeddings_of_another_model_are_refused_by_heads(headed_folder: Path) -> None:
+    vectors = np.eye(20, dtype=np.float32)
+    with pytest.raises((DataError, ValueError), match="expected|entries"):
+        find_duplicates(Embeddings(vectors, vectors), heads=Heads.load(headed_folder))
