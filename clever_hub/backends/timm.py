@@ -101,7 +101,7 @@ def classifier_name(backbone: nn.Module) -> str | None:
         return None
     if classifier.in_features != embedding_length(backbone):
         return None
-    names = {module: name for name, module in backbone.named_modules()}
+    names: dict[Any, str] = {module: name for name, module in backbone.named_modules()}
     return names[classifier]
 
 

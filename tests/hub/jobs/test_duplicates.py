@@ -143,5 +143,5 @@ def test_heads_choose_candidates_by_their_calibration_and_verify_them(headed_fol
 
 def test_embeddings_of_another_model_are_refused_by_heads(headed_folder: Path) -> None:
     vectors = np.eye(20, dtype=np.float32)
-    with pytest.raises((DataError, ValueError), match="expected|entries"):
+    with pytest.raises((DataError, ValueError), match=r"expected|entries"):
         find_duplicates(Embeddings(vectors, vectors), heads=Heads.load(headed_folder))
