@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -141,6 +142,7 @@ def embed_speed(
             for setting, connection in waiting.items():
                 connection.send(True)
                 found[setting].append(connection.recv())
+                print(name, setting, f"{found[setting][-1]:.0f}/s", file=sys.stderr)
     return found
 
 
@@ -162,6 +164,7 @@ def _report_decode(options: argparse.Namespace, photos: list[Path]) -> Iterator[
             near = decode_fidelity(options.models[0], files, size)
             cosines = [f"{low:.4f}, {middle:.4f}" for low, middle, _ in near.values()]
             same = ", ".join(f"{share:.0%}" for _, _, share in near.values())
+            print(what, size, f"{speed:.1f}", cosines, same, file=sys.stderr)
             yield f"| {what} | {size} px | {speed:.1f} | {' | '.join(cosines)} | {same} |\n"
 
 
