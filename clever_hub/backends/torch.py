@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
+import timm
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -250,10 +251,27 @@ def write_model_folder(
     # The inner context ends first: the weights are renamed before the config, so a new folder never
     # has a config without weights.
     with atomic_path(folder / CONFIG_NAME) as text, atomic_path(folder / WEIGHTS_NAME) as weights:
-        text.write_text(to_json(_kept_promises(config, folder).to_dict()), encoding="utf-8")
+        complete = _with_timm_names(_kept_promises(config, folder))
+        text.write_text(to_json(complete.to_dict()), encoding="utf-8")
         # safetensors' own save_file makes a file that only its owner may read.
         weights.write_bytes(content)
     return folder
+
+
+def _with_timm_names(config: ModelConfig) -> ModelConfig:
+    """The config with the names by which timm adapts a model to other classes or channels.
+
+    With them, ``timm.create_model("local-dir:…", pretrained=True, num_classes=10, in_chans=1)``
+    makes a new classifier and sums the first filters. A projection is the model's own classifier,
+    which nothing may replace.
+    """
+    known = timm.get_pretrained_cfg(config.architecture)
+    if config.projection or known is None:
+        return config
+    names = {"classifier": known.classifier, "first_conv": known.first_conv}
+    entries = {key: value for key, value in names.items() if isinstance(value, str)}
+    given = config.extra.get("pretrained_cfg", {})
+    return replace(config, extra={**config.extra, "pretrained_cfg": {**entries, **given}})
 
 
 def _kept_promises(config: ModelConfig, folder: Path) -> ModelConfig:
