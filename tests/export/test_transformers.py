@@ -330,3 +330,21 @@ def test_a_split_that_cannot_be_is_refused() -> None:
         )
     with pytest.raises(ValueError, match="head_input: expected 'full'"):
         clever_hub.transformers.CleverConfig(head_input="both")
+
+
+def test_the_processor_refuses_what_the_core_refuses() -> None:
+    from clever_hub.transformers.image_processing_clever import CleverImageProcessor
+
+    with pytest.raises(ValueError, match="crop_size: expected 1 to 64"):
+        CleverImageProcessor(resize_size=64, crop_size=96)(Image.new("RGB", (80, 80)))
+    with pytest.raises(ValueError, match="interpolation: expected one of nearest"):
+        CleverImageProcessor(interpolation="cubic")(Image.new("RGB", (80, 80)))
+    processor = CleverImageProcessor(64, 64)
+    with pytest.raises(ValueError, match="too long and thin to resize: 60000 × 1 pixels"):
+        processor(Image.new("RGB", (60_000, 1)))
+    pixels = np.zeros((3, 40, 50), np.uint8)
+    for wrong in (pixels, pixels[None]):
+        with pytest.raises(ValueError, match=r"of shape \(height, width, 3\), got \("):
+            processor(wrong)
+    with pytest.raises(TypeError, match="a list within the list"):
+        processor([[pixels.transpose(1, 2, 0)]])

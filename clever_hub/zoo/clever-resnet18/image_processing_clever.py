@@ -29,6 +29,8 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# A photo one pixel high and a hundred thousand wide is a small file and a huge resized image.
+_MAX_RESIZED_PIXELS = 50_000_000
 
 
 class CleverImageProcessor(BaseImageProcessor):
@@ -85,7 +87,8 @@ class CleverImageProcessor(BaseImageProcessor):
         Raises:
             TypeError: For tensors, for arrays of another dtype, and for other arguments, which
                 would else be ignored.
-            ValueError: For PIL images of floating point, or of integers beyond 16 bits.
+            ValueError: For PIL images of floating point or integers beyond 16 bits, for arrays of
+                another shape, for photos too long and thin, and for a crop larger than the photo.
         """
         if given := [name for name, value in kwargs.items() if value is not None]:
             raise TypeError(
@@ -93,9 +96,23 @@ class CleverImageProcessor(BaseImageProcessor):
                 "interpolation, mean and std on loading: AutoImageProcessor.from_pretrained(…, "
                 "resize_size=80, crop_size=80)"
             )
+        self._check()
         several = images if isinstance(images, list | tuple) else [images]
         prepared = [self._one(image) for image in several]
         return BatchFeature({"pixel_values": prepared}, tensor_type=return_tensors)
+
+    def _check(self) -> None:
+        # Not on loading: transformers sets what is given there one by one.
+        if not 1 <= self.crop_size <= self.resize_size:
+            raise ValueError(
+                f"crop_size: expected 1 to {self.resize_size}, the resize_size, got "
+                f"{self.crop_size}. A larger crop would be padded with black"
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(
+                f"interpolation: expected one of {', '.join(_RESAMPLING)}, got "
+                f"{self.interpolation!r}"
+            )
 
     def _one(self, image: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         if isinstance(image, torch.Tensor):
@@ -113,6 +130,8 @@ class CleverImageProcessor(BaseImageProcessor):
             self.resize_size if width == short else int(self.resize_size * width / height),
             self.resize_size if height == short else int(self.resize_size * height / width),
         )
+        if size[0] * size[1] > _MAX_RESIZED_PIXELS:
+            raise ValueError(f"too long and thin to resize: {width} × {height} pixels")
         if size != photo.size:
             photo = photo.resize(size, _RESAMPLING[self.interpolation])
         left = round((size[0] - self.crop_size) / 2.0)
@@ -123,10 +142,17 @@ class CleverImageProcessor(BaseImageProcessor):
 def _to_rgb(image: Any) -> Image.Image:
     """8 bits a channel, upright; what has no agreed range is refused rather than cut off."""
     if not isinstance(image, Image.Image):
+        if isinstance(image, list | tuple):
+            raise TypeError("expected one list of images, got a list within the list")
         array = np.asarray(image)
         if array.dtype != np.uint8:
             hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
             raise TypeError(f"expected uint8 arrays (height, width, 3), got {array.dtype}{hint}")
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+            raise ValueError(
+                f"expected images of shape (height, width, 3), got {array.shape}. Give channels "
+                "last, and several images as a list"
+            )
         gray = array.ndim == 3 and array.shape[2] == 1
         image = Image.fromarray(array[:, :, 0] if gray else array)
     image.load()  # Pillow turns a TIFF itself, no sooner than here
