@@ -55,9 +55,15 @@ def _build(method: str) -> tuple[Clever, Recipe]:
     torch.manual_seed(0)
     clever = build(recipe, TARGET_DIM)
     # Every term at a weight that its gradient is seen at.
+    # From a generator of its own: with some draws an activation lies so near 0 that rounding turns
+    # its gradient on or off, and how many parameters there are shall not choose the draws.
+    generator = torch.Generator().manual_seed(5)
     for parameter in clever.parameters():
         if parameter.requires_grad and parameter.ndim == 1:
-            nn.init.normal_(parameter, 0.5, 0.1)
+            nn.init.normal_(parameter, 0.5, 0.1, generator)
+    if (head := clever.student.transformation) is not None:
+        for layer in (head.last, head.last_turn):  # which begin at 0: nothing would flow back
+            nn.init.normal_(layer.weight, 0.0, 0.05, generator)
     return clever, recipe
 
 
