@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.options import LoadOptions
 from clever_hub.images.progress import counting
-from clever_hub.pretrained import fastest_backend, from_pretrained
+from clever_hub.pretrained import fastest_backend
+from clever_hub.scale.engine import Engine
 from clever_hub.threads import available_cores
 
 if TYPE_CHECKING:
@@ -49,27 +50,6 @@ class Summary:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     changes: Changes | None = None
     updated: bool = False
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How the shards are computed.
-
-    Attributes:
-        model: Name or folder of the model.
-        backend: ``onnx`` or ``torch``.
-        options: Keywords of ``from_pretrained``.
-        num_workers: Threads that decode; None chooses by the number of cores.
-    """
-
-    model: str
-    backend: str
-    options: dict[str, Any]
-    num_workers: int | None
-
-    def load(self) -> JobsMixin:
-        """Load the model."""
-        return from_pretrained(self.model, backend=self.backend, **self.options)
 
 
 def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
@@ -194,9 +174,9 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
 def _engine(name: str, options: dict[str, Any]) -> Callable[..., Iterable[Finished]]:
     """The function that computes the shards."""
     if name == "ray":
-        from clever_hub.scale import ray
+        from clever_hub.scale.ray import compute
 
-        found: Callable[..., Iterable[Finished]] = ray.compute
+        found: Callable[..., Iterable[Finished]] = compute
         return found
     if name != "local":
         raise ConfigError(f"engine: expected 'local' or 'ray', got {name!r}")

@@ -29,7 +29,7 @@ from clever_hub.weights import WEIGHTS_NAME
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
-    from clever_hub.scale.dataset import Engine
+    from clever_hub.scale.engine import Engine
     from clever_hub.scale.settings import Run
     from clever_hub.scale.storage import Storage
 

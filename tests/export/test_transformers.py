@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -339,7 +340,7 @@ def test_the_processor_refuses_what_the_core_refuses() -> None:
         CleverImageProcessor(resize_size=64, crop_size=96)(Image.new("RGB", (80, 80)))
     with pytest.raises(ValueError, match="interpolation: expected one of nearest"):
         CleverImageProcessor(interpolation="cubic")(Image.new("RGB", (80, 80)))
-    processor = CleverImageProcessor(64, 64)
+    processor: Any = CleverImageProcessor(64, 64)
     with pytest.raises(ValueError, match="too long and thin to resize: 60000 × 1 pixels"):
         processor(Image.new("RGB", (60_000, 1)))
     pixels = np.zeros((3, 40, 50), np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -28,8 +29,8 @@ def folder(
 
 def test_other_classes_and_channels_load(folder: Path) -> None:
     config = ModelConfig.load(folder)
-    source = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    adapted = timm.create_model(
+    source: Any = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    adapted: Any = timm.create_model(
         f"local-dir:{folder}", pretrained=True, num_classes=10, in_chans=1
     ).eval()
     size = config.preprocessing.crop_size

@@ -232,7 +232,7 @@ def test_learning_rates_fall_from_the_head_to_the_stem(model_folder: Path) -> No
     assert set(rate) == {id(parameter) for parameter in named.values()}
     by_layer = [
         max(rate[id(p)] for name, p in named.items() if name.startswith(f"{layer}."))
-        for layer in ("classifier", "backbone.layer4", "backbone.layer2", "backbone.layer1")
+        for layer in ("clever_head", "backbone.layer4", "backbone.layer2", "backbone.layer1")
     ]
     assert by_layer == sorted(by_layer, reverse=True)
     assert len(set(by_layer[1:])) == 3

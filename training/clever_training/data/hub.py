@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import datasets
+from huggingface_hub import constants
 
 from clever_hub.errors import CleverError, DataError
 from clever_hub.hub.client import TIMEOUT, api, with_retries
@@ -33,7 +34,7 @@ def load_from_hub(name: str, **options: Any) -> Any:
         raise DataError(
             f"{name}: no such file or folder. A data set on the Hugging Face Hub is named user/name"
         )
-    if not _is_cached(name):
+    if not (constants.HF_HUB_OFFLINE or _is_cached(name)):
         try:
             with_retries(partial(api(None).dataset_info, name, timeout=TIMEOUT), name)
         except CleverError as error:
