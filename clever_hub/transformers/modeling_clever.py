@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +84,7 @@ class CleverPreTrainedModel(PreTrainedModel):
     # its own rules, next to the conversion above.
     base_model_prefix = "clever"
     main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
@@ -138,14 +140,40 @@ class CleverPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: When the folder has a model.onnx: that points into the very bytes of the
-                weights file beside it, which are about to be replaced.
+                weights file beside it, which are about to be replaced. When the weights are not
+                float32, or would not go into one file: the other readers want both.
         """
+        self._check_storage(kwargs.get("max_shard_size"))
         if (Path(save_directory) / "model.onnx").is_file():
             raise ValueError(
                 f"{save_directory}: expected a folder without model.onnx, which belongs to other "
                 "weights than those to be written beside it. Choose another folder, or remove it"
             )
         super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _check_storage(self, limit: int | str | None) -> None:
+        tensors = [*self.parameters(), *self.buffers()]
+        kinds = {str(t.dtype) for t in tensors if t.is_floating_point()} - {"torch.float32"}
+        if kinds:
+            raise ValueError(
+                f"expected float32 weights, which every reader loads, got {', '.join(kinds)}. Save "
+                "model.float(); from_pretrained(…, dtype=torch.bfloat16) computes in another"
+            )
+        parts = re.fullmatch(r"(\d+) *([KMGT]?)B", str(limit or ""), re.IGNORECASE)
+        if parts:
+            limit = int(parts[1]) * 1000 ** " KMGT".index(parts[2].upper() or " ")
+        size = sum(tensor.nbytes for tensor in tensors)
+        if isinstance(limit, int) and size > limit:
+            raise ValueError(
+                f"max_shard_size: expected at least {size} bytes, as the other readers want one "
+                f"weights file, got {limit}. Leave it out"
+            )
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
+        """Let timm compute activations again in the backward pass, in its own way."""
+        backbone: Any = self.backbone
+        backbone.set_grad_checkpointing(enable)
+        self.gradient_checkpointing = enable  # by which transformers knows
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

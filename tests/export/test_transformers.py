@@ -349,3 +349,53 @@ def test_the_processor_refuses_what_the_core_refuses() -> None:
             processor(wrong)
     with pytest.raises(TypeError, match="a list within the list"):
         processor([[pixels.transpose(1, 2, 0)]])
+
+
+def test_what_other_readers_could_not_load_is_not_saved(packaged: Exported, tmp_path: Path) -> None:
+    model: Any = AutoModel.from_pretrained(packaged("test_resnet"))
+    with pytest.raises(ValueError, match=r"expected float32 weights.*got torch\.bfloat16"):
+        model.to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    with pytest.raises(ValueError, match="one weights file, got 100000"):
+        model.float().save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    assert not (tmp_path / "half").exists()
+    assert not (tmp_path / "shards").exists()
+    model.save_pretrained(tmp_path / "whole", max_shard_size="1GB")
+    assert clever_hub.from_pretrained(tmp_path / "whole").config.num_features == 96
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
+def test_head_and_backbone_reload_exactly(
+    packaged: Exported, tmp_path: Path, architecture: str
+) -> None:
+    # transformers 5 has initialised tensors anew without a word (huggingface/transformers#46620).
+    model: Any = AutoModelForImageClassification.from_pretrained(
+        packaged(architecture), num_labels=3
+    )
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor))
+    model.save_pretrained(tmp_path / "tuned")
+    again: Any = AutoModelForImageClassification.from_pretrained(tmp_path / "tuned")
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit"])
+def test_gradient_checkpointing_gives_the_same_gradients(
+    packaged: Exported, architecture: str
+) -> None:
+    model: Any = AutoModel.from_pretrained(packaged(architecture)).eval()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for wanted in (False, True):
+        if wanted:  # by its name in transformers 5.0, or by that of later releases
+            name = "activation_checkpointing_enable"
+            getattr(model, name, model.gradient_checkpointing_enable)()
+        model.zero_grad()
+        model(pixels).pooler_output.square().sum().backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    assert model.gradient_checkpointing
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again)
