@@ -54,8 +54,9 @@ def test_an_environment_with_only_the_onnx_extra(
         "assert importlib.util.find_spec('torch') is None\n"
         "model = clever_hub.from_pretrained(sys.argv[1], backend='onnx')\n"
         "print(model.encode(sys.argv[2]).full.tolist()[0][:3])\n"
+        "print(clever_hub.from_pretrained(sys.argv[1]))\n"
         "try:\n"
-        "    clever_hub.from_pretrained(sys.argv[1])\n"
+        "    clever_hub.from_pretrained(sys.argv[1], backend='torch')\n"
         "except clever_hub.errors.MissingExtraError as error:\n"
         "    print(error)\n"
     )
@@ -63,9 +64,10 @@ def test_an_environment_with_only_the_onnx_extra(
     command = [str(python), "-c", code, str(folder), str(photos["chelsea"])]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    vector, message = result.stdout.strip().split("\n")
+    vector, chosen, message = result.stdout.strip().split("\n")
     expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full[0, :3]
     np.testing.assert_allclose(np.array(eval(vector)), expected, atol=1e-4)
+    assert "onnx on CPU" in chosen, "without torch the other backend is taken"
     assert 'pip install "clever-hub[torch]"' in message
 
 

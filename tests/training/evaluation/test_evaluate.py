@@ -16,7 +16,7 @@ from clever_training.cli.evaluate import run as evaluate
 from clever_training.evaluation import results, strengths
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
-from clever_training.evaluation.models import ModelFeatures
+from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.evaluation.protocols import PROFILES, PROTOCOLS, Context, chosen, run_knn
 from clever_training.evaluation.run import Evaluation
 
@@ -260,3 +260,21 @@ def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"schema_version": 99}')
     with pytest.raises(DataError, match="expected schema_version 1, got 99"):
         results.read(tmp_path)
+
+
+def test_a_single_class_is_refused_where_classes_are_told_and_only_there(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    one = Splits(*(part.subset(np.flatnonzero(part.labels == 1)) for part in splits))
+    extractor = load_extractor(str(model_folder))
+
+    def measure(protocol: str) -> dict[str, Any]:
+        store = FeatureStore(tmp_path / "cache")
+        evaluation = Evaluation(one, PROFILES["quick"], [protocol], [0], store)
+        return evaluation.run(extractor, baselines=False)
+
+    with pytest.raises(DataError, match="got the class 'chelsea' alone"):
+        measure("knn")
+    with pytest.raises(DataError, match="2 classes or more"):
+        measure("linear")
+    assert measure("collapse")["figures"]["collapse"]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from clever_hub.errors import DataError
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.presets import expand
@@ -66,11 +68,13 @@ def check_classes(splits: Splits) -> None:
     Raises:
         DataError: When there is but one class.
     """
-    if len(splits.train.classes) < 2:
+    found = np.unique(splits.train.labels)
+    if len(found) < 2:
+        only = splits.train.classes[found[0]]
         raise DataError(
-            f"{splits.train.name}: expected photos of 2 classes or more, got the class "
-            f"{splits.train.classes[0]!r} alone, which every classifier gets right. Put each class "
-            "into a folder of its own, or name the label column: NAME?label=COLUMN"
+            f"{splits.train.name}: expected photos of 2 classes or more, got the class {only!r} "
+            "alone, which every classifier gets right. Put each class into a folder of its own, or "
+            "name the label column: NAME?label=COLUMN"
         )
 
 
