@@ -1,4 +1,4 @@
-"""A progress bar for the work of a verb."""
+"""Progress bars for the work of a verb."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
@@ -24,3 +31,30 @@ def working(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def working_on(width: int) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on stderr for each thing that is done.
+
+    Args:
+        width: Characters that the names of the things are aligned to.
+
+    Yields:
+        A function to be called with what is done, how much of it, and of how much (0: not known).
+    """
+    columns = (
+        TextColumn("{task.description:>%d}" % width),  # noqa: UP031 -- braces are rich's own
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done, total=total or None)
+
+        yield progress

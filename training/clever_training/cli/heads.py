@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +9,10 @@ import typer
 
 from clever_hub.cli.console import output, say
 from clever_hub.cli.options import Backend, Model
+from clever_hub.cli.progress import working_on
 
 if TYPE_CHECKING:
     from clever_hub.jobs.calibration import Calibration
-    from clever_training.heads.add import Progress
 
 
 def run(
@@ -63,7 +61,7 @@ def run(
         views=HeadViews(count=views),
         fit=FitSettings(steps=steps),
     )
-    with _bars() as progress:
+    with working_on(28) as progress:
         found = add_heads(
             model,
             out,
@@ -77,30 +75,6 @@ def run(
         )
     _show(found)
     say(f"heads → {out}")
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """A bar for each thing that is done, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:>28}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks = {}
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)
-
-        yield progress
 
 
 def _show(found: Calibration) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +9,10 @@ import typer
 
 from clever_hub.cli.console import output, say
 from clever_hub.cli.options import Device
+from clever_hub.cli.progress import working_on
 
 if TYPE_CHECKING:
     from clever_training.split.choose import Split
-    from clever_training.split.run import Progress
 
 
 def run(
@@ -51,7 +49,7 @@ def run(
     from clever_training.split.run import SplitPlan, split_model
 
     plan = SplitPlan(ratio=ratio, views=views, photos=photos, count=count)
-    with _bars() as progress:
+    with working_on(14) as progress:
         found = split_model(
             model,
             data,
@@ -64,30 +62,6 @@ def run(
         )
     _show(found)
     say(f"split → {out}; `clever-hub export {out} -o NEW` adds the files of the other readers")
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """A bar for each thing that is done, on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description:>14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks = {}
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total or None)
-            bars.update(tasks[what], completed=done, total=total or None)
-
-        yield progress
 
 
 def _show(found: Split) -> None:
