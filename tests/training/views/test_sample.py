@@ -173,3 +173,26 @@ def test_how_often_views_are_seen_through_the_disc_changes_nothing_else() -> Non
     assert 60 < sum(view.disc for view in drawn[0.5]) < 140
     without = [[replace(view, disc=False) for view in views] for views in drawn.values()]
     assert without[0] == without[1] == without[2]
+
+
+def test_how_often_views_are_rotated_changes_nothing_else() -> None:
+    drawn = {
+        share: [
+            sample(
+                ViewsRecipe(strategy="caug", rotation=180.0, rotation_probability=share),
+                0,
+                1.0,
+                64,
+                np.random.default_rng(n),
+            )
+            for n in range(200)
+        ]
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert not any(view.angle for view in drawn[0.0])
+    assert all(view.angle for view in drawn[1.0])
+    assert 60 < sum(view.angle != 0 for view in drawn[0.5]) < 140
+    turned = [(half, every) for half, every in zip(drawn[0.5], drawn[1.0], strict=True)]
+    assert all(half == every for half, every in turned if half.angle)
+    without = [[replace(view, angle=0.0) for view in views] for views in drawn.values()]
+    assert without[0] == without[1] == without[2]

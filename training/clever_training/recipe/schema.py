@@ -254,6 +254,8 @@ class ViewsRecipe(Section):
         local_scale: Range of the local views' share of the photo's area.
         flip: Probability of a horizontal flip.
         rotation: Largest angle of ``caug``, in degrees.
+        rotation_probability: How often a view is rotated. Pairs of upright views teach mirroring,
+            which hardly begins where every pair is turned.
         elastic: Probability of the elastic distortion of ``caug+``.
         elastic_alpha: Its strength, as torchvision's in a view of 224 pixels.
         elastic_sigma: Its smoothness, in pixels of such a view.
@@ -285,6 +287,7 @@ class ViewsRecipe(Section):
     local_scale: Scale = (0.05, 0.4)
     flip: float = Field(0.5, ge=0.0, le=1.0)
     rotation: float = Field(90.0, ge=0.0, le=180.0)
+    rotation_probability: float = Field(1.0, ge=0.0, le=1.0)
     elastic: float = Field(0.5, ge=0.0, le=1.0)
     elastic_alpha: float = Field(100.0, ge=0.0)
     elastic_sigma: float = Field(5.0, gt=0.0)
@@ -313,6 +316,8 @@ class ViewsRecipe(Section):
                 raise ValueError(f"{name}: expected 0 < low <= high <= 1, got {[low, high]}")
         if self.disc and (self.backend != "fast" or self.aug is not None):
             raise ValueError("disc needs backend: fast, and no aug of your own")
+        if self.rotation_probability < 1 and (self.backend != "fast" or self.aug is not None):
+            raise ValueError("rotation_probability needs backend: fast, and no aug of your own")
         if self.corners == "context" and self.backend != "fast":
             raise ValueError(
                 "corners: context needs backend: fast; the published corners are black"

@@ -83,6 +83,9 @@ def sample(
     angle, sigma, *factors = rng.uniform(-1, 1, 6).tolist()
     elastic_chance, elastic_seed, *order = rng.random(6).tolist()
     disc_chance = rng.random() if recipe.disc else 1.0
+    upright = recipe.strategy == "baug" or (
+        recipe.rotation_probability < 1 and rng.random() >= recipe.rotation_probability
+    )
     jitter = _jitter(recipe, factors) if chance[1] < recipe.jitter_probability else {}
     blur = _blur(recipe, view, chance[3], (sigma + 1) / 2)
     # Lengths are given for a view of 224 pixels.
@@ -91,7 +94,7 @@ def sample(
     return ViewParameters(
         box=box,
         flip=chance[0] < recipe.flip,
-        angle=angle * recipe.rotation if recipe.strategy != "baug" else 0.0,
+        angle=0.0 if upright else angle * recipe.rotation,
         grayscale=chance[2] < recipe.grayscale,
         blur=blur * size / 224 if recipe.scale_lengths else blur,
         solarize=chance[4] < (recipe.solarize if is_global and view > 0 else 0.0),
