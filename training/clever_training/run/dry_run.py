@@ -22,8 +22,8 @@ from clever_training.data.teacher import Teacher
 from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
-from clever_training.run.lesson import Lesson
 from clever_training.run.schedule import settings_at
+from clever_training.run.teacher_targets import TeacherTargets
 from clever_training.runtime.gathering import world_size
 from clever_training.runtime.processes import on_all_ranks
 from clever_training.views.sample import ViewSizes, sizes_at
@@ -145,8 +145,10 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
     recipe = resolved(recipe)
     accelerator = make_accelerator(recipe)
     photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
-    lesson, seconds = on_all_ranks(lambda: _trial_lesson(recipe, photos, accelerator.device))
-    learner = on_all_ranks(lambda: Learner(recipe, accelerator, lesson))
+    teacher_targets, seconds = on_all_ranks(
+        lambda: _trial_targets(recipe, photos, accelerator.device)
+    )
+    learner = on_all_ranks(lambda: Learner(recipe, accelerator, teacher_targets))
     learner.prepare()
     per_epoch = steps_per_epoch(recipe, len(photos))
     total, steps = recipe.total_steps(per_epoch), last_step(recipe, per_epoch)
@@ -171,9 +173,9 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
     )
 
 
-def _trial_lesson(
+def _trial_targets(
     recipe: Recipe, photos: Photos | StreamedPhotos, device: torch.device
-) -> tuple[Lesson | None, float]:
+) -> tuple[TeacherTargets | None, float]:
     """The teacher with targets of one photo for all, and how long its embeddings would take here.
 
     Nothing of the cache is read or written.
@@ -183,7 +185,7 @@ def _trial_lesson(
         return None, 0.0
     teacher = Teacher(settings.model, settings.size, device)
     if isinstance(photos, StreamedPhotos):
-        return Lesson(teacher, None), 0.0
+        return TeacherTargets(teacher, None), 0.0
     numbers = range(min(len(photos), 2 * _TEACHER_BATCH))
     seconds = []
     for start in range(0, len(numbers), _TEACHER_BATCH):
@@ -192,7 +194,7 @@ def _trial_lesson(
         found = teacher.embed(np.stack([teacher.prepare(photos.open(n)) for n in some]))
         seconds.append((time.monotonic() - begin) / len(some))
     embeddings = placeholder(found[0].cpu().numpy(), len(photos))
-    return Lesson(teacher, embeddings), min(seconds) * len(photos) / world_size()
+    return TeacherTargets(teacher, embeddings), min(seconds) * len(photos) / world_size()
 
 
 def _shares(recipe: Recipe, stop: float = 1.0) -> list[tuple[ViewSizes, float]]:
@@ -220,7 +222,9 @@ def _measure(
     stop = min(last_step(fixed, per_epoch), _WARM + _TIMED)
     found = batches(
         make_loader(
-            Views(photos, fixed, learner.lesson.clean if learner.lesson else None),
+            Views(
+                photos, fixed, learner.teacher_targets.clean if learner.teacher_targets else None
+            ),
             make_order(fixed, photos, 0, stop),
             0,
         )

@@ -22,8 +22,8 @@ from clever_training.model.folding import fold_frozen_batch_norm
 from clever_training.model.small_maps import speed_up_small_maps
 from clever_training.model.sync_batch_norm import share_batch_norm
 from clever_training.recipe.schema import Recipe
-from clever_training.run.lesson import Lesson
 from clever_training.run.schedule import StepSettings
+from clever_training.run.teacher_targets import TeacherTargets
 from clever_training.runtime.gathering import average, world_size
 from clever_training.runtime.precision import computes_bf16
 
@@ -68,7 +68,7 @@ class Learner:
     Args:
         recipe: The run's recipe.
         accelerator: From ``make_accelerator``.
-        lesson: A frozen teacher and what it says, where the recipe has one.
+        teacher_targets: The frozen teacher and its embeddings; None without a teacher.
 
     Attributes:
         clever: The module that is trained.
@@ -76,16 +76,19 @@ class Learner:
     """
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, lesson: Lesson | None = None
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        teacher_targets: TeacherTargets | None = None,
     ) -> None:
-        self.recipe, self.accelerator, self.lesson = recipe, accelerator, lesson
+        self.recipe, self.accelerator, self.teacher_targets = recipe, accelerator, teacher_targets
         device = accelerator.device
         torch.manual_seed(recipe.run.seed)
-        if lesson is None:
+        if teacher_targets is None:
             clever = build(recipe)
         else:
-            same = lesson.teacher.architecture == recipe.backbone.architecture
-            clever = build(recipe, lesson.teacher.dim, linear=same)
+            same = teacher_targets.teacher.architecture == recipe.backbone.architecture
+            clever = build(recipe, teacher_targets.teacher.dim, linear=same)
         if device.type == "cpu":
             speed_up_depthwise(speed_up_small_maps(clever))
             for branch in filter(None, (clever.student, clever.teacher)):
@@ -128,7 +131,7 @@ class Learner:
             group["weight_decay"] = settings.weight_decay if group["decayed"] else 0.0
         device = self.accelerator.device
         crops = [self.normalize(crop) for crop in batch.crops]
-        targets = self.lesson.targets(batch, device) if self.lesson else None
+        targets = self.teacher_targets.for_batch(batch, device) if self.teacher_targets else None
         terms: dict[str, Tensor] = self._model(
             crops, batch.size, settings.temperature, batch.parameters, targets
         )

@@ -16,7 +16,6 @@ from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.learner import Learner, make_accelerator
-from clever_training.run.lesson import begin, open_lesson
 from clever_training.run.model_folder import DataFacts, public_name, write_model
 from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.progress import TrainingProgress
@@ -25,6 +24,7 @@ from clever_training.run.run_folder import RunFolder, check_name
 from clever_training.run.schedule import settings_at
 from clever_training.run.state import RunState
 from clever_training.run.stopping import stop_signals
+from clever_training.run.teacher_targets import initialize_distillation, open_targets
 from clever_training.runtime.memory import keep_freed_memory
 from clever_training.runtime.processes import (
     any_rank,
@@ -92,24 +92,28 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         stop = last_step(recipe, per_epoch)
         if _is_complete(folder, stop, progress):
             return folder.model
-        lesson = open_lesson(recipe, photos, accelerator.device, progress=progress)
+        teacher_targets = open_targets(recipe, photos, accelerator.device, progress=progress)
 
         # The model and the optimiser: new, or from the last state. A state holds every weight, so
         # the weights that the run started from need not exist any more.
         known = recipe.with_random_start() if folder.state.exists() else recipe
-        learner = on_all_ranks(lambda: Learner(known, accelerator, lesson))
+        learner = on_all_ranks(lambda: Learner(known, accelerator, teacher_targets))
         state = on_all_ranks(lambda: _last_state(folder, learner))
         _check_same_step(folder, state)
         on_rank_zero(lambda: folder.rewind_metrics(state.step))
-        if lesson and state.step == 0:
+        if teacher_targets and state.step == 0:
             # The other processes get the first one's head when they are joined.
-            on_rank_zero(lambda: begin(learner.clever, recipe, photos, lesson, learner.normalize))
+            on_rank_zero(
+                lambda: initialize_distillation(
+                    learner.clever, recipe, photos, teacher_targets, learner.normalize
+                )
+            )
         learner.prepare()
 
         # The remaining batches.
         start = state.step
         order = make_order(recipe, photos, start, stop, state.stream)
-        views = Views(photos, recipe, lesson.clean if lesson else None)
+        views = Views(photos, recipe, teacher_targets.clean if teacher_targets else None)
         loaded = batches(make_loader(views, order, run.num_workers))
 
         def save() -> None:

@@ -39,7 +39,7 @@ _RIDGE = 0.01
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherTargets:
     """A teacher, and its embeddings of the photos.
 
     Attributes:
@@ -55,7 +55,7 @@ class Lesson:
         """Prepares photos for the teacher; None when the embeddings come from the cache."""
         return self.teacher.prepare if self.embeddings is None else None
 
-    def targets(self, batch: Batch, device: torch.device) -> Tensor:
+    def for_batch(self, batch: Batch, device: torch.device) -> Tensor:
         """The teacher's embeddings of a batch's photos, float32 (batch, dim)."""
         if self.embeddings is not None:
             return torch.from_numpy(self.embeddings[batch.numbers]).to(device)
@@ -63,9 +63,9 @@ class Lesson:
         return self.teacher.embed(batch.clean).to(device)
 
 
-def open_lesson(
+def open_targets(
     recipe: Recipe, photos: Photos | StreamedPhotos, device: torch.device, *, progress: bool
-) -> Lesson | None:
+) -> TeacherTargets | None:
     """Load the teacher of a run, and compute the embeddings that the cache lacks.
 
     Every process must call it. A stream has no cache; its photos are embedded during training.
@@ -77,7 +77,7 @@ def open_lesson(
         progress: Show a progress bar.
 
     Returns:
-        The lesson; None when the recipe has no teacher.
+        The targets; None when the recipe has no teacher.
 
     Raises:
         ModelNotFoundError: When there is no such teacher.
@@ -89,19 +89,19 @@ def open_lesson(
         return None
     teacher = on_all_ranks(lambda: Teacher(settings.model, settings.size, device))
     if isinstance(photos, StreamedPhotos):
-        return Lesson(teacher, None)
+        return TeacherTargets(teacher, None)
     share = rank(), world_size()
     with _Bar(teacher.name, enabled=progress and is_rank_zero()) as advance:
         on_all_ranks(lambda: teacher_embeddings(teacher, photos, share=share, advance=advance))
     embeddings = on_all_ranks(lambda: load_embeddings(teacher, photos))
-    return Lesson(teacher, embeddings)
+    return TeacherTargets(teacher, embeddings)
 
 
-def begin(
+def initialize_distillation(
     clever: Clever,
     recipe: Recipe,
     photos: Photos | StreamedPhotos,
-    lesson: Lesson,
+    teacher_targets: TeacherTargets,
     normalize: Callable[[Tensor], Tensor],
 ) -> float | None:
     """Before the first step, centre the targets, and fit a linear head to predict them.
@@ -114,7 +114,7 @@ def begin(
         clever: The module that is trained; its head of the invariant part may change.
         recipe: Size of the views, seed, and origin of the backbone's weights.
         photos: Clean photos.
-        lesson: The targets.
+        teacher_targets: The teacher and its embeddings.
         normalize: uint8 (n, size, size, 3) to the backbone's input.
 
     Returns:
@@ -122,13 +122,13 @@ def begin(
         fitted, since it is not linear or the backbone starts from random weights.
     """
     objective = _distill(clever)
-    if lesson.embeddings is not None:
-        objective.set_center(torch.from_numpy(lesson.embeddings.mean()))
+    if teacher_targets.embeddings is not None:
+        objective.set_center(torch.from_numpy(teacher_targets.embeddings.mean()))
     head = _head(clever, objective)
     if not isinstance(head, nn.Linear) or recipe.backbone.init == "random":
         return None
-    features, targets = _clean_pairs(clever, recipe, photos, lesson, normalize)
-    center = objective.center if lesson.embeddings is not None else targets.mean(dim=0)
+    features, targets = _clean_pairs(clever, recipe, photos, teacher_targets, normalize)
+    center = objective.center if teacher_targets.embeddings is not None else targets.mean(dim=0)
     return fit_linear(head, features[:, : clever.student.invariant_dim], targets - center)
 
 
@@ -178,7 +178,7 @@ def _clean_pairs(
     clever: Clever,
     recipe: Recipe,
     photos: Photos | StreamedPhotos,
-    lesson: Lesson,
+    teacher_targets: TeacherTargets,
     normalize: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """The student's and the teacher's embeddings of the same clean photos, on the CPU."""
@@ -191,12 +191,12 @@ def _clean_pairs(
     for batch in _in_batches(_some(photos, recipe.run.seed)):
         small = np.stack([shown(photo) for _, photo in batch])
         features.append(backbone(normalize(torch.from_numpy(small)).to(device)).float().cpu())
-        if lesson.embeddings is not None:
-            known = lesson.embeddings[[number for number, _ in batch]]
+        if teacher_targets.embeddings is not None:
+            known = teacher_targets.embeddings[[number for number, _ in batch]]
             targets.append(torch.from_numpy(known))
         else:
-            clean: list[Image] = [lesson.teacher.prepare(photo) for _, photo in batch]
-            targets.append(lesson.teacher.embed(np.stack(clean)).cpu())
+            clean: list[Image] = [teacher_targets.teacher.prepare(photo) for _, photo in batch]
+            targets.append(teacher_targets.teacher.embed(np.stack(clean)).cpu())
     backbone.train(was_training)
     return torch.cat(features), torch.cat(targets)
 

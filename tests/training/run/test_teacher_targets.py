@@ -1,4 +1,4 @@
-"""Runs with a frozen teacher: targets are of clean photos, warm starts begin at their best."""
+"""Runs with a frozen teacher: targets are of clean photos; a linear head starts at its optimum."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ from clever_training.data.photos import load_photos
 from clever_training.recipe.schema import Recipe
 from clever_training.run.dry_run import estimate_run
 from clever_training.run.learner import Learner, make_accelerator
-from clever_training.run.lesson import Lesson, begin, fit_linear, open_lesson
 from clever_training.run.pretrain import pretrain
+from clever_training.run.teacher_targets import (
+    TeacherTargets,
+    fit_linear,
+    initialize_distillation,
+    open_targets,
+)
 from tests.training.data.test_teacher import write_teacher
 
 Make = Callable[..., Recipe]
@@ -57,21 +62,21 @@ def recipe(tiny_recipe: Make, teacher_folder: Path) -> Callable[..., Recipe]:
     return make
 
 
-def _learner(recipe: Recipe, lesson: Lesson | None) -> Learner:
-    return Learner(recipe, make_accelerator(recipe), lesson)
+def _learner(recipe: Recipe, teacher_targets: TeacherTargets | None) -> Learner:
+    return Learner(recipe, make_accelerator(recipe), teacher_targets)
 
 
 def test_targets_are_of_the_clean_photo_not_of_its_views(recipe: Make, photo_folder: Path) -> None:
     """Live and from the cache alike; the same photo's views would give other ones."""
     settings, photos = recipe(), load_photos(str(photo_folder))
-    kept = open_lesson(settings, photos, torch.device("cpu"), progress=False)
+    kept = open_targets(settings, photos, torch.device("cpu"), progress=False)
     assert kept is not None
-    live = Lesson(kept.teacher, None)
+    live = TeacherTargets(kept.teacher, None)
     views = Views(photos, settings, live.clean)
     batch = next(batches(make_loader(views, Order(settings, 48, 0, 1), 0)))
-    targets = kept.targets(batch, torch.device("cpu"))
+    targets = kept.for_batch(batch, torch.device("cpu"))
     torch.testing.assert_close(
-        live.targets(batch, torch.device("cpu")), targets, rtol=2e-3, atol=1e-4
+        live.for_batch(batch, torch.device("cpu")), targets, rtol=2e-3, atol=1e-4
     )
     for number, target in zip(batch.numbers, targets, strict=True):
         clean = kept.teacher.embed(kept.teacher.prepare(photos.open(number))[None])
@@ -83,12 +88,14 @@ def test_targets_are_of_the_clean_photo_not_of_its_views(recipe: Make, photo_fol
 
 def test_a_linear_head_begins_as_the_best_predictor(recipe: Make, photo_folder: Path) -> None:
     settings, photos = recipe(), load_photos(str(photo_folder))
-    lesson = open_lesson(settings, photos, torch.device("cpu"), progress=False)
-    assert lesson is not None
-    learner = _learner(settings, lesson)
+    teacher_targets = open_targets(settings, photos, torch.device("cpu"), progress=False)
+    assert teacher_targets is not None
+    learner = _learner(settings, teacher_targets)
     assert isinstance(learner.clever.student.invariant, nn.Linear)
     before = {k: v.clone() for k, v in learner.clever.student.backbone.state_dict().items()}
-    cosine = begin(learner.clever, settings, photos, lesson, learner.normalize)
+    cosine = initialize_distillation(
+        learner.clever, settings, photos, teacher_targets, learner.normalize
+    )
     # 76 of the student's 96 features predict all of them, on 48 photos.
     assert cosine is not None
     assert cosine > 0.95
@@ -183,11 +190,16 @@ def test_a_dry_run_says_what_the_teacher_takes_and_keeps_nothing(
 def test_a_random_student_of_another_network_gets_an_mlp(recipe: Make, photo_folder: Path) -> None:
     settings = recipe(backbone={"architecture": "resnet18"})
     photos = load_photos(str(photo_folder))
-    lesson = open_lesson(settings, photos, torch.device("cpu"), progress=False)
-    assert lesson is not None
-    learner = _learner(settings, lesson)
+    teacher_targets = open_targets(settings, photos, torch.device("cpu"), progress=False)
+    assert teacher_targets is not None
+    learner = _learner(settings, teacher_targets)
     assert isinstance(learner.clever.student.invariant, nn.Sequential)
-    assert begin(learner.clever, settings, photos, lesson, learner.normalize) is None
+    assert (
+        initialize_distillation(
+            learner.clever, settings, photos, teacher_targets, learner.normalize
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,8 +223,8 @@ def test_frozen_statistics_stay_and_later_layers_learn_faster(
 ) -> None:
     settings = recipe(optimizer__layer_decay=0.5, optimizer__lr=1e-3)
     photos = load_photos(str(photo_folder))
-    lesson = open_lesson(settings, photos, torch.device("cpu"), progress=False)
-    learner = _learner(settings, lesson)
+    teacher_targets = open_targets(settings, photos, torch.device("cpu"), progress=False)
+    learner = _learner(settings, teacher_targets)
     scales = {group["lr_scale"] for group in learner.optimizer.param_groups}
     assert max(scales) == 1.0
     assert len(scales) > 2
@@ -231,9 +243,9 @@ def test_every_process_finds_what_the_others_embedded(
     recipe: Make, photo_folder: Path, cache: Path
 ) -> None:
     settings, photos = recipe(), load_photos(str(photo_folder))
-    lesson = open_lesson(settings, photos, torch.device("cpu"), progress=False)
-    assert lesson is not None
+    teacher_targets = open_targets(settings, photos, torch.device("cpu"), progress=False)
+    assert teacher_targets is not None
     parts = sorted((cache / "teacher").rglob("part-*.npy"))
     assert len(parts) == 1
-    teacher_embeddings(lesson.teacher, photos)
+    teacher_embeddings(teacher_targets.teacher, photos)
     assert sorted((cache / "teacher").rglob("part-*.npy")) == parts
