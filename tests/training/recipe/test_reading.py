@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,71 @@ def test_a_plain_method_leaves_the_split_out(caplog: pytest.LogCaptureFixture) -
 def test_the_arguments_of_objectives_are_those_of_their_classes() -> None:
     found = {name: tuple(inspect.signature(kind).parameters) for name, kind in OBJECTIVES.items()}
     assert found == OBJECTIVE_ARGUMENTS
+
+
+LITE0 = "clever-plus-distill-efficientnet-lite0"
+
+
+@pytest.mark.parametrize("method", ["clever-distill", "distill"])
+def test_another_method_that_distills_keeps_its_terms_and_teacher(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read_recipe(LITE0).method
+    with caplog.at_level(logging.WARNING):
+        after = read_recipe(LITE0, {"method": method}).method
+    assert after.name == method
+    assert after.terms == before.terms
+    assert [term.weight for term in after.terms] == [10]
+    assert after.teacher == before.teacher
+    assert after.transformation_weight == 0
+    (record,) = caplog.records
+    assert "method.transformation_groups, method.transformation_weight" in record.getMessage()
+    assert "objectives" not in record.getMessage()
+    assert "method.teacher" not in record.getMessage()
+    if method == "clever-distill":
+        assert after.orthogonality_weight == before.orthogonality_weight
+
+
+def test_a_mixture_follows_its_first_term(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "name: mixed\n"
+        "method:\n"
+        "  name: clever-distill\n"
+        "  teacher: {model: clever-resnet18, size: 48}\n"
+        "  objectives:\n"
+        "    - {name: distill, weight: 10, args: {form: contrastive, negatives: 64}}\n"
+        "    - {name: simclr, weight: 2, args: {temperature: 0.3, dim: 64}}\n"
+    )
+    before = read_recipe(path).method
+    with caplog.at_level(logging.WARNING):
+        assert read_recipe(path, {"method": "clever-plus-distill"}).method.terms == before.terms
+        assert not caplog.records
+        # Simclr alone: what it takes is that of its term, and nothing is learned from a teacher.
+        after = read_recipe(path, {"method": "clever-simclr"}).method
+    assert not after.objectives
+    assert after.teacher is None
+    assert after.objective_args == {"temperature": 0.3, "dim": 64}
+    assert "left out: method.objectives, method.teacher" in caplog.text
+
+
+def test_a_second_term_that_distills_keeps_the_teacher(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "name: mixed\n"
+        "method:\n"
+        "  name: clever-simclr\n"
+        "  teacher: clever-resnet18\n"
+        "  objectives: [{name: simclr}, {name: distill, weight: 0.5}]\n"
+    )
+    before, after = (read_recipe(path, o).method for o in ({}, {"method": "clever-plus-simclr"}))
+    assert after.terms == before.terms
+    assert after.teacher == before.teacher
+
+
+def test_an_objective_of_ones_own_keeps_its_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "name: own\nmethod: {name: 'mine:loss', objective_args: {scale: 2}, split_ratio: 0.7}\n"
+    )
+    assert read_recipe(path, {"method": "clever-mine:loss"}).method.objective_args == {"scale": 2}

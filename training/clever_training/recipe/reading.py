@@ -21,6 +21,7 @@ _SHORT = {"method": "name", "backbone": "architecture"}
 
 # A method's name stands for these.
 _DECIDED_BY_NAME = ("name", "objective", "equivariance")
+_OF_A_MOVING_TEACHER = ("teacher_", "warmup_teacher_", "freeze_last_layer_")
 _OF_THE_SPLIT = ("split_ratio", "orthogonality_weight", "regularization_weight")
 
 
@@ -112,7 +113,7 @@ def _other_method(section: Any, name: str) -> Any:
     before = str(section.get("name") or "")
     kept = {key: value for key, value in section.items() if key not in _DECIDED_BY_NAME}
     if before != name:
-        kept, dropped = _taken(kept, settings)
+        kept, dropped = _taken(kept, settings, same=_objective(section) == settings["objective"])
         if dropped:
             _LOG.warning(
                 "method %s does not take these settings of the recipe, they are left out: %s",
@@ -122,26 +123,66 @@ def _other_method(section: Any, name: str) -> Any:
     return {"name": name, **kept}
 
 
-def _taken(kept: dict[str, Any], settings: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _objective(section: Mapping[str, Any]) -> Any:
+    """What a method section names as its objective, by its key or by the method's name."""
+    try:
+        return section.get("objective") or method_settings(str(section.get("name")))["objective"]
+    except ValueError:
+        return None
+
+
+def _taken(
+    kept: dict[str, Any], settings: dict[str, Any], *, same: bool
+) -> tuple[dict[str, Any], list[str]]:
     """The settings that a method takes, and the dotted names of those that it does not."""
-    kept = dict(kept)
-    known = OBJECTIVE_ARGUMENTS.get(settings["objective"], ())
-    arguments = dict(kept.pop("objective_args", None) or {})
-    dropped = [f"method.objective_args.{key}" for key in arguments if key not in known]
-    arguments = {key: value for key, value in arguments.items() if key in known}
+    kept, objective = dict(kept), settings["objective"]
+    terms = _terms(kept)
+    # A method is named after the first of its objectives; the others go with it.
+    mixed = bool(terms) and terms[0].get("name") == objective
+    names = {str(term.get("name")) for term in terms} if mixed else {objective}
+    known = OBJECTIVE_ARGUMENTS.get(objective, ())
+    if same:  # a function of one's own takes what it took
+        known = (*known, *_mapping(kept.get("objective_args")))
+    arguments: dict[str, Any] = {}
+    dropped: list[str] = []
+    if not mixed:
+        arguments, dropped = _taken_arguments(kept, terms, objective, known)
     for prefix, wanted in (
-        ("teacher_", settings["objective"] == "dino"),
-        ("warmup_teacher_", settings["objective"] == "dino"),
-        ("freeze_last_layer_", settings["objective"] == "dino"),
+        *((key, "dino" in names) for key in _OF_A_MOVING_TEACHER),
         ("transformation_", "transformation_weight" in settings),
-        ("teacher", settings["objective"] == "distill"),
-        ("objectives", False),
+        ("teacher", "distill" in names),
+        ("objectives", mixed),
         *((key, settings["equivariance"]) for key in _OF_THE_SPLIT),
     ):
         for key in [key for key in kept if _belongs(key, prefix) and not wanted]:
             dropped.append(f"method.{key}")
             del kept[key]
     return {**kept, **({"objective_args": arguments} if arguments else {})}, sorted(dropped)
+
+
+def _taken_arguments(
+    kept: dict[str, Any], terms: list[Mapping[str, Any]], objective: str, known: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    """The arguments that an objective takes of a section's, which leave it, and the others' names.
+
+    Where several objectives were mixed, they are those of the term of that name.
+    """
+    arguments = _mapping(kept.pop("objective_args", None))
+    dropped = [f"method.objective_args.{key}" for key in arguments if key not in known]
+    for term in terms:
+        if term.get("name") == objective:
+            arguments = {**arguments, **_mapping(term.get("args"))}
+    return {key: value for key, value in arguments.items() if key in known}, dropped
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _terms(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A section's ``objectives`` as far as they are mappings; the schema refuses others."""
+    found = section.get("objectives")
+    return [term for term in found if isinstance(term, Mapping)] if isinstance(found, list) else []
 
 
 def _belongs(key: str, prefix: str) -> bool:
