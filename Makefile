@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
 # A second environment without torch, to show that the onnx extra is enough.
 ONNX_VENV := .venv-onnx
 ONNX_STAMP := $(ONNX_VENV)/.installed
@@ -14,7 +15,7 @@ TRITON_VENV := .venv-triton
 TRITON_STAMP := $(TRITON_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix fuzz
+.PHONY: help demo test check docs fix fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +31,11 @@ check: $(DEV_STAMP) ## Lint, check formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A link or an anchor that leads nowhere, a type without a page, a notebook that fails: all are errors.
+docs: $(DOCS_STAMP) ## Build the site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -b html -d docs/_build/doctrees -W --keep-going -q docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 fix: $(DEV_STAMP) ## Repair what lint and formatting can repair
 	$(BIN)/ruff check --fix .
@@ -48,6 +54,10 @@ $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(DEMO_STAMP) $@
+
+$(DOCS_STAMP): $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
 
 $(ONNX_STAMP): pyproject.toml | $(BIN)/python
 	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV)
