@@ -81,6 +81,16 @@ def test_it_is_fed_as_its_weights_were_trained(teacher: Teacher, teacher_folder:
     assert Teacher(str(teacher_folder)).digest == teacher.digest
 
 
+def test_it_may_compute_in_bf16_under_another_key(teacher: Teacher, teacher_folder: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    half = Teacher(str(teacher_folder), precision="bf16")
+    embedded, exact = half.embed(photo), teacher.embed(photo)
+    assert embedded.dtype == torch.float32
+    assert not torch.equal(embedded, exact)
+    assert torch.cosine_similarity(embedded, exact).item() > 0.999
+    assert half.digest != teacher.digest
+
+
 def test_a_photo_is_seen_whole_whatever_its_shape(tmp_path: Path) -> None:
     pixels = np.zeros((60, 240, 3), dtype=np.uint8)
     pixels[:, :40] = 255  # what a centre crop would cut off

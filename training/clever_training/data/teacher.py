@@ -68,6 +68,7 @@ class Teacher:
             folder.
         size: Side of the photos in pixels; None is the teacher's own.
         device: Where it computes.
+        precision: ``fp32`` or ``bf16``, in which it computes; its embeddings are float32.
 
     Attributes:
         name: As in ``specification``, of a folder the model's own.
@@ -83,7 +84,11 @@ class Teacher:
     """
 
     def __init__(
-        self, specification: str, size: int | None = None, device: torch.device | None = None
+        self,
+        specification: str,
+        size: int | None = None,
+        device: torch.device | None = None,
+        precision: str = "fp32",
     ) -> None:
         model = load_pretrained(specification)
         config, own = model.config, model.config.preprocessing
@@ -98,6 +103,9 @@ class Teacher:
         self.backbone = backbone.to(self.device).to(memory_format=torch.channels_last)
         text = f"{_PREPARATION} {tensors_sha256(backbone.state_dict())} {config.architecture} "
         text += f"{sorted(config.model_args.items())} {preprocessing}"
+        self._bf16 = precision == "bf16"
+        if self._bf16:
+            text += " bf16"
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(1, 3, 1, 1) * 255
@@ -118,7 +126,7 @@ class Teacher:
             ConfigError: When they are not finite.
         """
         pixels = torch.as_tensor(photos).to(self.device).permute(0, 3, 1, 2).float()
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             embeddings: Tensor = self.backbone((pixels - self._mean) / self._std).float()
         if not bool(embeddings.isfinite().all()):
             raise ConfigError(

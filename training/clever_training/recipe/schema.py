@@ -79,10 +79,12 @@ class TeacherRecipe(Section):
         model: ``timm:NAME``, or a clever model by name or folder; ``teacher: NAME`` is short for
             it.
         size: Side of its input in pixels; None is the teacher's own.
+        precision: ``fp32``, or ``bf16``, which is faster on many processors.
     """
 
     model: str = Field(min_length=1)
     size: PositiveInt | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="before")
     @classmethod

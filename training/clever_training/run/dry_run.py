@@ -183,7 +183,7 @@ def _trial_targets(
     settings = recipe.method.teacher
     if settings is None:
         return None, 0.0
-    teacher = Teacher(settings.model, settings.size, device)
+    teacher = Teacher(settings.model, settings.size, device, settings.precision)
     if isinstance(photos, StreamedPhotos):
         return TeacherTargets(teacher, None), 0.0
     numbers = range(min(len(photos), 2 * _TEACHER_BATCH))

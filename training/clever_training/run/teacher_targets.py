@@ -87,7 +87,9 @@ def open_targets(
     settings = recipe.method.teacher
     if settings is None:
         return None
-    teacher = on_all_ranks(lambda: Teacher(settings.model, settings.size, device))
+    teacher = on_all_ranks(
+        lambda: Teacher(settings.model, settings.size, device, settings.precision)
+    )
     if isinstance(photos, StreamedPhotos):
         return TeacherTargets(teacher, None)
     share = rank(), world_size()
