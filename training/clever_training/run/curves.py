@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ from clever_hub.files import atomic_path
 
 # Okabe and Ito's colours: told apart also without full colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+# Each run also has dashes of its own, so that no reader depends on colours.
+_DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+# Three panels in a row: the text stays readable where a page shows the sheet at half its size.
+_COLUMNS = 3
+_DPI = 130
 _SMOOTHING = 9  # lines of metrics in the moving average; the raw lines are drawn pale behind it
 _HOW_AVERAGED = (
     f"bold: mean of {_SMOOTHING} lines of metrics.jsonl; pale: each line, one batch of photos"
@@ -49,35 +55,35 @@ class Panel:
 
 # Panels of metrics that no run has logged are left out.
 _LOSSES = (
-    Panel("loss", "Loss", "sum of the terms; objectives differ in scale"),
-    Panel("invariance", "Invariance term", "how far views of a photo disagree"),
+    Panel("loss", "Loss", "sum of all terms"),
+    Panel("invariance", "Invariance term", "how far views disagree"),
     Panel("orthogonality", "Orthogonality term", "|mean cosine| of two views", floor=0.0),
     Panel(
         "regularization",
         "Projector regularisation",
-        "difference of the heads' squared norms",
+        "difference of squared norms",
         log=True,
     ),
-    Panel("transformation", "Transformation term", "predicting what was done to a view"),
+    Panel("transformation", "Transformation term", "1: a blind guess, 0: perfect"),
 )
 _KNN = (
-    Panel("knn", "k-NN, whole embedding", "top-1 in %, held-out photos: higher is better"),
-    Panel("knn_invariant", "k-NN, invariant part", "top-1 in %, held-out photos"),
-    Panel("knn_equivariant", "k-NN, equivariant part", "top-1 in %, held-out photos"),
+    Panel("knn", "k-NN, whole embedding", "top-1 in %; higher is better"),
+    Panel("knn_invariant", "k-NN, invariant part", "top-1 in %"),
+    Panel("knn_equivariant", "k-NN, equivariant part", "top-1 in %"),
 )
-_SPREAD, _RANK = "1: every direction, 0: collapsed", "dimensions in use; at most the batch"
+_SPREAD, _RANK = "1: even, 0: collapsed", "effective rank: dimensions in use"
 _COLLAPSE = (
     Panel("std_invariant", "Spread, invariant part", _SPREAD, floor=0.0),
     Panel("std_equivariant", "Spread, equivariant part", _SPREAD, floor=0.0),
     Panel(
         "rank_invariant",
-        "Effective rank, invariant part",
+        "Rank, invariant part",
         _RANK,
         floor=0.0,
     ),
     Panel(
         "rank_equivariant",
-        "Effective rank, equivariant part",
+        "Rank, equivariant part",
         _RANK,
         floor=0.0,
     ),
@@ -158,41 +164,38 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
     Raises:
         DataError: When the format is unknown or the file cannot be written.
     """
-    rows = _rows(runs)
-    columns = max(len(row) for row in rows)
+    panels = _logged(runs)
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(3.6 * columns, 2.7 * len(rows) + 0.7), layout="constrained")
-        grid = figure.subplots(len(rows), columns, squeeze=False)
-        for axes, row in zip(grid, rows, strict=True):
-            for axis, panel in zip(axes, row, strict=False):
-                _draw_panel(axis, panel, runs, along)
-            for axis in axes[len(row) :]:
-                axis.set_axis_off()
+        figure = Figure(figsize=(3.0 * columns, 2.5 * rows + 0.7), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, panel in zip(grid, panels, strict=False):
+            _draw_panel(axis, panel, runs, along)
+        for axis in grid[len(panels) :]:
+            axis.set_axis_off()
         handles = [
-            Line2D([], [], color=_color(n), label=_label(run), linewidth=2)
+            Line2D([], [], color=_color(n), linestyle=_dashes(n), label=_label(run), linewidth=2)
             for n, run in enumerate(runs)
         ]
         figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(3, len(runs)), frameon=False
+            handles=handles, loc="outside upper left", ncols=min(2, len(runs)), frameon=False
         )
-        panels = [panel for row in rows for panel in row]
         if any(
             _is_averaged(panel, run.curve(panel.key, along)[0]) for panel in panels for run in runs
         ):
-            figure.supxlabel(_HOW_AVERAGED, x=0.005, ha="left", fontsize=8, color="0.4")
+            figure.supxlabel(_HOW_AVERAGED, x=0.005, ha="left", fontsize=9, color="0.35")
         try:
             with atomic_path(out) as temporary:
-                figure.savefig(temporary, dpi=130)
+                figure.savefig(temporary, dpi=_DPI)
         except (OSError, ValueError) as error:
             raise DataError(f"{out}: the picture cannot be written: {error}") from error
 
 
-def _rows(runs: list[Run]) -> list[list[Panel]]:
-    """Rows of panels (losses, collapse, k-NN and schedule) that at least one run has logged."""
-    groups = (_LOSSES, _COLLAPSE, (*_KNN, *_SCHEDULE))
+def _logged(runs: list[Run]) -> list[Panel]:
+    """The panels that at least one run has logged, the accuracy first."""
     logged = {key for run in runs for line in run.lines for key in line}
-    rows = [[panel for panel in group if panel.key in logged] for group in groups]
-    return [row for row in rows if row]
+    return [panel for panel in (*_KNN, *_LOSSES, *_COLLAPSE, *_SCHEDULE) if panel.key in logged]
 
 
 def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
@@ -200,15 +203,15 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
         x, y = run.curve(panel.key, along)
         if len(x) == 0:
             continue
-        color = _color(number)
+        look: Any = {"color": _color(number), "linestyle": _dashes(number)}
         y = np.where(y > 0, y, np.nan) if panel.log else y  # 0 has no logarithm
         if not _is_averaged(panel, x):
-            axis.plot(x, y, color=color, linewidth=1.5, marker="o" if len(x) < 30 else "", ms=3)
+            axis.plot(x, y, **look, linewidth=1.5, marker="o" if len(x) < 30 else "", ms=4)
         else:
-            axis.plot(x, y, color=color, linewidth=0.6, alpha=0.3)
-            axis.plot(x, smoothed(y, _SMOOTHING), color=color, linewidth=1.8)
+            axis.plot(x, y, color=look["color"], linewidth=0.6, alpha=0.3)
+            axis.plot(x, smoothed(y, _SMOOTHING), **look, linewidth=1.8)
     axis.set_title(panel.title, loc="left", fontweight="bold", pad=16 if panel.note else 6)
-    axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=8, color="0.4")
+    axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=9, color="0.35")
     axis.set_xlabel("hours of training" if along == "hours" else "epochs")
     # The same range in every panel, so that panels can be compared.
     axis.set_xlim(0, 1.03 * max(run.length(along) for run in runs))
@@ -245,6 +248,10 @@ def smoothed(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 
 def _color(number: int) -> str:
     return _COLORS[number % len(_COLORS)]
+
+
+def _dashes(number: int) -> Any:
+    return _DASHES[number % len(_DASHES)]
 
 
 def _label(run: Run) -> str:

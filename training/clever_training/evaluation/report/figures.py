@@ -22,9 +22,9 @@ from clever_training.evaluation.report.style import (
 # transformation: (label of the axis, the neutral strength)
 SWEEPS = {
     "rotation": ("rotation in degrees", 0.0),
-    "crop": ("share of the photo's area kept", 1.0),
+    "crop": ("share of the area kept", 1.0),
     "brightness": ("brightness factor", 1.0),
-    "blur": ("blur, σ in pixels at 64 px", 0.0),
+    "blur": ("σ in pixels at 64 px", 0.0),
 }
 _ACCURACY = "Top-1 accuracy, %"
 # Titles of panels, in the words of the page.
@@ -101,7 +101,7 @@ def parts_figure(field: Field, path: Path) -> Path | None:
                 where = ("sweeps", f"{kind}/rotation/", part, "top1")
                 _curve(axis, entrant, where, PART_LOOKS[part], part)
             _finish_sweep(axis, "rotation", SWEEPS["rotation"][0], 0.0)
-            axis.set_title(f"{entrant.name}, probe trained on {kind} photos", fontsize=11)
+            axis.set_title(f"{entrant.name}: probe on {kind} photos", fontsize=10)
         row[0].set_ylabel(_ACCURACY)
     for axis in axes[:-1].flat:  # their numbers are those of the last row
         axis.set_xlabel("")
@@ -136,8 +136,11 @@ def invariance_figure(field: Field, path: Path) -> Path | None:
                 _curve(axis, entrant, where, PART_LOOKS[part], part)
             _finish_sweep(axis, name, label, neutral)
             axis.xaxis.label.set_fontsize(9)
-            axis.set_title(_PANELS[name], fontsize=10)
-        row[0].set_ylabel(f"{entrant.name}\ncosine, same − other photo", fontsize=9)
+        row[0].set_ylabel(f"{entrant.name}\nsame − other photo", fontsize=9)
+    for axis, name in zip(axes[0], SWEEPS, strict=True):
+        axis.set_title(_PANELS[name], fontsize=10)
+    for axis in axes[:-1].flat:  # their axis is that of the last row
+        axis.set_xlabel("")
     legend_below(figure, axes[0, 0])
     return save(figure, path)
 
@@ -157,8 +160,8 @@ def collapse_figure(field: Field, path: Path) -> Path | None:
         return None
     figure, axes = new_figure(1, 2, 1.2 + 0.62 * sum(len(e.parts) for e in entrants) * 0.62)
     for axis, metric, label in (
-        (axes[0, 0], "std", "spread of the features (1: even, 0: collapsed)"),
-        (axes[0, 1], "effective_rank", "effective rank / number of dimensions"),
+        (axes[0, 0], "std", "spread (1: even, 0: collapsed)"),
+        (axes[0, 1], "effective_rank", "effective rank / dimensions"),
     ):
         place, ticks = 0.0, []
         for entrant in entrants:

@@ -65,12 +65,10 @@ def scatter_figure(field: Field, path: Path) -> Path | None:
         )
     _join_parts(axis, points, styles)
     _mark_slices(axis, points, styles)
-    axis.set_xlabel(
-        "invariance to rotation: cosine of a photo with its turned copy − with other photos"
-    )
-    axis.set_ylabel("equivariance to rotation: R² of the angle, ridge regression")
+    axis.set_xlabel("invariance: cosine of a photo and its turned copy, minus that of other photos")
+    axis.set_ylabel("equivariance: R² of the angle, ridge regression")
     axis.annotate(
-        "stays and knows the angle",
+        "stays the same and tells the angle",
         (0.99, 0.99),
         xycoords="axes fraction",
         ha="right",
@@ -79,7 +77,7 @@ def scatter_figure(field: Field, path: Path) -> Path | None:
         fontsize=9,
     )
     axis.annotate(
-        "moves, but not with the angle",
+        "changes, but does not tell the angle",
         (0.01, 0.01),
         xycoords="axes fraction",
         color="#666666",
@@ -153,7 +151,7 @@ def _scatter_legends(axis: Axes, points: Sequence[Any], styles: dict[str, Look])
     ]
     assert axis.figure is not None
     figure: Any = axis.figure
-    figure.legend(handles=[*colours, *shapes], loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=[*colours, *shapes], loc="outside lower center", ncols=3, frameon=False)
 
 
 def _shapes(points: Sequence[Any]) -> list[str]:

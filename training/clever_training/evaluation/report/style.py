@@ -1,4 +1,8 @@
-"""Colours and markers of the plots; both differ, for readers with colour vision deficiency."""
+"""Colours and markers of the plots; both differ, for readers with colour vision deficiency.
+
+A part of the embedding has the same colour here, in the demo and on the page of ``serve``: the
+invariant part is blue, the equivariant part vermilion.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREYS = {"random": ("#777777", "#aaaaaa", "#555555"), "pixels": ("#000000", "#333333")}
 _CROSSES = ("x", "+", "1")
-WIDTH = 9.5  # inches; the page is as wide
-DPI = 120
+# Few inches for so many pixels, so that text is readable at half the size, too.
+WIDTH = 8.0  # inches
+DPI = 144
 
 
 class Look(NamedTuple):
@@ -38,9 +43,9 @@ class Look(NamedTuple):
 
 PART_LOOKS = {
     "full": Look("#333333", "o"),
-    "invariant": Look("#009E73", "s"),
+    "invariant": Look("#0072B2", "s"),
     "equivariant": Look("#D55E00", "^"),
-    "invariant_slice": Look("#CC79A7", "D", "--"),
+    "invariant_slice": Look("#56B4E9", "D", "--"),
 }
 # As many columns of the invariant part as the equivariant part has.
 PART_NAMES = {"invariant_slice": "invariant, cut"}

@@ -165,11 +165,11 @@ def tsne_figure(name: str, data: Turned, path: Path) -> Path:
         )
         width = data.features[part].shape[1]
         above.set_title(
-            f"{part}, {width} dimensions\n{same:.0f} % of the nearest are of the same\n"
-            f"class (by chance {chance * 100:.0f} %)",
+            f"{part}, {width} dimensions\nnearest points: {same:.0f} % of the\n"
+            f"same class (chance {chance * 100:.0f} %)",
             fontsize=10,
         )
-        below.set_title(f"the nearest are {apart:.0f}° apart\n(by chance 60°)", fontsize=10)
+        below.set_title(f"nearest points: {apart:.0f}° apart\n(chance 60°)", fontsize=10)
         _bare(above)
         _bare(below)
     axes[0, 0].set_ylabel("coloured by class\nt-SNE 2")
