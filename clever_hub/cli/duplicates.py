@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913, each is an option
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Least cosine of a candidate, centred, in place of --expected-false."),
+        typer.Option(help="Lowest centred cosine of a candidate, instead of --expected-false."),
     ] = None,
     part: Annotated[
         PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
@@ -76,14 +76,14 @@ def run(  # noqa: PLR0913, each is an option
     verify: Annotated[
         VerifyChoice,
         typer.Option(
-            help="How candidates are verified: pixels lays one photo onto the other; heads asks "
-            "the model; none leaves it to the cosine; auto takes the first that can be had."
+            help="How candidates are verified. pixels: align the photos, compare them; heads: ask "
+            "the model; none: trust the cosine; auto: the first of these that is available."
         ),
     ] = VerifyChoice.auto,
     turns: Turns = True,
     move_to: Annotated[
         Path | None,
-        typer.Option(help="Move all but the best photo of each group there, with a log."),
+        typer.Option(help="Move all but the best photo of each group to this folder, with a log."),
     ] = None,
     undo_move: Annotated[
         Path | None,
@@ -95,11 +95,11 @@ def run(  # noqa: PLR0913, each is an option
     device: Device = None,
     revision: Revision = None,
 ) -> None:
-    """Find copies among photos, also turned, mirrored, cropped, recoloured or framed ones.
+    """Find copies among photos, even turned, mirrored, cropped, recoloured or framed ones.
 
-    Candidates are found by the cosine of their embeddings, compared exactly; then each pair is
-    verified: one photo is laid onto the other, which also says what was done to it. The best photo
-    of a group is the one with the most pixels. Nothing is ever deleted.
+    Photos with similar embeddings become candidates; all pairs are compared. Then one photo of each
+    candidate pair is aligned to the other and their pixels are compared, which also tells what was
+    done to it. The best photo of a group is the one with the most pixels. Nothing is ever deleted.
 
     Examples:
     - `clever-hub duplicates photos/`

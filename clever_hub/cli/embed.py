@@ -60,7 +60,8 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     update: Annotated[
         bool,
         typer.Option(
-            "--update", help="Bring a folder to the images as they are: new, changed, vanished."
+            "--update",
+            help="Update the folder: add new images, redo changed ones, drop missing ones.",
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
@@ -81,7 +82,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     ] = None,
     on_error: Annotated[
         _OnError,
-        typer.Option(help="Exit code when an image cannot be read: raise is 1, skip is 0."),
+        typer.Option(help="If an image cannot be read, exit with 1 (raise) or 0 (skip)."),
     ] = _OnError.raise_,
     shard_size: Annotated[
         int, typer.Option(min=1, help="Images in a shard, the most that a crash loses.")
@@ -111,15 +112,17 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     ] = _Engine.local,
     address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster, such as auto; else one on this machine."),
+        typer.Option(
+            help="Address of the Ray cluster, such as auto. By default one is started here."
+        ),
     ] = None,
 ) -> None:
     """Embed images into a folder of parquet shards, or into one file.
 
     Each image that can be read has a row: path, invariant and equivariant (lists of float32 of a
-    fixed length). The metadata has the model, the hash of its weights and the options. The same
-    command goes on where a stopped or killed one was, and loses one shard at most; the rows are
-    those of a run that was not stopped. Images that cannot be read are listed at the end.
+    fixed length). The metadata has the model, the hash of its weights and the options. If the
+    command is stopped or killed, run it again: it loses one shard at most, and the rows are the
+    same in the end. Images that cannot be read are listed at the end.
 
     Examples:
     - `clever-hub embed clever-resnet18 photos/ -o vectors/`

@@ -31,9 +31,9 @@ def run(
 ) -> None:
     """Index photos for `clever-hub search`, or bring an index up to date.
 
-    Photos that are new are added, changed ones are embedded again, ones that have gone from the
-    disk are dropped. What was done before an interruption is there the next time. The index is a
-    LanceDB table with two vectors a photo, one of each part of its embedding.
+    New photos are added, changed ones are embedded again, missing ones are removed. After an
+    interruption the same command goes on. The index is a LanceDB table with two vectors for each
+    photo, one for each part of its embedding.
 
     Examples:
     - `clever-hub index photos/ -o photos.lance`

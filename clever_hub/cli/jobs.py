@@ -52,7 +52,7 @@ JobModel: TypeAlias = Annotated[
 Cache: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where embeddings are kept, so that nothing is computed twice and an "
+        help="Cache folder of embeddings, so that nothing is computed twice and an "
         "interruption loses little. The default is CLEVER_HUB_CACHE or ~/.cache/clever-hub."
     ),
 ]

@@ -58,13 +58,13 @@ def run(  # noqa: PLR0913, each is an option
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Least cosine of a candidate, centred, in place of --expected-false."),
+        typer.Option(help="Lowest centred cosine of a candidate, instead of --expected-false."),
     ] = None,
     part: Annotated[
         PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
     ] = PartChoice.invariant,
     verify: Annotated[
-        bool, typer.Option(help="Lay each candidate onto the training photo, to be sure.")
+        bool, typer.Option(help="Align each candidate with the training photo and compare pixels.")
     ] = True,
     turns: Turns = True,
     decode: Decode = DecodeChoice.reduced,
@@ -75,8 +75,8 @@ def run(  # noqa: PLR0913, each is an option
 ) -> None:
     """Find validation photos that are copies of training photos, however they were changed.
 
-    The exit code is 1 where there are any, so that a pipeline stops: a model that has seen the
-    validation photos is measured on what it knows by heart.
+    The exit code is 1 if there are any, so that a CI pipeline stops. A model that was trained on
+    copies of the validation photos looks better than it is.
 
     Examples:
     - `clever-hub leaks train/ validation/`

@@ -21,7 +21,7 @@ HeadsModel: TypeAlias = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="As for the other commands; the default is the best of the shipped ones with heads.",
+        help="A name, folder or Hub id; by default the best shipped model that has heads.",
     ),
 ]
 Revision: TypeAlias = Annotated[

@@ -1,4 +1,4 @@
-"""``clever-hub orient``: find the photos that lie on their side, and turn them by their tag."""
+"""``clever-hub orient``: find photos that are sideways or upside down; set their EXIF tag."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
     Attributes:
         path: The photo.
-        quarter: Degrees counter-clockwise by which it lies turned: 0, 90, 180 or 270.
+        quarter: Degrees counter-clockwise by which it is turned: 0, 90, 180 or 270.
         confidence: Probability of that.
         angle: The same without rounding to quarters; a photo may lie askew.
         turn: Whether it is to be turned: not upright, and surely so.
@@ -63,29 +63,30 @@ def run(
         typer.Option(
             min=0.25,
             max=1.0,
-            help="Turn no photo that is less sure; by default 1 % of what is turned may be wrong, "
-            "by the model's calibration.",
+            help="Turn only photos with at least this confidence. By default, 1 % of the turned "
+            "photos are expected to be wrong, by the model's calibration.",
         ),
     ] = None,
     upright: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="The share of photos that is upright already.")
+        float,
+        typer.Option(min=0.01, max=0.99, help="Share of the photos that are upright already."),
     ] = 0.9,
     apply: Annotated[
         bool, typer.Option("--apply", help="Write the orientation tags. Otherwise nothing changes.")
     ] = False,
-    log: Annotated[
-        Path, typer.Option(help="What --apply did, so that --undo can take it back.")
-    ] = Path("orient-log.jsonl"),
+    log: Annotated[Path, typer.Option(help="Log of what --apply did, for --undo.")] = Path(
+        "orient-log.jsonl"
+    ),
     undo: Annotated[
-        bool, typer.Option("--undo", help="Take back all that is in --log, byte for byte.")
+        bool, typer.Option("--undo", help="Undo everything in --log, byte for byte.")
     ] = False,
     backend: Backend = "auto",
 ) -> None:
-    """Find photos that lie turned by a quarter or upside down, and turn them upright.
+    """Find photos that are sideways or upside down, and set them upright.
 
-    Each photo is looked at in all four positions. Photos that are not surely turned are left alone:
-    turning one the wrong way is worse than leaving it. --apply writes the orientation tag of JPEGs
-    and touches no pixel; it leaves photos alone that have such a tag already.
+    Each photo is looked at in all four positions. If the model is not sure, the photo is left
+    alone: turning it the wrong way would be worse. --apply writes the EXIF orientation tag of JPEGs
+    and changes no pixel. It skips photos that already have such a tag.
 
     Examples:
     - `clever-hub orient photos/ --sheet turned.png`: a dry run, with a picture
@@ -149,10 +150,10 @@ def _look(
 
 def _print(turns: list[Found], photos: int, least: float) -> None:
     table = Table(
-        title=f"{len(turns)} of {photos} photos lie turned (confidence {least:.3f} or more)",
+        title=f"{len(turns)} of {photos} photos are turned (confidence {least:.3f} or more)",
         title_justify="left",
     )
-    for name in ("photo", "lies turned by", "turn it", "confidence"):
+    for name in ("photo", "turned by", "turn it", "confidence"):
         table.add_column(name, justify="left" if name == "photo" else "right", overflow="fold")
     lies = {90: "90° counter-clockwise", 180: "180°", 270: "90° clockwise"}
     mends = {90: lies[270], 180: lies[180], 270: lies[90]}

@@ -35,27 +35,27 @@ def run(
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Many pairs instead: a .csv or .parquet with the columns a and b, paths."
+            help="Many pairs instead of A and B: a .csv or .parquet with columns of paths, a and b."
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where the pairs' relations go: .parquet, .csv, .json."
+            "--output", "-o", help="File for the results of --pairs: .parquet, .csv, .json."
         ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw a, b, and b brought back onto a; a .png.")
+        Path | None, typer.Option(help="Draw A, B, and B aligned to A, as a .png.")
     ] = None,
     given_same: Annotated[
-        bool, typer.Option("--given-same", help="Take for granted that both show the same photo.")
+        bool, typer.Option("--given-same", help="Assume that both show the same photo.")
     ] = False,
     backend: Backend = "auto",
 ) -> None:
     """Tell whether two images show the same photo, and what was done to it.
 
-    Angles are in degrees counter-clockwise from A to B. What the model cannot tell is unknown. Both
-    are compared as the model sees them: the middle square.
+    Angles are in degrees counter-clockwise from A to B. A value that the model cannot tell is
+    reported as unknown. Only the middle square of each image is compared.
 
     Examples:
     - `clever-hub relate cat.jpg copy.jpg --picture relation.png`

@@ -37,16 +37,16 @@ def run(
     centred: Annotated[
         bool,
         typer.Option(
-            "--centred", help="Take off the mean of the photo's patches before comparing them."
+            "--centred", help="Subtract the mean of the photo's patches before comparing them."
         ),
     ] = False,
     device: Device = None,
     revision: Revision = None,
 ) -> None:
-    """Cut the object out of a photo, without having been told of any: TokenCut.
+    """Cut the main object out of a photo, without labels (TokenCut).
 
-    Patches of the photo that are alike are joined to a graph, which is cut where it is weakest
-    (Wang et al. 2022). A vision transformer gives the keys of its last block, other networks the
+    Patches of the photo that are alike are connected in a graph, which is cut where it is weakest
+    (Wang et al. 2022). A vision transformer uses the keys of its last block, other networks the
     pixels of their last map. The picture shows the object's box, how strongly each patch belongs
     to it, and the object.
 

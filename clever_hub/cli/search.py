@@ -33,13 +33,13 @@ def run(  # noqa: PLR0913, each is an option
     part: Annotated[
         PartChoice,
         typer.Option(
-            help="invariant: the same thing however it lies; equivariant: what lies like this; "
+            help="invariant: the same subject in any orientation; equivariant: the same pose; "
             "full: both."
         ),
     ] = PartChoice.invariant,
     weights: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Weights of the invariant and the equivariant part, in place of --part."),
+        typer.Option(help="Weights of the invariant and the equivariant part, instead of --part."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many photos.")] = 10,
     exact: Annotated[

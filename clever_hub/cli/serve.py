@@ -48,12 +48,10 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         ),
     ],
     host: Annotated[
-        str, typer.Option(help="The address to listen on; 0.0.0.0 is every one of this machine.")
+        str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is any free one.")] = 8000,
-    max_batch: Annotated[
-        int, typer.Option(min=1, help="Most images that the network sees at once.")
-    ] = 32,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch of the network.")] = 32,
     max_wait_ms: Annotated[
         float,
         typer.Option(
@@ -99,21 +97,24 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         typer.Option(
             envvar="CLEVER_HUB_API_KEY",
             show_envvar=True,
-            help="What `Authorization: Bearer` must carry. The environment hides it better.",
+            help="Key that clients send as `Authorization: Bearer KEY`. The environment variable "
+            "keeps it out of the list of processes.",
         ),
     ] = None,
-    page: Annotated[bool, typer.Option(help="Show a page to try the models on, at /.")] = True,
-    log_format: Annotated[_LogFormat, typer.Option(help="One line for each.")] = _LogFormat.json,
-    log_level: Annotated[_LogLevel, typer.Option(help="The least to log.")] = _LogLevel.info,
+    page: Annotated[bool, typer.Option(help="Show a page at / to try the models.")] = True,
+    log_format: Annotated[
+        _LogFormat, typer.Option(help="Format of the log, one line for each request.")
+    ] = _LogFormat.json,
+    log_level: Annotated[_LogLevel, typer.Option(help="Lowest level to log.")] = _LogLevel.info,
     device: Device = None,
     revision: Revision = None,
 ) -> None:
-    """Serve models over HTTP, and a page to try them on at `/`.
+    """Serve models over HTTP, with a page at `/` to try them.
 
     `POST /v1/embeddings` takes what embedding servers take (`model`, `input`, `encoding_format`,
     `dimensions`); a model answers as `NAME`, `NAME:invariant` and `NAME:equivariant`. Also
     `/v1/relate`, `/v1/orient`, `/v1/models`, `/healthz`, `/readyz`, `/metrics`, `/openapi.json`.
-    SIGTERM ends it: what was let in is answered first.
+    On SIGTERM it answers the requests that it has accepted, then stops.
 
     Examples:
     - `clever-hub serve clever-resnet18`

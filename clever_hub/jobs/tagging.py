@@ -26,7 +26,7 @@ _JPEG = b"\xff\xd8\xff"
 _SCAN = 0xDA
 _TAG = int(ExifTags.Base.Orientation)
 _MAKER_NOTE = int(ExifTags.Base.MakerNote)
-# A photo that lies turned counter-clockwise by so much is shown upright by this orientation.
+# A photo turned counter-clockwise by so much is shown upright with this orientation.
 ORIENTATIONS = {90: 6, 180: 3, 270: 8}
 
 
@@ -53,7 +53,7 @@ def apply_turns(turns: Iterable[tuple[Path, int]], log: Path) -> Iterator[Tagged
     """Write orientation tags, one photo after the other.
 
     Args:
-        turns: Photos, and by how many degrees counter-clockwise each lies turned: 90, 180 or 270.
+        turns: Photos, and by how many degrees counter-clockwise each is turned: 90, 180 or 270.
         log: The file that ``undo_turns`` takes everything back by; lines are added.
 
     Yields:

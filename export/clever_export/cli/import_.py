@@ -67,15 +67,17 @@ def run(  # noqa: PLR0913, PLR0917 -- one for each option
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Of the channels: 0.485,0.456,0.406")] = None,
     std: Annotated[str | None, typer.Option(help="Of the channels: 0.229,0.224,0.225")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; else the folder's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name. By default that of the folder.")
+    ] = None,
     data: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "",
     data_terms: Annotated[str, typer.Option(help="Terms of that data, for the card.")] = "",
 ) -> None:
     """Turn published weights into a model folder that every reader loads.
 
     Recognises the checkpoints of timm, torchvision, DINO, CLeVER (student or teacher), SimSiam,
-    MoCo, lightly, VMamba and EfficientNet-Lite by their names. Heads are left out; every other
-    tensor must find its place, or the import is refused with a list. Nothing in the file is run.
+    MoCo, lightly, VMamba and EfficientNet-Lite by their tensor names. Heads are left out. If any
+    other tensor does not fit, the import is refused with a list. No code in the file is run.
     The folder has config, weights and card; `clever-hub export` adds the graph and the rest.
 
     Examples:

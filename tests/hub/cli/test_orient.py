@@ -74,7 +74,7 @@ def test_a_dry_run_names_what_lies_turned_and_changes_nothing(
     sheet, table = tmp_path / "sheet.png", tmp_path / "table.csv"
     result = call(folder, "-m", headed, "--sheet", sheet, "-o", table, "--upright", 0.25)
     assert result.exit_code == 0, result.output
-    assert "3 of 4 photos lie turned" in result.output
+    assert "3 of 4 photos are turned" in result.output
     assert "Nothing was changed" in result.output
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     rows = list(csv.DictReader(table.read_text().splitlines()))
@@ -97,7 +97,7 @@ def test_apply_turns_them_and_undo_takes_it_back(
     for path in folder.iterdir():
         gray = np.asarray(load_image(path).convert("L"), float)
         assert gray[:20].mean() > gray[-20:].mean() + 50, path
-    assert "0 of 4 photos lie turned" in call(folder, "-m", headed, "--upright", 0.25).output
+    assert "0 of 4 photos are turned" in call(folder, "-m", headed, "--upright", 0.25).output
     result = call("--undo", "--log", log)
     assert "3 of 3 photos are as they were before" in result.output
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -107,9 +107,9 @@ def test_what_is_not_sure_is_left_alone(
     headed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Bright(monkeypatch, length=0.3)
-    assert "0 of 4 photos lie turned" in call(folder, "-m", headed).output
+    assert "0 of 4 photos are turned" in call(folder, "-m", headed).output
     options = ["--confidence", 0.4, "--upright", 0.25]
-    assert "3 of 4 photos lie turned" in call(folder, "-m", headed, *options).output
+    assert "3 of 4 photos are turned" in call(folder, "-m", headed, *options).output
 
 
 def test_unreadable_photos_are_named_and_left_out(

@@ -23,31 +23,32 @@ def run(
     out: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder for the model with heads; its own adds them there."
+            "--output", "-o", help="Folder for the model with heads; may be the model's own."
         ),
     ],
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="Other photos to measure on; otherwise a quarter of --data is set apart."
+            help="Other photos to measure on. By default a quarter of --data is set aside."
         ),
     ] = None,
     photos: Annotated[
-        int, typer.Option(min=100, help="Photos to fit to, and to calibrate on, at most.")
+        int, typer.Option(min=100, help="At most so many photos to fit to, and to calibrate on.")
     ] = 5000,
     views: Annotated[int, typer.Option(min=6, help="Views of each photo.")] = 12,
     steps: Annotated[int, typer.Option(min=100, help="Steps of the fit.")] = 4000,
     image_column: Annotated[str | None, typer.Option(help="The image column of a table.")] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Calibrate the heads that the model has from training.")
+        bool, typer.Option("--keep", help="Keep the heads from training, and only calibrate them.")
     ] = False,
     backend: Backend = "auto",
 ) -> None:
-    """Fit heads to a model, which tell how images are related and turned.
+    """Add heads to a model, which tell how two images are related and how an image is turned.
 
-    The model stays as it is. Views of the photos are embedded once; two small networks learn what
-    was done to them; other photos say how far the answers can be trusted. `clever-hub relate`,
-    `orient` and `duplicates` use them. 2,000 photos and 12 views take some minutes of two cores.
+    The model itself does not change. Views of the photos are embedded once, and two small networks
+    learn what was done to each view. How reliable their answers are is measured on other photos.
+    `clever-hub relate`, `orient` and `duplicates` use them. 2,000 photos with 12 views take a few
+    minutes on two cores.
 
     **Example:** `clever-hub heads my-model --data photos/ --calibration other/ -o my-model-heads`
     """

@@ -23,26 +23,27 @@ def run(
     out: Annotated[Path, typer.Option("--output", "-o", help="The model folder to make.")],
     ratio: Annotated[float, typer.Option(help="Share of the invariant part.")] = 0.8,
     views: Annotated[
-        str, typer.Option(help="How photos are transformed: baug, caug (turned too) or caug+.")
+        str, typer.Option(help="How photos are transformed: baug, caug (also turned) or caug+.")
     ] = "caug",
     photos: Annotated[
-        int, typer.Option(help="How many: 6/10 to fit, 2/10 to choose c, 2/10 to measure.")
+        int, typer.Option(help="Photos to use: 60 % to fit, 20 % to choose c, 20 % to measure.")
     ] = 2000,
     count: Annotated[int, typer.Option(help="Views of each photo, itself included.")] = 4,
     image_column: Annotated[str | None, typer.Option(help="The image column of a table.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Rotate once more what is split already.")
+        bool, typer.Option("--force", help="Split a model again that is split already.")
     ] = False,
     device: Device = None,
 ) -> None:
     """Split any model's embedding into an invariant and an equivariant part, without training.
 
-    Photos and transformed views of them are embedded once. A rotation of the embedding then puts
-    first what stays the same and tells photos apart, and last what moves. It is stored after the
-    network, and all readers apply it. Cosines of the whole embedding, centred, stay as they were.
+    Photos and transformed views of them are embedded once. Then the embedding is rotated so that
+    its first dimensions stay the same between views and tell photos apart, and its last ones
+    change. The rotation becomes the last layer of the model, for all readers. Centred cosines of
+    the whole embedding stay as they were.
 
-    A rotation adds nothing: what a network does not see, such as the side to which a photo is
-    turned, is in neither part. For that, train: `clever-hub pretrain`.
+    A rotation adds no information: what a network does not see, such as the direction in which a
+    photo is turned, is in neither part. Training adds it: `clever-hub pretrain`.
 
     **Example:** `clever-hub split timm:tf_efficientnet_lite0 --data photos/ -o lite0-split`
     """
