@@ -33,11 +33,17 @@ class CleverModelOutput(ModelOutput):
         pooler_output: The whole embedding (batch, num_features); first, so that pipelines give it.
         invariant: Its invariant part (batch, invariant_dim).
         equivariant: Its equivariant part (batch, num_features − invariant_dim).
+        last_hidden_state: What the embedding is pooled from, before a projection, as transformers'
+            own models of its kind give it: a vision transformer's tokens (batch, tokens, dim), CLS
+            and registers first; a CNN's last map (batch, channels, rows, columns); the places of
+            networks that keep channels last, such as Swin and VMamba, row by row (batch, rows ·
+            columns, channels). None for the few networks of timm with several maps, or without.
     """
 
     pooler_output: Tensor | None = None
     invariant: Tensor | None = None
     equivariant: Tensor | None = None
+    last_hidden_state: Tensor | None = None
 
 
 class TimmNames(WeightRenaming):
@@ -85,6 +91,8 @@ class CleverPreTrainedModel(PreTrainedModel):
     base_model_prefix = "clever"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
+    # The loss is each batch's mean: the Trainer divides it by the batches that it accumulates.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
@@ -94,6 +102,7 @@ class CleverPreTrainedModel(PreTrainedModel):
             num_classes=config.num_features if config.projection else 0,
             **config.model_args,
         )
+        config._attn_implementation = self._attend(config._attn_implementation)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -129,9 +138,48 @@ class CleverPreTrainedModel(PreTrainedModel):
 
     def embed(self, pixel_values: Tensor) -> CleverModelOutput:
         """Split the backbone's embedding."""
-        embedding: Tensor = self.backbone(pixel_values)
+        backbone: Any = self.backbone
+        if hasattr(backbone, "forward_head"):
+            last = backbone.forward_features(pixel_values)
+            embedding: Tensor = backbone.forward_head(last)
+        else:
+            last, embedding = None, backbone(pixel_values)
+        if not isinstance(last, Tensor):
+            last = None
+        elif last.ndim == 4 and getattr(backbone, "output_fmt", "NCHW") == "NHWC":
+            last = last.flatten(1, 2)  # (batch, rows · columns, channels)
         split = self.config.invariant_dim
-        return CleverModelOutput(embedding, embedding[:, :split], embedding[:, split:])
+        return CleverModelOutput(embedding, embedding[:, :split], embedding[:, split:], last)
+
+    def _check_and_adjust_attn_implementation(  # type: ignore[override]
+        self, attn_implementation: str | None, *_: Any, **__: Any
+    ) -> str | None:
+        """What transformers calls before it notes another implementation, here timm's.
+
+        Raises:
+            ValueError: When timm has no such attention, or the network none that can be fused.
+        """
+        if attn_implementation not in (None, "sdpa", "eager"):
+            raise ValueError(
+                f"attn_implementation: expected 'sdpa' or 'eager', which timm's networks have, got "
+                f"{attn_implementation!r}. On a GPU 'sdpa' takes the fastest kernel that there is"
+            )
+        # There is no backbone yet while transformers makes the model; then it is asked again.
+        built = "backbone" in self._modules
+        return self._attend(attn_implementation) if built else attn_implementation
+
+    def _attend(self, implementation: str | None) -> str:
+        """Let timm's attention be fused or written out; None leaves what timm has chosen."""
+        layers: list[Any] = [m for m in self.backbone.modules() if hasattr(m, "fused_attn")]
+        if implementation == "sdpa" and not layers:
+            raise ValueError(
+                f"attn_implementation: {self.config.architecture} has no attention that timm could "
+                "fuse, got 'sdpa'. Leave it out, or take 'eager'"
+            )
+        if implementation is not None:
+            for layer in layers:
+                layer.fused_attn = implementation == "sdpa"
+        return "sdpa" if any(layer.fused_attn for layer in layers) else "eager"
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
@@ -183,6 +231,16 @@ class CleverPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
 
+def _refuse(others: dict[str, Any]) -> None:
+    """Outputs of transformers that there are not here must not go missing without a word."""
+    asked = [key for key in ("output_attentions", "output_hidden_states") if others.get(key)]
+    if asked:
+        raise ValueError(
+            f"{asked[0]}: these models give last_hidden_state, of no other layer. Leave it out; "
+            "timm's forward_intermediates of model.backbone gives other layers"
+        )
+
+
 class CleverModel(CleverPreTrainedModel):
     """Images in, an invariant and an equivariant embedding out."""
 
@@ -195,17 +253,20 @@ class CleverModel(CleverPreTrainedModel):
         self.post_init()
 
     def forward(
-        self, pixel_values: Tensor, return_dict: bool | None = None, **_: Any
+        self, pixel_values: Tensor, return_dict: bool | None = None, **others: Any
     ) -> CleverModelOutput | tuple[Tensor, ...]:
         """Embed prepared images.
 
         Args:
             pixel_values: (batch, 3, height, width), as the image processor makes them.
             return_dict: False gives a tuple.
+            **others: What trainers and pipelines add; not used.
 
         Returns:
-            ``pooler_output``, ``invariant``, ``equivariant``, not normalised.
+            ``pooler_output``, ``invariant``, ``equivariant``, not normalised, and
+            ``last_hidden_state``, see ``CleverModelOutput``.
         """
+        _refuse(others)
         output = self.embed(pixel_values)
         return output.to_tuple() if return_dict is False else output
 
@@ -232,7 +293,7 @@ class CleverForImageClassification(CleverPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
-        **_: Any,
+        **others: Any,
     ) -> ImageClassifierOutput | tuple[Tensor, ...]:
         """Classify prepared images.
 
@@ -240,10 +301,12 @@ class CleverForImageClassification(CleverPreTrainedModel):
             pixel_values: (batch, 3, height, width), as the image processor makes them.
             labels: (batch,) class numbers; gives ``loss``, the cross-entropy.
             return_dict: False gives a tuple.
+            **others: What trainers and pipelines add; not used.
 
         Returns:
             ``loss`` (with labels) and ``logits`` (batch, num_labels).
         """
+        _refuse(others)
         embedded = self.embed(pixel_values)
         part = {"full": embedded.pooler_output}.get(
             self.config.head_input, getattr(embedded, self.config.head_input, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ import clever_hub
 import clever_hub.transformers
 from clever_export.package import package
 from clever_hub.errors import ModelFormatError
+from clever_hub.transformers import CleverConfig, CleverModel
 from tests.hub_server.client import Client
 from tests.hub_server.server import HubServer
 
@@ -399,3 +401,165 @@ def test_gradient_checkpointing_gives_the_same_gradients(
     assert model.gradient_checkpointing
     for plain, again in zip(*found, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"), [("test_resnet", (2, 96, 1, 1)), ("test_vit", (2, 17, 64))]
+)
+def test_the_last_hidden_state_is_what_is_pooled(
+    packaged: Exported, architecture: str, shape: tuple[int, ...]
+) -> None:
+    model: Any = AutoModel.from_pretrained(packaged(architecture))
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model(pixels)
+        assert output.last_hidden_state.shape == shape
+        assert torch.equal(model.backbone.forward_head(output.last_hidden_state), output[0])
+        torch.testing.assert_close(model.backbone(pixels), output.pooler_output)
+        assert torch.equal(model(pixels, return_dict=False)[-1], output.last_hidden_state)
+    if architecture == "test_vit":  # CLS first, then the patches row by row
+        features = model.backbone.forward_features(pixels)
+        assert torch.equal(output.last_hidden_state[:, 0], features[:, 0])
+
+
+def test_the_places_of_a_network_with_channels_last_are_tokens() -> None:
+    config = CleverConfig("test_mambaout", num_features=64, invariant_dim=51)
+    model: Any = CleverModel(config).eval()
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last = model(pixels).last_hidden_state
+        places = model.backbone.forward_features(pixels)  # (1, rows, columns, 64)
+    assert places.shape == (1, 2, 3, 64)
+    assert last.shape == (1, 6, 64)
+    assert torch.equal(last[0, 4], places[0, 1, 1])
+
+
+def written_out(model: Any, pixels: torch.Tensor) -> int:
+    """How many of timm's layers have their attention weights in memory, which fused ones do not."""
+    seen: list[int] = []
+    layers = [m.attn_drop for m in model.backbone.modules() if hasattr(m, "fused_attn")]
+    handles = [layer.register_forward_hook(lambda *_: seen.append(1)) for layer in layers]
+    with torch.no_grad():
+        model(pixels)
+    for handle in handles:
+        handle.remove()
+    return len(seen)
+
+
+def test_attention_is_fused_or_written_out_as_asked(packaged: Exported, tmp_path: Path) -> None:
+    folder = packaged("test_vit")
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fused: Any = AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+    eager: Any = AutoModel.from_pretrained(folder, attn_implementation="eager")
+    plain: Any = AutoModel.from_pretrained(folder)
+    assert [m.config._attn_implementation for m in (fused, eager, plain)] == [
+        *("sdpa", "eager", "sdpa"),
+    ]
+    layers = len(fused.backbone.blocks)
+    assert [written_out(m, pixels) for m in (fused, eager, plain)] == [0, layers, 0]
+    with torch.no_grad():
+        torch.testing.assert_close(fused(pixels).pooler_output, eager(pixels).pooler_output)
+    fused.set_attn_implementation("eager")
+    assert fused.config._attn_implementation == "eager"
+    assert written_out(fused, pixels) == layers
+    fused.set_attn_implementation("sdpa")
+    assert written_out(fused, pixels) == 0
+    # It is how one computes, not what the model is.
+    eager.save_pretrained(tmp_path)
+    again: Any = AutoModel.from_pretrained(tmp_path)
+    assert again.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["flash_attention_2", "flex_attention", "kernels/some-attention"]
+)
+def test_an_attention_that_timm_lacks_is_refused(packaged: Exported, wanted: str) -> None:
+    folder = packaged("test_vit")
+    with pytest.raises(ValueError, match=f"expected 'sdpa' or 'eager', .* got '{wanted}'"):
+        AutoModel.from_pretrained(folder, attn_implementation=wanted)
+    model: Any = AutoModel.from_pretrained(folder)
+    with pytest.raises(ValueError, match="expected 'sdpa' or 'eager'"):
+        model.set_attn_implementation(wanted)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_network_without_attention_has_none_to_fuse(packaged: Exported) -> None:
+    folder = packaged("test_resnet")
+    with pytest.raises(ValueError, match="test_resnet has no attention that timm could fuse"):
+        AutoModel.from_pretrained(folder, attn_implementation="sdpa")
+    for options in ({}, {"attn_implementation": "eager"}):
+        model: Any = AutoModel.from_pretrained(folder, **options)
+        assert model.config._attn_implementation == "eager"
+
+
+# By its name in transformers 5.0, or by that of later releases.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in inspect.signature(TrainingArguments).parameters
+)
+
+
+def trained(
+    folder: Path, photos: dict[str, Path], output: Path, options: dict[str, Any], **loading: Any
+) -> dict[str, torch.Tensor]:
+    """The weights after a few steps of the Trainer."""
+    torch.manual_seed(0)
+    model: Any = AutoModelForImageClassification.from_pretrained(folder, num_labels=2, **loading)
+    prepared = clever_hub.from_pretrained(folder).preprocessor.batch(photos.values())
+    rows = [
+        {"pixel_values": torch.from_numpy(pixels), "labels": index % 2}
+        for index, pixels in enumerate(prepared)
+    ]
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        learning_rate=1e-2,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=0,  # which would hide gradients of the wrong length
+        report_to="none",
+        use_cpu=True,
+        save_strategy="no",
+        dataloader_pin_memory=False,
+        **{"max_steps": 3, "per_device_train_batch_size": 4, **options},
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = Trainer(model=model, args=arguments, train_dataset=rows).train()
+    assert np.isfinite(result.training_loss)
+    assert model.backbone.grad_checkpointing == (CHECKPOINTING in options)
+    after: dict[str, torch.Tensor] = model.state_dict()
+    assert any(not torch.equal(before[name], value) for name, value in after.items())
+    return {name: value.clone() for name, value in after.items()}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"attn_implementation": "eager"},
+        {CHECKPOINTING: True},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    ],
+    ids=["eager attention", "gradient checkpointing", "two batches for one"],
+)
+def test_the_trainer_comes_to_the_same_weights(
+    other: dict[str, Any], packaged: Exported, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, loading = packaged("test_vit"), dict(other)
+    four = dict(list(photos.items())[:4])
+    attention = {"attn_implementation": loading.pop("attn_implementation", "sdpa")}
+    expected = trained(folder, four, tmp_path / "a", {}, attn_implementation="sdpa")
+    found = trained(folder, four, tmp_path / "b", loading, **attention)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_outputs_that_there_are_not_are_refused(packaged: Exported) -> None:
+    pixels = torch.zeros(1, 3, 32, 32)
+    for kind in (AutoModel, AutoModelForImageClassification):
+        model: Any = kind.from_pretrained(packaged("test_vit"))
+        with pytest.raises(ValueError, match="output_attentions: these models give last_hidden_st"):
+            model(pixels, output_attentions=True)
+        with pytest.raises(ValueError, match="output_hidden_states"):
+            model(pixels, output_hidden_states=True)
+        model(pixels, output_hidden_states=False, num_items_in_batch=1)
