@@ -28,6 +28,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "I64": np.dtype("<i8"),
 }
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -101,6 +102,16 @@ class Weights:
         """
         found = {name: entry.shape for name, entry in self.entries.items()}
         check_shapes(str(self.path), found, expected)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained: all but BatchNorm's statistics."""
+        counted = (
+            math.prod(entry.shape)
+            for name, entry in self.entries.items()
+            if not name.endswith(_STATISTICS)
+        )
+        return sum(counted)
 
     def sha256(self) -> str:
         """SHA-256 of the whole file, in hexadecimal."""

@@ -126,6 +126,22 @@ class HeadsConfig:
             calibration=None if calibration is None else Calibration.from_dict(calibration),
         )
 
+    def in_words(self) -> str:
+        """What the heads answer and how well, in one line."""
+        answers = f"for relate and orient, of photos turned by up to ±{self.rotation:g}°"
+        found = self.calibration
+        if found is None:
+            return f"{answers}; not calibrated, so without probabilities"
+        told = found.measured
+        shown = {
+            "angle_median": "angle to {:.1f}° in the median",
+            "mirrored": "mirrored or not {:.0%} right",
+            "quarter": "quarter turn {:.0%} right",
+            "quarter_from_four": "{:.0%} from four looks",
+        }
+        words = [text.format(told[name]) for name, text in shown.items() if name in told]
+        return f"{answers}. On {found.photos:,} photos of {found.data}: {', '.join(words)}"
+
     def to_dict(self) -> dict[str, Any]:
         """The entry, ready for JSON."""
         entry = {

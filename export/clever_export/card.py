@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -11,32 +10,28 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from clever_export.card_tables import CONDITIONS, claims, mean, tables
+from clever_export.card_tables import SHOWN, angle_claim, mean, table
 from clever_export.card_text import (
-    AGAIN,
-    AGAIN_FROM,
     CITATION,
     READING,
     SNIPPETS,
-    earlier_training,
-    imported_text,
-    method_name,
-    method_text,
-    recipe_line,
-    started_from,
+    WITH_HEADS,
+    WITHOUT_HEADS,
+    what_it_is,
 )
 from clever_hub.backends.own import OWN_BACKBONES
-from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.config import ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
 from clever_hub.hub.evaluation import EVALUATION_NAME, check_evaluation, read_evaluation
-from clever_hub.weights import WEIGHTS_NAME, sha256_of
+from clever_hub.hub.origin import labels_of, origin
+from clever_hub.jobs.heads import HeadsConfig
+from clever_hub.weights import WEIGHTS_NAME, Weights, sha256_of
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "figures.png"
 _MANY_PHOTOS = 1_000_000
-# The protocols in the model index, with the name of their metric.
-_INDEXED = {"knn": "k-NN top-1 (k 20)", "linear": "linear probe top-1"}
+_INDEXED = "k-NN top-1 (k 20), full embedding, upright"  # in the model index of the front matter
 
 
 def write_card(folder: str | Path, by_name: bool = False) -> Path:
@@ -87,7 +82,7 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
         license=config.license,
         library_name="clever-hub",
         pipeline_tag="image-feature-extraction",
-        tags=_tags(folder, config),
+        tags=_tags(config),
         datasets=config.provenance.get("dataset_ids"),
         model_name=config.name,
         eval_results=list(_results(config, evaluation)) or None,
@@ -95,16 +90,21 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
     imported = "imported" in config.provenance
     sections = [
         f"# {config.name}",
-        _summary(config),
-        _what_it_is(config),
+        what_it_is(
+            config.provenance,
+            config.invariant_dim,
+            config.equivariant_dim,
+            projection=config.projection,
+        ),
+        _facts(folder, config, repo_id or (config.name if by_name else "FOLDER")),
         _measured(evaluation, repo_id or config.name),
         _usage(folder, config, repo_id, by_name),
-        _training(config, repo_id),
         _limits(config, evaluation),
-        "" if imported else f"## Citation\n\n{CITATION}",
+        f"## Licence\n{_licence(config)}",
+        "" if imported else f"## Citation\n{CITATION}",
     ]
     content = "\n\n".join(section.strip() for section in sections if section)
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}\n"))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{content}\n"))
 
 
 def own_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -145,104 +145,110 @@ def _check_weights(path: Path, measured: str, found: str) -> None:
         )
 
 
-def _tags(folder: Path, config: ModelConfig) -> list[str]:
-    optional = {"model.onnx": "onnx", "modeling_clever.py": "custom_code"}
-    extra = [tag for name, tag in optional.items() if (folder / name).is_file()]
-    base = ["clever", "self-supervised", "equivariance", "image-embeddings", "safetensors", "timm"]
+def _tags(config: ModelConfig) -> list[str]:
+    """What the Hub cannot see by itself: it finds safetensors, onnx and remote code."""
+    tags = ["clever", "image-embeddings", "timm", config.architecture]
     if "imported" in config.provenance:
-        base = [tag for tag in base if tag not in {"self-supervised", "equivariance"}]
-    return [*base, *extra, config.architecture]
+        return tags
+    learned = [] if labels_of(config) else ["self-supervised"]
+    return [*tags, *(["equivariance"] if config.equivariant_dim else []), *learned]
 
 
 def _results(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
-    """One entry of the model index for each accuracy of the full embedding and its parts."""
-    places = itertools.product(_INDEXED, CONDITIONS, ("full", "invariant", "equivariant"))
-    for protocol, condition, part in places if evaluation else ():
-        found = mean(evaluation or {}, protocol, condition, part, "top1")
-        if found is not None:
-            yield EvalResult(
-                task_type="image-feature-extraction",
-                dataset_type="image-folder",
-                dataset_name=config.provenance.get("data") or "unnamed",
-                dataset_split="validation",
-                metric_type="accuracy",
-                metric_name=f"{_INDEXED[protocol]}, {part}, {CONDITIONS[condition]}",
-                metric_value=round(found, 2),
-            )
-
-
-def _summary(config: ModelConfig) -> str:
-    provenance = config.provenance
-    facts = [
-        (
-            f"- **Backbone** {config.architecture} (timm), {config.num_features} dimensions: "
-            f"{config.invariant_dim} invariant, then {config.equivariant_dim} equivariant"
-        ),
-        f"- **Input** {config.preprocessing.crop_size} × {config.preprocessing.crop_size} pixels",
-        f"- **Method** {method_name(provenance.get('method', 'not recorded'))}",
-        f"- **Data** {provenance.get('data') or 'not recorded'}. {config.data_terms}".strip(),
-    ]
-    if "epochs" in provenance:
-        hardware = provenance.get("hardware")
-        hours = provenance.get("hours", 0)
-        facts.append(
-            f"- **Training** {provenance['epochs']:g} epochs, {hours:.3g} hours"
-            + (f" on {hardware}" if hardware else "")
+    """The entry for the model index; the card's table says more."""
+    found = mean(evaluation or {"figures": {}}, "knn", "plain", "full", "top1")
+    if found is not None:
+        yield EvalResult(
+            task_type="image-feature-extraction",
+            dataset_type="image-folder",
+            dataset_name=config.provenance.get("data") or "unnamed",
+            dataset_split="validation",
+            metric_type="accuracy",
+            metric_name=_INDEXED,
+            metric_value=round(found, 2),
         )
-    if start := started_from(provenance):
-        facts.append(f"- **Started from** {start}: its training comes on top of the above")
-        facts[-1] += earlier_training(provenance.get("start"))
-    if "imported" in provenance:
-        kept = [fact for fact in facts if not fact.startswith("- **Method**")]
-        return "An image backbone whose weights were published elsewhere.\n\n" + "\n".join(kept)
-    intro = (
-        "An image backbone pre-trained without labels whose embedding has two parts: an "
-        "*invariant* one, to stay the same when the photo is turned, cropped or recoloured, and an "
-        "*equivariant* one, free to change with it. How far they do is measured below."
-    )
-    return intro + "\n\n" + "\n".join(facts)
 
 
-def _what_it_is(config: ModelConfig) -> str:
-    parts = config.invariant_dim, config.equivariant_dim
-    if imported := config.provenance.get("imported"):
-        return imported_text(imported, *parts)
-    method = str(config.provenance.get("method", ""))
-    return method_text(method, *parts, (config.provenance.get("recipe") or {}).get("method"))
+def _facts(folder: Path, config: ModelConfig, name: str) -> str:
+    """How it came about, and what it consists of."""
+    provenance, side = config.provenance, config.preprocessing.crop_size
+    hardware = f", on {provenance['hardware']}" if provenance.get("hardware") else ""
+    photos = provenance.get("photos")
+    data = provenance.get("data") or "not recorded"
+    counted = f"{photos:,} photos" if isinstance(photos, int) else ""
+    if counted and f"{photos:,}" not in data:
+        data = f"{counted}: {data}"
+    facts = [
+        f"**How it came about:** {origin(config)}{hardware}.",
+        "",
+        f"- **Backbone** timm's `{config.architecture}`{_size(folder)}; input {side} × {side} px",
+        f"- **Trained on** {data}",
+        f"- **Heads** {_heads(config)}",
+    ]
+    if imported := provenance.get("imported"):
+        keys = ("source", "file", "sha256", "layout")
+        source, file, sha256, layout = (imported.get(key, "unknown") for key in keys)
+        facts[-1] = (
+            f"- **Source** {source}, read from `{file}` (SHA-256 `{sha256}`), whose layout is that "
+            f"of {layout}. Only the names of the tensors were changed."
+        )
+    if provenance.get("recipe"):
+        facts.append(
+            f"- **Recipe** `clever-hub info {name} --recipe > recipe.yaml`, then `clever-hub "
+            f"pretrain recipe.yaml --data PHOTOS --output again`{_begins_from(provenance)}"
+        )
+    return "\n".join(facts)
+
+
+def _size(folder: Path) -> str:
+    """Parameters and megabytes, where the weights are there."""
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        return ""
+    with Weights(path) as weights:
+        return f", {weights.parameters / 1e6:.1f} M parameters, {weights.size / 1e6:.1f} MB"
+
+
+def _heads(config: ModelConfig) -> str:
+    heads = HeadsConfig.of(config)
+    if heads is None:
+        return "none; `clever-hub heads` fits those that `relate` and `orient` need"
+    return heads.in_words()
+
+
+def _begins_from(provenance: Mapping[str, Any]) -> str:
+    """For a recipe that names a model which may have moved on since."""
+    start = provenance.get("start")
+    if not isinstance(start, Mapping) or not start.get("weights_sha256"):
+        return ""
+    digest = str(start["weights_sha256"])[:12]
+    return f". It begins from `{start.get('name')}` as it was before (weights {digest}…)"
 
 
 def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
     if evaluation is None:
-        return "## Measured\n\nNothing has been measured yet: `clever-hub evaluate` does it."
-    said = "\n".join(f"- {claim}" for claim in claims(evaluation))
-    picture = f"![The figures below as bars]({PICTURE_NAME})"
+        return "## Measured\nNothing has been measured yet: `clever-hub evaluate` does it."
     seeds = max(
         (len(entry.get("seeds", ())) for entry in evaluation["protocols"].values()), default=0
     )
-    reading = READING.format(seeds=seeds or "the")
     sections = [
-        "## Measured",
-        said,
-        picture,
-        reading,
-        *tables(evaluation),
+        f"## Measured\n![What each part knows, as bars]({PICTURE_NAME})",
+        table(evaluation),
+        f"{angle_claim(evaluation)} {READING.format(seeds=seeds or 'the')}".strip(),
         _commands(evaluation, name),
     ]
     return "\n\n".join(section for section in sections if section)
 
 
 def _commands(evaluation: Mapping[str, Any], name: str) -> str:
-    """The commands that reproduce the figures, each once."""
-    made = {
-        f"# {_photos(entry['data'])}\n{_portable(entry['command'], name)}"
-        for entry in evaluation["protocols"].values()
-    }
-    return (
-        "To measure again, with the labelled photos in a folder of the name after `--data`, and "
-        '`pip install "clever-hub[train]"`:\n\n```sh\n' + "\n".join(sorted(made)) + "\n```\n\n"
-        "All figures, with seeds, settings, versions and fingerprints of the data, are in "
-        f"`{EVALUATION_NAME}`."
-    )
+    """The commands that reproduce the table and the picture, by the photos that they measure."""
+    made: dict[str, set[str]] = {}
+    for protocol, entry in evaluation["protocols"].items():
+        if protocol in SHOWN:
+            lines = made.setdefault(_photos(entry["data"]), set())
+            lines.add(_portable(entry["command"], name))
+    blocks = [line for photos, lines in made.items() for line in (f"# {photos}", *sorted(lines))]
+    return "\n".join(["```sh", *blocks, "```"]) if blocks else ""
 
 
 def _photos(data: Mapping[str, Any]) -> str:
@@ -266,55 +272,47 @@ def _portable(command: str, name: str) -> str:
 
 
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool) -> str:
+    name = repo_id or (config.name if by_name else "FOLDER")
+    job = WITHOUT_HEADS if HeadsConfig.of(config) is None else WITH_HEADS
     places = {
-        "name": repo_id or (config.name if by_name else "FOLDER"),
+        "name": name,
         "split": config.invariant_dim,
         "where": repo_id or "FOLDER",
         "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",
         # timm's classifier is the projection, where there is one.
         "timm_classes": "" if config.projection else ", num_classes=0",
+        "job": job.format(name=name),
     }
-    lines = ["## Use"]
-    if repo_id is None:
-        lines.append("`FOLDER` is the folder with this file.")
+    lines = []
     modules = OWN_BACKBONES.get(config.architecture)
-    title_words = {"files": "six" if modules else "three"}
-    for title, needs, code in SNIPPETS:
+    title_words = {
+        "files": "six" if modules else "three",
+        "place": "" if repo_id else "; `FOLDER` is the folder with this file",
+    }
+    for title, needs, language, code in SNIPPETS:
         if (folder / needs).is_file():
             lead = ""
             if modules and code.startswith("import timm\n"):
                 lead = f"import clever_hub.backends.{modules[0]}  # timm does not have it\n"
             heading = title.format(**title_words)
-            lines.append(f"{heading}\n\n```python\n{lead}{code.format(**places)}\n```")
-    return "\n\n".join(lines)
-
-
-def _training(config: ModelConfig, repo_id: str | None) -> str:
-    if config.provenance.get("recipe") is None:
-        return ""
-    fetch = f"hf download {repo_id} {CONFIG_NAME} --local-dir .\n" if repo_id else ""
-    again = AGAIN.format(fetch=fetch)
-    start, name = config.provenance.get("start"), started_from(config.provenance)
-    sha256 = start.get("weights_sha256") if isinstance(start, Mapping) else None
-    if name and sha256:  # a model of ours, unlike timm's
-        again += AGAIN_FROM.format(start=name, sha256=sha256[:12])
-    return f"## Training\n\n{recipe_line(config.provenance)}\n\n{again}"
+            lines.append(f"{heading}\n```{language}\n{lead}{code.format(**places)}\n```")
+    return "\n".join(["## Use", *lines])
 
 
 def _limits(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> str:
-    lines = ["## Limits", ""]
+    lines = ["## Limits"]
     if "imported" in config.provenance:
         lines.append("- Biases of the photos that it was trained on are in the weights.")
     else:
         lines += _limits_of_training(config)
-    if config.data_terms:
-        lines.append(
-            f"- The licence, {config.license}, is that of the weights; the photos have terms of "
-            f"their own. {config.data_terms}"
-        )
     if evaluation is None:
         lines.append("- No figure has been measured.")
     return "\n".join(lines)
+
+
+def _licence(config: ModelConfig) -> str:
+    terms = f" The photos have terms of their own. {config.data_terms}" if config.data_terms else ""
+    return f"{config.license}, for the weights.{terms}"
 
 
 def _limits_of_training(config: ModelConfig) -> Iterator[str]:
@@ -325,8 +323,11 @@ def _limits_of_training(config: ModelConfig) -> Iterator[str]:
             f"- Trained on {count} and made for {size} × {size} pixels: a small model for study "
             "and for small tasks, no replacement for backbones trained on millions of photos."
         )
-    yield (
-        "- CLeVER's loss does not force the equivariant part to be predictable: whether it "
-        "knows a pose is measured, not promised."
+    yield "- Whether the equivariant part knows a pose is measured, not promised."
+    labels = labels_of(config)
+    seen = (
+        f"What {labels} favour is"
+        if labels
+        else "Labels were not looked at; biases of the photos are"
     )
-    yield "- Labels and people were not looked at; biases of the photos are in the weights."
+    yield f"- {seen} in the weights{', as are biases of the photos' if labels else ''}."

@@ -1,6 +1,7 @@
-"""The card's figures: a table for each protocol of evaluation.json, and what they come to.
+"""The card's table: the figures that say most of a model, beside what they are measured against.
 
-``docs/evaluation-schema.md`` lists the keys. What a model has not measured is left out.
+``docs/evaluation-schema.md`` lists the keys. What a model has not measured is left out, and the
+next figure of the list takes its place.
 """
 
 from __future__ import annotations
@@ -9,184 +10,160 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-BASELINES = {"random": "same backbone, random weights", "pixels": "raw pixels"}
-PARTS = {
-    "full": "full",
-    "invariant": "invariant",
-    "equivariant": "equivariant",
-    "invariant_slice": "invariant, as narrow as the equivariant",
-}
-CONDITIONS = {
-    "plain": "whole photo",
-    "upright": "upright, disc mask",
-    "rotated": "rotated within ±90°, disc mask",
-}
-_GRID = {
-    "original": "as it is",
-    "cj": "colours",
-    "cj+flip": "colours, flip",
-    "cj+ro": "colours, ±90°",
-    "cj+ro+et": "colours, ±90°, elastic",
-}
+ROWS = 6
+BASELINES = {"random": "random weights", "pixels": "raw pixels"}
+_DISC = "turned by up to ±90°"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a table.
+class Figure:
+    """A figure that the card may show.
 
     Attributes:
-        heading: Its heading.
-        condition: What is measured under.
-        metric: What is measured.
+        words: What is measured; of which part is added.
+        place: Its protocol and condition in evaluation.json.
+        part: Of which part; of the whole embedding where a model has no such part.
+        metrics: Its metric; the first that was measured.
         digits: Decimal places.
+        unit: Written behind the number.
+        chance: What knowing nothing comes to; ``"classes"`` is one of so many.
     """
 
-    heading: str
-    condition: str
-    metric: str
-    digits: int = 3
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A table: who and which part in rows.
-
-    Attributes:
-        protocol: The protocol's name in evaluation.json.
-        words: What it shows, before the table.
-        columns: Its columns.
-    """
-
-    protocol: str
     words: str
-    columns: tuple[Column, ...]
+    place: tuple[str, str]
+    part: str
+    metrics: tuple[str, ...]
+    digits: int = 1
+    unit: str = " %"
+    chance: float | str | None = None
 
 
-def _accuracy(conditions: Mapping[str, str], prefix: str = "") -> tuple[Column, ...]:
-    return tuple(Column(words, prefix + name, "top1", 1) for name, words in conditions.items())
-
-
-_NOTE = "mean ± deviation over seeds"
-TABLES = (
-    Figures(
-        "knn",
-        f"k-NN top-1 in % (k 20, cosine, temperature 0.07), {_NOTE}:",
-        _accuracy(CONDITIONS),
+_TOP1 = ("top1",)
+# The most telling first: the card has six.
+FIGURES = (
+    Figure("k-NN top-1, upright photos", ("knn", "plain"), "full", _TOP1, chance="classes"),
+    Figure("k-NN top-1, upright photos", ("knn", "plain"), "invariant", _TOP1, chance="classes"),
+    Figure(f"k-NN top-1, {_DISC}", ("knn", "rotated"), "invariant", _TOP1, chance="classes"),
+    Figure("linear probe, upright photos", ("linear", "plain"), "full", _TOP1, chance="classes"),
+    Figure(
+        "the photo found by its turned copy, 1/rank",
+        ("retrieval", "rotation"),
+        "invariant",
+        ("mrr",),
+        digits=3,
+        unit="",
     ),
-    Figures("linear", f"Linear probe, top-1 in %, {_NOTE}:", _accuracy(CONDITIONS)),
-    Figures(
-        "robustness",
-        "Top-1 in % of a linear probe fitted on upright photos, asked with perturbed ones:",
-        _accuracy(_GRID, "upright/"),
+    Figure(
+        "angle of the turned copy, mean error of a small MLP",
+        ("equivariance", "rotation"),
+        "equivariant",
+        ("mlp_degrees",),
+        unit="°",
+        chance=45.0,
     ),
-    Figures(
-        "robustness",
-        "The same, fitted on photos that were turned within ±90°:",
-        _accuracy(_GRID, "rotated/"),
+    Figure(
+        "which quarter turn",
+        ("equivariance", "quarter-turns"),
+        "equivariant",
+        _TOP1,
+        chance=25.0,
     ),
-    Figures(
-        "invariance",
-        "Cosine similarity of a photo and its copy turned within ±90° (both through the disc "
-        "mask), minus that of different photos; after centring:",
-        (
-            Column("same photo", "rotation", "same_centred"),
-            Column("different photos", "rotation", "different_centred"),
-            Column("difference", "rotation", "gap_centred"),
-        ),
+    Figure(
+        "cosine of photo and turned copy",
+        ("invariance", "rotation"),
+        "invariant",
+        ("same_centred",),
+        digits=3,
+        unit="",
     ),
-    Figures(
-        "retrieval",
-        "Finding a photo among all by its copy turned within ±90°:",
-        (
-            Column("mean reciprocal rank", "rotation", "mrr"),
-            Column("first, %", "rotation", "hit1", 1),
-        ),
-    ),
-    Figures(
-        "equivariance",
-        "What two views of a photo say about the transformation between them: R² of a ridge "
-        "regression (1 all, 0 nothing), the error of the angle (knowing nothing has 45°), which "
-        "quarter turn (chance 25 %), and the rank of the right pose among 13 (chance 0.245):",
-        (
-            Column("rotation, R²", "rotation", "ridge_r2"),
-            Column("angle, °", "rotation", "ridge_degrees", 1),
-            Column("angle by an MLP, °", "rotation", "mlp_degrees", 1),
-            Column("crop, R²", "crop", "ridge_r2"),
-            Column("colours, R²", "jitter", "ridge_r2"),
-            Column("blur, R²", "blur", "ridge_r2"),
-            Column("quarter turn, %", "quarter-turns", "top1", 1),
-            Column("pose, 1/rank", "rotation-map", "pose_mrr"),
-        ),
-    ),
-    Figures(
-        "collapse",
-        "How many dimensions are used:",
-        (
-            Column("effective rank", "plain", "effective_rank", 1),
-            Column("of", "plain", "dim", 0),
-            Column("spread (1 even, 0 collapsed)", "plain", "std"),
-        ),
-    ),
+    Figure("k-NN top-1, upright, through a disc", ("knn", "upright"), "full", _TOP1),
+    Figure(f"linear probe, {_DISC}", ("linear", "rotated"), "invariant", _TOP1, chance="classes"),
 )
 
-
-def tables(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """The tables of what the model has measured.
-
-    Args:
-        evaluation: Content of evaluation.json.
-
-    Yields:
-        Markdown.
-    """
-    for table in TABLES:
-        # A column stands where the model itself was measured; a baseline may lack it.
-        columns = [c for c in table.columns if any(_values(evaluation, table, c).values())]
-        if columns:
-            yield "\n".join(_lines(evaluation, table, columns))
+# Protocols that the card shows figures of, in its table or its picture.
+SHOWN = {figure.place[0] for figure in FIGURES}
 
 
-def claims(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences that interpret the figures; each holds for the figures it is made from.
+def table(evaluation: Mapping[str, Any]) -> str:
+    """The figures as a table, at most six rows.
 
     Args:
         evaluation: Content of evaluation.json.
 
-    Yields:
-        Markdown, a sentence or two each.
+    Returns:
+        Markdown; empty where none of the figures was measured.
     """
-    for protocol, name in (("knn", "k-NN"), ("linear", "A linear probe")):
-        for condition in ("plain", "rotated"):
-            words = CONDITIONS[condition]
-            place = (protocol, condition, "full", "top1")
-            if figure(evaluation, *place) is not None:
-                said = [f"**{mean(evaluation, *place):.1f} %**", *_against(evaluation, place)]
-                yield f"{name} on the full embedding, {words}: {'; '.join(said)}."
-    yield from _angle(evaluation)
+    rows = list(_rows(evaluation))
+    if not rows:
+        return ""
+    others = [*evaluation.get("baselines", {}).items()]
+    heads = ["", "this model", *(label(name, one) for name, one in others), "chance"]
+    # A column in which nothing stands is left out.
+    kept = [n for n in range(len(heads)) if n < 2 or any(row[n] != "–" for row in rows)]
+    lines = ["| " + " | ".join(heads[n] for n in kept) + " |", "|---|" + "---:|" * (len(kept) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row[n] for n in kept) + " |" for row in rows)])
 
 
-def _against(evaluation: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
-    for who, measured in evaluation.get("baselines", {}).items():
-        found = mean(measured, *place)
-        if found is not None:
-            yield f"{label(who, measured)} {found:.1f} %"
-    classes = evaluation["protocols"].get(place[0], {}).get("data", {}).get("train", {})
-    if classes.get("classes"):
-        yield f"chance {100 / classes['classes']:.1f} %"
+def _rows(evaluation: Mapping[str, Any]) -> Iterator[list[str]]:
+    shown: set[tuple[str, ...]] = set()
+    for wanted in FIGURES:
+        place = _measured(evaluation, wanted)
+        if place is None or place in shown or len(shown) == ROWS:
+            continue
+        shown.add(place)
+        part = "full embedding" if place[2] == "full" else f"{place[2]} part"
+        cells = [f"{wanted.words}, {part}", f"**{_text(figure(evaluation, *place), wanted)}**"]
+        for other in evaluation.get("baselines", {}).values():
+            found = figure(other, *place) or figure(other, *place[:2], "full", place[3])
+            cells.append(_text(found, wanted))
+        yield [*cells, _chance(evaluation, wanted)]
 
 
-def _angle(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the equivariant part knows a turn better than any part of its width would."""
-    for reader, metric in (("a ridge regression", "ridge_r2"), ("a small MLP", "mlp_r2")):
+def _measured(evaluation: Mapping[str, Any], wanted: Figure) -> tuple[str, ...] | None:
+    """Where the model's own figure stands."""
+    for part in dict.fromkeys((wanted.part, "full")):
+        for metric in wanted.metrics:
+            if figure(evaluation, *wanted.place, part, metric) is not None:
+                return (*wanted.place, part, metric)
+    return None
+
+
+def _chance(evaluation: Mapping[str, Any], wanted: Figure) -> str:
+    if wanted.chance == "classes":
+        data = evaluation["protocols"].get(wanted.place[0], {}).get("data", {})
+        classes = data.get("train", {}).get("classes")
+        return f"{100 / classes:.1f} %" if classes else "–"
+    return "–" if wanted.chance is None else f"{wanted.chance:g}{wanted.unit}"
+
+
+def _text(value: Mapping[str, Any] | None, wanted: Figure) -> str:
+    if value is None:
+        return "–"
+    spread = f"{value.get('std') or 0.0:.{wanted.digits}f}"
+    deviation = f" ± {spread}" if float(spread) else ""
+    return f"{value['mean']:.{wanted.digits}f}{deviation}{wanted.unit}"
+
+
+def angle_claim(evaluation: Mapping[str, Any]) -> str:
+    """Whether the equivariant part knows a turn better than as many other columns would.
+
+    Args:
+        evaluation: Content of evaluation.json.
+
+    Returns:
+        Two sentences; empty where that was not measured.
+    """
+    for reader, metric in (("a small MLP", "mlp_r2"), ("a ridge regression", "ridge_r2")):
         own = figure(evaluation, "equivariance", "rotation", "equivariant", metric)
         other = figure(evaluation, "equivariance", "rotation", "invariant_slice", metric)
         if own is None or other is None:
             continue
-        yield (
+        return (
             f"How far a photo was turned, R² of {reader}: {own['mean']:.3f} from the equivariant "
             f"part, {other['mean']:.3f} from as many columns of the invariant part. "
             f"{_compared(own, other)}"
         )
+    return ""
 
 
 # An R² no larger than this is no knowledge, a difference no larger none.
@@ -228,30 +205,3 @@ def mean(measured: Mapping[str, Any], *place: str) -> float | None:
     """The mean of a figure."""
     found = figure(measured, *place)
     return None if found is None else float(found["mean"])
-
-
-def _values(measured: Mapping[str, Any], table: Figures, column: Column) -> dict[str, Any]:
-    """The figure of each part."""
-    place = (table.protocol, column.condition)
-    return {part: figure(measured, *place, part, column.metric) for part in PARTS}
-
-
-def _lines(evaluation: Mapping[str, Any], table: Figures, columns: list[Column]) -> Iterator[str]:
-    yield f"{table.words}\n"
-    yield "| | part | " + " | ".join(column.heading for column in columns) + " |"
-    yield "|---|---|" + "---:|" * len(columns)
-    shown = {label(who, one): one for who, one in evaluation.get("baselines", {}).items()}
-    for who, measured in {"this model": evaluation, **shown}.items():
-        values = [_values(measured, table, column) for column in columns]
-        for part, words in PARTS.items():
-            found = [value[part] for value in values]
-            if any(found):
-                cells = [_text(value, c.digits) for value, c in zip(found, columns, strict=True)]
-                yield f"| {who} | {words} | " + " | ".join(cells) + " |"
-
-
-def _text(value: Mapping[str, Any] | None, digits: int) -> str:
-    if value is None:
-        return "–"
-    spread = "" if value.get("std") is None or not digits else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"

@@ -11,7 +11,8 @@ import onnxruntime
 from huggingface_hub import ModelCard
 
 import clever_hub
-from clever_export.card import CARD_NAME, PICTURE_NAME, make_card
+from clever_export.card import CARD_NAME, PICTURE_NAME, make_card, own_evaluation
+from clever_export.card_tables import table
 from clever_export.package import AUTO_MAP, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
 from clever_hub.backends.onnx import read_graph_config
@@ -201,7 +202,8 @@ def _card_problems(folder: Path) -> Iterator[str]:
     found, wanted = _front_matter(card), _front_matter(expected)
     if missing := [key for key in _CARD_KEYS if not found.get(key)]:
         yield f"{CARD_NAME} lacks {', '.join(missing)} in its front matter. {advice}"
-    if found.get("model-index") != wanted.get("model-index"):
+    figures = table(evaluation) if (evaluation := own_evaluation(folder)) else ""
+    if found.get("model-index") != wanted.get("model-index") or figures not in card.content:
         yield f"{CARD_NAME} has other figures than {EVALUATION_NAME}. {advice}"
     headings = [line for line in expected.content.splitlines() if line.startswith("## ")]
     if absent := [line for line in headings if line not in card.content]:

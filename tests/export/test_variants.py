@@ -281,19 +281,19 @@ def test_verify_reads_a_variant_with_both_of_its_readers(
 
 def test_info_says_what_a_variant_is_and_how_faithful(variant: Callable[[str], Path]) -> None:
     folder = variant("int8")
-    result = CliRunner().invoke(app, ["info", str(folder)])
+    result = CliRunner().invoke(app, ["info", str(folder), "--all"])
     assert result.exit_code == 0, result.output
     cosine = ModelConfig.load(folder).extra["variant"]["fidelity"]["mean_cosine_centred"]
     for words in (
         r"int8, for ONNX Runtime alone: backend=\"onnx\"",
         r"made from +clever-test-resnet",
-        r"input +pixel_values, float32 \(batch, 3, 32, 32\), normalised",
+        r"variant input +pixel_values, float32 \(batch, 3, 32, 32\), normalised",
         rf"fidelity · mean_cosine_centred · invariant +{cosine['invariant']:.4g}",
         rf"weights sha256 +{sha256_of(folder / 'model.onnx.data')}",
     ):
         assert re.search(words, result.output), words
-    taken = CliRunner().invoke(app, ["info", str(variant("pixels"))]).output
-    assert re.search(r"input +pixels, uint8 \(batch, 32, 32, 3\), red green blue", taken)
+    taken = CliRunner().invoke(app, ["info", str(variant("pixels")), "--all"]).output
+    assert re.search(r"variant input +pixels, uint8 \(batch, 32, 32, 3\), red green blue", taken)
 
 
 def test_a_variant_is_not_published_and_the_message_says_what_to_do(

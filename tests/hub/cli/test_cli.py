@@ -186,7 +186,10 @@ def test_words_of_strangers_are_shown_as_they_are(
     config["provenance"]["data"] = "photos [CC0] [/bold]\x1b[2Jgone"
     write_json(evaluated / "config.json", config)
     monkeypatch.setattr(shipped, "ZOO", evaluated.parent)
-    for text in (run("list").stdout, run("info", evaluated).stdout):
+    for text in (
+        run("list").stdout,
+        *(run("info", evaluated, *more).stdout for more in ([], ["--all"])),
+    ):
         assert r"photos [CC0] [/bold]\x1b[2Jgone" in text
 
 
@@ -200,13 +203,37 @@ def test_a_model_without_figures_is_listed(
 ) -> None:
     monkeypatch.setattr(shipped, "ZOO", model_folder.parent)
     assert "–" in run("list").stdout
-    assert "Measured" not in run("info", model_folder).stdout
+    text = run("info", model_folder, "--all").stdout
+    assert "Measured, see" not in text
+    assert re.search(r"measured +nothing", text)
 
 
-def test_info(evaluated: Path) -> None:
-    text = run("info", evaluated).stdout
+def test_info_has_twelve_rows(evaluated: Path) -> None:
+    config = json.loads((evaluated / "config.json").read_text())
+    config["provenance"] |= {"data": "photos [CC0]", "photos": 1200, "start": {"init": "random"}}
+    write_json(evaluated / "config.json", config)
+    lines = run("info", evaluated).stdout.splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    expected = "name is backbone input embedding how data heads projection measured files card"
+    assert names == expected.split()
+    text = "\n".join(lines)
     for words in (
-        "24 = 19 invariant + 5 equivariant",
+        r"embedding +24 = 19 invariant \+ 5 equivariant",
+        r"data +1,200 photos: photos \[CC0\]",
+        r"measured +k-NN top-1 15\.4 % \(random weights 5\.0 %\); 2 figures in all",
+        r"heads +none; clever-hub heads fits them",
+        r"backbone +\w+ .*\d\.\d M parameters",
+    ):
+        assert re.search(words, text), words
+
+
+def test_info_with_all_has_every_figure_hash_and_stage(evaluated: Path) -> None:
+    config = json.loads((evaluated / "config.json").read_text())
+    start = {"name": "clever-tiny", "epochs": 2.0, "start": {"init": "random"}}
+    config["provenance"] |= {"method": "clever-dino", "epochs": 3.0, "start": start}
+    write_json(evaluated / "config.json", config)
+    text = run("info", evaluated, "--all").stdout
+    for words in (
         "shortest side to 36 px (bicubic), centre crop 32 px",
         "knn · plain · full · top1",
         "15.43",
@@ -214,7 +241,29 @@ def test_info(evaluated: Path) -> None:
         sha256_of(evaluated / "model.safetensors"),
     ):
         assert words in text
+    for row in ("stage 1 +random weights", "stage 2 +2 epochs", "stage 3 +3 epochs, by CLeVER"):
+        assert re.search(row, text), row
     assert re.search(r"knn · rotated · full · top1\W+12\W+4\W", text), "next to the baseline"
+
+
+def test_info_as_json_keeps_everything(evaluated: Path) -> None:
+    content = json.loads(run("info", evaluated, "--json").stdout)
+    assert content["config"] == ModelConfig.load(evaluated).to_dict()
+    assert content["evaluation"] == json.loads((evaluated / "evaluation.json").read_text())
+    assert content["weights_sha256"] == sha256_of(evaluated / "model.safetensors")
+
+
+def test_info_gives_the_recipe_alone_or_says_that_there_is_none(evaluated: Path) -> None:
+    assert "--recipe: clever-tiny has none in its config.json" in fails(
+        "info", evaluated, "--recipe"
+    )
+    config = json.loads((evaluated / "config.json").read_text())
+    config["provenance"]["recipe"] = {"name": "mine", "run": {"epochs": 2}}
+    write_json(evaluated / "config.json", config)
+    assert json.loads(run("info", evaluated, "--recipe").stdout) == {
+        "name": "mine",
+        "run": {"epochs": 2},
+    }
 
 
 def test_an_unknown_model_is_one_clean_message() -> None:

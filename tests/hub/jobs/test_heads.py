@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,9 @@ def test_other_weights_do_not_promise_heads(headed_folder: Path, tmp_path: Path)
 
 
 def test_info_says_what_the_heads_are_worth(headed_folder: Path) -> None:
-    result = CliRunner().invoke(app, ["info", str(headed_folder)])
+    short = CliRunner().invoke(app, ["info", str(headed_folder)]).output
+    assert re.search(r"heads +for relate and orient, of photos turned by up to ±180°", short)
+    assert "angle to 5.5° in the median, mirrored or not 90% right" in short
+    result = CliRunner().invoke(app, ["info", str(headed_folder), "--all"])
     assert "100 photos of photos of the test, turned by ±180°" in result.output
     assert "calibration · quarter_from_four" in result.output

@@ -1,0 +1,141 @@
+"""How a model came about is told as its provenance has it, labels included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clever_hub.config import ModelConfig, PreprocessingConfig
+from clever_hub.hub.origin import labels_of, origin, stages
+
+_TEACHER = {"recipe": {"method": {"teacher": {"model": "efficientnet-lite2", "size": 160}}}}
+_OF_LITE2 = "distilled from EfficientNet-Lite2, which was trained with ImageNet's labels"
+_OF_ITSELF = "adapted from EfficientNet-Lite0, which was trained with ImageNet's labels"
+_LITE = {"init": "efficientnet-lite0", "name": "efficientnet-lite0"}
+
+
+def _model(**provenance: Any) -> ModelConfig:
+    return ModelConfig(
+        name="clever-mine",
+        architecture="resnet18",
+        num_features=512,
+        invariant_dim=409,
+        preprocessing=PreprocessingConfig(64, 64),
+        provenance=provenance,
+    )
+
+
+@pytest.mark.parametrize(
+    ("provenance", "told", "labels"),
+    [
+        ({}, "not recorded", None),
+        (
+            {"method": "clever-plus-distill", "epochs": 2, "hours": 0.52, **_TEACHER},
+            f"{_OF_LITE2}; 2 epochs, 0.5 hours",
+            "ImageNet's labels",
+        ),
+        (
+            {"method": "clever-plus-distill", "start": _LITE, "teacher": dict(_LITE)},
+            f"{_OF_ITSELF}, with itself as the teacher",
+            "ImageNet's labels",
+        ),
+        (
+            {"method": "clever-plus-distill", "teacher": "Some Network (224 px), without labels"},
+            "distilled from Some Network",
+            None,
+        ),
+        (
+            {"method": "distill", "start": {"init": "clever-x", "name": "clever-x"}, **_TEACHER},
+            f"{_OF_LITE2}; it started from clever-x",
+            "ImageNet's labels",
+        ),
+        (
+            {"method": "clever-vicreg", "start": {"init": "random"}},
+            "trained without labels from random weights by CLeVER over VICReg",
+            None,
+        ),
+        (
+            {"method": "dino", "start": {"init": "timm", "name": "resnet18.a1_in1k"}},
+            "trained without labels from timm's resnet18.a1_in1k by DINO",
+            None,
+        ),
+        (
+            {"imported": {}, "method": "imported", "data": "ImageNet-1k, with labels"},
+            "published weights, unchanged; trained with ImageNet's labels",
+            "ImageNet's labels",
+        ),
+        (
+            {"imported": {}, "method": "imported", "data": "ImageNet-1k, without labels"},
+            "published weights, unchanged; trained on ImageNet-1k, without labels",
+            None,
+        ),
+        ({"method": "a way of mine"}, "trained by a way of mine", None),
+    ],
+)
+def test_one_line_says_where_the_weights_come_from(
+    provenance: dict[str, Any], told: str, labels: str | None
+) -> None:
+    config = _model(**provenance)
+    assert origin(config) == told
+    assert labels_of(config) == labels
+
+
+def test_a_split_is_no_training_and_tells_what_was_split() -> None:
+    before = {"method": "imported", "imported": {}, "data": "ImageNet-1k, with labels"}
+    config = _model(
+        method="split",
+        data="photos",
+        split={"photos": {"fitted": 1200}},
+        start={"init": "lite", "name": "lite", "provenance": before},
+    )
+    assert origin(config) == (
+        "lite, which was trained with ImageNet's labels, split in closed form by an orthogonal "
+        "projection, fitted to 1,200 photos; nothing was trained"
+    )
+    assert labels_of(config) == "ImageNet's labels"
+
+
+def test_stages_of_one_model_are_counted_and_listed_the_first_one_first() -> None:
+    first = {"name": "clever-mine", "epochs": 5, "hours": 1.0, "start": {"init": "random"}}
+    second = {"name": "clever-mine", "epochs": 7, "hours": 2.0, "weights_sha256": "ab" * 32}
+    config = _model(method="clever-simclr", epochs=8, hours=3, start=second | {"start": first})
+    assert origin(config) == (
+        "trained without labels from random weights in 3 stages, the last by CLeVER over SimCLR; "
+        "20 epochs, 6.0 hours"
+    )
+    assert stages(config) == [
+        "random weights",
+        "5 epochs, 1 hours",
+        "7 epochs, 2 hours, weights abababababab…",
+        "8 epochs, 3 hours, by CLeVER over SimCLR",
+    ]
+
+
+def test_of_a_teacher_in_a_folder_only_the_name_is_told() -> None:
+    method = {"teacher": {"model": "/home/me/runs/teacher/model"}}
+    told = origin(_model(method="distill", recipe={"method": method}))
+    assert told == "distilled from teacher"
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        {"method": ["a", "list"], "start": "text", "teacher": 3, "recipe": []},
+        {"method": "split", "split": [], "start": {"name": {}}},
+        {"method": "distill", "recipe": {"method": {"teacher": []}}, "epochs": "many"},
+    ],
+)
+def test_a_strangers_provenance_is_told_as_far_as_it_makes_sense(
+    provenance: dict[str, Any],
+) -> None:
+    config = _model(**provenance)
+    assert origin(config)
+    assert stages(config)
+    assert labels_of(config) is None
+
+
+def test_a_chain_without_end_ends() -> None:
+    start: dict[str, Any] = {"name": "clever-mine", "epochs": 1}
+    start["start"] = start
+    assert len(stages(_model(method="dino", start=start))) == 100
