@@ -47,9 +47,11 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
     folder = folder.absolute()
     for source in sources:
         if not source.is_file():
-            raise DataError(f"{source}: the file has gone; nothing was moved")
+            raise DataError(f"{source}: no such file any more; nothing was moved")
         if source.is_relative_to(folder):
-            raise DataError(f"{source}: lies in {folder} already. Move to a folder of its own")
+            raise DataError(
+                f"{source}: is in {folder} already. Move to a folder outside the photos"
+            )
     if not sources:
         return []
     common = Path(os.path.commonpath([source.parent for source in sources]))

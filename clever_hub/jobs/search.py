@@ -160,7 +160,7 @@ class PhotoIndex:
             index.check(model)
             return index
         if folder.exists() and any(folder.iterdir()):
-            raise DataError(f"{folder}: there is something else, no index of photos")
+            raise DataError(f"{folder}: is not an index of photos. Choose another --output")
         lancedb = require("lancedb", "search")
         about = About(
             model.config.name,

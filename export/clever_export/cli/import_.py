@@ -154,8 +154,8 @@ def _asked(option: str, question: str) -> str:
     """The answer of whoever sits there; nobody can be asked in a script."""
     if not sys.stdin.isatty():
         raise ConfigError(
-            f"--{option}: {question.lower()} must be said, it stands in config and card; where it "
-            "is not known, say 'unknown'"
+            f"--{option}: expected {question.lower()}, which config and card must name. If it is "
+            "not known, pass 'unknown'"
         )
     return str(typer.prompt(f"{question} (--{option})"))
 

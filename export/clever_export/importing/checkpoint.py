@@ -92,8 +92,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
                 f"{path}: expected a file of torch.save or a .safetensors file: {reason}"
             ) from error
         raise ModelFormatError(
-            f"{path}: expected tensors alone, but reading it would run code that it names ({reason}"
-            "). Where you trust the file, write its weights anew, then import that file:\n"
+            f"{path}: expected only tensors, but loading this file would run code ({reason}). "
+            "If you trust the file, save its weights again and import the new file:\n"
             f'  python -c "import torch; c = torch.load({str(path)!r}, weights_only=False); '
             "torch.save(c['model'], 'weights.pth')\"\n"
             "'model' is the entry with the weights; of a whole module it is c.state_dict()"

@@ -49,8 +49,8 @@ class Origin:
         for key in ("license", "source"):
             if not getattr(self, key).strip():
                 raise ConfigError(
-                    f"--{key}: expected the weights' {key}, got nothing. Whoever reads the model "
-                    "must know it; where it is not known, say 'unknown'"
+                    f"--{key}: expected the weights' {key}, got nothing. Users of the model must "
+                    "know it. If it is not known, pass 'unknown'"
                 )
 
 

@@ -186,7 +186,7 @@ def test_what_is_no_index_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"no index of photos\. Make one"):
         PhotoIndex.open(tmp_path)
-    with pytest.raises(DataError, match="there is something else"):
+    with pytest.raises(DataError, match="is not an index of photos"):
         PhotoIndex.open_or_create(files[0].parent, loaded, files)
     about = index.folder / ABOUT
     content = json.loads(about.read_text())

@@ -45,7 +45,7 @@ from clever_training.run.schedule import settings_at
         ),
         (
             {"name": "a", "method": {"name": "dino", "transformation_weight": 1}},
-            r"transformation_weight needs equivariance",
+            r"transformation_weight: this method has no equivariant part",
         ),
         (
             {"name": "a", "backbone": {"trainable": "last-0-stages"}},

@@ -133,7 +133,7 @@ def test_bad_input_is_named_before_anything_is_written(
     plain: Path, tiles: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
-    with pytest.raises(DataError, match=r"at least 100 photos, got 48\. .* 429 would do"):
+    with pytest.raises(DataError, match=r"at least 100 photos, got 48\. 429 are enough"):
         split_model(str(plain), str(photo_folder), target)
     with pytest.raises(ConfigError, match=r"--ratio: .* got 1\.0"):
         SplitPlan(ratio=1.0)

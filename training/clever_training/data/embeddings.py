@@ -145,8 +145,8 @@ def load_embeddings(
     if missing:
         raise DataError(
             f"{photos.name}: {len(missing)} of {len(keys)} photos, the first of them row "
-            f"{missing[0]}, have no embedding by {teacher.name} in {cache}: those there are of "
-            "other photos. Run again without changing photos or cache meanwhile"
+            f"{missing[0]}, have no embedding by {teacher.name} in {cache}: the embeddings "
+            "there are of other photos. Run again, and change neither photos nor cache meanwhile"
         )
     place = np.array([rows[bytes(key)] for key in keys], dtype=np.int64)
     return TeacherEmbeddings(parts, place)

@@ -60,8 +60,8 @@ def thresholds(
     """
     if len(rows) < LEAST_PHOTOS:
         raise DataError(
-            f"calibration: expected {LEAST_PHOTOS} different photos or more, got {len(rows)}. A "
-            "rate of 1e-6 is seen directly with 4,500"
+            f"calibration: expected {LEAST_PHOTOS} different photos or more, got {len(rows)}. "
+            "4,500 photos measure a rate of 1e-6 without extrapolation"
         )
     pairs = _highest(rows)
     random = np.random.default_rng(seed)

@@ -123,8 +123,8 @@ def _timm_model(name: str, device: str | None) -> CleverModel:
         backbone = build_backbone(name, config.model_args, pretrained=True)
     except BackboneError as error:
         raise ModelNotFoundError(
-            f"timm:{name}: its pretrained weights cannot be had ({error.__cause__}). Without a "
-            f"network only cached ones can; random:timm:{name} needs none"
+            f"timm:{name}: its pretrained weights cannot be loaded ({error.__cause__}). Without a "
+            f"network only cached weights can; random:timm:{name} needs no weights"
         ) from error
     model = CleverModel(config)
     model.backbone.load_state_dict(backbone.state_dict(), strict=True)

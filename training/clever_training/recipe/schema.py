@@ -197,7 +197,10 @@ class MethodRecipe(Section):
     @model_validator(mode="after")
     def _has_equivariant_part(self) -> MethodRecipe:
         if self.transformation_weight and not self.equivariance:
-            raise ValueError("transformation_weight needs equivariance: there is no part to ask")
+            raise ValueError(
+                "transformation_weight: this method has no equivariant part, which the term needs. "
+                "Choose a clever-… method, or set the weight to 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -209,7 +212,7 @@ class MethodRecipe(Section):
             )
         if self.teacher is not None and not distills:
             raise ValueError(
-                "teacher: nothing is learned from it. Take the objective distill, or leave it out"
+                "teacher: only the objective distill learns from a teacher. Add it, or drop teacher"
             )
         return self
 

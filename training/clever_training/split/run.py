@@ -161,9 +161,10 @@ def _embed(
     sets = np.split(order, [fit, fit + choose])
     if min(len(rows) for rows in sets) < MIN_PHOTOS:
         raise DataError(
-            f"{photos.name}: expected at least {5 * MIN_PHOTOS} photos, got {len(order)}. With no "
-            f"more photos than dimensions covariances are shrunk; for the {model.config.name}'s "
-            f"{model.config.num_features}, {enough_photos(model.config.num_features):,} would do"
+            f"{photos.name}: expected at least {5 * MIN_PHOTOS} photos, got {len(order)}. "
+            f"{enough_photos(model.config.num_features):,} are enough for the "
+            f"{model.config.num_features} dimensions of {model.config.name}; with fewer, "
+            "covariances are shrunk"
         )
     size = model.config.preprocessing.crop_size
     rows = np.concatenate(sets).tolist()
