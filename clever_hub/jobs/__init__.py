@@ -1,1 +1,1 @@
-"""What the two parts of the embedding are for: embeddings in, answers out, on numpy alone."""
+"""Duplicates, relations, orientation, search, leaks: answers from embeddings, with numpy only."""

@@ -1,4 +1,4 @@
-"""Whether two images show the same photo, by laying one onto the other.
+"""Whether two images show the same photo, by aligning one to the other.
 
 Keypoints of both (SIFT, Lowe, IJCV 2004, with the square roots of its descriptors: "RootSIFT",
 Arandjelović & Zisserman, CVPR 2012) are matched, an affine map is fitted to the matches by RANSAC,

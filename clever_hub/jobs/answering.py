@@ -109,8 +109,8 @@ class JobsMixin(EncoderMixin):
     ) -> Orientation:
         """How images are turned from upright.
 
-        Each is embedded in all four positions: a turn that the model does not see in one, it may
-        see in another. From embeddings that are there already: ``clever_hub.orientation``.
+        Each is embedded in all four positions: a turn that the model misses in one position may be
+        visible in another. For embeddings that exist already, use ``clever_hub.orientation``.
 
         Args:
             images: As for ``encode``.

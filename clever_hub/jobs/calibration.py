@@ -75,7 +75,7 @@ class SameCalibration:
 
 @dataclass(frozen=True)
 class OrientationCalibration:
-    """What the length of a predicted turn is worth.
+    """How sure a predicted turn is, by the length of its (sine, cosine).
 
     Attributes:
         temperature: The probability of a quarter turn q goes with exp(v · u_q / temperature), v
@@ -92,7 +92,7 @@ class OrientationCalibration:
 
 @dataclass(frozen=True)
 class AngleCalibration:
-    """What the length of a predicted (sine, cosine) is worth.
+    """How sure a predicted angle is, by the length of its (sine, cosine).
 
     Attributes:
         lengths: Ascending lengths.
@@ -114,7 +114,7 @@ class AngleCalibration:
 
 @dataclass(frozen=True)
 class EightCalibration:
-    """What is other where b was looked at in all eight positions.
+    """What differs if b is looked at in all eight positions.
 
     Attributes:
         angle: Of angles.
@@ -127,7 +127,7 @@ class EightCalibration:
 
 @dataclass(frozen=True)
 class ValueCalibration:
-    """How well one of the regressed values is told.
+    """How well one of the regressed values is predicted.
 
     Attributes:
         error: What 68 % of the errors stay below.

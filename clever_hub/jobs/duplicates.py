@@ -196,9 +196,9 @@ def choose_threshold(
 
 
 def centre(vectors: Vectors, part: str, heads: Heads | None) -> NDArray[np.float32] | None:
-    """What is taken from every vector: the model's training mean, else the data's own.
+    """The mean that is subtracted from every vector: the model's training mean, or the data's own.
 
-    Cosines of vectors that are not centred are all high, since all share their mean.
+    Without centring all cosines are high, because all vectors share their mean.
 
     Args:
         vectors: (N, d).

@@ -1,4 +1,4 @@
-"""Photos of one collection that are copies of another's: what a validation set must not have."""
+"""Leaks: photos of one collection, such as a validation set, that are copies of another's."""
 
 from __future__ import annotations
 

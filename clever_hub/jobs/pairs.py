@@ -1,4 +1,4 @@
-"""Every pair of vectors that are alike, exactly, in bounded memory.
+"""All pairs of similar vectors, exactly and in bounded memory.
 
 Cosines are computed block by block; only pairs above the threshold are kept. Vectors are centred
 and brought to unit length a block at a time, so that beside the caller's array (which may be

@@ -1,4 +1,4 @@
-"""Which cosine makes a pair a candidate: as a rate of false pairs, not as a bare number.
+"""The cosine that makes a pair a candidate, from the rate of false pairs that it lets through.
 
 A cosine of 0.6 is a copy for one model and chance for another. So a threshold is said as the number
 of pairs of *different* photos that are expected above it: by the model's calibration where it has

@@ -1,4 +1,4 @@
-"""Looking at candidates: the photos of each pair are laid one onto the other."""
+"""Verify candidates: one photo of each pair is aligned to the other, and pixels are compared."""
 
 from __future__ import annotations
 

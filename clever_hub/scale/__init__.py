@@ -1,4 +1,4 @@
-"""Embeddings of many photos: a folder of shards that survives whatever stops the work."""
+"""Embeddings of many photos: a folder of shards, which can be continued after any interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets in: a bound on the images and the bytes that are in the server at once.
+"""Admission: a bound on the images and bytes that are in the server at once.
 
 A request is turned away at its first byte, when saying so is cheap. What was let in is answered:
 the bound is what makes the longest wait short and the memory flat, however many ask.

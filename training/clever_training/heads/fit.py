@@ -1,4 +1,4 @@
-"""Fit heads to embeddings that are there: minutes, because no backbone runs."""
+"""Fit heads to existing embeddings; this takes minutes, because no backbone runs."""
 
 from __future__ import annotations
 

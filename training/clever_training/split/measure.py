@@ -1,4 +1,4 @@
-"""What a rotated embedding is worth, part by part, next to the embedding as it was."""
+"""How good a rotated embedding is, part by part, next to the embedding before."""
 
 from __future__ import annotations
 
