@@ -55,7 +55,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("output", type=Path, help="parquet file to write, with a column image")
-    parser.add_argument("--folder", type=Path, action="append", default=[], help="a folder of JPEG")
+    parser.add_argument(
+        "--folder", action="append", default=[], help="a folder of JPEG, or FOLDER:N at random"
+    )
     parser.add_argument(
         "--table", action="append", default=[], help="FILE.parquet, or FILE.parquet:N at random"
     )
@@ -65,16 +67,21 @@ def _arguments() -> argparse.Namespace:
 
 def _photos(arguments: argparse.Namespace) -> Iterator[bytes]:
     """The encoded photos of all folders, sorted by name, then those of all tables."""
-    for folder in arguments.folder:
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in (".jpg", ".jpeg"):
-                yield path.read_bytes()
+    for entry in arguments.folder:
+        folder, _, count = entry.partition(":")
+        found = sorted(Path(folder).rglob("*"))
+        paths = [path for path in found if path.suffix.lower() in (".jpg", ".jpeg")]
+        yield from (paths[number].read_bytes() for number in _chosen(len(paths), count))
     for entry in arguments.table:
         path, _, count = entry.partition(":")
         photos = _table(Path(path))
-        rng = np.random.default_rng(0)
-        chosen = rng.permutation(len(photos))[: int(count) if count else None]
-        yield from (photos[number] for number in sorted(chosen.tolist()))
+        yield from (photos[number] for number in _chosen(len(photos), count))
+
+
+def _chosen(length: int, count: str) -> list[int]:
+    """Row numbers in order: all, or as many as ``count`` says, at random."""
+    chosen = np.random.default_rng(0).permutation(length)[: int(count) if count else None]
+    return sorted(chosen.tolist())
 
 
 def _table(path: Path) -> list[bytes]:
