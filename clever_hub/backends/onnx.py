@@ -127,6 +127,8 @@ class OnnxModel(JobsMixin):
 
         Raises:
             ValueError: When the shape or the dtype is wrong.
+            ModelFormatError: When the graph cannot be run.
+            DeviceError: When another device than the CPU cannot run it.
         """
         size = self.config.preprocessing.crop_size
         if not isinstance(pixel_values, np.ndarray):
@@ -141,7 +143,11 @@ class OnnxModel(JobsMixin):
         if pixel_values.dtype != np.float32:
             raise ValueError(f"pixel_values: expected float32, got {pixel_values.dtype}")
         inputs = self._variant.feed(pixel_values, self.config.preprocessing)
-        return OnnxOutput(*self._here().run(["invariant", "equivariant"], inputs))
+        session = self._here()
+        try:
+            return OnnxOutput(*session.run(["invariant", "equivariant"], inputs))
+        except Exception as error:  # onnxruntime's own classes share no base but this
+            raise self._failed("run", error) from error
 
     def _backend(self) -> str:
         """The first execution provider, without its ending."""
@@ -170,7 +176,8 @@ class OnnxModel(JobsMixin):
                 'backend="torch", or add the graph with clever_export.onnx.export_onnx'
             )
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        # Only what is fatal: of an error that is raised it would print the text as well.
+        options.log_severity_level = 4
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
             options.inter_op_num_threads = 1
@@ -185,17 +192,17 @@ class OnnxModel(JobsMixin):
                 str(path), options, self._providers, enable_fallback=0
             )
         except Exception as error:  # onnxruntime's own classes share no base but this
-            if (wanted := _wanted(self._providers)) != _CPU:
-                raise DeviceError(
-                    f"{path}: ONNX Runtime {onnxruntime.__version__} cannot run it by {wanted}: "
-                    f"{error}"
-                ) from error
-            raise ModelFormatError(
-                f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"
-            ) from error
+            raise self._failed("load", error) from error
         _SESSIONS.add(session)
         self._check_provider(session)
         return session
+
+    def _failed(self, what: str, error: Exception) -> DeviceError | ModelFormatError:
+        """What to raise where ONNX Runtime has failed: on the CPU it is the graph's fault."""
+        where = f"{self.folder / GRAPH_NAME}: ONNX Runtime {onnxruntime.__version__} cannot {what}"
+        if (wanted := _wanted(self._providers)) != _CPU:
+            return DeviceError(f"{where} it by {wanted}: {error}")
+        return ModelFormatError(f"{where} it: {error}")
 
     def _check_provider(self, session: onnxruntime.InferenceSession) -> None:
         """Raise where ONNX Runtime has silently fallen back to another provider."""

@@ -12,14 +12,18 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import clever_hub
-from clever_hub.backends.onnx import OnnxModel, _providers
+from clever_hub.backends.onnx import CONFIG_KEY, OnnxModel, _providers
+from clever_hub.backends.variants import Variant
+from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 
 Exported = Callable[..., Path]
@@ -319,3 +323,39 @@ def test_memory_does_not_grow_with_the_number_of_images(
     for batch in batches * 200:  # 3,400 images; who kept their pixels would keep 42 MB
         model(batch.copy())
     assert resident() - before < 10_000_000
+
+
+def test_a_graph_that_loads_and_cannot_be_run_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime finds a place beyond the end only when it runs, and would print it, too."""
+    helper = onnx.helper
+    shape: list[str | int | None] = ["batch", 3, 4, 4]
+    entries = np.array([*range(23), 48], np.int64)  # of 48 entries, so 47 is the last
+    nodes = [
+        helper.make_node("Flatten", ["pixel_values"], ["all"]),
+        helper.make_node("Gather", ["all", "entries"], ["invariant"], axis=1),
+        helper.make_node("Identity", ["invariant"], ["equivariant"]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "beyond",
+        [helper.make_tensor_value_info("pixel_values", kind, shape)],
+        [
+            helper.make_tensor_value_info(name, kind, ["batch", 24])
+            for name in ("invariant", "equivariant")
+        ],
+        [onnx.numpy_helper.from_array(entries, "entries")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    config = ModelConfig("clever-tiny", "resnet18", 48, 24, PreprocessingConfig(4, 4))
+    helper.set_model_props(made, {CONFIG_KEY: json.dumps(config.to_dict())})
+    onnx.save(made, tmp_path / "model.onnx")
+    variant = Variant("fp32", "pixel_values", {}).with_files(tmp_path)
+    entry = replace(config, extra={"variant": variant.entry()}).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(entry))
+    model = clever_hub.from_pretrained(tmp_path, backend="onnx", threads=1)
+    with pytest.raises(ModelFormatError, match=r"model\.onnx: ONNX Runtime .* cannot run it: .*48"):
+        model.encode(np.zeros((4, 4, 3), np.uint8))
+    assert capfd.readouterr().err == ""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import skimage.data
@@ -15,11 +21,22 @@ from PIL import Image
 
 import clever_hub
 from clever_hub.backends.onnx import CONFIG_KEY
-from clever_hub.backends.variants import GRAPH_NAME, PIXEL_VALUES, VARIANT_KEY, Variant
+from clever_hub.backends.variants import (
+    DATA_NAME,
+    GRAPH_NAME,
+    PIXEL_VALUES,
+    VARIANT_KEY,
+    Variant,
+)
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.hub.evaluation import read_evaluation
+from clever_hub.hub.shipped import ZOO, model_names
 from clever_hub.images.opening import load_image
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads, HeadsConfig
 from clever_hub.weights import WEIGHTS_NAME, Weights
+from tests.fuzz.graphs import mutated_graph
+from tests.fuzz.mutate import Rng, mutated
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
 
 class Target(NamedTuple):
@@ -28,10 +45,14 @@ class Target(NamedTuple):
     Attributes:
         seeds: Whole files.
         read: Reads the damaged bytes; may write into the folder that it is given.
+        mutate: Damages one of the seeds.
+        tries: How many damaged files the suite tries.
     """
 
     seeds: list[bytes]
     read: Callable[[bytes, Path], object]
+    mutate: Callable[[Sequence[bytes], Rng], bytes] = mutated
+    tries: int = 250
 
 
 def images() -> Target:
@@ -62,7 +83,7 @@ def images() -> Target:
 
 
 def configs() -> Target:
-    """config.json of a model."""
+    """config.json of a model, with and without heads, and those of the shipped models."""
     config = ModelConfig(
         *("clever-tiny", "resnet18", 512, 409, PreprocessingConfig(36, 32)),
         {"in_chans": 3},
@@ -71,9 +92,35 @@ def configs() -> Target:
 
     def read(data: bytes, folder: Path) -> object:
         (folder / CONFIG_NAME).write_bytes(data)
-        return ModelConfig.load(folder)
+        return HeadsConfig.of(ModelConfig.load(folder))
 
-    return Target([json.dumps(config.to_dict()).encode()], read)
+    shipped = [(ZOO / name / CONFIG_NAME).read_bytes() for name in model_names()]
+    return Target([json.dumps(config.to_dict()).encode(), _headed()[0], *shipped], read)
+
+
+def _headed() -> tuple[bytes, bytes]:
+    """config.json and heads.safetensors of a model with small heads."""
+    plain = ModelConfig("clever-tiny", "resnet18", 512, 409, PreprocessingConfig(36, 32))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / CONFIG_NAME).write_text(json.dumps(plain.to_dict()))
+        write_heads(folder, CALIBRATION)
+        return (folder / CONFIG_NAME).read_bytes(), (folder / HEADS_NAME).read_bytes()
+
+
+def heads() -> Target:
+    """heads.safetensors of a model whose config.json has the damaged file's very hash."""
+    config, whole = _headed()
+    content = json.loads(config)
+
+    def read(data: bytes, folder: Path) -> object:
+        (folder / HEADS_NAME).write_bytes(data)
+        content[HEADS_KEY]["sha256"] = hashlib.sha256(data).hexdigest()
+        (folder / CONFIG_NAME).write_text(json.dumps(content))
+        return Heads.load(folder)
+
+    # Damage among the numbers is none that a reader could see.
+    return Target([whole], read, lambda seeds, rng: mutated([seeds[0][:2048]], rng) + whole[2048:])
 
 
 def evaluations() -> Target:
@@ -158,6 +205,52 @@ def graphs() -> Target:
     return Target([model.SerializeToString()], read)
 
 
+def shipped_graph(name: str) -> Target:
+    """model.onnx of a shipped model, beside its weights: loaded, and run once."""
+    return _graph_beside(ZOO / name, WEIGHTS_NAME)
+
+
+def int8_graph(name: str) -> Target:
+    """The same of its int8 variant, whose config.json has the damaged file's very hash."""
+    kept = Path(tempfile.mkdtemp())
+    with mock.patch.dict(os.environ, {"CLEVER_HUB_CACHE": str(kept)}):
+        made = clever_hub.from_pretrained(name, backend="onnx", precision="int8", threads=1)
+    assert made.folder.is_relative_to(kept)
+    target = _graph_beside(made.folder, DATA_NAME)
+    shutil.rmtree(kept)
+    return target
+
+
+def _graph_beside(source: Path, weights: str) -> Target:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)  # its allocator's, which no session sets
+    content = json.loads((source / CONFIG_NAME).read_text())
+    numbers = (source / weights).read_bytes()
+
+    def read(data: bytes, folder: Path) -> object:
+        (folder / GRAPH_NAME).write_bytes(data)
+        if VARIANT_KEY in content:
+            content[VARIANT_KEY]["files"][GRAPH_NAME] = hashlib.sha256(data).hexdigest()
+        (folder / CONFIG_NAME).write_text(json.dumps(content))
+        if not (folder / weights).exists():
+            (folder / weights).write_bytes(numbers)
+        model = clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+        size, dims = model.config.preprocessing.crop_size, model.config.num_features
+        found = model(np.zeros((1, 3, size, size), np.float32)).full
+        assert found.shape == (1, dims), found.shape
+        return found
+
+    graph = (source / GRAPH_NAME).read_bytes()
+    # Bytes changed at random rarely leave a graph that parses, but the parser is tried, too.
+    return Target(
+        [graph],
+        read,
+        lambda seeds, rng: mutated_graph(graph, rng) if rng.integers(5) else mutated(seeds, rng),
+        tries=100,
+    )
+
+
 def tables() -> Target:
     """A parquet file of embeddings."""
     import pyarrow as pa
@@ -186,4 +279,15 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "recipes": recipes,
     "graphs": graphs,
     "tables": tables,
+    "heads": heads,
+    **{
+        f"graph of {name}": partial(shipped_graph, name)
+        for name in ("clever-resnet18", "clever-vit-tiny")
+        if name in model_names()
+    },
+    **(
+        {"int8 graph": partial(int8_graph, "clever-resnet18")}
+        if "clever-resnet18" in model_names()
+        else {}
+    ),
 }
