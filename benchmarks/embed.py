@@ -26,6 +26,8 @@ import numpy as np
 from PIL import Image
 from results import machine, write_section
 
+from clever_hub.threads import available_cores
+
 LARGE = (4000, 3000)
 
 
@@ -175,7 +177,8 @@ def run(options: argparse.Namespace, photos: list[Path]) -> str:
         "## Embedding many photos\n\n",
         f"`python benchmarks/embed.py {_options(options)}`; ",
         f"{machine('onnxruntime', 'torch', 'pillow')}. ",
-        f"{os.cpu_count()} cores, load {load:.0f} at the start; medians of ratios in a round.\n\n",
+        f"{available_cores()} cores, load {load:.0f} at the start; ",
+        "medians of ratios in a round.\n\n",
         f"Reduced decoding against exact, one core, cosines by {options.models[0]}:\n\n",
         *_report_decode(options, photos),
     ]

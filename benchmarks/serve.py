@@ -32,6 +32,7 @@ from results import machine, write_section
 from serve_load import Connection, Load, Shot, closed_loop, fire, open_loop, shots
 
 import clever_hub
+from clever_hub.threads import available_cores
 
 CLIENTS = 32
 
@@ -264,7 +265,7 @@ def main() -> None:
     parser.add_argument(
         "--overload", type=float, default=60.0, help="seconds of ten times the load"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--quick", action="store_true", help="one short round")
     options = parser.parse_args()
     if options.quick:

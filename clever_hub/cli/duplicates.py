@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,33 +12,35 @@ from rich.table import Table
 
 from clever_hub.cli.console import file_size, output, say, shown
 from clever_hub.cli.jobs import (
-    DEFAULT_MODEL,
+    OUTPUTS,
     Cache,
+    CandidatePart,
     Decode,
     DecodeChoice,
-    JobModel,
+    ExpectedFalse,
+    LeastCosine,
+    Output,
     PartChoice,
     Turns,
     VerifyChoice,
-    bars,
     embedded,
     is_embeddings,
     load,
 )
-from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.cli.options import Backend, Device, JobModel, Revision
+from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
-from clever_hub.jobs.sheets import write_page, write_sheet
+from clever_hub.jobs.sheets import SHEETS, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
 
-_PAGE, _SHEETS = ".html", (".png", ".jpg")
 _LISTED = 20  # groups that are printed
 _ON_PAGE = 500
 _ON_SHEET = 12
@@ -52,27 +55,11 @@ def run(  # noqa: PLR0913, each is an option
         ),
     ] = None,
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="What to write: .parquet, .csv, .json, .html (a page), .png."
-        ),
-    ] = None,
-    model: JobModel = DEFAULT_MODEL,
-    expected_false: Annotated[
-        float | None,
-        typer.Option(
-            help="How many pairs of different photos may become candidates. The default is 10 for "
-            "each photo where candidates are verified, else 1 in all."
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Lowest centred cosine of a candidate, instead of --expected-false."),
-    ] = None,
-    part: Annotated[
-        PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
-    ] = PartChoice.invariant,
+    out: Output = None,
+    model: JobModel = None,
+    expected_false: ExpectedFalse = None,
+    threshold: LeastCosine = None,
+    part: CandidatePart = PartChoice.invariant,
     verify: Annotated[
         VerifyChoice,
         typer.Option(
@@ -114,7 +101,7 @@ def run(  # noqa: PLR0913, each is an option
     if not paths:
         raise ConfigError("expected image files, folders or a parquet file: `duplicates photos/`")
     if out is not None:
-        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
+        check_format(out, OUTPUTS)
     photos, heads = _photos(paths, model, verify, turns, cache, decode, (backend, device, revision))
     found, look = _find(photos, heads, verify, part, threshold, expected_false)
     members = grouped.members(found, look)
@@ -129,7 +116,7 @@ def run(  # noqa: PLR0913, each is an option
 
 def _photos(
     paths: list[Path],
-    name: str,
+    name: str | None,
     verify: VerifyChoice,
     turns: bool,
     cache: Path | None,
@@ -160,9 +147,9 @@ def _find(
     expected_false: float | None,
 ) -> tuple[Duplicates, Verify | None]:
     look = _verifier(photos, verify)
-    with bars() as bar:
+    with working_on() as progress:
         if look is not None:
-            look.progress = bar("verifying")
+            look.progress = partial(progress, "verifying")
         found = find_duplicates(
             photos.embeddings,
             part=part.value,
@@ -171,7 +158,7 @@ def _find(
             heads=heads,
             verify=look,
             pixels=grouped.pixel_counts(photos.paths),
-            progress=bar("comparing"),
+            progress=partial(progress, "comparing"),
         )
     for row, error in sorted(look.unreadable.items() if look is not None else ()):
         say(f"not verified {photos.paths[row]}: {error.reason}")
@@ -235,7 +222,7 @@ def _write(
         write_rows(out, grouped.table(members, paths), grouped.COLUMNS)
         return
     title = f"{len(members)} groups of copies among {len(paths)} photos"
-    if ending in _SHEETS:
+    if ending in SHEETS:
         write_sheet(out, title, grouped.shown(members[:_ON_SHEET], paths))
         return
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]

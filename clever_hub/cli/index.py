@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from clever_hub.cli.console import report_skipped, say
-from clever_hub.cli.jobs import DEFAULT_MODEL, Decode, DecodeChoice, JobModel, bars, load
-from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.cli.jobs import Decode, DecodeChoice, load
+from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.errors import require
 from clever_hub.images.finding import find_images
+from clever_hub.images.progress import counting
 from clever_hub.jobs.search import ABOUT, PhotoIndex
 
 
@@ -23,7 +24,7 @@ def run(
     out: Annotated[
         Path, typer.Option("--output", "-o", help="The folder of the index, such as photos.lance.")
     ],
-    model: JobModel = "",
+    model: JobModel = None,
     decode: Decode = DecodeChoice.reduced,
     backend: Backend = "auto",
     device: Device = None,
@@ -41,21 +42,12 @@ def run(
     """
     require("lancedb", "search")
     files = list(find_images(paths))
-    if not model:  # an index knows what made it
-        known = (out / ABOUT).is_file()
-        model = PhotoIndex.open(out).about.source if known else DEFAULT_MODEL
+    if not model and (out / ABOUT).is_file():  # an index knows what made it
+        model = PhotoIndex.open(out).about.source
     loaded = load(model, backend, device, revision)
     index = PhotoIndex.open_or_create(out, loaded, files, decode.value)
-    done = 0
-    with bars() as bar:
-        advance = bar("indexing")
-
-        def further(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(done, len(files))
-
-        changes = index.update(loaded, files, further)
+    with counting("indexing", len(files)) as advance:
+        changes = index.update(loaded, files, advance)
     report_skipped(changes.skipped)
     say(
         f"{changes.added} added, {changes.changed} changed, {changes.dropped} dropped, "

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from clever_hub.cli.console import report_skipped
 from clever_hub.cli.loading import load_model
 from clever_hub.files import cache_folder
 from clever_hub.images.finding import find_images
+from clever_hub.images.progress import counting
+from clever_hub.jobs.default import default_model
 from clever_hub.jobs.embedded import EmbeddedPhotos
-from clever_hub.jobs.pairs import Progress as Advance
+from clever_hub.jobs.sheets import PAGE, SHEETS
 from clever_hub.jobs.store import embed_photos
+from clever_hub.jobs.tables import FORMATS
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
 
-DEFAULT_MODEL = "clever-resnet18"
+# What duplicates, leaks and search can write: tables, a page, a picture.
+OUTPUTS = (*FORMATS, PAGE, *SHEETS)
 
 
 class DecodeChoice(StrEnum):
@@ -41,14 +33,6 @@ class DecodeChoice(StrEnum):
     exact = "exact"
 
 
-JobModel: TypeAlias = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A name from `clever-hub list`, a model folder, or user/name on the Hub.",
-    ),
-]
 Cache: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -87,6 +71,31 @@ class VerifyChoice(StrEnum):
     none = "none"
 
 
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="What to write: .parquet, .csv, .json, .html (a page), .png."
+    ),
+]
+ExpectedFalse: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        help="How many pairs of different photos may become candidates. The default is 10 for each "
+        "photo (leaks: each validation photo) where candidates are verified, else 1 in all."
+    ),
+]
+LeastCosine: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Lowest centred cosine of a candidate, instead of --expected-false."
+    ),
+]
+CandidatePart: TypeAlias = Annotated[
+    PartChoice,
+    typer.Option("--part", help="The part of the embedding that finds candidates."),
+]
+
+
 def embedded(
     model: JobsMixin,
     paths: list[Path],
@@ -108,22 +117,14 @@ def embedded(
         DataError: When there are no photos, or none can be read.
     """
     files = list(find_images(paths))
-    done = 0
-    with bars() as bar:
-        advance = bar("embedding")
-
-        def further(count: int) -> None:
-            nonlocal done
-            done += count
-            advance(done, len(files))
-
+    with counting("embedding", len(files)) as advance:
         photos = embed_photos(
             model,
             files,
             cache=cache_folder() if cache is None else cache,
             averaged=averaged,
             decode=decode.value,
-            advance=further,
+            advance=advance,
         )
     report_skipped(photos.embeddings.skipped)
     return photos
@@ -134,34 +135,7 @@ def is_embeddings(path: Path) -> bool:
     return path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
 
 
-def load(name: str, backend: str, device: str | None, revision: str | None) -> JobsMixin:
-    """The model that embeds."""
-    model = load_model(name, backend, device, revision)
+def load(name: str | None, backend: str, device: str | None, revision: str | None) -> JobsMixin:
+    """The model that embeds; without a name, the one that is recommended for jobs."""
+    model = load_model(name or default_model(), backend, device, revision)
     return cast("JobsMixin", model)
-
-
-@contextmanager
-def bars() -> Iterator[Callable[[str], Advance]]:
-    """Progress bars on stderr: of a name, what is called with how many are done, and of how many.
-
-    A bar appears with its first call.
-    """
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def named(what: str) -> Advance:
-            def advance(done: int, total: int) -> None:
-                if what not in tasks:
-                    tasks[what] = progress.add_task(what)
-                progress.update(tasks[what], completed=done, total=total)
-
-            return advance
-
-        yield named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,27 +11,29 @@ from rich.table import Table
 
 from clever_hub.cli.console import output, say, shown
 from clever_hub.cli.jobs import (
-    DEFAULT_MODEL,
+    OUTPUTS,
     Cache,
+    CandidatePart,
     Decode,
     DecodeChoice,
-    JobModel,
+    ExpectedFalse,
+    LeastCosine,
+    Output,
     PartChoice,
     Turns,
-    bars,
     embedded,
     is_embeddings,
     load,
 )
-from clever_hub.cli.options import Backend, Device, Revision
+from clever_hub.cli.options import Backend, Device, JobModel, Revision
+from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError
 from clever_hub.jobs import leaks
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
-from clever_hub.jobs.sheets import write_page, write_sheet
+from clever_hub.jobs.sheets import SHEETS, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
-_PAGE, _SHEETS = ".html", (".png", ".jpg")
 _LISTED, _ON_PAGE, _ON_SHEET = 20, 500, 12
 
 
@@ -42,27 +45,11 @@ def run(  # noqa: PLR0913, each is an option
         Path, typer.Argument(metavar="VALIDATION", help="Folder of photos, or such a file.")
     ],
     *,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="What to write: .parquet, .csv, .json, .html (a page), .png."
-        ),
-    ] = None,
-    model: JobModel = DEFAULT_MODEL,
-    expected_false: Annotated[
-        float | None,
-        typer.Option(
-            help="How many pairs of different photos may become candidates. The default is 10 for "
-            "each validation photo where candidates are verified, else 1 in all."
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Lowest centred cosine of a candidate, instead of --expected-false."),
-    ] = None,
-    part: Annotated[
-        PartChoice, typer.Option(help="The part of the embedding that finds candidates.")
-    ] = PartChoice.invariant,
+    out: Output = None,
+    model: JobModel = None,
+    expected_false: ExpectedFalse = None,
+    threshold: LeastCosine = None,
+    part: CandidatePart = PartChoice.invariant,
     verify: Annotated[
         bool, typer.Option(help="Align each candidate with the training photo and compare pixels.")
     ] = True,
@@ -83,7 +70,7 @@ def run(  # noqa: PLR0913, each is an option
     - `clever-hub leaks train.parquet validation.parquet -o leaks.html`
     """
     if out is not None:
-        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
+        check_format(out, OUTPUTS)
     sets = _photos((train, validation), model, turns, cache, decode, (backend, device, revision))
     found = _find(sets, part, threshold, expected_false, verify)
     _print(found, sets)
@@ -96,7 +83,7 @@ def run(  # noqa: PLR0913, each is an option
 
 def _photos(
     paths: tuple[Path, Path],
-    name: str,
+    name: str | None,
     turns: bool,
     cache: Path | None,
     decode: DecodeChoice,
@@ -126,18 +113,18 @@ def _find(
     missing = sum(not path.is_file() for photos in sets for path in photos.paths)
     if verify and missing:
         say(f"{missing} photos are not where the embeddings say: candidates are not verified")
-    with bars() as bar:
+    with working_on() as progress:
         look = None
         if verify and not missing:
             train, validation = (photos.paths for photos in sets)
-            look = PixelVerifier(train, others=validation, progress=bar("verifying"))
+            look = PixelVerifier(train, others=validation, progress=partial(progress, "verifying"))
         return leaks.find_leaks(
             *sets,
             part=part.value,
             threshold=threshold,
             expected_false=expected_false,
             verify=look,
-            progress=bar("comparing"),
+            progress=partial(progress, "comparing"),
         )
 
 
@@ -169,7 +156,7 @@ def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPh
         return
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
-    if ending in _SHEETS:
+    if ending in SHEETS:
         write_sheet(out, title, rows[:_ON_SHEET])
     else:
         write_page(out, title, [f"Candidates: {found.threshold}."], rows[:_ON_PAGE])

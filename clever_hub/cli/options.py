@@ -15,13 +15,14 @@ Model: TypeAlias = Annotated[
         help="A name from `clever-hub list`, a model folder, or user/name on the Hugging Face Hub.",
     ),
 ]
-HeadsModel: TypeAlias = Annotated[
+JobModel: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--model",
         "-m",
         metavar="MODEL",
         help="A name, folder or Hub id; by default the best shipped model that has heads.",
+        show_default=False,
     ),
 ]
 Revision: TypeAlias = Annotated[

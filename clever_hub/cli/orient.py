@@ -11,7 +11,7 @@ from rich.table import Table
 
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
-from clever_hub.cli.options import Backend, HeadsModel
+from clever_hub.cli.options import Backend, JobModel
 from clever_hub.errors import ConfigError, require
 from clever_hub.images.finding import find_images
 
@@ -50,7 +50,7 @@ def run(
             metavar="PATHS...", help="Photos, or folders with photos.", show_default=False
         ),
     ] = None,
-    model: HeadsModel = None,
+    model: JobModel = None,
     out: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A table of all photos: .parquet, .csv or .json."),
@@ -106,10 +106,10 @@ def run(
         check_format(out)
     if apply:
         require("exif", "jobs")
-    from clever_hub.jobs.heads import default_model
+    from clever_hub.jobs.default import default_model
     from clever_hub.jobs.orient import least_confidence
 
-    loaded = load_model(model or default_model(), backend)
+    loaded = load_model(model or default_model(heads=True), backend)
     least = confidence or least_confidence(loaded.heads, _ERROR_RATE, from_four=True)
     found, skipped = _look(loaded, list(find_images(paths)), upright, least)
     turns = [one for one in found if one.turn]
@@ -131,12 +131,12 @@ def run(
 def _look(
     model: JobsMixin, files: list[Path], upright: float, least: float
 ) -> tuple[list[Found], list[Skipped]]:
-    from clever_hub.cli.progress import working
+    from clever_hub.images.progress import counting
     from clever_hub.jobs.orient import orientation_from_four
 
     found: list[Found] = []
     skipped: list[Skipped] = []
-    with working("looking at photos", len(files)) as advance:
+    with counting("looking at photos", len(files)) as advance:
         for batch in model.encode_turned(files, on_error="skip"):
             o = orientation_from_four(batch.turned, model.heads, upright=upright)
             for row, source in enumerate(batch.sources):

@@ -1,4 +1,7 @@
-"""Progress bars for the work of a verb."""
+"""Progress bars for the work of a verb that has several parts.
+
+The bar of a single run over images is ``clever_hub.images.progress.counting``.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,8 @@ from rich.progress import (
 
 
 @contextmanager
-def working(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr.
-
-    Args:
-        what: What is done.
-        total: How many there are.
-
-    Yields:
-        A function to be called with how many more are done.
-    """
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.advance(task, done)
-
-
-@contextmanager
-def working_on(width: int) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr for each thing that is done.
+def working_on(width: int = 0) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on stderr for each thing that is done; it appears with its first report.
 
     Args:
         width: Characters that the names of the things are aligned to.

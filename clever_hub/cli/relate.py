@@ -13,7 +13,7 @@ from rich.table import Table
 
 from clever_hub.cli.console import output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
-from clever_hub.cli.options import Backend, HeadsModel
+from clever_hub.cli.options import Backend, JobModel
 from clever_hub.errors import ConfigError, DataError, require
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(
     b: Annotated[
         str | None, typer.Argument(metavar="B", help="Another image file.", show_default=False)
     ] = None,
-    model: HeadsModel = None,
+    model: JobModel = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -68,13 +68,13 @@ def run(
         raise ConfigError("relate: --pairs and --output go together")
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
-    from clever_hub.jobs.heads import default_model
+    from clever_hub.jobs.default import default_model
 
     if out is not None:
         from clever_hub.jobs.tables import check_format
 
         check_format(out)
-    loaded = load_model(model or default_model(), backend)
+    loaded = load_model(model or default_model(heads=True), backend)
     _ = loaded.heads  # refused now, not after the work
     if pairs is not None and out is not None:
         _relate_many(loaded, pairs, out, given_same)
@@ -187,14 +187,14 @@ def _relate_many(model: JobsMixin, source: Path, target: Path, given_same: bool)
 
 def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddings, list[Skipped]]:
     """Embed each image once, however many pairs it is in."""
-    from clever_hub.cli.progress import working
     from clever_hub.embeddings import Embeddings
+    from clever_hub.images.progress import counting
 
     unique = list(dict.fromkeys(paths))
     rows: dict[str, int] = {}
     parts: list[Embeddings] = []
     skipped: list[Skipped] = []
-    with working("embedding", len(unique)) as advance:
+    with counting("embedding", len(unique)) as advance:
         for batch in model.encode_batches(unique, on_error="skip"):
             rows |= {unique[place]: len(rows) + n for n, place in enumerate(batch.indices)}
             parts.append(batch.embeddings)

@@ -10,14 +10,13 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.console import output, say, shown
-from clever_hub.cli.jobs import PartChoice, load
+from clever_hub.cli.jobs import OUTPUTS, Output, PartChoice, load
 from clever_hub.cli.options import Backend, Device, Revision
 from clever_hub.errors import ConfigError, require
 from clever_hub.jobs.search import Hit, PhotoIndex
-from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
+from clever_hub.jobs.sheets import SHEETS, Shown, ShownRow, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 
-_PAGE, _SHEETS = ".html", (".png", ".jpg")
 _COLUMNS: dict[str, type] = {"path": str, "score": float, "invariant": float, "equivariant": float}
 _WEIGHTS = {
     PartChoice.invariant: (1.0, 0.0),
@@ -45,10 +44,7 @@ def run(  # noqa: PLR0913, each is an option
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare all photos, without the approximate index.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="What to write: .parquet, .csv, .json, .html, .png."),
-    ] = None,
+    out: Output = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Draw the query and what was found, such as result.png.")
     ] = None,
@@ -65,9 +61,9 @@ def run(  # noqa: PLR0913, each is an option
     """
     require("lancedb", "search")
     if out is not None:
-        check_format(out, (*FORMATS, _PAGE, *_SHEETS))
-    if sheet is not None and sheet.suffix.lower() not in _SHEETS:
-        raise ConfigError(f"--sheet: expected a name with {' or '.join(_SHEETS)}, got {sheet}")
+        check_format(out, OUTPUTS)
+    if sheet is not None and sheet.suffix.lower() not in SHEETS:
+        raise ConfigError(f"--sheet: expected a name with {' or '.join(SHEETS)}, got {sheet}")
     opened = PhotoIndex.open(index)
     model = load(opened.about.source, backend, device, revision)
     opened.check(model)
@@ -97,7 +93,7 @@ def _write(path: Path, query: Path, hits: list[Hit]) -> None:
         for hit in hits
     ]
     title = f"The {len(hits)} photos nearest to {query.name}"
-    if path.suffix.lower() in _SHEETS:
+    if path.suffix.lower() in SHEETS:
         rows = [ShownRow("", photos[start : start + 6]) for start in range(0, len(photos), 6)]
         write_sheet(path, title, rows)
     else:

@@ -16,14 +16,8 @@ from clever_hub.images.opening import load_image
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.sheets import Shown, ShownRow
 
-COLUMNS: dict[str, type] = {
-    "group": int,
-    "path": str,
-    "best": bool,
-    "width": int,
-    "height": int,
-    "bytes": int,
-    "of": str,
+# What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
+PAIR_COLUMNS: dict[str, type] = {
     "words": str,
     "cosine": float,
     "angle": float,
@@ -34,6 +28,16 @@ COLUMNS: dict[str, type] = {
     "shown": float,
     "own": float,
     "same": float,
+}
+COLUMNS: dict[str, type] = {
+    "group": int,
+    "path": str,
+    "best": bool,
+    "width": int,
+    "height": int,
+    "bytes": int,
+    "of": str,
+    **PAIR_COLUMNS,
 }
 
 

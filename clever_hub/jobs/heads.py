@@ -197,7 +197,7 @@ class Heads:
         model = ModelConfig.load(folder)
         config = HeadsConfig.of(model)
         if config is None:
-            raise ModelFormatError(f"{model.name} has no heads. {_which_have_heads()}")
+            raise ModelFormatError(f"{model.name} has no heads. {which_have_heads()}")
         path = Path(folder) / HEADS_NAME
         with Weights(path) as weights:
             weights.check(expected_shapes(config.in_dim, config.hidden_dim, model.num_features))
@@ -315,35 +315,14 @@ def copy_heads(source: str | Path, target: str | Path) -> None:
             temporary.write_bytes(content)
 
 
-def default_model() -> str:
-    """The shipped model whose heads tell orientation best, by their calibration.
-
-    Returns:
-        Its name.
-
-    Raises:
-        ModelFormatError: When no shipped model has heads.
-    """
-    having = _shipped_with_heads()
-    if not having:
-        raise ModelFormatError(
-            "none of the shipped models has heads. Give a model that has: --model FOLDER. "
-            + _which_have_heads()
-        )
-
-    def rank(name: str) -> float:
-        calibration = having[name].calibration
-        return calibration.measured.get("quarter_from_four", 0.0) if calibration else 0.0
-
-    return max(having, key=rank)
-
-
-def _shipped_with_heads() -> dict[str, HeadsConfig]:
+def shipped_with_heads() -> dict[str, HeadsConfig]:
+    """The entry of each shipped model that has heads, by its name."""
     configs = {name: HeadsConfig.of(ModelConfig.load(ZOO / name)) for name in model_names()}
     return {name: found for name, found in configs.items() if found is not None}
 
 
-def _which_have_heads() -> str:
-    having = _shipped_with_heads()
+def which_have_heads() -> str:
+    """Where to find heads, for error messages."""
+    having = shipped_with_heads()
     shipped = f"Of the shipped models these have: {', '.join(having)}. " if having else ""
     return f"{shipped}To fit some to any model: clever-hub heads MODEL --data PHOTOS -o FOLDER"

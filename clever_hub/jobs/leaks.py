@@ -17,7 +17,7 @@ from clever_hub.jobs.duplicates import (
     look_at,
 )
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
-from clever_hub.jobs.groups import relation_columns
+from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.pairs import Pairs, Progress, similar_pairs
 from clever_hub.jobs.rates import Threshold
 from clever_hub.jobs.sheets import Shown, ShownRow
@@ -25,20 +25,7 @@ from clever_hub.jobs.sheets import Shown, ShownRow
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
 
-COLUMNS: dict[str, type] = {
-    "validation": str,
-    "train": str,
-    "words": str,
-    "cosine": float,
-    "angle": float,
-    "mirrored": bool,
-    "zoom": float,
-    "shift_x": float,
-    "shift_y": float,
-    "shown": float,
-    "own": float,
-    "same": float,
-}
+COLUMNS: dict[str, type] = {"validation": str, "train": str, **PAIR_COLUMNS}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from clever_hub.files import atomic_path, write_text
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.tables import text_of
 
+PAGE, SHEETS = ".html", (".png", ".jpg")  # endings of what is written
 SIDE = 200  # pixels of a thumbnail's longer side
 _INK, _FAINT, _PAPER, _MARK = "#222222", "#6b6b6b", "#ffffff", "#0072B2"
 

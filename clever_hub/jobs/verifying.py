@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from clever_hub.errors import ImageError, require
 from clever_hub.images.opening import ImageSource
 from clever_hub.jobs.alignment import Alignment, Keypoints, align, keypoints
 from clever_hub.jobs.pairs import Progress
+from clever_hub.threads import available_cores
 
 CACHED = 4000  # photos whose keypoints are kept: 280 MB
 _CHUNK = 256  # pairs at once; between two chunks progress is told
@@ -61,7 +61,7 @@ class PixelVerifier:
         require("cv2", "jobs")
         self.unreadable: dict[int, ImageError] = {}
         self._sources = [images] if others is None else [images, others]
-        self._threads = min(8, os.cpu_count() or 1) if threads is None else threads
+        self._threads = min(8, available_cores()) if threads is None else threads
         self.progress = progress
         self._known: OrderedDict[tuple[int, int], Keypoints | ImageError] = OrderedDict()
 

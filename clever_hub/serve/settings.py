@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 from clever_hub.errors import ConfigError
+from clever_hub.threads import available_cores
 
 
 @dataclass(frozen=True)
@@ -81,4 +81,4 @@ class Settings:
     @property
     def threads(self) -> int:
         """How many threads decode."""
-        return self.decode_threads or min(8, os.cpu_count() or 1)
+        return self.decode_threads or min(8, available_cores())

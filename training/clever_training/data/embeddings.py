@@ -9,7 +9,6 @@ may write at the same time.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clever_hub import files
 from clever_hub.errors import DataError, TrainingError
 from clever_hub.files import atomic_path
 from clever_training.data.photos import Photos
@@ -35,9 +35,8 @@ Records = Any
 
 
 def cache_folder() -> Path:
-    """The folder of the cache: ``teacher`` in ``CLEVER_HUB_CACHE``, else in ~/.cache/clever-hub."""
-    base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
-    return Path(base) / "teacher"
+    """The folder of the cache."""
+    return files.cache_folder() / "teacher"
 
 
 class TeacherEmbeddings:

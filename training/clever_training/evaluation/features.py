@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clever_hub import files
 from clever_hub.files import atomic_path
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.threads import available_cores
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
@@ -29,9 +30,8 @@ Report = Callable[[str, int, int], None]
 
 
 def cache_folder() -> Path:
-    """The folder of cached features: in ``CLEVER_HUB_CACHE``, else in ~/.cache/clever-hub."""
-    base = os.environ.get("CLEVER_HUB_CACHE") or Path.home() / ".cache" / "clever-hub"
-    return Path(base) / "features"
+    """The folder of cached features."""
+    return files.cache_folder() / "features"
 
 
 def no_report(_name: str, _done: int, _total: int) -> None:
@@ -55,7 +55,7 @@ class FeatureStore:
 
     folder: Path = field(default_factory=cache_folder)
     report: Report = no_report
-    workers: int = min(8, os.cpu_count() or 1)
+    workers: int = min(8, available_cores())
     _kept: dict[tuple[str, str, int], Image.Image] = field(default_factory=dict, repr=False)
 
     def features(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError
 from clever_hub.images.encoding import EncoderMixin
+from clever_hub.threads import available_cores
 from clever_training.data.photos import Photos
 from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
 
@@ -141,7 +141,7 @@ def _in_threads(make: ViewMaker, photos: Photos, rows: Sequence[int]) -> Iterato
         with photos.naming(row):
             return make(photos.open(row), row)
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, available_cores())) as pool:
         left = iter(rows)
         waiting = [pool.submit(views, row) for row in islice(left, 8)]
         while waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from clever_hub.backends.torch import CleverModel
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import DataError
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.threads import available_cores
 from clever_training.data.photos import Photos
 from clever_training.recipe.schema import ViewsRecipe
 from clever_training.views.parameters import ViewParameters
@@ -157,7 +157,7 @@ def _in_threads(
     make: _Maker, photos: Photos, rows: Sequence[int]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """The views of each row in order, a few ahead."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, available_cores())) as pool:
         left = iter(rows)
         waiting = [pool.submit(make, photos, row) for row in islice(left, 8)]
         while waiting:

@@ -1,0 +1,43 @@
+"""Which model a job takes where none is named: one rule for all of them."""
+
+from __future__ import annotations
+
+from clever_hub.errors import ModelFormatError
+from clever_hub.jobs.heads import HeadsConfig, shipped_with_heads, which_have_heads
+
+# Of the models without heads, for those jobs that do without: the smallest one.
+WITHOUT_HEADS = "clever-resnet18"
+
+
+def default_model(*, heads: bool = False) -> str:
+    """The shipped model that is recommended for the jobs.
+
+    Of those with heads it is the one that tells orientation best, by its calibration: that asks
+    most of an embedding. Where none has heads, jobs that do without them take ``WITHOUT_HEADS``.
+
+    Args:
+        heads: Whether the job cannot do without heads.
+
+    Returns:
+        Its name.
+
+    Raises:
+        ModelFormatError: When the job needs heads and no shipped model has any.
+
+    Example:
+        >>> default_model().startswith("clever-")
+        True
+    """
+    having = shipped_with_heads()
+    if having:
+        return max(having, key=lambda name: _quarters_right(having[name]))
+    if heads:
+        raise ModelFormatError(
+            "none of the shipped models has heads. Give a model that has: --model FOLDER. "
+            + which_have_heads()
+        )
+    return WITHOUT_HEADS
+
+
+def _quarters_right(heads: HeadsConfig) -> float:
+    return heads.calibration.measured.get("quarter_from_four", 0.0) if heads.calibration else 0.0
