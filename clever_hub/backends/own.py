@@ -11,6 +11,9 @@ from importlib.resources import files
 # By the name in timm, the modules of ``clever_hub.backends``; the first one registers it.
 OWN_BACKBONES = {"vmamba_tiny": ("vmamba", "vmamba_blocks", "selective_scan")}
 REMOTE_CODE = ("configuration_clever.py", "modeling_clever.py", "image_processing_clever.py")
+# What an Inference Endpoint of Hugging Face runs, and what it installs for it.
+ENDPOINT_CODE = ("handler.py", "requirements.txt")
+_REQUIREMENTS = "timm>=1.0.20\ntransformers>=5.0\n"
 _BEFORE = "from .configuration_clever import CleverConfig\n"
 
 
@@ -57,3 +60,18 @@ def remote_code(architecture: str) -> dict[str, str]:
         assert code["modeling_clever.py"].count(_BEFORE) == 1
         code["modeling_clever.py"] = code["modeling_clever.py"].replace(_BEFORE, _BEFORE + line)
     return code
+
+
+def endpoint_code() -> dict[str, str]:
+    """The files with which an Inference Endpoint answers requests from a model folder alone.
+
+    Returns:
+        Contents by file name.
+
+    Example:
+        >>> sorted(endpoint_code())
+        ['handler.py', 'requirements.txt']
+    """
+    handler, requirements = ENDPOINT_CODE
+    code = (files("clever_hub") / "transformers" / handler).read_text(encoding="utf-8")
+    return {handler: code, requirements: _REQUIREMENTS}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clever_export.card import write_card
 from clever_export.onnx import export_onnx
-from clever_hub.backends.own import remote_code
+from clever_hub.backends.own import endpoint_code, remote_code
 from clever_hub.backends.variants import VARIANT_KEY
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, ModelFormatError
@@ -33,8 +33,9 @@ AUTO_MAP = {
 def package(folder: str | Path, by_name: bool = False) -> Path:
     """Add the files for transformers and ONNX Runtime and the model card to a model folder.
 
-    Writes model.onnx, preprocessor_config.json, the remote code for transformers, ``auto_map`` into
-    config.json, and the card. The weights are not changed; a second call changes nothing.
+    Writes model.onnx, preprocessor_config.json, the remote code for transformers, the handler for
+    Inference Endpoints, ``auto_map`` into config.json, and the card. The weights are not changed; a
+    second call changes nothing.
 
     Args:
         folder: A model folder: config.json, model.safetensors and, if measured, evaluation.json.
@@ -55,11 +56,21 @@ def package(folder: str | Path, by_name: bool = False) -> Path:
     write_json(folder / CONFIG_NAME, config.to_dict())
     # Only numbers: config.json names the class; CleverImageProcessor.to_dict explains why.
     write_json(folder / PROCESSOR_NAME, config.preprocessing.to_dict())
-    for name, content in remote_code(config.architecture).items():
-        write_text(folder / name, content)
+    write_code(folder)
     export_onnx(folder)
     write_card(folder, by_name)
     return folder
+
+
+def write_code(folder: Path) -> None:
+    """Write the code that transformers and Inference Endpoints run, that of this version.
+
+    Args:
+        folder: A model folder.
+    """
+    code = {**remote_code(ModelConfig.load(folder).architecture), **endpoint_code()}
+    for name, content in code.items():
+        write_text(folder / name, content)
 
 
 def refuse_variant(folder: Path) -> None:

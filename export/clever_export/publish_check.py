@@ -16,7 +16,13 @@ from clever_export.card_tables import table
 from clever_export.package import AUTO_MAP, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
 from clever_hub.backends.onnx import read_graph_config
-from clever_hub.backends.own import OWN_BACKBONES, REMOTE_CODE, remote_code
+from clever_hub.backends.own import (
+    ENDPOINT_CODE,
+    OWN_BACKBONES,
+    REMOTE_CODE,
+    endpoint_code,
+    remote_code,
+)
 from clever_hub.backends.variants import Variant
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError
@@ -25,7 +31,10 @@ from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GRAPH_NAME = "model.onnx"
-REQUIRED = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME, *REMOTE_CODE, CARD_NAME)
+REQUIRED = (
+    *(CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, PROCESSOR_NAME),
+    *(*REMOTE_CODE, *ENDPOINT_CODE, CARD_NAME),
+)
 _OWN_CODE = {f"{module}.py" for modules in OWN_BACKBONES.values() for module in modules}
 KNOWN = frozenset(
     (*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, HEADS_NAME, "LICENSE")
@@ -111,7 +120,7 @@ def _file_problems(folder: Path, paths: list[Path]) -> Iterator[str]:
 
 
 def _code_problems(folder: Path) -> Iterator[str]:
-    """The code that transformers runs, when its user allows it, must be that of this version."""
+    """The code that transformers and endpoints run must be that of this version."""
     try:
         config = ModelConfig.load(folder)
     except ModelFormatError:
@@ -122,7 +131,7 @@ def _code_problems(folder: Path) -> Iterator[str]:
     for name in sorted(_OWN_CODE - code.keys()):
         if (folder / name).exists():
             yield f"{name} is of another backbone. Remove it"
-    for name, content in code.items():
+    for name, content in {**code, **endpoint_code()}.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") != content:
             yield f"{name} is not this version's. Export the folder again"

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clever_export.card import write_card
-from clever_export.package import package
+from clever_export.package import package, write_code
 from clever_export.publish_check import KNOWN
 from clever_export.verify import verify
 from clever_hub.backends.torch import CleverModel, write_model_folder
@@ -89,7 +89,7 @@ def ship(
 
 
 def write_figures(folder: str | Path) -> Path:
-    """Write the card anew after ``clever-hub evaluate``, and pin it.
+    """Write card and code anew after ``clever-hub evaluate`` or a change of them, and pin them.
 
     Args:
         folder: A shipped model's folder.
@@ -100,10 +100,12 @@ def write_figures(folder: str | Path) -> Path:
     Raises:
         ModelFormatError: When the figures are of other weights.
     """
-    # The card alone: another torch may write the graph's bytes differently, which were verified.
+    folder = Path(folder)
+    # Not the graph: another torch may write its bytes differently, and these were verified.
+    write_code(folder)
     write_card(folder, by_name=True)
-    _pin(Path(folder))
-    return Path(folder)
+    _pin(folder)
+    return folder
 
 
 def _keep_figures(staged: Path, places: Iterable[Path]) -> None:
@@ -174,7 +176,7 @@ def _folder(name: str) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", nargs="?", help="model folder of a run; a name with --card")
-    parser.add_argument("--card", action="store_true", help="only write the card, and pin it")
+    parser.add_argument("--card", action="store_true", help="only write card and code, and pin")
     parser.add_argument("--pin", action="store_true", help="only pin the zoo's files")
     parser.add_argument("--hardware", default="", help="what it was trained on, for the card")
     parser.add_argument("--name", default=None, help="the name it ships under")
