@@ -13,9 +13,12 @@ ONNX_STAMP := $(ONNX_VENV)/.installed
 # A third one to read Triton's configuration: its client wants an older protobuf than onnx does.
 TRITON_VENV := .venv-triton
 TRITON_STAMP := $(TRITON_VENV)/.installed
+# A fourth one for the example of a Space: gradio wants an older Pillow.
+SPACE_VENV := .venv-space
+SPACE_STAMP := $(SPACE_VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs fix fuzz
+.PHONY: help demo space test check docs fix fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,7 +27,7 @@ demo: $(DEMO_STAMP) ## Embed real photos with the shipped weights, write demo.pn
 	$(BIN)/python examples/demo.py
 
 # Two workers with one torch thread each: faster on a small machine than one worker with two.
-test: $(DEV_STAMP) $(ONNX_STAMP) $(TRITON_STAMP) ## Run the test suite
+test: $(DEV_STAMP) $(ONNX_STAMP) $(TRITON_STAMP) $(SPACE_STAMP) ## Run the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(DEV_STAMP) ## Lint, check formatting and types
@@ -67,6 +70,14 @@ $(ONNX_STAMP): pyproject.toml | $(BIN)/python
 $(TRITON_STAMP): | $(BIN)/python
 	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV)
 	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]>=2.50'
+	@touch $@
+
+space: $(SPACE_STAMP) ## Open the example of a Space: drop two photos, turn one
+	$(SPACE_VENV)/bin/python examples/space/app.py
+
+$(SPACE_STAMP): pyproject.toml examples/space/requirements.txt | $(BIN)/python
+	test -x $(SPACE_VENV)/bin/python || $(BIN)/python -m venv $(SPACE_VENV)
+	$(SPACE_VENV)/bin/python -m pip install --quiet 'gradio>=6,<7' --editable '.[onnx]'
 	@touch $@
 
 # What fails is kept in fuzz/, by kind, seed and number; another FUZZ_SEED tries other files.
