@@ -22,6 +22,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "repository_pages",  # ours: pages that live elsewhere in the repository
+    "math_ml",  # ours: formulas without a network
+    "shipped_models",  # ours: the table of models
     "outside_types",  # ours: links to the types of other libraries
 ]
 root_doc = "index"
@@ -56,8 +58,13 @@ nitpick_ignore_regex = [
 ]
 
 # Looks
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "clever-hub"
+html_theme_options = {  # the blue of the invariant part in every figure
+    "light_css_variables": {"color-brand-primary": "#0072B2", "color-brand-content": "#0072B2"},
+    "dark_css_variables": {"color-brand-primary": "#56B4E9", "color-brand-content": "#56B4E9"},
+}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

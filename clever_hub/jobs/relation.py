@@ -35,8 +35,8 @@ class Colors(NamedTuple):
 class Relation:
     """How image b is made from image a. What the model cannot tell is None: unknown.
 
-    To make b of a: mirror it left to right if ``mirrored``, turn it by ``angle`` about its centre,
-    then cut out what lies at ``shift`` and enlarge it by ``zoom``.
+    To make b of a: take the place at ``shift`` as centre, mirror left to right if ``mirrored``,
+    turn by ``angle``, enlarge by ``zoom``.
 
     Attributes:
         same: Probability that they show the same photo, in [0, 1].

@@ -7,10 +7,12 @@ there. And an array's type is written out at length; it is said as in the source
 from __future__ import annotations
 
 import re
+from dataclasses import is_dataclass
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.pycode import ModuleAnalyzer
 
 ARRAY = re.compile(
     r"(~?)numpy\.ndarray\[tuple\[~?(?:typing\.)?Any, \.\.\.\], ~?numpy\.dtype\[~?(numpy\.\w+)\]\]"
@@ -67,15 +69,25 @@ def process_signature(
     signature: str | None,
     returned: str | None,
 ) -> tuple[str | None, str | None]:
-    """Shorten the types in a signature."""
-    del app, what, name, obj, options
+    """Shorten the types in a signature; leave it out where the attributes say the same."""
+    del app, name, options
+    if what == "class" and (is_dataclass(obj) or hasattr(obj, "_fields")):
+        return "", None
     return signature and short(signature), returned and short(returned)
+
+
+def without_overloads(module: str, name: str) -> None:
+    """Show a function by the signature that its docstring describes, not by those for checkers."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    analyzer.analyze()
+    analyzer.overloads.pop(name)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx, in napoleon's place."""
     app.setup_extension("sphinx.ext.napoleon")
     app.config.napoleon_google_docstring = False
+    without_overloads("clever_hub.pretrained", "from_pretrained")
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("autodoc-process-signature", process_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

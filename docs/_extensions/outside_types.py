@@ -29,7 +29,7 @@ ADDRESSES = {
     "numpy.typing.NDArray": NUMPY.format("typing", "numpy.typing.NDArray"),
     **{
         f"numpy.{name}": NUMPY.format("arrays.scalars", f"numpy.{name}")
-        for name in ("bool", "float16", "float32", "generic", "int64", "uint8")
+        for name in ("float16", "float32", "generic", "int64", "uint8")
     },
     "PIL.Image.Image": "https://pillow.readthedocs.io/en/stable/reference/Image.html#PIL.Image.Image",
     "torch.Tensor": TORCH.format("tensors", "torch.Tensor"),

@@ -199,10 +199,12 @@ class Turn:
         elif not path.exists():
             return link  # Sphinx says what is missing
         elif not path.is_relative_to(self.pages):
-            anchor = ""  # a copy of the file
+            anchor = ""  # a copy of the file; of Markdown, MyST has to be told
         if path == self.page and anchor:
             return f"#{anchor}"
         relative = Path(os.path.relpath(path, self.page.parent)).as_posix()
+        if path.suffix == ".md" and not path.is_relative_to(self.pages):
+            return f"path:{relative}"
         return f"{relative}#{anchor}" if anchor else relative
 
 

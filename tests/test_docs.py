@@ -1,0 +1,149 @@
+"""The site is true: what its pages and notebooks say to run, runs and prints what they say.
+
+On a page, ``python`` and ``sh`` are run, in order, as one session in a folder with the photos that
+the pages name; of ``sh``, the lines of ``clever-hub``. What needs a network, a server, a GPU or hours
+stands in ``py`` and ``bash``, and there the options are checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import clever_hub
+from clever_hub.cli.app import app, verbs
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+NOTEBOOKS = [path for path in PAGES if path.parent.name == "notebooks"]
+BLOCK = re.compile(r"^```(python|sh|py|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\}.*?\n((?::.*\n)*)(.*?)^```", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"^print\(.*\)  # (.+)$", re.MULTILINE)
+MODEL = re.compile(r"\bclever-(?:resnet|vit|efficientnet)[\w.]*(?:-(?:tiny|lite0))?\b(?!-)")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and code of the blocks of a page."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(code: str) -> list[list[str]]:
+    """The words of each ``clever-hub …`` line; what is piped to it stands before it."""
+    lines = code.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    found = [line[line.index("clever-hub") + 1 :] for line in words if "clever-hub" in line]
+    return [line[: line.index("|")] if "|" in line else line for line in found]
+
+
+def identifier(page: Path) -> str:
+    """A page's name in the test's."""
+    return page.relative_to(DOCS).with_suffix("").as_posix()
+
+
+RUN = [page for page in PAGES if {"python", "sh"} & {language for language, _ in blocks(page)}]
+
+
+@pytest.fixture(scope="session")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos that the pages name: five from scikit-image, and copies of some."""
+    import skimage.data
+
+    folder = tmp_path_factory.mktemp("album")
+    for name in ("photos", "train", "validation"):
+        (folder / name).mkdir()
+    named = {"chelsea": "cat", "camera": "photographer"}
+    five = {
+        named.get(name, name): Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
+        for name in ("astronaut", "chelsea", "coffee", "rocket", "camera")
+    }
+    for name, image in five.items():
+        for place in ("photos", "train"):
+            image.save(folder / place / f"{name}.jpg", quality=95)
+    turned = five["cat"].transpose(Image.Transpose.ROTATE_90)
+    for name in ("photos/cat-turned.jpg", "validation/copy.jpg", "copy.jpg"):
+        turned.save(folder / name, quality=90)
+    astronaut = five["astronaut"]
+    astronaut.save(folder / "a.jpg", quality=95)
+    astronaut.transpose(Image.Transpose.ROTATE_90).save(folder / "b.jpg", quality=95)
+    for name in ("cat.jpg", "query.jpg"):
+        five["cat"].save(folder / name, quality=95)
+    for name, image in five.items():  # 24 pieces of each
+        (folder / "pieces" / name).mkdir(parents=True)
+        for left, top in itertools.product(range(0, 300, 50), range(0, 200, 50)):
+            piece = image.crop((left, top, left + 96, top + 96))
+            piece.save(folder / "pieces" / name / f"{left}-{top}.jpg", quality=95)
+    (folder / "pairs.csv").write_text("a,b\ncat.jpg,copy.jpg\na.jpg,b.jpg\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def workplace(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the album, and the current folder."""
+    shutil.copytree(album, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("CLEVER_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "work"
+
+
+def run(words: list[str]) -> None:
+    """Run a line of the command line here. `leaks` ends with 1 where it has found some."""
+    code = app(words, standalone_mode=False, prog_name="clever-hub")
+    assert code in ((1,) if words[0] == "leaks" else (None, 0)), f"{words}: {code}"
+
+
+def run_python(code: str, name: str, namespace: dict[str, Any]) -> list[str]:
+    """Run code; what it printed, in lines."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, name, "exec", dont_inherit=True), namespace)
+    return printed.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("page", RUN, ids=identifier)
+def test_what_a_page_says_runs(page: Path, workplace: Path) -> None:
+    _skip_without_models(page)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for language, code in blocks(page):
+        if language == "sh":
+            for words in commands(code):
+                run(words)
+        elif language == "python":
+            expected = PRINTED.findall(code)
+            printed = run_python(code, page.name, namespace)
+            assert [line for line in printed if line in expected] == expected, printed
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page not in NOTEBOOKS and blocks(page)], ids=identifier
+)
+def test_every_command_on_a_page_has_its_options(page: Path) -> None:
+    for language, code in blocks(page):
+        for words in commands(code) if language in ("sh", "bash") else []:
+            check_options(words)
+
+
+def check_options(words: list[str]) -> None:
+    """Parse a line of the command line, without looking at files or running it."""
+    import typer
+
+    verb, *rest = words
+    assert verb in verbs()
+    command = typer.main.get_command(app).get_command(None, verb)  # type: ignore[attr-defined]
+    context = command.context_class(command, info_name=verb)
+    command.make_parser(context).parse_args(args=rest)  # raises NoSuchOption
+
+
+def _skip_without_models(page: Path) -> None:
+    shipped = {model.name for model in clever_hub.list_models()}
+    missing = set(MODEL.findall(page.read_text(encoding="utf-8"))) - shipped
+    if missing:
+        pytest.skip(f"{', '.join(sorted(missing))} is not in clever_hub/zoo yet")
