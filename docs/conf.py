@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "repository_pages",  # ours: pages that live elsewhere in the repository
-    "math_ml",  # ours: formulas without a network
+    "math_svg",  # ours: formulas without a network
     "shipped_models",  # ours: the table of models
     "outside_types",  # ours: links to the types of other libraries
 ]
@@ -36,9 +36,12 @@ myst_heading_anchors = 3  # the anchors that GitHub gives headings
 # Notebooks run once, until they change. The tests run them too, so DOCS_NOTEBOOKS=off loses nothing
 # but the output on the pages.
 nb_execution_mode = os.environ.get("DOCS_NOTEBOOKS", "cache")
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # API
@@ -58,7 +61,7 @@ nitpick_ignore_regex = [
 ]
 
 # Looks
-html_math_renderer = "mathml"
+html_math_renderer = "svg"
 html_theme = "furo"
 html_title = "clever-hub"
 html_theme_options = {  # the blue of the invariant part in every figure
