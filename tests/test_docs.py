@@ -16,13 +16,16 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
 import clever_hub
 from clever_hub.cli.app import app, verbs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -185,3 +188,21 @@ def test_a_notebook_runs(page: Path, workplace: Path, monkeypatch: pytest.Monkey
             if isinstance(started, subprocess.Popen):
                 started.kill()
                 started.wait()
+
+
+def test_the_built_site_is_searched_without_a_server(browser: Browser) -> None:
+    """Opened as a file, with no network: `.ci/run` asks for this test after `make docs`."""
+    site = DOCS / "_build" / "html"
+    if not (site / "index.html").is_file():
+        pytest.skip("make docs has not been run")
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / "index.html").as_uri())
+    page.fill("input[name=q]", "orthogonality")
+    page.press("input[name=q]", "Enter")
+    page.wait_for_selector("ul.search li a")
+    found = [link.inner_text() for link in page.query_selector_all("ul.search li a")]
+    assert "Method" in found
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page.close()
