@@ -69,7 +69,9 @@ def stages(config: ModelConfig) -> list[str]:
         >>> stages(ModelConfig.load(ZOO / "clever-vit-tiny"))  # doctest: +SKIP
         ['random weights', '8 epochs, 1.755 hours, weights 83d46d9f7172…', '12 epochs, …']
     """
-    found = [_stage(stage, config.name, last=not n) for n, stage in enumerate(_chain(config))]
+    found = [
+        _stage(stage, config.name, last=not n) for n, stage in enumerate(_chain(config.provenance))
+    ]
     return found[::-1]
 
 
@@ -82,9 +84,7 @@ def labels_of(config: ModelConfig) -> str | None:
     Returns:
         Such as ``"ImageNet's labels"``.
     """
-    places: list[Facts] = [*_chain(config)]
-    places += [teacher for place in places if (teacher := _teacher(place))]
-    return next((found for place in places if (found := _labels(place))), None)
+    return _labels_within(config.provenance)
 
 
 def method_name(method: str) -> str:
@@ -106,6 +106,21 @@ def method_name(method: str) -> str:
     return OBJECTIVES[base] if base == method else f"CLeVER over {OBJECTIVES[base]}"
 
 
+def public_model_name(name: object) -> str:
+    """What a model is called where others read it: of a folder's path the last name alone.
+
+    Args:
+        name: A name, or a path.
+
+    Example:
+        >>> public_model_name("/home/me/runs/first/model"), public_model_name("user/name")
+        ('first', 'user/name')
+    """
+    text = _text(name)
+    parts = [part for part in re.split(r"[/\\]", text) if part not in ("", "model")]
+    return parts[-1] if re.match(r"[/\\~.]|\w:[/\\]", text) and parts else text
+
+
 def _how(provenance: Facts, own: str) -> str:
     method, start = _text(provenance.get("method")), _mapping(provenance.get("start"))
     if "imported" in provenance or (not method and "source" in provenance):
@@ -120,11 +135,14 @@ def _how(provenance: Facts, own: str) -> str:
     root, earlier = _root(start, own)
     if teacher := _teacher(provenance):
         return _distilled(teacher, root, earlier)
-    without = " without labels" if "recipe" in provenance or _self_supervised(method) else ""
+    alone = "recipe" in provenance or _self_supervised(method)
+    without = " without labels" if alone and not _labels_within(provenance) else ""
     begun = f" from {_described(root)}" if _name(root) or root.get("init") == "random" else ""
     by = f"{method_name(method)}" if method else "a method that is not recorded"
     several = f" in {earlier + 1} stages, the last by " if earlier else " by "
-    return f"trained{without}{begun}{several}{by}"
+    taught = next(filter(None, map(_teacher, _chain(provenance))), None)
+    before = f", an earlier one distilled from {_described(taught)}" if taught else ""
+    return f"trained{without}{begun}{several}{by}{before}"
 
 
 def _distilled(teacher: Facts, root: Facts, earlier: int) -> str:
@@ -169,6 +187,12 @@ def _training(facts: Facts) -> str:
     return f"trained {without}on {data}"
 
 
+def _labels_within(provenance: Facts) -> str | None:
+    places = [*_chain(provenance)]
+    places += [teacher for place in places if (teacher := _teacher(place))]
+    return next((found for place in places if (found := _labels(place))), None)
+
+
 def _labels(facts: Facts) -> str | None:
     if given := _text(facts.get("labels")):
         return f"{given}'s labels"
@@ -191,19 +215,12 @@ def _teacher(provenance: Facts) -> Facts:
         return found
     if found:  # in words
         return {"name": re.split(r"[(,;]", _text(found))[0].strip(), "words": _text(found)}
-    return {"name": _public(asked)} if asked else {}
-
-
-def _public(name: object) -> str:
-    """A model's name; of a folder the last component, because cards are public."""
-    text = _text(name)
-    parts = [part for part in re.split(r"[/\\]", text) if part not in ("", "model")]
-    return parts[-1] if re.match(r"[/\\~.]|\w:[/\\]", text) and parts else text
+    return {"name": public_model_name(asked)} if asked else {}
 
 
 def _name(facts: Facts) -> str:
     """What a start or a teacher is called; empty for random weights."""
-    init = _public(facts.get("init") or facts.get("name"))
+    init = public_model_name(facts.get("init") or facts.get("name"))
     if init in ("", "random"):
         return ""
     if init == "timm":
@@ -219,7 +236,7 @@ def _name(facts: Facts) -> str:
 
 def _effort(config: ModelConfig) -> str:
     """What all stages came to."""
-    chain = [stage for stage in _chain(config) if _number(stage.get("epochs"))]
+    chain = [stage for stage in _chain(config.provenance) if _number(stage.get("epochs"))]
     total = {key: sum(_number(stage.get(key)) for stage in chain) for key in ("epochs", "hours")}
     provenance = config.provenance
     if not chain:
@@ -228,9 +245,9 @@ def _effort(config: ModelConfig) -> str:
     return f"{total['epochs']:.4g} epochs{hours}"
 
 
-def _chain(config: ModelConfig) -> Iterator[Facts]:
+def _chain(provenance: Facts) -> Iterator[Facts]:
     """The stages, the last one first, then what they began with."""
-    stage: Facts = config.provenance
+    stage = provenance
     for _ in range(_MAX_STAGES):
         yield stage
         if not (start := _mapping(_before(stage).get("start"))):

@@ -112,6 +112,16 @@ def test_stages_of_one_model_are_counted_and_listed_the_first_one_first() -> Non
     ]
 
 
+def test_labels_of_a_teacher_in_an_earlier_stage_are_not_forgotten() -> None:
+    first = {"name": "clever-mine", "method": "distill", "teacher": {"name": "efficientnet-lite0"}}
+    config = _model(method="clever-simclr", start={**first, "start": {"init": "random"}})
+    assert origin(config) == (
+        "trained from random weights in 2 stages, the last by CLeVER over SimCLR, an earlier one "
+        "distilled from EfficientNet-Lite0, which was trained with ImageNet's labels"
+    )
+    assert labels_of(config) == "ImageNet's labels"
+
+
 def test_of_a_teacher_in_a_folder_only_the_name_is_told() -> None:
     method = {"teacher": {"model": "/home/me/runs/teacher/model"}}
     told = origin(_model(method="distill", recipe={"method": method}))

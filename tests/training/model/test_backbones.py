@@ -117,6 +117,8 @@ class TestStart:
             "init": "tiny",
             "name": "tiny",
             "weights_sha256": source.weights_sha256,
+            "method": first.method.name,
+            "data": photo_folder.name,
             "epochs": 0.333,
             "hours": clever_hub.from_pretrained(folder).config.provenance["hours"],
             "start": {"init": "random"},

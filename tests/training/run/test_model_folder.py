@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 import clever_hub
+from clever_hub.config import ModelConfig
+from clever_hub.hub.origin import origin
 from clever_training.objectives.transformation import TransformationHead
 from clever_training.recipe.schema import Recipe
+from clever_training.run.model_folder import DataFacts, model_config
 from clever_training.run.pretrain import pretrain
+from clever_training.run.state import RunState
+from tests.training.data.test_teacher import write_teacher
 
 Make = Callable[..., Recipe]
 
@@ -51,3 +58,27 @@ def test_a_run_without_the_term_has_no_heads(
     pretrain(tiny_recipe(run__epochs=1), str(photo_folder), tmp_path, progress=False)
     assert not clever_hub.from_pretrained(tmp_path / "model").has_heads
     assert not (tmp_path / "model" / "heads.safetensors").exists()
+
+
+def test_a_teacher_is_told_by_name_with_what_it_was_trained_on(
+    tiny_recipe: Make, tmp_path: Path
+) -> None:
+    folder = write_teacher(tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    config["provenance"] = {"data": "ImageNet-1k, with labels", "photos": 1_281_167}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    def told(teacher: str) -> ModelConfig:
+        recipe = tiny_recipe(method={"name": "clever-distill", "teacher": teacher})
+        return model_config(recipe, RunState(), 96, 1, DataFacts("photos", 48))
+
+    student = told(str(folder))
+    known = {"name": "clever-teacher", "data": "ImageNet-1k, with labels"}
+    assert student.provenance["teacher"] == known
+    assert str(tmp_path) not in json.dumps(student.to_dict()), "where a folder lies is published"
+    assert origin(student).startswith(
+        "distilled from clever-teacher, which was trained with ImageNet's labels"
+    )
+    assert told("timm:resnet18.a1_in1k").provenance["teacher"] == {"name": "timm:resnet18.a1_in1k"}
+    shutil.rmtree(folder)
+    assert told(str(folder)).provenance["teacher"] == {"name": "teacher"}, "it may go meanwhile"

@@ -54,7 +54,7 @@ def create_backbone(
 
 
 # Keys of a model's provenance that go into that of a run which starts from it.
-_HISTORY = ("epochs", "hours", "start")
+_HISTORY = ("method", "data", "teacher", "epochs", "hours", "start")
 
 
 def start_backbone(
@@ -72,7 +72,7 @@ def start_backbone(
         The backbone, and the origin of its weights for the provenance: ``init`` (the model's name
         when a folder was given) and, unless they are random, ``name``. timm's weights add
         ``tensors_sha256``. A clever model adds ``weights_sha256``, the hash of its file, and its
-        own ``epochs``, ``hours`` and ``start`` if it has them.
+        own ``method``, ``data``, ``teacher``, ``epochs``, ``hours`` and ``start`` if it has them.
 
     Raises:
         ConfigError: When the clever model has another architecture, or does not fit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,12 +13,17 @@ from clever_hub.backends.timm import embedding_length
 from clever_hub.backends.torch import write_model_folder
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import invariant_length
-from clever_hub.errors import TrainingError
+from clever_hub.errors import ModelFormatError, TrainingError
+from clever_hub.hub.origin import public_model_name
+from clever_hub.hub.shipped import ZOO
 from clever_training.heads.files import heads_tensors, write_heads
 from clever_training.model.clever import Clever
 from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState
+
+# Of a teacher's provenance, what goes into that of its student.
+_TRAINING = ("method", "data", "labels")
 
 
 class DataFacts(NamedTuple):
@@ -115,6 +120,9 @@ def model_config(
     content = recipe.model_dump(mode="json")
     if state.start:
         content["backbone"]["init"] = state.start["init"]
+    teacher = _teacher(recipe)
+    if teacher:
+        content["method"]["teacher"]["model"] = teacher["name"]
     return ModelConfig(
         name=recipe.name,
         architecture=recipe.backbone.architecture,
@@ -133,7 +141,22 @@ def model_config(
             "clever_hub": __version__,
             "torch": torch.__version__,
             **({"start": state.start} if state.start else {}),
+            **({"teacher": teacher} if teacher else {}),
             "recipe": content,
         },
         data_terms=recipe.data_terms,
     )
+
+
+def _teacher(recipe: Recipe) -> dict[str, Any]:
+    """The teacher's name, not its path, and what it was trained on: labels come from there."""
+    if recipe.method.teacher is None:
+        return {}
+    asked = recipe.method.teacher.model
+    local = Path(asked).expanduser()
+    try:
+        config = ModelConfig.load(local if local.is_dir() else ZOO / asked)
+    except ModelFormatError:  # of timm or the Hub, or no longer there
+        return {"name": public_model_name(asked)}
+    known = {key: config.provenance[key] for key in _TRAINING if key in config.provenance}
+    return {"name": config.name, **known}
