@@ -147,9 +147,10 @@ def _how(provenance: Facts, own: str) -> str:
 
 def _distilled(teacher: Facts, root: Facts, earlier: int) -> str:
     taught = _name(teacher)
-    last = f", in the last of {earlier + 1} stages" if earlier else ""
     if taught == _name(root):
-        return f"adapted from {_described(root, teacher)}, with itself as the teacher{last}"
+        several = f", in {earlier + 1} stages" if earlier else ""
+        return f"adapted from {_described(root, teacher)}, with itself as the teacher{several}"
+    last = f", in the last of {earlier + 1} stages" if earlier else ""
     said = f"distilled from {_described(teacher)}{last}"
     return f"{said}; it started from {_described(root)}" if _name(root) else said
 
@@ -157,9 +158,14 @@ def _distilled(teacher: Facts, root: Facts, earlier: int) -> str:
 def _root(start: Facts, own: str) -> tuple[Facts, int]:
     """What the first stage of the model began with, and how many stages came before the last."""
     earlier = 0
-    while earlier < _MAX_STAGES and start.get("name") == own and _mapping(start.get("start")):
+    while earlier < _MAX_STAGES and _is_own(start, own) and _mapping(start.get("start")):
         start, earlier = _mapping(start["start"]), earlier + 1
     return start, earlier
+
+
+def _is_own(start: Facts, own: str) -> bool:
+    """Whether it is an earlier stage: of the same name, or, of a model without a tag, with one."""
+    return own in (name := _text(start.get("name")), name.partition(".")[0])
 
 
 def _self_supervised(method: str) -> bool:
@@ -242,7 +248,7 @@ def _effort(config: ModelConfig) -> str:
     if not chain:
         return f"{_count(provenance['views'])} views" if _number(provenance.get("views")) else ""
     hours = f", {total['hours']:.1f} hours" if total["hours"] else ""
-    return f"{total['epochs']:.4g} epochs{hours}"
+    return f"{total['epochs']:.3g} epochs{hours}"
 
 
 def _chain(provenance: Facts) -> Iterator[Facts]:
@@ -264,7 +270,7 @@ def _stage(stage: Facts, own: str, *, last: bool) -> str:
         words.append(f"by {method_name(method)}")
     if teacher := _name(_teacher(stage)):
         words.append(f"teacher {teacher}")
-    if not last and (stage.get("name") != own or not words):
+    if not last and (not _is_own(stage, own) or not words):
         words.insert(0, _described(stage))
     digest = _text(stage.get("weights_sha256") or stage.get("tensors_sha256"))
     return ", ".join([*words, f"weights {digest[:12]}…"] if digest else words)

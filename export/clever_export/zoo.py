@@ -11,6 +11,7 @@ After any other change of the zoo's files, ``--pin`` pins them again.
 from __future__ import annotations
 
 import argparse
+import copy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from clever_export.card import write_card
 from clever_export.package import package, write_code
@@ -28,6 +30,7 @@ from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
 from clever_hub.hub import shipped
 from clever_hub.hub.evaluation import EVALUATION_NAME, read_evaluation
+from clever_hub.hub.origin import public_model_name
 from clever_hub.hub.pins import write_pins
 from clever_hub.images.finding import find_images
 from clever_hub.jobs.heads import copy_heads
@@ -74,7 +77,7 @@ def ship(
     config = replace(
         model.config,
         name=name or model.config.name,
-        provenance={**model.config.provenance, **known},
+        provenance={**_without_paths(model.config.provenance), **known},
     )
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / folder.name
@@ -86,6 +89,15 @@ def ship(
         _replace(folder, staged)
     _pin(folder)
     return folder
+
+
+def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance as it may be published: a teacher that lay in a folder has its name alone."""
+    found = copy.deepcopy(dict(provenance))
+    teacher = found.get("recipe", {}).get("method", {}).get("teacher")
+    if teacher:
+        teacher["model"] = public_model_name(teacher["model"])
+    return found
 
 
 def write_figures(folder: str | Path) -> Path:

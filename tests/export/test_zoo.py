@@ -30,7 +30,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_features=96,
         invariant_dim=76,
         preprocessing=PreprocessingConfig(32, 32),
-        provenance={"method": "clever-dino"},
+        provenance={
+            "method": "clever-dino",
+            "recipe": {"method": {"teacher": {"model": "/home/me/runs/teacher/model"}}},
+        },
     )
     return CleverModel(config).save_pretrained(tmp_path_factory.mktemp("run"))
 
@@ -66,8 +69,12 @@ def test_shipped_model_gives_the_vectors_of_the_run(
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (trained, shipped)]
     assert sizes[1] < 0.55 * sizes[0]
     provenance = ModelConfig.load(shipped).provenance
-    assert provenance == {"method": "clever-dino", "hardware": "2 CPU cores"}
-    assert "by CLeVER over DINO, on 2 CPU cores.\n" in (shipped / "README.md").read_text()
+    assert provenance == {
+        "method": "clever-dino",
+        "hardware": "2 CPU cores",
+        "recipe": {"method": {"teacher": {"model": "teacher"}}},
+    }, "no folder of the machine that trained it"
+    assert "distilled from teacher, on 2 CPU cores.\n" in (shipped / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("graph_once")

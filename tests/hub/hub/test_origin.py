@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,19 @@ def test_labels_of_a_teacher_in_an_earlier_stage_are_not_forgotten() -> None:
         "distilled from EfficientNet-Lite0, which was trained with ImageNet's labels"
     )
     assert labels_of(config) == "ImageNet's labels"
+
+
+def test_a_tag_is_no_other_model_for_one_that_ships_without() -> None:
+    stage = {"name": "clever-mine.distill", "epochs": 1.5, "hours": 0.5}
+    start = {**stage, "start": {**stage, "start": _LITE}}
+    config = _model(method="clever-plus-distill", teacher=dict(_LITE), epochs=1, start=start)
+    assert (
+        origin(config)
+        == f"{_OF_ITSELF}, with itself as the teacher, in 3 stages; 4 epochs, 1.0 hours"
+    )
+    tagged = _model(method="simclr", start={"name": "clever-mine", "start": {"init": "random"}})
+    named = replace(tagged, name="clever-mine.more")
+    assert origin(named) == "trained without labels from clever-mine by SimCLR"
 
 
 def test_of_a_teacher_in_a_folder_only_the_name_is_told() -> None:
