@@ -66,7 +66,7 @@ def test_another_method_that_distills_keeps_its_terms_and_teacher(
         after = read_recipe(LITE0, {"method": method}).method
     assert after.name == method
     assert after.terms == before.terms
-    assert [term.weight for term in after.terms] == [10]
+    assert [term.weight for term in after.terms] == [20]
     assert after.teacher == before.teacher
     assert after.transformation_weight == 0
     (record,) = caplog.records
