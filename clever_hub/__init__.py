@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from clever_hub.jobs.relation import Relation, Relations
     from clever_hub.pretrained import from_pretrained
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Duplicates",
