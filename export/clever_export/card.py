@@ -317,17 +317,19 @@ def _licence(config: ModelConfig) -> str:
 
 def _limits_of_training(config: ModelConfig) -> Iterator[str]:
     size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
+    labels = labels_of(config)
     if not isinstance(photos, int) or photos < _MANY_PHOTOS:
         count = f"{photos:,} photos" if isinstance(photos, int) else "a small set of photos"
-        yield (
-            f"- Trained on {count} and made for {size} × {size} pixels: a small model for study "
-            "and for small tasks, no replacement for backbones trained on millions of photos."
+        less = (
+            "expect less of photos of other kinds"
+            if labels  # then it knows more than these photos show
+            else "a small model for study and for small tasks, no replacement for backbones "
+            "trained on millions of photos"
         )
+        here = " here" if labels else ""
+        yield f"- Trained{here} on {count} and made for {size} × {size} pixels: {less}."
     yield "- Whether the equivariant part knows a pose is measured, not promised."
-    labels = labels_of(config)
-    seen = (
-        f"What {labels} favour is"
-        if labels
-        else "Labels were not looked at; biases of the photos are"
-    )
-    yield f"- {seen} in the weights{', as are biases of the photos' if labels else ''}."
+    if labels:
+        yield f"- What {labels} favour is in the weights, as are biases of the photos."
+    else:
+        yield "- Labels were not looked at; biases of the photos are in the weights."

@@ -23,7 +23,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 # As `clever-hub serve` has them.
 MAX_IMAGES = 64
-MAX_BYTES = 32_000_000
+MAX_BYTES = 20_000_000
 MAX_PIXELS = 50_000_000
 # Not all of Pillow's: its EPS reader, for example, runs Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
