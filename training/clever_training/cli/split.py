@@ -39,8 +39,9 @@ def run(
 
     Photos and transformed views of them are embedded once. Then the embedding is rotated so that
     its first dimensions stay the same between views and tell photos apart, and its last ones
-    change. The rotation becomes the last layer of the model, for all readers. Centred cosines of
-    the whole embedding stay as they were.
+    change, among them the directions that tell which transformation it was. The rotation becomes
+    the last layer of the model, for all readers. Centred cosines of the whole embedding stay as
+    they were.
 
     A rotation adds no information: what a network does not see, such as the direction in which a
     photo is turned, is in neither part. Training adds it: `clever-hub pretrain`.
@@ -90,6 +91,8 @@ def _show(found: Split) -> None:
     for name in found.r2["full"]:
         table.add_row(f"R² {name}", *(f"{found.r2[part][name]:.2f}" for part in titles))
     output().print(table)
+    if found.told:
+        say(f"put into the equivariant part first: what tells {'; '.join(found.told)}")
     say(
         f"two halves of the photos agree on {found.stable:.0%} of the equivariant directions "
         f"(by chance {rest / len(found.mean):.0%})"

@@ -3,7 +3,8 @@
 Of N photos with V views each, the within-photo covariance S_w says how the embedding moves when a
 photo is transformed, and the between-photo covariance S_b how photos differ. The eigenvectors of
 S_w − c · S_b in ascending order begin with the directions that move least and tell photos apart
-best. All of them together are a rotation: no cosine of the centred embedding changes.
+best. Directions that are known to move can be put last before. All of them together are a
+rotation: no cosine of the centred embedding changes.
 """
 
 from __future__ import annotations
@@ -94,12 +95,16 @@ def scatter(embeddings: Float[np.ndarray, "photos views dim"]) -> Scatter:
     return Scatter(center, within, of_means - within / views, photos, shrinkage)
 
 
-def basis(found: Scatter, c: float) -> Float[np.ndarray, "dim dim"]:
+def basis(
+    found: Scatter, c: float, last: Float[np.ndarray, "dim count"] | None = None
+) -> Float[np.ndarray, "dim dim"]:
     """The eigenvectors of S_w − c · S_b, ascending.
 
     Args:
         found: The covariances.
         c: Weight of telling photos apart against staying the same; at 0 only staying counts.
+        last: Directions whose span comes last, whatever their eigenvalues; the eigenvectors are
+            those of what is orthogonal to them.
 
     Returns:
         float64 (d, d), orthogonal; column k is the k-th direction. Signs are fixed: the entry of
@@ -110,7 +115,14 @@ def basis(found: Scatter, c: float) -> Float[np.ndarray, "dim dim"]:
         >>> basis(moving, 0.0).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
-    _, vectors = np.linalg.eigh(found.within - c * found.between)
+    matrix = found.within - c * found.between
+    if last is None or not last.shape[1]:
+        _, vectors = np.linalg.eigh(matrix)
+    else:
+        complete, _ = np.linalg.qr(last, mode="complete")
+        span, rest = np.split(complete, [last.shape[1]], axis=1)
+        _, inner = np.linalg.eigh(rest.T @ matrix @ rest)
+        vectors = np.concatenate([rest @ inner, span], axis=1)
     largest = np.abs(vectors).argmax(axis=0)
     signs = np.sign(vectors[largest, np.arange(len(vectors))])
     return np.asarray(vectors * signs + 0.0)

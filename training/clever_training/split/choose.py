@@ -13,6 +13,7 @@ from clever_hub.errors import DataError
 from clever_training.split.basis import Scatter, basis, scatter, stability
 from clever_training.split.embedding import Views
 from clever_training.split.measure import Similarity, explained, similarity
+from clever_training.split.telling import telling_directions
 
 # From "stay the same, whatever it is worth" to "tell photos apart".
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0)
@@ -29,6 +30,7 @@ class Split:
         basis: float64 (d, d), orthogonal; the embedding is ``(z − mean) @ basis``.
         invariant_dim: Length of the invariant part.
         c: The weight that was chosen.
+        told: The transformations whose directions were put into the equivariant part first.
         shrinkage: See ``Scatter``.
         enough: Number of photos to fit to from which on nothing is shrunk.
         photos: Photos that the basis was fitted to, that chose c, and that were measured.
@@ -44,6 +46,7 @@ class Split:
     basis: NDArray[np.float64]
     invariant_dim: int
     c: float
+    told: tuple[str, ...]
     shrinkage: tuple[float, float]
     enough: int
     photos: tuple[int, int, int]
@@ -57,6 +60,7 @@ class Split:
         """What is stored in the model's provenance, ready for JSON."""
         return {
             "c": self.c,
+            "told": list(self.told),
             "photos": dict(zip(("fitted", "chosen", "measured"), self.photos, strict=True)),
             "shrinkage": {"within": self.shrinkage[0], "between": self.shrinkage[1]},
             "stability": self.stable,
@@ -80,12 +84,13 @@ def find_split(
 ) -> Split:
     """Fit the basis, choose c, measure.
 
-    The chosen c has the largest sum of similarity kept and mean reciprocal rank in the invariant
-    part.
+    The directions in which the embedding tells a transformation go into the equivariant part first,
+    then those that move most. The chosen c has the largest sum of similarity kept and mean
+    reciprocal rank in the invariant part.
 
     Args:
         fit: Views of the photos that the basis is fitted to.
-        choose: Of the photos that choose c and the penalties of the measuring regressions.
+        choose: Of the photos that choose c, and that the measuring regressions are fitted to.
         ask: Of the photos that are measured.
         invariant_dim: Length of the invariant part, 1 to d − 1.
         progress: Called with what is done, how much of it, and how much there is.
@@ -104,23 +109,25 @@ def find_split(
         )
     progress("covariances", 0, 0)
     found = scatter(fit.embeddings)
+    dims = len(found.mean) - invariant_dim
+    told, last = telling_directions(fit, dims)
     tried, bases = {}, {}
     for done, c in enumerate(WEIGHTS):
         progress("choosing c", done, len(WEIGHTS))
-        bases[c] = basis(found, c)
+        bases[c] = basis(found, c, last)
         rows = (choose.embeddings - found.mean) @ bases[c][:, :invariant_dim]
         tried[c] = similarity(rows)
     progress("choosing c", len(WEIGHTS), len(WEIGHTS))
     best = max(WEIGHTS, key=lambda c: tried[c].gap + tried[c].mrr)
     before, after, r2 = _measure(sets, found, bases[best], invariant_dim, progress)
     progress("stability", 0, 0)
-    even, odd = (basis(scatter(fit.embeddings[half::2]), best) for half in (0, 1))
-    dims = len(found.mean) - invariant_dim
+    even, odd = (_half_basis(fit, half, best, dims) for half in (0, 1))
     return Split(
         mean=found.mean,
         basis=bases[best],
         invariant_dim=invariant_dim,
         c=best,
+        told=told,
         shrinkage=found.shrinkage,
         enough=found.enough,
         photos=(len(fit), len(choose), len(ask)),
@@ -130,6 +137,12 @@ def find_split(
         tried=tried,
         stable=stability(even, odd, dims),
     )
+
+
+def _half_basis(fit: Views, half: int, c: float, dims: int) -> NDArray[np.float64]:
+    """The basis that every other photo alone gives."""
+    views = Views(fit.embeddings[half::2], fit.parameters[half::2])
+    return basis(scatter(views.embeddings), c, telling_directions(views, dims)[1])
 
 
 def _measure(
@@ -150,12 +163,14 @@ def _measure(
     }
     measured: dict[str, Similarity] = {}
     r2: dict[str, dict[str, float]] = {}
-    parameters = (sets[0].parameters, sets[1].parameters, sets[2].parameters)
+    # Not on the photos of the basis: there the invariant part has no covariance with what was
+    # told, by construction, and a regression would find nothing that other photos might show.
+    parameters = (sets[1].parameters, sets[2].parameters)
     for done, (part, (rows, chosen)) in enumerate(columns.items()):
         progress("measuring", done, len(columns))
-        fitting, choosing, asking = (one[..., chosen] for one in rows)
+        fitting, asking = (one[..., chosen] for one in rows[1:])
         measured[part] = similarity(asking)
-        r2[part] = explained(fitting, choosing, asking, parameters)
+        r2[part] = explained(fitting, asking, parameters)
     progress("measuring", len(columns), len(columns))
     after = {part: measured.pop(part) for part in ("invariant", "equivariant")}
     return measured, after, r2

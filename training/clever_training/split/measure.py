@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,56 +82,66 @@ def similarity(rows: NDArray[np.floating]) -> Similarity:
 
 def explained(
     fit: NDArray[np.floating],
-    choose: NDArray[np.floating],
     ask: NDArray[np.floating],
-    parameters: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    parameters: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> dict[str, float]:
     """R² of each transformation, predicted from the embedding of the view alone.
 
     By ridge regression with the same penalty on every direction, so that a rotation of the entries
-    changes nothing; standardised columns would make the figure depend on the basis. The penalty of
-    each transformation is the best on photos of its own.
+    changes nothing; standardised columns would make the figure depend on the basis. Each half of
+    the asked photos is measured with the penalty that is best for the other half.
 
     Args:
-        fit: Centred parts (photos, views, entries) to fit to; the first view is left out.
-        choose: Of other photos, which choose the penalties.
-        ask: Of yet others, which are measured.
-        parameters: float32 (photos, views, 14) of each of the three.
+        fit: Centred parts (photos, views, entries) to fit to, of photos that the parts themselves
+            were not fitted to; the first view is left out.
+        ask: Of other photos, which are measured.
+        parameters: float32 (photos, views, 14) of both.
 
     Returns:
         R² by name, at most 1; transformations that the views do not have are left out.
     """
-    x, held, asked = (_flat(rows) for rows in (fit, choose, ask))
-    names, targets = _targets(*parameters)
-    y, held_y, asked_y = targets
+    x, halves = _flat(fit), [_flat(ask[half::2]) for half in (0, 1)]
+    names, y = targets_of(parameters[0], parameters[1])
+    truths = [_values(parameters[1][half::2], names) for half in (0, 1)]
     center, mean = x.mean(axis=0), y.mean(axis=0)
     values, vectors = np.linalg.eigh((x - center).T @ (x - center))
     moment = vectors.T @ ((x - center).T @ (y - mean))
     scale = max(float(values.mean()), 1e-12)
-    turned, asked_turned = (held - center) @ vectors, (asked - center) @ vectors
-    best = np.full(len(names), -np.inf)
-    result = np.zeros(len(names))
-    for penalty in PENALTIES:
+    turned = [(rows - center) @ vectors for rows in halves]
+    scores = np.empty((2, len(PENALTIES), len(names)))
+    for row, penalty in enumerate(PENALTIES):
         weight = moment / (np.maximum(values, 0) + penalty * scale)[:, None]
-        score = _r2(held_y, turned @ weight + mean)
-        found = _r2(asked_y, asked_turned @ weight + mean)
-        result = np.where(score > best, found, result)
-        best = np.maximum(best, score)
-    return dict(zip(names, result.tolist(), strict=True))
+        for half in (0, 1):
+            scores[half, row] = _r2(truths[half], turned[half] @ weight + mean)
+    chosen = scores.argmax(axis=1)[::-1]  # for each half by the other
+    found = np.mean([scores[half, chosen[half], range(len(names))] for half in (0, 1)], axis=0)
+    return dict(zip(names, found.tolist(), strict=True))
+
+
+def targets_of(*parameters: NDArray[np.float32]) -> tuple[list[str], Rows]:
+    """The transformations that all sets of views have, and their values in the first set.
+
+    Args:
+        parameters: float32 (photos, views, 14) of each set; the first view is left out.
+
+    Returns:
+        Names, and float64 (photos · (views − 1), names).
+    """
+    every = list(TRANSFORMATIONS)
+    varied = np.min([_values(rows, every).std(axis=0) for rows in parameters], axis=0)
+    there = [name for name, least in zip(every, varied, strict=True) if least > 1e-6]
+    return there, _values(parameters[0], there)
+
+
+def _values(parameters: NDArray[np.float32], names: Sequence[str]) -> Rows:
+    flat = _flat(parameters)
+    columns = [TRANSFORMATIONS[name](flat) for name in names]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(flat), 0))
 
 
 def _flat(rows: NDArray[np.floating]) -> Rows:
     """The transformed views, row by row."""
     return np.asarray(rows[:, 1:], np.float64).reshape(-1, rows.shape[-1])
-
-
-def _targets(*parameters: NDArray[np.float32]) -> tuple[list[str], list[Rows]]:
-    flat = [_flat(rows) for rows in parameters]
-    columns = {name: [target(rows) for rows in flat] for name, target in TRANSFORMATIONS.items()}
-    there = [name for name, values in columns.items() if min(float(v.std()) for v in values) > 1e-6]
-    return there, [
-        np.stack([columns[name][index] for name in there], axis=1) for index in range(len(flat))
-    ]
 
 
 def _r2(truth: Rows, predicted: Rows) -> NDArray[np.float64]:
