@@ -57,6 +57,10 @@ class CleverModel(JobsMixin, nn.Module):
     The split is that of CLeVER (Song et al., https://arxiv.org/abs/2406.00262, section 3.2): the
     first ``invariant_dim`` entries and the rest.
 
+    ``model.compile()`` compiles it in place, and ``encode`` runs what was compiled. The wrapper
+    that ``torch.compile(model)`` returns compiles only calls of itself: its ``encode`` is this
+    model's.
+
     Attributes:
         config: What the model is.
         source: Where its weights came from; None for a model built from a config alone.

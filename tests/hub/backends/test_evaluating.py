@@ -68,3 +68,15 @@ def test_what_was_compiled_is_used(model: CleverModel) -> None:
     model.compile(backend=backend)
     np.testing.assert_array_equal(model.encode(PHOTO).full, expected)
     assert graphs
+
+
+def test_a_wrapper_of_torch_compile_encodes_as_the_model_that_it_wraps(model: CleverModel) -> None:
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    wrapper: Any = torch.compile(model, backend=backend)
+    np.testing.assert_array_equal(wrapper.encode(PHOTO).full, model.encode(PHOTO).full)
+    assert not graphs, "nothing was compiled, as CleverModel says"
