@@ -1,34 +1,38 @@
-"""Embed rotated copies of real photos and draw how each part of the embedding changes.
+"""Turn, mirror, crop and recolour photos; ask a model whose copies they are and what was done.
 
-Run by `make demo`, or as `python examples/demo.py --model clever-resnet18 --out demo.png`. Five
-photos from scikit-image's wheel are rotated in steps of 15 degrees and embedded. Upright and
-rotated copies are seen through the same disc, so that the corners do not reveal the angle.
+Run by `make demo`, or as `python examples/demo.py --model MODEL --out demo.png`; MODEL is a model
+with heads. Of each of five photos from scikit-image's wheel three copies are made, by angles, crops
+and colours that are drawn at random, with a fixed seed. The answers come from embeddings alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import itertools
+import math
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import skimage.data
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from rich.table import Table
 
 import clever_hub
+from clever_hub.cli.loading import load_model
+from clever_hub.cli.relate_picture import brought_back
 from clever_hub.files import atomic_path
+from clever_hub.jobs.default import default_model
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from clever_hub.backends.onnx import OnnxModel
+    from clever_hub.backends.torch import CleverModel
 
 # scikit-image's name and ours. Public domain (NASA, SpaceX) or CC0 by their photographers.
 PHOTOS = {
@@ -38,54 +42,112 @@ PHOTOS = {
     "rocket": "rocket",
     "camera": "photographer",
 }
-PARTS = ("invariant", "equivariant")
-ANGLES = tuple(range(-180, 181, 15))  # degrees, counter-clockwise
-SHOWN = tuple(range(-180, 181, 45))  # the copies that the picture shows
-LEAST = 0.02  # smaller differences of two mean similarities are reported as none
-QUARTER = 90  # degrees; the turn in the printed table
-SIDE = 256  # px; well above the model's input, so that resampling does not reveal the angle
-GREY = (124, 116, 104)  # ImageNet's mean colour: close to zero once normalised
-COLOURS = {"invariant": "#0072B2", "equivariant": "#D55E00"}  # safe for colour-blind readers
+KINDS = ("turned", "mirrored, turned", "turned, cropped, recoloured")
+SIDE = 320  # px
+CLOSE = 15  # degrees; an angle that is wrong by more is marked
+GOOD, BAD = "#00795A", "#A3195B"  # safe for colour-blind readers
 INK, FAINT = "#222222", "#6b6b6b"
-EXAMPLE = "chelsea"  # the photo that is shown turned
-# Position of the curves, in fractions of the figure's width, and their range of angles: each
-# rotated copy is drawn above its angle.
-LEFT, WIDTH, LIMITS = 0.085, 0.885, (-202.5, 202.5)
-INTRODUCTION = (
-    "A CLeVER embedding has two parts: the invariant part should stay the same when a photo is "
-    "turned, the equivariant part should change with the turn."
-)
-
-Vectors = NDArray[np.float32]
+# Inches of the picture. Its text is read at 780 pixels' width, where 12.5 points are 11 pixels.
+FIGURE, LEFT, COLUMNS = (12.0, 13.6), 0.35, (2.15, 5.35, 8.55)
+THUMBNAIL, ROW = 1.4, 2.06
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Cosine similarities of one part of the embedding.
+class Deed:
+    """What is done to a square photo, in this order.
 
     Attributes:
-        turned: (photos, angles), each upright photo with its own turned copies.
-        between: (photos, photos), the upright photos with each other.
+        mirrored: Whether it is mirrored left to right.
+        angle: Degrees counter-clockwise, in (-180, 180].
+        kept: Share of the side that is cut out, of the largest upright square within the turned
+            photo: no blank corner gives the angle away. Just below 1 leaves room for resampling.
+        place: Where that lies, right and down, from -1 to 1 as far as there is room.
+        colors: Factors of brightness, contrast and saturation.
     """
 
-    turned: Vectors
-    between: Vectors
+    mirrored: bool
+    angle: float
+    kept: float = 0.98
+    place: tuple[float, float] = (0.0, 0.0)
+    colors: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
-    def reference(self) -> float:
-        """The mean similarity between two different photos."""
-        return float(self.between[np.triu_indices(len(self.between), k=1)].mean())
+    def reach(self) -> float:
+        """Side of the largest upright square within the turned photo, as a share of its side."""
+        angle = math.radians(self.angle)
+        return 1 / (abs(math.sin(angle)) + abs(math.cos(angle)))
 
     @property
-    def kept(self) -> float:
-        """The mean similarity of a photo with its copies, at all angles but 0."""
-        # -180 degrees is the same copy as 180: it counts once.
-        return float(self.turned[:, [angle not in (0, -180) for angle in ANGLES]].mean())
+    def zoom(self) -> float:
+        """How much larger things are in the copy."""
+        return 1 / (self.kept * self.reach)
+
+    def copy_of(self, photo: Image.Image) -> Image.Image:
+        """The copy of a square photo, of the same size."""
+        side = photo.width
+        copy = ImageOps.mirror(photo) if self.mirrored else photo
+        copy = copy.rotate(self.angle, Image.Resampling.BICUBIC)
+        room = (1 - self.kept) * self.reach / 2
+        half = self.kept * self.reach / 2
+        x, y = (0.5 + room * share for share in self.place)
+        box = (side * (x - half), side * (y - half), side * (x + half), side * (y + half))
+        copy = copy.resize((side, side), Image.Resampling.BICUBIC, box=box)
+        kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for enhance, factor in zip(kinds, self.colors, strict=True):
+            copy = enhance(copy).enhance(factor)
+        return copy
+
+    def words(self) -> str:
+        """What is done, in words and degrees."""
+        words = [turn_in_words(self.mirrored, self.angle)]
+        words.append(f"cropped to {1 / self.zoom:.0%} of the side")
+        names = ("brightness", "contrast", "saturation")
+        named = zip(names, self.colors, strict=True)
+        # Fewer than ten per cent are no change to speak of; `Relation.words` holds it alike.
+        words += [f"{name} × {factor:.2g}" for name, factor in named if abs(math.log(factor)) > 0.1]
+        return ", ".join(words)
+
+
+class Answer(NamedTuple):
+    """What the model says of a copy, and what is true.
+
+    Attributes:
+        photo: Number of the photo that it was made of.
+        deed: What was done to it.
+        found: Number of the photo that the model finds, None where it finds it to be of none.
+        same: The probability of that.
+        relation: What was done, as the model tells it.
+    """
+
+    photo: int
+    deed: Deed
+    found: int | None
+    same: float
+    relation: clever_hub.Relation
 
     @property
-    def lost(self) -> float:
-        """Mean change by the rotation: 0 is none, 1 is as large as to another photo."""
-        return (1 - self.kept) / max(1 - self.reference, 1e-6)
+    def error(self) -> float | None:
+        """Degrees by which the angle is wrong; None where the model does not tell it."""
+        if self.relation.angle is None:
+            return None
+        return abs((self.relation.angle - self.deed.angle + 180) % 360 - 180)
+
+    @property
+    def right(self) -> bool:
+        """Whether photo and mirroring are right, and the angle nearly."""
+        close = self.error is not None and self.error <= CLOSE
+        mirrored = self.relation.mirrored == self.deed.mirrored
+        return self.found == self.photo and mirrored and close
+
+
+def turn_in_words(mirrored: bool | None, angle: float | None) -> str:
+    """Such as "mirrored, turned 87° ↺"; None is unknown."""
+    turn = "turn unknown" if angle is None else f"turned {abs(angle):.0f}° {_arrow(angle)}"
+    return turn if mirrored is False else f"{'mirrored' if mirrored else 'mirrored?'}, {turn}"
+
+
+def _arrow(angle: float) -> str:
+    return "↺" if angle > 0 else "↻"
 
 
 def square(photo: NDArray[np.uint8]) -> Image.Image:
@@ -97,229 +159,199 @@ def square(photo: NDArray[np.uint8]) -> Image.Image:
     Returns:
         An RGB image, `SIDE` by `SIDE` pixels.
     """
-    image = Image.fromarray(photo).convert("RGB")
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box)
+    return ImageOps.fit(Image.fromarray(photo).convert("RGB"), (SIDE, SIDE))
 
 
-def turn(image: Image.Image, degrees: float) -> Image.Image:
-    """Turn a square image counter-clockwise and cover all but its inner disc with grey."""
-    turned = image.rotate(degrees, resample=Image.Resampling.BICUBIC)
-    disc = Image.new("L", image.size, 0)
-    ImageDraw.Draw(disc).ellipse((0, 0, SIDE - 1, SIDE - 1), fill=255)
-    return Image.composite(turned, Image.new("RGB", image.size, GREY), disc)
+def draw_deeds(seed: int = 0) -> list[list[Deed]]:
+    """For each photo a deed of each kind, drawn at random."""
+    rng = np.random.default_rng(seed)
+
+    def angle() -> float:
+        return float(rng.choice((-1, 1)) * rng.uniform(20, 180))
+
+    def cropped() -> Deed:
+        place, colors = rng.uniform(-1, 1, 2), np.exp(rng.uniform(-0.5, 0.5, 3))
+        x, y = (float(share) for share in place)
+        brightness, contrast, saturation = (float(factor) for factor in colors)
+        return Deed(False, angle(), 0.8, (x, y), (brightness, contrast, saturation))
+
+    return [[Deed(False, angle()), Deed(True, angle()), cropped()] for _ in PHOTOS]
 
 
-def unit(vectors: Vectors) -> Vectors:
-    """Scale each vector, along the last axis, to length 1."""
-    scaled: Vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return scaled
-
-
-def measure(vectors: Vectors) -> Measured:
-    """Compare the embeddings of all photos at all angles.
+def ask(
+    model: CleverModel | OnnxModel, photos: Sequence[Image.Image], deeds: Sequence[Sequence[Deed]]
+) -> tuple[list[Answer], int]:
+    """What the model says of each copy, and how many wrong pairs it takes for copies.
 
     Args:
-        vectors: float32, (photos, angles, dimensions), one part of the embedding.
+        model: A model with heads.
+        photos: Square photos.
+        deeds: What is done to each.
 
     Returns:
-        Their cosine similarities.
+        The answers, photo after photo; and of the pairs of a copy and a photo that it was not made
+        of, how many it takes for the same.
     """
-    vectors = unit(vectors)
-    upright = vectors[:, ANGLES.index(0)]
-    return Measured(
-        turned=np.einsum("pd,pad->pa", upright, vectors),
-        between=upright @ upright.T,
+    made = [(number, deed) for number, row in enumerate(deeds) for deed in row]
+    copies = [deed.copy_of(photos[number]) for number, deed in made]
+    e_photos, e_copies = model.encode(photos), model.encode(copies)
+    # Every photo with every copy, in one go: the embeddings are enough.
+    a, b = (grid.ravel() for grid in np.indices((len(photos), len(copies))))
+    same = clever_hub.relate(e_photos[a], e_copies[b], model.heads).same
+    same = same.reshape(len(photos), len(copies))
+    answers = []
+    for column, (number, deed) in enumerate(made):
+        best = int(same[:, column].argmax())
+        chance = float(same[best, column])
+        # The photo's eight positions are looked at: slower than `clever_hub.relate`, and surer.
+        relation = model.relate(photos[best], copies[column], given_same=True)
+        answers.append(Answer(number, deed, best if chance >= 0.5 else None, chance, relation))
+    others = np.arange(len(photos))[:, None] != np.array([number for number, _ in made])
+    return answers, int((same[others] >= 0.5).sum())
+
+
+def takeaway(answers: Sequence[Answer]) -> str:
+    """The answers in one sentence, whichever way they fall."""
+    count = len(answers)
+    found = sum(answer.found == answer.photo for answer in answers)
+    mirrored = sum(answer.relation.mirrored == answer.deed.mirrored for answer in answers)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    text = (
+        f"{found} of {count} copies are given to the right photo; {mirrored} of {count} times it "
+        "is told rightly whether they are mirrored"
+    )
+    if not errors:
+        return f"{text}; no angle is told."
+    return (
+        f"{text}; {len(errors)} angles are told, wrong by {np.median(errors):.0f}° in the median "
+        f"and {max(errors):.0f}° at worst."
     )
 
 
-def takeaway(invariant: Measured, equivariant: Measured) -> str:
-    """One sentence that interprets the figures."""
-    figures = (
-        f"over all turns, a photo keeps a similarity of {invariant.kept:.2f} to itself in the "
-        f"invariant part and of {equivariant.kept:.2f} in the equivariant part"
-    )
-    # On five photos, a difference that two digits barely show is not a finding.
-    if abs(equivariant.kept - invariant.kept) < LEAST:
-        return f"Both parts notice the turn about as much: {figures}."
-    farther = equivariant.kept < invariant.kept
-    farther_relative = equivariant.lost > invariant.lost
-    if farther and farther_relative:
-        return f"The equivariant part notices the turn more: {figures}."
-    if farther:
-        return (
-            "The equivariant part falls further, but no further than its distances between "
-            f"different photos explain: {figures}."
-        )
-    return f"The equivariant part notices the turn less than the invariant part: {figures}."
-
-
-def print_tables(console: Console, measured: dict[str, Measured]) -> None:
-    """Print the similarities between photos, and of each photo with its copy at 90 degrees."""
+def print_table(console: Console, answers: Sequence[Answer], wrong_pairs: int) -> None:
+    """Print who is a copy of whom, and what was done to it, next to the truth."""
     names = list(PHOTOS.values())
-    table = Table(title="Cosine similarity between different photos: invariant / equivariant part")
-    for heading in ("", *names[:-1]):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    for row, name in list(enumerate(names))[1:]:
-        pairs = [[f"{m.between[row, col]:.2f}" for m in measured.values()] for col in range(row)]
-        table.add_row(name, *(" / ".join(pair) for pair in pairs))
+    table = Table("", "the model says", "the truth", show_lines=True)
+    for answer in answers:
+        found = "none of them" if answer.found is None else names[answer.found]
+        deeds = replace(answer.relation, same=None).words()
+        table.add_row(
+            "✓" if answer.right else "✗",
+            f"{found} ({answer.same:.0%}): {deeds}",
+            f"{names[answer.photo]}: {answer.deed.words()}",
+        )
     console.print(table)
-
-    table = Table(title=f"Cosine similarity of a photo with itself turned by {QUARTER}°")
-    table.add_column("photo")
-    for part in PARTS:
-        table.add_column(part, justify="right", style=COLOURS[part])
-    column = ANGLES.index(QUARTER)
-    for row, name in enumerate(names):
-        table.add_row(name, *(f"{m.turned[row, column]:.2f}" for m in measured.values()))
-    table.add_section()
-    means = (f"{m.turned[:, column].mean():.2f}" for m in measured.values())
-    table.add_row("mean of the photos", *means)
-    others = (f"{m.reference:.2f}" for m in measured.values())
-    table.add_row("for comparison: different photos", *others)
-    console.print(table)
+    pairs = len(answers) * (len(names) - 1)
+    console.print(f"Of {pairs} pairs of a copy and another photo, {wrong_pairs} are called copies.")
 
 
-def draw_disc(axes: Axes, image: Image.Image, label: str) -> None:
-    """Show a square image through a disc, with a label above it."""
-    from matplotlib.patches import Circle
-
-    shown = axes.imshow(np.asarray(image), interpolation="lanczos")
-    middle = (SIDE - 1) / 2
-    shown.set_clip_path(Circle((middle, middle), middle, transform=axes.transData))
-    axes.set_axis_off()
-    axes.set_title(label, fontsize=11, color=FAINT, pad=4)
-
-
-def trained_turns(provenance: Mapping[str, Any]) -> float:
-    """The largest turn in the views that a model was trained on, in degrees; 0 when unknown."""
-    views = provenance.get("recipe", {}).get("views", {})
-    return float(views.get("rotation", 0)) if views.get("strategy") == "caug" else 0.0
-
-
-def draw_curves(axes: Axes, measured: dict[str, Measured], trained: float) -> None:
-    """Draw each part's similarity against the angle, and its reference between photos.
-
-    Args:
-        axes: Where to draw.
-        measured: The figures, by part.
-        trained: The largest turn seen in training, in degrees; 0 draws no mark.
-    """
-    label = "rotation of the photo (degrees, counter-clockwise)"
-    if trained:
-        axes.axvspan(-trained, trained, color="#f4f4f0", lw=0, zorder=-1)
-        label += f"; shaded: turns met in training, ±{trained:.0f}°"
-    axes.set_xlabel(label)
-    for part, figures in measured.items():
-        colour = COLOURS[part]
-        low, high = figures.turned.min(axis=0), figures.turned.max(axis=0)
-        axes.fill_between(ANGLES, low, high, color=colour, alpha=0.12, linewidth=0)
-        mean = figures.turned.mean(axis=0)
-        label = f"{part} part: a photo and its turned copy"
-        axes.plot(ANGLES, mean, color=colour, lw=2.6, marker="o", ms=4.5, label=label)
-        label = f"{part} part: two different photos (mean {figures.reference:.2f})"
-        axes.axhline(figures.reference, color=colour, lw=1.6, ls=(0, (5, 4)), label=label)
-    axes.set_xlim(*LIMITS)
-    # At least half of the range from 0 to 1, so that small differences look small.
-    axes.set_ylim(min(0.5, axes.get_ylim()[0]), 1.03)
-    axes.set_xticks(SHOWN, [f"{angle}°".replace("-", "−") for angle in SHOWN])
-    axes.set_ylabel("cosine similarity (1 = same embedding)")
-    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.125), ncols=2, frameon=False)
-
-
-def draw(
-    out: Path,
-    squares: list[Image.Image],
-    measured: dict[str, Measured],
-    model: str,
-    trained: float = 0.0,
-) -> None:
-    """Write the picture: the photos, one of them turned, and the two curves.
+def draw(out: Path, photos: Sequence[Image.Image], answers: Sequence[Answer], model: str) -> None:
+    """Write the picture: each copy, and what it becomes when the answer is undone.
 
     Args:
         out: The PNG file to be written.
-        squares: The upright photos, in the order of `PHOTOS`.
-        measured: The figures, by part.
+        photos: The photos, in the order of `PHOTOS`.
+        answers: Those of one photo after the other, one of each kind.
         model: The model's name, for the caption.
-        trained: The largest turn seen in training, in degrees; 0 when unknown.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    with plt.rc_context({"font.size": 11, "axes.edgecolor": FAINT, "text.color": INK}):
-        figure = plt.figure(figsize=(10.5, 12), dpi=120, facecolor="white")
-        say = functools.partial(figure.text, LEFT, ha="left", va="top")
-        say(0.981, "Turn a photo: which part of its embedding notices?", fontsize=19, weight="bold")
-        say(0.948, textwrap.fill(INTRODUCTION, 96), fontsize=12, color=FAINT, linespacing=1.35)
-        sentence = takeaway(measured["invariant"], measured["equivariant"])
-        say(0.904, textwrap.fill(sentence, 92), fontsize=12.5, linespacing=1.35)
+    width, height = FIGURE
+    told = (
+        "Left of an arrow: a copy. Right of it: the copy, after undoing what the model says was "
+        "done. It lies like the photo where the model is right. The model reads embeddings, no "
+        "pixels."
+    )
+    with plt.rc_context({"font.size": 12.5, "text.color": INK}):
+        figure = plt.figure(figsize=FIGURE, dpi=100, facecolor="white")
 
-        say(0.834, f"The {len(PHOTOS)} photos, seen through a disc", weight="bold")
-        for name, image, x in zip(
-            PHOTOS.values(), squares, np.linspace(-144, 144, len(PHOTOS)), strict=True
-        ):
-            draw_disc(_axes_at(figure, x, bottom=0.674, side=0.122), turn(image, 0), name)
+        def say(x: float, y: float, text: str, **style: Any) -> None:
+            figure.text(x / width, 1 - y / height, text, va="top", **style)
 
-        say(0.648, f"One of them, turned: the {PHOTOS[EXAMPLE]}", weight="bold")
-        for angle in SHOWN:
-            axes = _axes_at(figure, angle, bottom=0.550, side=0.079)
-            draw_disc(axes, turn(squares[list(PHOTOS).index(EXAMPLE)], angle), "")
-
-        draw_curves(figure.add_axes((LEFT, 0.186, WIDTH, 0.352)), measured, trained)
-        say(0.075, textwrap.fill(_caption(model), 128), fontsize=9.5, color=FAINT, linespacing=1.4)
+        say(LEFT, 0.25, "Which photo is it, and what was done to it?", size=23, weight="bold")
+        say(LEFT, 0.78, textwrap.fill(told, 112), color=FAINT)
+        say(LEFT, 1.32, textwrap.fill(takeaway(answers), 112))
+        for x, heading in zip((LEFT, *COLUMNS), ("the photo", *KINDS), strict=True):
+            say(x, 1.97, heading, weight="bold")
+        for number, name in enumerate(PHOTOS.values()):
+            y = 2.25 + ROW * number
+            _show(figure, photos[number], LEFT, y)
+            say(LEFT, y + THUMBNAIL + 0.06, name)
+            for column, x in enumerate(COLUMNS):
+                answer = answers[number * len(KINDS) + column]
+                colour = GOOD if answer.right else BAD
+                copy = answer.deed.copy_of(photos[number])
+                _show(figure, copy, x, y)
+                say(x + THUMBNAIL + 0.06, y + THUMBNAIL / 2 - 0.12, "→", size=16)
+                _show(figure, undone(answer, photos, copy), x + THUMBNAIL + 0.33, y, colour)
+                said, truth = captions(answer)
+                say(x, y + THUMBNAIL + 0.06, said, color=colour, weight="bold")
+                say(x, y + THUMBNAIL + 0.27, truth, color=FAINT)
+        say(LEFT, 2.3 + ROW * len(PHOTOS), textwrap.fill(_caption(model), 112), color=FAINT)
         with atomic_path(out) as path:
             figure.savefig(path)
         plt.close(figure)
 
 
-def _axes_at(figure: Figure, angle: float, *, bottom: float, side: float) -> Axes:
-    """Add square axes, `side` of the figure's height, centred above an angle of the curves."""
-    width = side * figure.get_figheight() / figure.get_figwidth()
-    middle = LEFT + WIDTH * (angle - LIMITS[0]) / (LIMITS[1] - LIMITS[0])
-    return figure.add_axes((middle - width / 2, bottom, width, side))
+def undone(answer: Answer, photos: Sequence[Image.Image], copy: Image.Image) -> Image.Image:
+    """A copy, brought back onto the photo that it is said to be of; unchanged without such."""
+    if answer.found is None:
+        return copy
+    return brought_back(answer.relation, photos[answer.found], copy)
+
+
+def captions(answer: Answer) -> tuple[str, str]:
+    """What stands below a copy: the answer, and the truth."""
+    said = turn_in_words(answer.relation.mirrored, answer.relation.angle)
+    if answer.found is None:
+        said = "taken for none of them"
+    elif answer.found != answer.photo:
+        said = f"taken for: {list(PHOTOS.values())[answer.found]}"
+    truth = turn_in_words(answer.deed.mirrored, answer.deed.angle)
+    return f"{'✓' if answer.right else '✗'} {said}", f"truth: {truth}"
+
+
+def _show(figure: Figure, image: Image.Image, x: float, y: float, frame: str | None = None) -> None:
+    """Show a square image; x and y are inches from the upper left corner of the figure."""
+    width, height = FIGURE
+    box = (x / width, 1 - (y + THUMBNAIL) / height, THUMBNAIL / width, THUMBNAIL / height)
+    axes = figure.add_axes(box, xticks=[], yticks=[])
+    axes.imshow(np.asarray(image), interpolation="lanczos")
+    for spine in axes.spines.values():
+        spine.set(visible=frame is not None, edgecolor=frame, linewidth=3)
 
 
 def _caption(model: str) -> str:
-    pairs = len(PHOTOS) * (len(PHOTOS) - 1) // 2
     return (
-        f"Model: {model}. Solid lines: mean of the {len(PHOTOS)} photos; bands: from the lowest to "
-        f"the highest of them. Dashed lines: mean of all {pairs} pairs of different photos, both "
-        "upright; down there, a turned copy is as far away as another photo. Every image is seen "
-        "through the same disc. Photos from scikit-image: NASA, SpaceX (public domain), S. van der "
-        "Walt, R. Michetti, L. Varshney (CC0)."
+        f"Model: {model}. Angles, crops and colours are drawn at random, once. ↺ is counter-"
+        f"clockwise. ✓: right photo, right mirroring, angle within {CLOSE}°. Photos from "
+        "scikit-image: NASA, SpaceX (public domain), S. van der Walt, R. Michetti, L. Varshney "
+        "(CC0)."
     )
 
 
 def main() -> None:
     """Run the demonstration from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="clever-resnet18", help="a model's name or folder")
+    parser.add_argument("--model", help="a model with heads; the default is the jobs' own")
     parser.add_argument("--out", type=Path, default=Path("demo.png"), help="the picture to write")
     arguments = parser.parse_args()
 
     console = Console()
-    model = clever_hub.from_pretrained(arguments.model)
-    squares = [square(getattr(skimage.data, name)()) for name in PHOTOS]
-    copies = [turn(image, angle) for image, angle in itertools.product(squares, ANGLES)]
-    embeddings = model.encode(copies)
-    shape = (len(squares), len(ANGLES), -1)
-    measured = {part: measure(getattr(embeddings, part).reshape(shape)) for part in PARTS}
-
-    console.print(f"{len(copies)} images: {len(PHOTOS)} photos at {len(ANGLES)} angles each")
-    for name in (*PARTS, "full"):
-        part = getattr(embeddings, name)
-        console.print(f"  embeddings.{name:<12} {part.dtype} {part.shape}")
-    print_tables(console, measured)
-    trained = trained_turns(model.config.provenance)
-    draw(arguments.out, squares, measured, model.config.name, trained)
-    console.print(takeaway(measured["invariant"], measured["equivariant"]), style="bold")
+    model = load_model(arguments.model or default_model(heads=True))
+    photos = [square(getattr(skimage.data, name)()) for name in PHOTOS]
+    answers, wrong_pairs = ask(model, photos, draw_deeds())
+    parts = model.config.invariant_dim, model.config.equivariant_dim
+    console.print(
+        f"{len(photos)} photos, {len(answers)} copies of them; {model.config.name} embeds each in "
+        f"{parts[0]} invariant and {parts[1]} equivariant numbers."
+    )
+    print_table(console, answers, wrong_pairs)
+    draw(arguments.out, photos, answers, model.config.name)
+    console.print(takeaway(answers), style="bold")
     console.print(f"Picture: {arguments.out}")
 
 
