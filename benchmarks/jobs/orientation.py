@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import clever_hub
+from clever_hub.cli.loading import load_model
 from clever_hub.jobs.orient import orientation, orientation_from_four
 from jobs.photos import _column, originals
 
@@ -105,11 +105,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--photos", type=int, default=None, help="photos to take; all of 925")
     parser.add_argument("--out", type=Path, help="file whose section is replaced")
     options = parser.parse_args(arguments)
-    model, plain = (clever_hub.from_pretrained(name) for name in (options.model, options.plain))
+    model, plain = (load_model(name) for name in (options.model, options.plain))
     text = report(model, plain, options.data, options.photos)
     print(text)
     if options.out:
         name, other = model.config.name, plain.config.name
         command = f"python benchmarks/jobs.py orient DATA --model {name} --plain {other}"
-        title = f"## Orient: which way up\n\n`{command}`; {machine('scikit-learn', 'torch')}."
+        command += f" --photos {options.photos}" if options.photos else ""
+        title = f"## Orient: which way up\n\n`{command}`; {machine('scikit-learn', 'onnxruntime')}."
         write_section(options.out, "jobs-orient", f"{title}\n\n{text}")

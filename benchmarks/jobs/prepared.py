@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import clever_hub
+from clever_hub.cli.loading import load_model
 from clever_hub.jobs.embedded import EmbeddedPhotos
 from clever_hub.jobs.store import embed_photos
 from jobs.copies import COPIERS
@@ -64,7 +64,7 @@ def prepare(chosen: argparse.Namespace) -> Prepared:
 
 def embed(chosen: argparse.Namespace, photos: Prepared, averaged: bool) -> EmbeddedPhotos:
     """Embed all of a collection, or read what a job before has kept."""
-    model: Any = clever_hub.from_pretrained(chosen.model)
+    model: Any = load_model(chosen.model)
     done = 0
 
     def told(count: int) -> None:

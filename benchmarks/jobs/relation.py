@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from results import machine, write_section
 
-import clever_hub
+from clever_hub.cli.loading import load_model
 from clever_hub.jobs.heads import PairValues
 from clever_hub.jobs.relate import (
     as_it_is,
@@ -239,11 +239,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     files = originals(options.data, options.photos)
-    model = clever_hub.from_pretrained(options.model)
+    model = load_model(options.model)
     text = report(model, files)
     print(text)
     if options.out:
         command = f"python benchmarks/jobs.py relate DATA --model {model.config.name}"
-        about = machine("opencv-python-headless", "torch")
+        command += f" --photos {options.photos}" if options.photos else ""
+        about = machine("opencv-python-headless", "onnxruntime")
         title = f"## Relate: what was done to a copy\n\n`{command}`, {len(files)} photos; {about}."
         write_section(options.out, "jobs-relate", f"{title}\n\n{text}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from results import machine, write_section
 
-import clever_hub
+from clever_hub.cli.loading import load_model
 from clever_hub.embeddings import Embeddings
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.pairs import unit_rows
@@ -57,7 +57,7 @@ def pose(chosen: Any) -> dict[str, float]:
             images.append(_disc(photo, float(angle)))
             angles.append(angle)
             numbers.append(number)
-    found: Embeddings = clever_hub.from_pretrained(chosen.model).encode(images)
+    found: Embeddings = load_model(chosen.model).encode(images)
     turned, owner = np.array(angles), np.array(numbers)
     medians = {}
     for part in PARTS:
