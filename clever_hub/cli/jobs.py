@@ -48,8 +48,8 @@ Turns: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--turns/--no-turns",
-        help="Embed each photo in all four quarter turns and take the mean: finds more turned "
-        "copies, for four times the work of the model.",
+        help="Look at each photo four times, at the whole and at its middle, turned, and take the "
+        "mean: finds more turned, cropped and framed copies, for four times the model's work.",
     ),
 ]
 
@@ -80,7 +80,7 @@ Output: TypeAlias = Annotated[
 ExpectedFalse: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        help="How many pairs of different photos may become candidates. The default is 10 for each "
+        help="How many pairs of different photos may become candidates. The default is 25 for each "
         "photo (leaks: each validation photo) where candidates are verified, else 1 in all."
     ),
 ]
@@ -110,7 +110,7 @@ def embedded(
         model: What embeds them.
         paths: Image files and folders.
         cache: Where embeddings are kept; None is the default place.
-        averaged: Over the four quarter turns.
+        averaged: Over four looks at each photo, for finding copies.
         decode: How JPEGs are decoded.
 
     Raises:

@@ -12,8 +12,10 @@ from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ModelFormatError
 from clever_hub.hub.source import Source
 from clever_hub.images.encoding import EncoderMixin, OnError, Prepared, prepared_batches
+from clever_hub.images.middle import WholeAndMiddle
 from clever_hub.images.opening import ImageSource, as_list
 from clever_hub.images.options import LoadKeywords, LoadOptions
+from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
 from clever_hub.jobs.relate import relate_from_eight
@@ -21,8 +23,25 @@ from clever_hub.jobs.relation import Relation
 from clever_hub.threads import decode_threads
 
 
+class Look(NamedTuple):
+    """How an image is looked at.
+
+    Attributes:
+        scale: 0 is the whole, 1 its middle.
+        quarter: By how many quarters it is turned counter-clockwise.
+    """
+
+    scale: int
+    quarter: int
+
+
+# Two scales and four turns in four looks: on heavily changed copies nearly as good as all eight,
+# and better than four turns of the whole (docs/jobs/duplicates.md).
+COPY_LOOKS = (Look(0, 0), Look(0, 2), Look(1, 1), Look(1, 3))
+
+
 class TurnedBatch(NamedTuple):
-    """A piece of the output of ``encode_turned``.
+    """A piece of the output of ``encode_turned`` and ``encode_copies``.
 
     Attributes:
         sources: Name of each row's image.
@@ -159,17 +178,73 @@ class JobsMixin(EncoderMixin):
         Raises:
             ImageError: As for ``encode``.
         """
-        workers = decode_threads() if num_workers is None else num_workers
+        looks = [Look(0, quarter) for quarter in range(len(QUARTERS))]
+        yield from self._looks(
+            self.preprocessor, looks, images, batch_size, on_error, num_workers, load
+        )
+
+    def encode_copies(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+        num_workers: int | None = None,
+        **load: Unpack[LoadKeywords],
+    ) -> Generator[TurnedBatch]:
+        """Embed images as copies are found by: the whole and its middle, turned, each decoded once.
+
+        The mean of the four embeddings changes less with turns, crops and frames than any of them.
+
+        Args:
+            images: As for ``encode``.
+            batch_size: How many images are prepared at once.
+            on_error: As for ``encode``.
+            num_workers: As for ``encode``.
+            **load: As for ``encode``.
+
+        Yields:
+            Batches in the order of the input; of each image the ``COPY_LOOKS``.
+
+        Raises:
+            ImageError: As for ``encode``.
+        """
+        preprocessor = WholeAndMiddle(self.preprocessor.config, self.preprocessor.options)
+        yield from self._looks(
+            preprocessor, COPY_LOOKS, images, batch_size, on_error, num_workers, load
+        )
+
+    def _looks(
+        self,
+        preprocessor: Preprocessor,
+        looks: Sequence[Look],
+        images: ImageSource | Iterable[ImageSource],
+        batch_size: int,
+        on_error: OnError,
+        num_workers: int | None,
+        load: LoadKeywords,
+    ) -> Generator[TurnedBatch]:
         batches = prepared_batches(
-            self.preprocessor.with_options(LoadOptions(**load)) if load else self.preprocessor,
+            preprocessor.with_options(LoadOptions(**load)) if load else preprocessor,
             as_list(images),
             batch_size=batch_size,
             on_error=on_error,
-            workers=workers,
+            workers=decode_threads() if num_workers is None else num_workers,
         )
         with closing(batches):
             for good, bad in batches:
-                turned = [self._embed_turned(good, quarter) for quarter in range(len(QUARTERS))]
+                size = preprocessor.config.crop_size
+                scales = [image.pixels.reshape(-1, 3, size, size) for image in good]
+                turned = [
+                    self._embed_turned(
+                        [
+                            image._replace(pixels=pixels[look.scale])
+                            for image, pixels in zip(good, scales, strict=True)
+                        ],
+                        look.quarter,
+                    )
+                    for look in looks
+                ]
                 yield TurnedBatch([image.source for image in good], turned, bad)
 
     def _embed_turned(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PARTS = ("invariant", "equivariant", "full")
 # Candidates that are no copies, for each photo. A verified pair costs half a millisecond; a copy
 # that is missed here cannot be found again.
-FALSE_PER_PHOTO = 10.0
+FALSE_PER_PHOTO = 25.0
 UNVERIFIED_FALSE = 1.0
 _MIN_CENTRED = 16  # photos; the mean of a few says more of them than of photos
 _MEAN_OF = 16_384
@@ -97,7 +97,7 @@ def find_duplicates(
         part: Which part of the embeddings finds candidates.
         threshold: Least cosine of a candidate, of vectors less their mean; in place of
             ``expected_false``.
-        expected_false: How many pairs of different photos may be candidates. The default is ten
+        expected_false: How many pairs of different photos may be candidates. The default is 25
             for each photo where candidates are verified, else one in all.
         heads: The model's heads: their calibration sets the threshold, and where ``verify`` is None
             they verify. They need raw embeddings.

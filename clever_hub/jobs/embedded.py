@@ -23,7 +23,7 @@ class EmbeddedPhotos:
         embeddings: A row for each; ``skipped`` has those that could not be read.
         weights: Hash of the model's weights; empty where it is not known.
         kind: What else they must agree in to be compared: ``"raw"``, ``"normalized"``, or
-            ``"averaged"`` over the four quarter turns of each photo.
+            ``"averaged"`` over four looks at each photo.
     """
 
     paths: list[Path]

@@ -73,7 +73,7 @@ def find_leaks(
         validation: The validation photos, embedded by the same model in the same way.
         part: Which part of the embeddings finds candidates.
         threshold: Least centred cosine of a candidate, in place of ``expected_false``.
-        expected_false: How many pairs of different photos may be candidates. The default is ten
+        expected_false: How many pairs of different photos may be candidates. The default is 25
             for each validation photo where candidates are looked at, else one in all.
         heads: The model's heads, whose calibration sets the threshold.
         verify: Looks at candidates: rows of training photos and of validation photos in.

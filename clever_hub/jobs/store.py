@@ -60,9 +60,9 @@ def embed_photos(
         paths: Image files.
         cache: The folder of all caches; None keeps nothing. What was embedded before an
             interruption is there the next time.
-        averaged: Take the mean of the embeddings of each photo and its three quarter turns: copies
-            that lie otherwise come out alike even by a model that was not trained for that. Four
-            times the work of the model, not of decoding.
+        averaged: Take the mean of the embeddings of four looks at each photo, at the whole and at
+            its middle, turned (``encode_copies``): turned, cropped and framed copies come out more
+            alike. Four times the work of the model, not of decoding.
         decode: ``"reduced"`` or ``"exact"``, as for ``load_image``.
         advance: Called with the number of photos that are done, piece by piece.
 
@@ -73,7 +73,7 @@ def embed_photos(
         DataError: When none of the photos can be read.
     """
     weights = (model.source.weights_sha256 if model.source else None) or ""
-    name = f"{model.config.name}-{weights[:16]}-{'averaged' if averaged else 'plain'}-{decode}"
+    name = f"{model.config.name}-{weights[:16]}-{'copies' if averaged else 'plain'}-{decode}"
     shards = None if cache is None or not weights else Shards(cache / name)
     keys = [photo_key(path) for path in paths]
     skipped = [Skipped(i, str(p), "no such file") for i, p in enumerate(paths) if keys[i] is None]
@@ -194,7 +194,7 @@ def _embed(
 def _turned(
     model: JobsMixin, paths: Sequence[Path], decode: Literal["reduced", "exact"]
 ) -> Iterator[tuple[list[Embeddings], list[Skipped]]]:
-    with closing(model.encode_turned(paths, on_error="skip", decode=decode)) as batches:
+    with closing(model.encode_copies(paths, on_error="skip", decode=decode)) as batches:
         yield from ((batch.turned, batch.skipped) for batch in batches)
 
 

@@ -54,7 +54,7 @@ def test_a_verification_looks_at_candidates_and_decides(vectors: NDArray[np.floa
     oracle = Oracle()
     found = find_duplicates(vectors, verify=oracle)
     assert found.candidates == oracle.asked
-    assert found.candidates == pytest.approx(10 * 100, abs=10), "ten for each photo"
+    assert found.candidates == pytest.approx(25 * 100, abs=10), "25 for each photo"
     assert len(found.groups) == len(found.pairs.a) == len(found.verdicts) == 50
     assert all(len(rows) == 2 and rows[1] - rows[0] == 50 for rows in found.groups)
     assert all(verdict.words() == "a copy" for verdict in found.verdicts)
