@@ -41,6 +41,16 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 900  # seconds for a cell; on a free machine a notebook takes some
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
+# Kernels claim a terminal in colour, in which progress bars move; and warn of their own connection.
+_profile = Path(__file__).parent / "_build" / "ipython" / "profile_default"
+(_profile / "startup").mkdir(parents=True, exist_ok=True)
+(_profile / "startup" / "plain.py").write_text(
+    "import os\n"
+    'os.environ.pop("FORCE_COLOR", None)\n'
+    'os.environ.update(TERM="dumb", NO_COLOR="1", COLUMNS="84")\n'
+)
+(_profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(_profile.parent)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
