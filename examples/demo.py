@@ -1,8 +1,9 @@
-"""Turn, mirror, crop and recolour photos; ask a model whose copies they are and what was done.
+"""Turn, mirror, crop and recolour photos; find whose copies they are and what was done.
 
 Run by `make demo`, or as `python examples/demo.py --model MODEL --out demo.png`; MODEL is a model
 with heads. Of each of five photos from scikit-image's wheel three copies are made, by angles, crops
-and colours that are drawn at random, with a fixed seed. The answers come from embeddings alone.
+and colours that are drawn at random, with a fixed seed. The answers are those of `clever-hub
+duplicates`: embeddings find copies, keypoints say how they lie; the heads tell the colours.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import argparse
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import skimage.data
@@ -26,7 +27,11 @@ import clever_hub
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.relate_picture import brought_back
 from clever_hub.files import atomic_path
+from clever_hub.jobs.alignment import Alignment
 from clever_hub.jobs.default import default_model
+from clever_hub.jobs.pairs import unit_rows
+from clever_hub.jobs.relation import Colors
+from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,11 +49,11 @@ PHOTOS = {
 }
 KINDS = ("turned", "mirrored, turned", "turned, cropped, recoloured")
 SIDE = 320  # px
-CLOSE = 15  # degrees; an angle that is wrong by more is marked
+CLOSE = 5  # degrees; an angle that is wrong by more is marked
 GOOD, BAD = "#00795A", "#A3195B"  # safe for colour-blind readers
 INK, FAINT = "#222222", "#6b6b6b"
 # Inches of the picture. Its text is read at 780 pixels' width, where 12.5 points are 11 pixels.
-FIGURE, LEFT, COLUMNS = (12.0, 13.6), 0.35, (2.15, 5.35, 8.55)
+FIGURE, LEFT, COLUMNS = (12.0, 13.8), 0.35, (2.15, 5.35, 8.55)
 THUMBNAIL, ROW = 1.4, 2.06
 
 
@@ -100,7 +105,7 @@ class Deed:
     def words(self) -> str:
         """What is done, in words and degrees."""
         words = [turn_in_words(self.mirrored, self.angle)]
-        words.append(f"cropped to {1 / self.zoom:.0%} of the side")
+        words.append(f"cropped to {1 / self.zoom**2:.0%}".replace("%", " %"))
         names = ("brightness", "contrast", "saturation")
         named = zip(names, self.colors, strict=True)
         # Fewer than ten per cent are no change to speak of; `Relation.words` holds it alike.
@@ -109,41 +114,40 @@ class Deed:
 
 
 class Answer(NamedTuple):
-    """What the model says of a copy, and what is true.
+    """What is found out about a copy, and what is true.
 
     Attributes:
         photo: Number of the photo that it was made of.
         deed: What was done to it.
-        found: Number of the photo that the model finds, None where it finds it to be of none.
-        same: The probability of that.
-        relation: What was done, as the model tells it.
+        nearest: Number of the photo that is nearest by the invariant part of the embedding.
+        verdict: How it lies on that photo, None where it is no copy of it.
+        colors: Changes of colour that the heads tell, in words.
     """
 
     photo: int
     deed: Deed
-    found: int | None
-    same: float
-    relation: clever_hub.Relation
+    nearest: int
+    verdict: Alignment | None
+    colors: str = ""
 
     @property
     def error(self) -> float | None:
-        """Degrees by which the angle is wrong; None where the model does not tell it."""
-        if self.relation.angle is None:
+        """Degrees by which the angle is wrong; None where the copy is not found."""
+        if self.verdict is None:
             return None
-        return abs((self.relation.angle - self.deed.angle + 180) % 360 - 180)
+        return abs((self.verdict.angle - self.deed.angle + 180) % 360 - 180)
 
     @property
     def right(self) -> bool:
         """Whether photo and mirroring are right, and the angle nearly."""
         close = self.error is not None and self.error <= CLOSE
-        mirrored = self.relation.mirrored == self.deed.mirrored
-        return self.found == self.photo and mirrored and close
+        mirrored = self.verdict is not None and self.verdict.mirrored == self.deed.mirrored
+        return self.nearest == self.photo and mirrored and close
 
 
-def turn_in_words(mirrored: bool | None, angle: float | None) -> str:
-    """Such as "mirrored, turned 87° ↺"; None is unknown."""
-    turn = "turn unknown" if angle is None else f"turned {abs(angle):.0f}° {_arrow(angle)}"
-    return turn if mirrored is False else f"{'mirrored' if mirrored else 'mirrored?'}, {turn}"
+def turn_in_words(mirrored: bool, angle: float) -> str:
+    """Such as "mirrored, turned 87° ↺"."""
+    return f"{'mirrored, ' if mirrored else ''}turned {abs(angle):.0f}° {_arrow(angle)}"
 
 
 def _arrow(angle: float) -> str:
@@ -181,7 +185,7 @@ def draw_deeds(seed: int = 0) -> list[list[Deed]]:
 def ask(
     model: CleverModel | OnnxModel, photos: Sequence[Image.Image], deeds: Sequence[Sequence[Deed]]
 ) -> tuple[list[Answer], int]:
-    """What the model says of each copy, and how many wrong pairs it takes for copies.
+    """Find the copies among all images, as `clever-hub duplicates` does.
 
     Args:
         model: A model with heads.
@@ -189,60 +193,71 @@ def ask(
         deeds: What is done to each.
 
     Returns:
-        The answers, photo after photo; and of the pairs of a copy and a photo that it was not made
-        of, how many it takes for the same.
+        The answers, photo after photo; and how many pairs of images of different photos are taken
+        for copies.
     """
     made = [(number, deed) for number, row in enumerate(deeds) for deed in row]
-    copies = [deed.copy_of(photos[number]) for number, deed in made]
-    e_photos, e_copies = model.encode(photos), model.encode(copies)
-    # Every photo with every copy, in one go: the embeddings are enough.
-    a, b = (grid.ravel() for grid in np.indices((len(photos), len(copies))))
-    same = clever_hub.relate(e_photos[a], e_copies[b], model.heads).same
-    same = same.reshape(len(photos), len(copies))
+    images = [*photos, *(deed.copy_of(photos[number]) for number, deed in made)]
+    owner = [*range(len(photos)), *(number for number, _ in made)]
+    e = model.encode(images)
+    found = clever_hub.find_duplicates(e, verify=PixelVerifier(images))
+    pairs = zip(found.pairs.a.tolist(), found.pairs.b.tolist(), strict=True)
+    lies = dict(zip(pairs, found.verdicts, strict=True))
+    unit = unit_rows(e.invariant, e.invariant.mean(axis=0))
+    nearest = (unit[len(photos) :] @ unit[: len(photos)].T).argmax(axis=1)
     answers = []
-    for column, (number, deed) in enumerate(made):
-        best = int(same[:, column].argmax())
-        chance = float(same[best, column])
-        # The photo's eight positions are looked at: slower than `clever_hub.relate`, and surer.
-        relation = model.relate(photos[best], copies[column], given_same=True)
-        answers.append(Answer(number, deed, best if chance >= 0.5 else None, chance, relation))
-    others = np.arange(len(photos))[:, None] != np.array([number for number, _ in made])
-    return answers, int((same[others] >= 0.5).sum())
+    for place, (number, deed) in enumerate(made):
+        a, b = int(nearest[place]), len(photos) + place
+        verdict = cast("Alignment | None", lies.get((a, b)))
+        relation = clever_hub.relate(e[a : a + 1], e[b : b + 1], model.heads, given_same=True)[0]
+        answers.append(Answer(number, deed, a, verdict, colors_in_words(relation)))
+    return answers, sum(owner[a] != owner[b] for a, b in lies)
+
+
+def colors_in_words(relation: clever_hub.Relation) -> str:
+    """The changes of colour in a relation, those that are larger than their uncertainty."""
+    words = []
+    for name in ("brightness", "contrast", "saturation"):
+        factor, error = getattr(relation.colors, name), getattr(relation.colors_error, name)
+        if factor is not None and abs(math.log(factor)) > max(0.1, error or 0.0):
+            words.append(f"{name} × {factor:.2g}")
+    return ", ".join(words)
 
 
 def takeaway(answers: Sequence[Answer]) -> str:
     """The answers in one sentence, whichever way they fall."""
     count = len(answers)
-    found = sum(answer.found == answer.photo for answer in answers)
-    mirrored = sum(answer.relation.mirrored == answer.deed.mirrored for answer in answers)
-    errors = [answer.error for answer in answers if answer.error is not None]
+    nearest = sum(answer.nearest == answer.photo for answer in answers)
+    known = [answer for answer in answers if answer.verdict is not None]
     text = (
-        f"{found} of {count} copies are given to the right photo; {mirrored} of {count} times it "
-        "is told rightly whether they are mirrored"
+        f"{nearest} of {count} copies are nearest to their own photo by the invariant part of the "
+        f"embedding; {len(known)} are laid onto it"
     )
-    if not errors:
-        return f"{text}; no angle is told."
+    if not known:
+        return f"{text}."
+    mirrored = sum(a.verdict.mirrored == a.deed.mirrored for a in known if a.verdict is not None)
+    errors = [answer.error for answer in known if answer.error is not None]
     return (
-        f"{text}; {len(errors)} angles are told, wrong by {np.median(errors):.0f}° in the median "
-        f"and {max(errors):.0f}° at worst."
+        f"{text}: mirrored or not is right for {mirrored}, the angle wrong by "
+        f"{np.median(errors):.1f}° in the median and {max(errors):.1f}° at worst."
     )
 
 
 def print_table(console: Console, answers: Sequence[Answer], wrong_pairs: int) -> None:
     """Print who is a copy of whom, and what was done to it, next to the truth."""
     names = list(PHOTOS.values())
-    table = Table("", "the model says", "the truth", show_lines=True)
+    table = Table("", "found", "the truth", show_lines=True)
     for answer in answers:
-        found = "none of them" if answer.found is None else names[answer.found]
-        deeds = replace(answer.relation, same=None).words()
+        verdict = answer.verdict
+        done = "not recognised" if verdict is None else verdict.words()
+        said = ", ".join(word for word in (done, answer.colors) if word)
         table.add_row(
             "✓" if answer.right else "✗",
-            f"{found} ({answer.same:.0%}): {deeds}",
+            f"{names[answer.nearest]}: {said}",
             f"{names[answer.photo]}: {answer.deed.words()}",
         )
     console.print(table)
-    pairs = len(answers) * (len(names) - 1)
-    console.print(f"Of {pairs} pairs of a copy and another photo, {wrong_pairs} are called copies.")
+    console.print(f"Pairs of different photos that are taken for copies: {wrong_pairs}.")
 
 
 def draw(out: Path, photos: Sequence[Image.Image], answers: Sequence[Answer], model: str) -> None:
@@ -261,9 +276,8 @@ def draw(out: Path, photos: Sequence[Image.Image], answers: Sequence[Answer], mo
 
     width, height = FIGURE
     told = (
-        "Left of an arrow: a copy. Right of it: the copy, after undoing what the model says was "
-        "done. It lies like the photo where the model is right. The model reads embeddings, no "
-        "pixels."
+        "Left of an arrow: a copy. Right of it: the copy, after undoing what is found to have been "
+        "done. It lies like the photo where the answer is right."
     )
     with plt.rc_context({"font.size": 12.5, "text.color": INK}):
         figure = plt.figure(figsize=FIGURE, dpi=100, facecolor="white")
@@ -297,19 +311,37 @@ def draw(out: Path, photos: Sequence[Image.Image], answers: Sequence[Answer], mo
 
 
 def undone(answer: Answer, photos: Sequence[Image.Image], copy: Image.Image) -> Image.Image:
-    """A copy, brought back onto the photo that it is said to be of; unchanged without such."""
-    if answer.found is None:
+    """A copy, brought back onto the photo that it is found to be of; unchanged without such."""
+    if answer.verdict is None:
         return copy
-    return brought_back(answer.relation, photos[answer.found], copy)
+    return brought_back(relation_of(answer.verdict), photos[answer.nearest], copy)
+
+
+def relation_of(verdict: Alignment) -> clever_hub.Relation:
+    """An alignment as a relation, whose angles, zoom and shift mean the same."""
+    unknown = Colors(None, None, None, None)
+    return clever_hub.Relation(
+        1.0,
+        verdict.angle,
+        None,
+        verdict.mirrored,
+        None,
+        verdict.zoom,
+        None,
+        verdict.shift,
+        None,
+        unknown,
+        unknown,
+    )
 
 
 def captions(answer: Answer) -> tuple[str, str]:
     """What stands below a copy: the answer, and the truth."""
-    said = turn_in_words(answer.relation.mirrored, answer.relation.angle)
-    if answer.found is None:
-        said = "taken for none of them"
-    elif answer.found != answer.photo:
-        said = f"taken for: {list(PHOTOS.values())[answer.found]}"
+    said = "not recognised"
+    if answer.nearest != answer.photo:
+        said = f"taken for: {list(PHOTOS.values())[answer.nearest]}"
+    elif answer.verdict is not None:
+        said = turn_in_words(answer.verdict.mirrored, answer.verdict.angle)
     truth = turn_in_words(answer.deed.mirrored, answer.deed.angle)
     return f"{'✓' if answer.right else '✗'} {said}", f"truth: {truth}"
 
@@ -326,8 +358,9 @@ def _show(figure: Figure, image: Image.Image, x: float, y: float, frame: str | N
 
 def _caption(model: str) -> str:
     return (
-        f"Model: {model}. Angles, crops and colours are drawn at random, once. ↺ is counter-"
-        f"clockwise. ✓: right photo, right mirroring, angle within {CLOSE}°. Photos from "
+        f"Model: {model}. As in `clever-hub duplicates`, embeddings find the photo and keypoints "
+        "tell how the copy lies on it. Angles, crops and colours are drawn at random, once. ↺ is "
+        f"counter-clockwise. ✓: right photo, right mirroring, angle within {CLOSE}°. Photos from "
         "scikit-image: NASA, SpaceX (public domain), S. van der Walt, R. Michetti, L. Varshney "
         "(CC0)."
     )
