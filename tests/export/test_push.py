@@ -118,7 +118,7 @@ def test_the_line_to_load_it_works_without_a_tag(
     (folder / "LICENSE").write_text("words")
     options = ("--repo-id", repo, "--tag", "v1.1", "--dry-run")
     assert alice.call("tests.hub_server.tasks:command", "publish", folder, *options) == 0
-    assert "1 of 10 files, 5 bytes would be sent, tagged v1.1." in alice.output.read_text()
+    assert "1 of 12 files, 5 bytes would be sent, tagged v1.1." in alice.output.read_text()
 
 
 def test_the_same_again_sends_nothing_and_a_change_sends_itself(

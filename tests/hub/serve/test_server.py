@@ -293,7 +293,8 @@ def test_the_documentation_is_true(
     onnx_model: OnnxModel,
 ) -> None:
     text = (repository / "docs" / "serve.md").read_text(encoding="utf-8")
-    code = text.partition("```python\n")[2].partition("```")[0]
+    code = text.partition("```py\n")[2].partition("```")[0]
+    code = code.replace("clever-efficientnet-lite0", onnx_model.config.name)
     server = served()
     (tmp_path / "a.jpg").write_bytes(photos["rocket"].read_bytes())
     monkeypatch.chdir(tmp_path)
