@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-import clever_hub
 from clever_hub.cli.app import app, verbs
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts
 NOTEBOOKS = [path for path in PAGES if path.parent.name == "notebooks"]
 BLOCK = re.compile(r"^```(python|sh|py|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CELL = re.compile(r"^```\{code-cell\}.*?\n((?::.*\n)*)(.*?)^```", re.MULTILINE | re.DOTALL)
-HEADED = "clever-efficientnet-lite0"  # the model with heads
 PRINTED = re.compile(r"^print\(.*\)  # (.+)$", re.MULTILINE)
 
 
@@ -129,7 +127,6 @@ def run_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", RUN, ids=identifier)
 def test_what_a_page_says_runs(page: Path, workplace: Path) -> None:
-    _skip_without_models(page)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for language, code in blocks(page):
         if language == "sh":
@@ -161,16 +158,9 @@ def check_options(words: list[str]) -> None:
     command.make_parser(context).parse_args(args=rest)  # raises NoSuchOption
 
 
-def _skip_without_models(page: Path) -> None:
-    needs = page.stem in ("relate", "orient") or HEADED in page.read_text(encoding="utf-8")
-    if needs and HEADED not in {model.name for model in clever_hub.list_models()}:
-        pytest.skip(f"{HEADED} is not in clever_hub/zoo yet")
-
-
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=identifier)
 def test_a_notebook_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an empty folder, as one program; a line `!clever-hub …` is run here."""
-    _skip_without_models(page)
     (workplace / "empty").mkdir()
     monkeypatch.chdir(workplace / "empty")
     cells = [cell for _, cell in CELL.findall(page.read_text(encoding="utf-8"))]
