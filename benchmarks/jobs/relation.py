@@ -221,9 +221,11 @@ def report(model: Any, files: Sequence[bytes]) -> str:
             s = scores(pairs, answers)
             lost, right = rescued(pairs, answers, orb)
             where = f"{right:.0f} % of {lost} within 15°" if lost and answers is not orb else "–"
+            of_known = s["median error of answered"]
+            sure = "–" if math.isnan(of_known) else f"{of_known:.1f}°"
             lines.append(
                 f"| {kind} | {name} | {s['median error of all']:.1f}° | {s['answered']:.0f} % "
-                f"| {s['median error of answered']:.1f}° | {s['mirroring right']:.0f} % | {rate} "
+                f"| {sure} | {s['mirroring right']:.0f} % | {rate} "
                 f"| {where} |"
             )
     return "\n".join(lines) + "\n"
