@@ -157,11 +157,12 @@ def _tags(config: ModelConfig) -> list[str]:
 def _results(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
     """The entry for the model index; the card's table says more."""
     found = mean(evaluation or {"figures": {}}, "knn", "plain", "full", "top1")
-    if found is not None:
+    if evaluation is not None and found is not None:
+        photos = evaluation["protocols"]["knn"]["data"]["validation"]
         yield EvalResult(
             task_type="image-feature-extraction",
             dataset_type="image-folder",
-            dataset_name=config.provenance.get("data") or "unnamed",
+            dataset_name=photos.get("name") or "unnamed",
             dataset_split="validation",
             metric_type="accuracy",
             metric_name=_INDEXED,

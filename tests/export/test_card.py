@@ -50,7 +50,8 @@ def _evaluation() -> dict[str, Any]:
         },
     }
     pixels = {"knn": {"upright": _parts(4, split=False), "rotated": _parts(2, split=False)}}
-    photos = {"train": {"photos": 10_000}, "validation": {"photos": 5_000}}
+    validation = {"name": "Other Photos", "photos": 5_000}
+    photos = {"train": {"photos": 10_000}, "validation": validation}
     command = "clever-hub evaluate /home/me/run/model --data ../my/photos --seeds 3"
     return {
         "schema_version": 1,
@@ -89,7 +90,7 @@ def test_front_matter_reads_back_with_the_hubs_own_parser(folder: Path) -> None:
     assert card.data.license == "apache-2.0"
     assert card.data.pipeline_tag == "image-feature-extraction"
     (result,) = card.data.eval_results
-    assert (result.dataset_name, result.metric_value) == ("Some Photos", 17.25)
+    assert (result.dataset_name, result.metric_value) == ("Other Photos", 17.25)
     index = card.data.to_dict()["model-index"]
     name, again = model_index_to_eval_results(index)
     assert (name, again) == ("clever-tiny", card.data.eval_results)
