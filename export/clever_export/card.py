@@ -85,7 +85,7 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
         tags=_tags(config),
         datasets=config.provenance.get("dataset_ids"),
         model_name=config.name,
-        eval_results=list(_results(config, evaluation)) or None,
+        eval_results=list(_results(evaluation)) or None,
     )
     imported = "imported" in config.provenance
     sections = [
@@ -154,7 +154,7 @@ def _tags(config: ModelConfig) -> list[str]:
     return [*tags, *(["equivariance"] if config.equivariant_dim else []), *learned]
 
 
-def _results(config: ModelConfig, evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
+def _results(evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
     """The entry for the model index; the card's table says more."""
     found = mean(evaluation or {"figures": {}}, "knn", "plain", "full", "top1")
     if evaluation is not None and found is not None:
