@@ -65,7 +65,10 @@ class TestStart:
             "init": "clever-resnet18",
             "name": "clever-resnet18",
             "weights_sha256": model.source.weights_sha256,
-            **{key: model.config.provenance[key] for key in ("method", "data", "epochs", "hours", "start")},
+            **{
+                key: model.config.provenance[key]
+                for key in ("method", "data", "epochs", "hours", "start")
+            },
         }
 
     def test_another_architecture_is_refused(self) -> None:
