@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 import uvloop
+from PIL import Image
 from results import machine, write_section
 from serve_load import Connection, Load, Shot, closed_loop, fire, open_loop, shots
 
@@ -206,8 +207,11 @@ def report(all_figures: dict[str, Figures], options: argparse.Namespace) -> str:
     command = f"python benchmarks/serve.py PHOTOS --models {' '.join(all_figures)}"
     command += f" --rounds {options.rounds} --overload {options.overload:g}"
     packages = machine("onnxruntime", "starlette", "uvicorn", "pillow")
+    sizes = [Image.open(path).size for path in sorted(options.photos.glob("*.JPEG"))]
+    width, height = (median(side) for side in zip(*sizes, strict=True))
     about = (
-        "Photos of about 500×375 px, base64 in JSON both ways; the clients run on the same cores. "
+        f"Photos of {width:g} × {height:g} px in the median, base64 in JSON both ways; the clients "
+        "run on the same cores. "
         f"Medians of {options.rounds} rounds in which `encode` and the server take turns."
     )
     tables = "\n\n".join(_table(name, figures) for name, figures in all_figures.items())
