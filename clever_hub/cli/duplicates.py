@@ -26,6 +26,7 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
+    write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
@@ -34,7 +35,6 @@ from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
-from clever_hub.jobs.sheets import SHEETS, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
 
 _LISTED = 20  # groups that are printed
-_ON_PAGE = 500
-_ON_SHEET = 12
 
 
 def run(  # noqa: PLR0913, each is an option
@@ -217,18 +215,12 @@ def _write(
     members: Sequence[Sequence[grouped.Member]],
     paths: Sequence[Path],
 ) -> None:
-    ending = out.suffix.lower()
-    if ending in FORMATS:
+    if out.suffix.lower() in FORMATS:
         write_rows(out, grouped.table(members, paths), grouped.COLUMNS)
         return
     title = f"{len(members)} groups of copies among {len(paths)} photos"
-    if ending in SHEETS:
-        write_sheet(out, title, grouped.shown(members[:_ON_SHEET], paths))
-        return
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
-    if len(members) > _ON_PAGE:
-        summary.append(f"The {_ON_PAGE} largest groups are shown; a table has them all.")
-    write_page(out, title, summary, grouped.shown(members[:_ON_PAGE], paths))
+    write_shown(out, title, summary, grouped.shown(members, paths), "largest groups")
 
 
 def _undo(where: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -15,7 +16,7 @@ from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
 from clever_hub.jobs.default import default_model
 from clever_hub.jobs.embedded import EmbeddedPhotos
-from clever_hub.jobs.sheets import PAGE, SHEETS
+from clever_hub.jobs.sheets import PAGE, SHEETS, ShownRow, write_page, write_sheet
 from clever_hub.jobs.store import embed_photos
 from clever_hub.jobs.tables import FORMATS
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # What duplicates, leaks and search can write: tables, a page, a picture.
 OUTPUTS = (*FORMATS, PAGE, *SHEETS)
+_ON_PAGE, _ON_SHEET = 500, 12  # rows of each
 
 
 class DecodeChoice(StrEnum):
@@ -52,6 +54,27 @@ Turns: TypeAlias = Annotated[
         "mean: finds more turned, cropped and framed copies, for four times the model's work.",
     ),
 ]
+
+
+def write_shown(
+    out: Path, title: str, summary: Sequence[str], rows: Sequence[ShownRow], what: str
+) -> None:
+    """Write a page, or a picture of the first rows; the page says if it leaves any out.
+
+    Args:
+        out: The file; its ending decides.
+        title: Heading.
+        summary: Lines below the heading of a page.
+        rows: What is shown, the most important first.
+        what: What the first rows are called, such as ``"largest groups"``.
+    """
+    if out.suffix.lower() in SHEETS:
+        write_sheet(out, title, rows[:_ON_SHEET])
+        return
+    lines = list(summary)
+    if len(rows) > _ON_PAGE:
+        lines.append(f"The {_ON_PAGE} {what} are shown; a table has them all.")
+    write_page(out, title, lines, rows[:_ON_PAGE])
 
 
 class PartChoice(StrEnum):

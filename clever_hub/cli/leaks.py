@@ -24,17 +24,17 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
+    write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError
 from clever_hub.jobs import leaks
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
-from clever_hub.jobs.sheets import SHEETS, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
-_LISTED, _ON_PAGE, _ON_SHEET = 20, 500, 12
+_LISTED = 20  # leaks that are printed
 
 
 def run(  # noqa: PLR0913, each is an option
@@ -150,13 +150,9 @@ def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> N
 
 def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:
     train, validation = (photos.paths for photos in sets)
-    ending = out.suffix.lower()
-    if ending in FORMATS:
+    if out.suffix.lower() in FORMATS:
         write_rows(out, leaks.table(found, train, validation), leaks.COLUMNS)
         return
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
-    if ending in SHEETS:
-        write_sheet(out, title, rows[:_ON_SHEET])
-    else:
-        write_page(out, title, [f"Candidates: {found.threshold}."], rows[:_ON_PAGE])
+    write_shown(out, title, [f"Candidates: {found.threshold}."], rows, "first leaks")

@@ -167,7 +167,7 @@ class Heads:
         tensors: float32, by name, as ``expected_shapes`` has them.
 
     Example:
-        >>> heads = Heads.load("clever-resnet18")  # doctest: +SKIP
+        >>> heads = Heads.load(ZOO / "clever-efficientnet-lite0")  # doctest: +SKIP
         >>> heads.turns(model.encode("a.jpg").equivariant)  # doctest: +SKIP
         array([[0.02, 0.97]], dtype=float32)
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,12 @@ def table(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> li
 
 def shown(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> list[ShownRow]:
     """A row of a page for each leaked photo: the training photos, then what became of them."""
+    of_photo: defaultdict[int, list[int]] = defaultdict(list)
+    for place, row in enumerate(found.pairs.b.tolist()):
+        of_photo[row].append(place)
     rows = []
     for leaked in found.leaked:
-        places = [place for place, b in enumerate(found.pairs.b) if b == leaked]
+        places = of_photo[int(leaked)]
         words = [found.verdicts[place].words() for place in places] if found.verdicts else []
         photos = [Shown(train[int(found.pairs.a[place])], "training") for place in places]
         done = f"validation: {words[0]}" if words else "validation"

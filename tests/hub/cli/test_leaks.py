@@ -10,7 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
+from clever_hub.cli import jobs
 from clever_hub.cli.app import app
+from clever_hub.jobs.sheets import ShownRow
 
 runner = CliRunner()
 
@@ -85,3 +87,12 @@ def test_different_ways_of_embedding_are_refused(
     assert "the training photos: raw embeddings; the validation photos: normalized" in result.stderr
     run("embed", "clever-resnet18", sets[1], "-o", files[1])
     assert "are of different models: their weights have the hashes" in run("leaks", *files).stderr
+
+
+def test_a_page_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_ON_PAGE", 1)
+    rows = [ShownRow("a", []), ShownRow("b", [])]
+    for shown, said in ((rows, True), (rows[:1], False)):
+        jobs.write_shown(tmp_path / "p.html", "title", [], shown, "first leaks")
+        text = (tmp_path / "p.html").read_text(encoding="utf-8")
+        assert ("The 1 first leaks are shown; a table has them all." in text) == said
