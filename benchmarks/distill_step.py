@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import machine, write_section
+from results import command_of, machine, write_section
 from train_step import SETTINGS, take_turns, turns
 
 from clever_hub.backends.torch import CleverModel
@@ -168,13 +168,7 @@ def main() -> None:
         text = measure(options, Path(temporary))
     print(text)
     if options.out:
-        given = {
-            name: value
-            for name, value in vars(options).items()
-            if name != "out" and value not in (None, parser.get_default(name))
-        }
-        words = (f"--{name} {value}" for name, value in given.items())
-        command = " ".join(["python benchmarks/distill_step.py", *words])
+        command = command_of("distill_step.py", parser, options)
         title = "## Distillation: what the teacher's embeddings cost a step\n\n"
         about = machine("torch", "timm", "accelerate")
         write_section(options.out, "distill_step", f"{title}`{command}`; {about}.\n\n{text}")

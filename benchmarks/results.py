@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
+from argparse import ArgumentParser, Namespace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp")
 
@@ -27,6 +29,23 @@ def write_section(path: Path, name: str, text: str) -> None:
     else:
         content = f"{content.rstrip()}\n\n{section}"
     path.write_text(content, encoding="utf-8")
+
+
+def command_of(script: str, parser: ArgumentParser, options: Namespace) -> str:
+    """The command line that gave these options, without defaults and without ``--out``.
+
+    Args:
+        script: Name of the file in benchmarks/.
+        parser: Knows the defaults.
+        options: What it has read.
+    """
+    given: dict[str, Any] = {
+        name: value
+        for name, value in vars(options).items()
+        if name != "out" and value not in (None, parser.get_default(name))
+    }
+    words = (f"--{name}" if value is True else f"--{name} {value}" for name, value in given.items())
+    return " ".join([f"python benchmarks/{script}", *words])
 
 
 def machine(*packages: str) -> str:

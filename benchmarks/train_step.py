@@ -24,12 +24,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from results import machine, write_section
+from results import command_of, machine, write_section
 from torch import Tensor
 
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD
@@ -283,13 +282,7 @@ def main() -> None:
     text = measure_depthwise(options) if options.depthwise else measure(options)
     print(text)
     if options.out:
-        given: dict[str, Any] = {
-            name: value
-            for name, value in vars(options).items()
-            if name != "out" and value not in (None, parser.get_default(name))
-        }
-        words = (f"--{k}" if v is True else f"--{k} {v}" for k, v in given.items())
-        command = " ".join(["python benchmarks/train_step.py", *words])
+        command = command_of("train_step.py", parser, options)
         about = machine("torch", "timm", "accelerate")
         title = "## A training step: this engine against the formulas written out\n\n"
         if options.depthwise:
