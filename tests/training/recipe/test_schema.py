@@ -38,6 +38,14 @@ from clever_training.run.schedule import settings_at
             {"name": "a", "views": {"growth": [{"after": 0.5, "global_size": 8, "sise": 1}]}},
             r"views\.growth\.0\.sise: unknown key",
         ),
+        (
+            {"name": "a", "views": {"disc": 0.5, "backend": "torchvision"}},
+            r"disc needs backend: fast",
+        ),
+        (
+            {"name": "a", "views": {"rotation_probability": 0.5, "aug": "own:aug"}},
+            r"rotation_probability needs backend: fast, and no aug",
+        ),
         ({"name": "a", "method": "clever-dyno"}, r"method: .*'clever-dyno'.*'clever-dino'"),
         (
             {"name": "a", "method": {"name": "dino", "objective": "vicreg"}},

@@ -319,10 +319,11 @@ class ViewsRecipe(Section):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: expected 0 < low <= high <= 1, got {[low, high]}")
-        if self.disc and (self.backend != "fast" or self.aug is not None):
-            raise ValueError("disc needs backend: fast, and no aug of your own")
-        if self.rotation_probability < 1 and (self.backend != "fast" or self.aug is not None):
-            raise ValueError("rotation_probability needs backend: fast, and no aug of your own")
+        drawn_here = self.backend == "fast" and self.aug is None
+        asked = {"disc": self.disc > 0, "rotation_probability": self.rotation_probability < 1}
+        for name, used in asked.items():
+            if used and not drawn_here:
+                raise ValueError(f"{name} needs backend: fast, and no aug of your own")
         if self.corners == "context" and self.backend != "fast":
             raise ValueError(
                 "corners: context needs backend: fast; the published corners are black"
