@@ -13,8 +13,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from clever_export.card_tables import SHOWN, angle_claim, mean, table
 from clever_export.card_text import (
     CITATION,
+    ONE_SEED,
     READING,
     SNIPPETS,
+    SPREAD,
     WITH_HEADS,
     WITHOUT_HEADS,
     what_it_is,
@@ -232,10 +234,11 @@ def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
     seeds = max(
         (len(entry.get("seeds", ())) for entry in evaluation["protocols"].values()), default=0
     )
+    spread = ONE_SEED if seeds == 1 else SPREAD.format(seeds=seeds or "the")
     sections = [
         f"## Measured\n![What each part knows, as bars]({PICTURE_NAME})",
         table(evaluation),
-        f"{angle_claim(evaluation)} {READING.format(seeds=seeds or 'the')}".strip(),
+        f"{angle_claim(evaluation)} {READING.format(spread=spread)}".strip(),
         _commands(evaluation, name),
     ]
     return "\n\n".join(section for section in sections if section)

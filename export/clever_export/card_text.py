@@ -30,11 +30,14 @@ _IMPORTED_SPLIT = (
 
 # What the table's words mean.
 READING = (
-    "Turned photos are seen through a round mask, so that no corner gives the turn away. ± is the "
-    "deviation over {seeds} seeds; a figure without it does not vary, or is of one seed. All "
-    "figures, with settings, versions and fingerprints of the data, are in "
+    "Turned photos are seen through a round mask, so that no corner gives the turn away. {spread} "
+    "All figures, with settings, versions and fingerprints of the data, are in "
     "[evaluation.json](evaluation.json)."
 )
+SPREAD = (
+    "± is the deviation over {seeds} seeds; a figure without it does not vary, or is of one seed."
+)
+ONE_SEED = "Each figure is of one seed."
 
 CITATION = """\
 ```bibtex

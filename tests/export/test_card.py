@@ -243,6 +243,16 @@ def test_the_card_says_what_the_method_is(folder: Path, method: str, words: str)
     assert words in make_card(folder)
 
 
+def test_figures_of_one_seed_are_said_to_be(folder: Path) -> None:
+    path = folder / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["protocols"]["knn"]["seeds"] = [0]
+    write_json(path, content)
+    text = make_card(folder)
+    assert "Each figure is of one seed." in text
+    assert "deviation" not in text
+
+
 def test_words_of_the_table_are_explained_and_the_datas_terms_stand_with_the_licence(
     folder: Path,
 ) -> None:
