@@ -191,7 +191,8 @@ def test_the_built_site_is_searched_without_a_server(browser: Browser) -> None:
     page.goto((site / "index.html").as_uri())
     page.fill("input[name=q]", "orthogonality")
     page.press("input[name=q]", "Enter")
-    page.wait_for_selector("ul.search li a")
+    # Results appear one after the other.
+    page.wait_for_selector('ul.search li a:text-is("Method")')
     found = [link.inner_text() for link in page.query_selector_all("ul.search li a")]
     assert "Method" in found
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
