@@ -21,6 +21,8 @@ from clever_training.evaluation.data import Splits, load_splits
 
 CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
 TRAIN, VALIDATION, SIDE = 60, 24, 64
+# Of videos.
+FRAMES, STEP, HEIGHT, WIDTH = 6, 16, 160, 192
 
 
 def crops(count: int, seed: int) -> tuple[list[bytes], list[int]]:
@@ -81,3 +83,26 @@ def tiny_config() -> ModelConfig:
 def tiny_model(tiny_config: ModelConfig) -> CleverModel:
     torch.manual_seed(5)
     return CleverModel(tiny_config).eval()
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    """Two videos: a photo that wanders, and one that stands still, with two objects."""
+    for name, step in (("wandering", STEP), ("standing", 0)):
+        photo = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+        truth = np.zeros(photo.shape[:2], dtype=np.uint8)
+        truth[64:160, 176:272] = 255
+        if name == "standing":
+            truth[64:160, 176:224], truth[64:160, 224:272] = 1, 2
+        for folder in ("JPEGImages", "Annotations"):
+            (tmp_path / folder / "480p" / name).mkdir(parents=True)
+        for number in range(FRAMES):
+            left = 96 + number * step
+            window = np.s_[32 : 32 + HEIGHT, left : left + WIDTH]
+            frames, masks = (tmp_path / f / "480p" / name for f in ("JPEGImages", "Annotations"))
+            Image.fromarray(photo[window]).save(frames / f"{number:05}.jpg", quality=95)
+            mask = Image.fromarray(truth[window])
+            if name == "standing":
+                mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+            mask.save(masks / f"{number:05}.png")
+    return tmp_path

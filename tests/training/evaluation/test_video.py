@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 
 pytest.importorskip("datasets")
 
-import skimage.data
-
 from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
@@ -23,31 +21,7 @@ from clever_training.evaluation.propagation import Propagation
 from clever_training.evaluation.saliency import measure_saliency
 from clever_training.evaluation.video import measure_videos, segment
 from clever_training.evaluation.videos import find_videos
-
-FRAMES, STEP, HEIGHT, WIDTH = 6, 16, 160, 192
-
-
-@pytest.fixture
-def davis(tmp_path: Path) -> Path:
-    """Two videos: a photo that wanders, and one that stands still, with two objects."""
-    for name, step in (("wandering", STEP), ("standing", 0)):
-        photo = skimage.data.astronaut()  # type: ignore[no-untyped-call]
-        truth = np.zeros(photo.shape[:2], dtype=np.uint8)
-        truth[64:160, 176:272] = 255
-        if name == "standing":
-            truth[64:160, 176:224], truth[64:160, 224:272] = 1, 2
-        for folder in ("JPEGImages", "Annotations"):
-            (tmp_path / folder / "480p" / name).mkdir(parents=True)
-        for number in range(FRAMES):
-            left = 96 + number * step
-            window = np.s_[32 : 32 + HEIGHT, left : left + WIDTH]
-            frames, masks = (tmp_path / f / "480p" / name for f in ("JPEGImages", "Annotations"))
-            Image.fromarray(photo[window]).save(frames / f"{number:05}.jpg", quality=95)
-            mask = Image.fromarray(truth[window])
-            if name == "standing":
-                mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-            mask.save(masks / f"{number:05}.png")
-    return tmp_path
+from tests.training.evaluation.conftest import FRAMES, HEIGHT, WIDTH
 
 
 def test_objects_that_move_by_whole_patches_are_followed(davis: Path) -> None:

@@ -91,14 +91,18 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of cached features. [default: ~/.cache/clever-hub/features]"),
+        typer.Option(
+            help="Folder of cached features and of what is measured so far. [default: "
+            "~/.cache/clever-hub/features]"
+        ),
     ] = None,
 ) -> None:
     """Measure models on labelled photos or videos: write evaluation.json, print tables.
 
     Every protocol measures each part of the embedding, next to random weights, raw pixels and the
-    models named by --beside. Features are computed once and cached. A later run into the same
-    folder keeps the protocols that it does not repeat. docs/evaluation.md explains the protocols;
+    models named by --beside. Features are computed once and cached, and so is every figure: after
+    a stop the same command goes on from there. A later run into the same folder keeps the
+    protocols that it does not repeat. docs/evaluation.md explains the protocols;
     `clever-hub report` puts several folders on one page.
 
     Examples:
@@ -153,7 +157,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
                 try:
                     contents.append(plan(store, words).run(extractor, baselines, others))
                 except KeyboardInterrupt:
-                    kept = f"Stopped. The features so far are cached in {store.folder}"
+                    kept = f"Stopped. What is measured so far is kept in {store.folder}"
                     typer.echo(f"{kept}; the same command goes on from there", err=True)
                     raise typer.Exit(130) from None
                 path = write(folder, contents[-1])
@@ -217,7 +221,7 @@ def _on_videos(folder: Path, names: list[str], size: int) -> _Plan:
 
     videos = find_videos(folder)
     return lambda store, command: DenseEvaluation(
-        folder, videos, names, size, command, store.report
+        folder, videos, names, size, command, store.report, store.pieces
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -141,6 +142,14 @@ class Context:
             self.memory[whole] = make()
         made: _T = self.memory[whole]
         return made
+
+    def depends_on(self) -> str:
+        """Model, photos with their classes, and kind of probe: what every figure depends on."""
+        text = f"{self.extractor.identity} {self.parts} {self.probe}"
+        for photos in self.splits:
+            labels = hashlib.sha256(photos.labels.tobytes()).hexdigest()
+            text += f" {photos.subset_id()} {labels} {photos.classes}"
+        return text
 
     def progress(self, label: str) -> Callable[[int, int], None]:
         """A function to which a fit reports its steps: steps done, steps in all."""

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from clever_hub.backends.dense import has_keys
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results, saliency, video
 from clever_training.evaluation.dense import DenseFeatures, dense_features
 from clever_training.evaluation.features import Report, no_report
+from clever_training.evaluation.kept import KeptPieces, timed
 from clever_training.evaluation.models import FeatureExtractor, ModelFeatures
 from clever_training.evaluation.results import Figures
 from clever_training.evaluation.run import IN_ALL, named_baselines
-from clever_training.evaluation.videos import Video
+from clever_training.evaluation.videos import Keep, Video
+
+_T = TypeVar("_T")
 
 
 class DenseProtocol(NamedTuple):
     """A way to measure features of places.
 
     Attributes:
-        run: Measures a model on videos with frames of a size, and reports frames.
+        run: Measures a model on videos with frames of a size, reports frames, keeps each video's
+            scores.
         settings: The description in evaluation.json.
         headline: The metrics that tables show.
         layer: Which features of a vision transformer.
@@ -33,7 +36,7 @@ class DenseProtocol(NamedTuple):
         shown: The conditions that tables show; all of them when None.
     """
 
-    run: Callable[[DenseFeatures, Sequence[Video], int, Callable[[int, int], None]], Figures]
+    run: Callable[[DenseFeatures, Sequence[Video], int, Callable[[int, int], None], Keep], Figures]
     settings: dict[str, Any]
     headline: tuple[str, ...]
     layer: Literal["tokens", "keys"] = "tokens"
@@ -42,9 +45,13 @@ class DenseProtocol(NamedTuple):
 
 
 def _run_video(
-    dense: DenseFeatures, videos: Sequence[Video], size: int, report: Callable[[int, int], None]
+    dense: DenseFeatures,
+    videos: Sequence[Video],
+    size: int,
+    report: Callable[[int, int], None],
+    keep: Keep,
 ) -> Figures:
-    return video.measure_videos(dense, videos, size, report=report)
+    return video.measure_videos(dense, videos, size, report=report, keep=keep)
 
 
 DENSE_PROTOCOLS: Mapping[str, DenseProtocol] = MappingProxyType(
@@ -70,6 +77,8 @@ class DenseEvaluation:
         size: Pixels of the shorter side that frames are resized to.
         command: The command line that repeats the evaluation, for evaluation.json.
         report: Called with a label, frames done and in all.
+        pieces: Keeps each video's scores, so that an evaluation that was stopped goes on; None
+            keeps nothing.
     """
 
     folder: Path
@@ -78,6 +87,7 @@ class DenseEvaluation:
     size: int = video.SIZE
     command: str = ""
     report: Report = no_report
+    pieces: KeptPieces | None = None
 
     def run(
         self,
@@ -101,7 +111,7 @@ class DenseEvaluation:
             ImageError: When a frame cannot be read.
         """
         beside_it = named_baselines(extractor, baselines, beside)
-        total = (1 + len(beside_it)) * len(self.protocols)
+        total = (1 + len(beside_it)) * len(self.protocols) * len(self.videos)
         steps = self._steps(total)
         next(steps)("")
         figures, records = self._measure(extractor, steps)
@@ -128,17 +138,18 @@ class DenseEvaluation:
         """The figures of every protocol, and how each was made."""
         figures, records = {}, {}
         for name in self.protocols:
-            protocol, started = DENSE_PROTOCOLS[name], time.monotonic()
+            protocol = DENSE_PROTOCOLS[name]
             label = f"{extractor.name}, {name}"
+            keeper = _Keeper(self, extractor, name, steps)
             found = protocol.run(
                 dense_features(extractor, _layer(extractor, protocol)),
                 self.videos,
                 self.size,
                 lambda done, total, label=label: self.report(label, done, total),  # type: ignore[misc]
+                keeper,
             )
             figures[name] = results.summarize([found])
-            records[name] = self._record(protocol, time.monotonic() - started)
-            next(steps)(label)
+            records[name] = self._record(protocol, keeper.seconds)
         return figures, records
 
     def _record(self, protocol: DenseProtocol, seconds: float) -> dict[str, Any]:
@@ -152,6 +163,32 @@ class DenseEvaluation:
             "environment": results.environment(),
             "data": {"videos": describe_videos(self.folder, self.videos)},
         }
+
+
+class _Keeper:
+    """Keeps the scores of each video by one protocol of one model; adds up their seconds."""
+
+    def __init__(
+        self,
+        evaluation: DenseEvaluation,
+        extractor: FeatureExtractor,
+        protocol: str,
+        steps: Iterator[Callable[[str], None]],
+    ) -> None:
+        layer = _layer(extractor, DENSE_PROTOCOLS[protocol])
+        self.seconds = 0.0
+        self._pieces, self._steps = evaluation.pieces, steps
+        self._label = f"{extractor.name}, {protocol}"
+        self._on = f"{protocol} {layer} {extractor.identity} {extractor.parts} {evaluation.size}"
+
+    def __call__(self, video: Video, measure: Callable[[], _T]) -> _T:
+        if self._pieces is None:
+            piece = timed(measure)
+        else:
+            piece = self._pieces.piece(f"{self._on} {video.fingerprint()}", measure)
+        self.seconds += piece.seconds
+        next(self._steps)(f"{self._label}, {video.name}")
+        return piece.value
 
 
 def describe_videos(folder: Path, videos: Sequence[Video]) -> dict[str, Any]:

@@ -91,7 +91,14 @@ SETTINGS: dict[str, Any] = {
 def run_equivariance(context: Context) -> Figures:
     """How well each part predicts transformations, and how well they predict each part."""
     parts = context.parts_and_slice()
-    figures = {name: _relation(context, name, parts) for name in RELATIONS}
+    pieces, on = context.store.pieces, f"{context.depends_on()} {context.profile} {context.seed}"
+    figures = {
+        name: pieces.piece(
+            f"relation {name} {on}",
+            lambda name=name: _relation(context, name, parts),  # type: ignore[misc]
+        ).value
+        for name in RELATIONS
+    }
     figures["quarter-turns"] = _quarter_turns(context, parts)
     figures["rotation-map"] = rotation_map_figures(context, parts)
     return figures

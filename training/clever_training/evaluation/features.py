@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub import files
-from clever_hub.files import atomic_path
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import available_cores
 from clever_training.data.labelled import LabelledPhotos
+from clever_training.evaluation.kept import KeptPieces, keep
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
@@ -26,6 +26,8 @@ EXTRACTION_VERSION = 1
 BATCH_SIZE = 128
 # Memory for decoded photos; decoding is a fifth of the work of each perturbation.
 KEPT_BYTES = 256 * 2**20
+# Features that take longer are kept in pieces on the way, for an evaluation that is stopped.
+PIECE_SECONDS = 15.0
 Report = Callable[[str, int, int], None]
 
 
@@ -43,7 +45,8 @@ class FeatureStore:
     """Computes features and caches them on disk.
 
     Attributes:
-        folder: Folder of the cached matrices, ``<hash>.npy``; it may be deleted at any time.
+        folder: Folder of the cached matrices, ``<hash>.npy``; it may be deleted at any time. One
+            that is not finished has ``<hash>.<first photo>.npy``.
         report: Called with a label, photos done and photos in all while features are computed.
         workers: Threads that decode and perturb while the model computes.
 
@@ -57,6 +60,11 @@ class FeatureStore:
     report: Report = no_report
     workers: int = min(8, available_cores())
     _kept: dict[tuple[str, str, int], Image.Image] = field(default_factory=dict, repr=False)
+
+    @property
+    def pieces(self) -> KeptPieces:
+        """Figures that are kept in the same folder."""
+        return KeptPieces(self.folder)
 
     def features(
         self,
@@ -89,28 +97,22 @@ class FeatureStore:
         if path.is_file():
             cached: NDArray[np.float32] = np.load(path)
             return cached
-        batches = self._batches(extractor, photos, perturbation, parameters)
-        parts = []
-        for batch in batches:
+        parts = _load_pieces(path)
+        done, kept = sum(map(len, parts)), len(parts)
+        since = time.monotonic()
+        for batch in self._batches(extractor, photos, perturbation, parameters, done):
             parts.append(extractor.embed(batch))
-            self.report(label, sum(map(len, parts)), len(photos))
+            done += len(batch)
+            if done < len(photos) and time.monotonic() - since > PIECE_SECONDS:
+                parts[kept:] = [np.concatenate(parts[kept:])]
+                _keep(_piece_path(path, done - len(parts[kept])), parts[kept])
+                kept, since = len(parts), time.monotonic()
+            self.report(label, done, len(photos))
         features = np.concatenate(parts)
-        self._keep(path, features)
+        _keep(path, features)
+        for piece in path.parent.glob(f"{path.stem}.*.npy"):
+            piece.unlink(missing_ok=True)
         return features
-
-    def _keep(self, path: Path, features: NDArray[np.float32]) -> None:
-        """Write features to the cache; warn and go on when that fails."""
-        try:
-            with atomic_path(path) as temporary:
-                np.save(temporary, features)
-        except OSError as error:
-            # numpy's own error for a full disk has no errno.
-            warnings.warn(
-                f"features are not kept in {self.folder} ({error.strerror or error}), so the "
-                "next evaluation will compute them again. Free disk space, or name another folder "
-                "with --cache",
-                stacklevel=2,
-            )
 
     def _batches(
         self,
@@ -118,14 +120,17 @@ class FeatureStore:
         photos: LabelledPhotos,
         perturbation: Perturbation,
         parameters: list[tuple[Parameters, ...]],
+        first: int,
     ) -> Iterator[NDArray[np.float32]]:
-        """Inputs (n, 3, H, W), prepared one batch ahead of the model."""
+        """Inputs (n, 3, H, W) from a photo on, prepared one batch ahead of the model."""
         canvas = self._canvas(extractor, photos)
 
         def prepare(position: int) -> NDArray[np.float32]:
             return extractor.prepare(perturbation(canvas(position), parameters[position]))
 
-        starts = range(0, len(photos), BATCH_SIZE)
+        starts = range(first, len(photos), BATCH_SIZE)
+        if not starts:
+            return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="clever-evaluate") as pool:
             waiting = [pool.map(prepare, _span(starts[0], len(photos)))]
             for start in starts:
@@ -151,6 +156,22 @@ class FeatureStore:
             return image
 
         return canvas
+
+
+def _keep(path: Path, features: NDArray[np.float32]) -> None:
+    keep(path, lambda temporary: np.save(temporary, features), "features")
+
+
+def _piece_path(path: Path, first: int) -> Path:
+    return path.with_name(f"{path.stem}.{first}.npy")
+
+
+def _load_pieces(path: Path) -> list[NDArray[np.float32]]:
+    """The features of the first photos, as far as an evaluation that was stopped came."""
+    parts: list[NDArray[np.float32]] = []
+    while (piece := _piece_path(path, sum(map(len, parts)))).is_file():
+        parts.append(np.load(piece))
+    return parts
 
 
 def _span(start: int, end: int) -> range:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from clever_training.data.labelled import stratified_positions
 from clever_training.evaluation import probe
 from clever_training.evaluation.context import SLICE, Columns, Context
+from clever_training.evaluation.kept import keep
 from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation
 from clever_training.evaluation.probe import Probe, fit_probe
 from clever_training.evaluation.results import Figures
@@ -95,6 +102,8 @@ def trained_probe(context: Context, bank: Perturbation, part: str, columns: Colu
         The probe.
     """
     drawn = context.seed if part == SLICE or context.probe == "sgd" else None
+    key = ("probe", bank, part, context.probe, drawn)
+    path = context.store.pieces.path(f"{key} {context.depends_on()}", ".safetensors")
 
     def fit() -> Probe:
         train = context.splits.train
@@ -107,7 +116,28 @@ def trained_probe(context: Context, bank: Perturbation, part: str, columns: Colu
             report=context.progress(f"probe {part}"),
         )
 
-    return context.once(("probe", bank, part, context.probe, drawn), fit)
+    return context.once(key, lambda: kept_probe(path, fit))
+
+
+def kept_probe(path: Path, fit: Callable[[], Probe]) -> Probe:
+    """A probe from its file, or fitted now and kept there.
+
+    Args:
+        path: The file; a damaged one counts as none.
+        fit: Fits the probe.
+
+    Returns:
+        The probe, the same to the last bit.
+    """
+    if path.is_file():
+        with suppress(SafetensorError, OSError, KeyError), safe_open(path, "pt") as file:
+            chosen = json.loads(file.metadata()["chosen"])
+            return Probe(file.get_tensor("weight"), file.get_tensor("bias"), chosen)
+    probe = fit()
+    tensors = {"weight": probe.weight.contiguous(), "bias": probe.bias.contiguous()}
+    metadata = {"chosen": json.dumps(probe.chosen)}
+    keep(path, lambda temporary: save_file(tensors, temporary, metadata), "linear probes")
+    return probe
 
 
 def _figures(

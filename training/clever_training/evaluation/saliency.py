@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from clever_hub.jobs.saliency import THRESHOLD, WEAK_EDGE, find_cut
 from clever_training.evaluation.dense import DenseFeatures
 from clever_training.evaluation.results import Figures
 from clever_training.evaluation.segmentation import region_similarity
-from clever_training.evaluation.videos import Video
+from clever_training.evaluation.videos import FrameCount, Keep, Video, measure_now
 
 # Neighbouring frames of a video look alike.
 EVERY = 10
@@ -40,11 +41,16 @@ class _Score(NamedTuple):
     cut: bool
 
 
+# Condition → part → one for each frame.
+Scores: TypeAlias = dict[str, dict[str, list[_Score]]]
+
+
 def measure_saliency(
     dense: DenseFeatures,
     videos: Sequence[Video],
     size: int,
     report: Callable[[int, int], None] = lambda _done, _total: None,
+    keep: Keep = measure_now,
 ) -> Figures:
     """Find the object in frames whose masks are known.
 
@@ -54,6 +60,7 @@ def measure_saliency(
         size: Pixels of the shorter side that frames are resized to; masks are compared at their
             own size.
         report: Called with frames done and in all.
+        keep: As for ``measure_videos``.
 
     Returns:
         ``plain`` and ``centred`` → part → ``corloc``, ``iou`` and ``cut_share`` in per cent.
@@ -62,20 +69,38 @@ def measure_saliency(
         DataError: When a mask cannot be read.
         ImageError: When a frame cannot be read.
     """
-    frames = [(video, at) for video in videos for at in range(0, len(video.frames), EVERY)]
-    scores: dict[str, dict[str, list[_Score]]] = {
-        condition: {part: [] for part in dense.parts} for condition in CONDITIONS
-    }
-    for done, (video, position) in enumerate(frames, start=1):
-        truth = video.mask(position)
-        if truth.any():
-            for condition, part, score in _scores(dense, video.frame(position), truth, size):
-                scores[condition][part].append(score)
-        report(done, len(frames))
+    count, before = FrameCount(sum(len(_positions(video)) for video in videos), report), 0
+    scores: Scores = {condition: {part: [] for part in dense.parts} for condition in CONDITIONS}
+    for video in videos:
+        found = keep(video, partial(_of_video, dense, video, size, count.after(before)))
+        before += len(_positions(video))
+        count.reach(before)
+        for condition, by_part in found.items():
+            for part, of_frames in by_part.items():
+                # From JSON they come as lists.
+                scores[condition][part] += [_Score(*one) for one in of_frames]
     return {
         condition: {part: _figures(found) for part, found in by_part.items()}
         for condition, by_part in scores.items()
     }
+
+
+def _positions(video: Video) -> range:
+    return range(0, len(video.frames), EVERY)
+
+
+def _of_video(
+    dense: DenseFeatures, video: Video, size: int, report: Callable[[int], None]
+) -> Scores:
+    """The scores of one video's frames; reports frames done."""
+    scores: Scores = {condition: {part: [] for part in dense.parts} for condition in CONDITIONS}
+    for done, position in enumerate(_positions(video), start=1):
+        truth = video.mask(position)
+        if truth.any():
+            for condition, part, score in _scores(dense, video.frame(position), truth, size):
+                scores[condition][part].append(score)
+        report(done)
+    return scores
 
 
 def _scores(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ from clever_training.evaluation.segmentation import (
     boundary_accuracy,
     region_similarity,
 )
-from clever_training.evaluation.videos import Video
+from clever_training.evaluation.videos import FrameCount, Keep, Video, measure_now
 
 SIZE = 480
 # Places in a batch: frames of 480 pixels go one by one at patches of 8, four at patches of 16.
@@ -42,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "features": "patch tokens after the final norm, or the last map of a CNN",
 }
 
+# Of a video: J and F, per part, frame and object.
+Scores: TypeAlias = dict[str, list[list[tuple[float, float]]]]
 # Of a video: the masks of all objects as numbers, uint8 (height, width), frame by frame, per part.
 Masks: TypeAlias = Iterator[dict[str, NDArray[np.uint8]]]
 
@@ -52,6 +55,7 @@ def measure_videos(
     size: int = SIZE,
     settings: Propagation | None = None,
     report: Callable[[int, int], None] = lambda _done, _total: None,
+    keep: Keep = measure_now,
 ) -> Figures:
     """Carry the first frame's mask through each video, and compare with the true ones.
 
@@ -62,6 +66,8 @@ def measure_videos(
             own size.
         settings: How labels are carried on.
         report: Called with frames done and in all.
+        keep: Called with each video and a function that gives its scores, which JSON can hold;
+            gives them, perhaps from an earlier call.
 
     Returns:
         ``all`` and each video's name → part → ``j_and_f``, ``j``, ``f``, ``j_recall`` and
@@ -71,28 +77,41 @@ def measure_videos(
         DataError: When a mask cannot be read, or the first has no object.
         ImageError: When a frame cannot be read.
     """
-    total = sum(len(video.frames) for video in videos)
-    done = itertools.count(1)
-    # Per part and video: (objects, frames, 2).
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {part: {} for part in dense.parts}
+    count, before = FrameCount(sum(len(video.frames) for video in videos), report), 0
+    # Per part and video: (objects, 4).
+    each: dict[str, dict[str, NDArray[np.float64]]] = {part: {} for part in dense.parts}
     for video in videos:
-        objects = video.objects()
-        found: dict[str, list[list[tuple[float, float]]]] = {part: [] for part in dense.parts}
-        for position, predicted in enumerate(segment(dense, video, size, settings)):
-            if 0 < position < len(video.frames) - 1:
-                truth = video.mask(position)
-                for part, mask in predicted.items():
-                    found[part].append(_compared(mask, truth, objects))
-            report(next(done), total)
-        for part, frames in found.items():
-            scores[part][video.name] = np.asarray(frames, dtype=np.float64).reshape(-1, objects, 2)
+        measure = partial(_scores, dense, video, size, settings, count.after(before))
+        found: Scores = keep(video, measure)
+        before += len(video.frames)
+        count.reach(before)
+        for part, scores in found.items():
+            each[part][video.name] = _per_object(np.asarray(scores, dtype=np.float64))
     figures: Figures = {ALL: {}}
-    for part, by_video in scores.items():
-        each = {name: _per_object(values) for name, values in by_video.items()}
-        figures[ALL][part] = _figures(np.concatenate(list(each.values())))
-        for name, values in each.items():
+    for part, by_video in each.items():
+        figures[ALL][part] = _figures(np.concatenate(list(by_video.values())))
+        for name, values in by_video.items():
             figures.setdefault(name, {})[part] = _figures(values)
     return figures
+
+
+def _scores(
+    dense: DenseFeatures,
+    video: Video,
+    size: int,
+    settings: Propagation | None,
+    report: Callable[[int], None],
+) -> Scores:
+    """J and F of one video; reports frames done."""
+    objects = video.objects()
+    found: Scores = {part: [] for part in dense.parts}
+    for position, predicted in enumerate(segment(dense, video, size, settings)):
+        if 0 < position < len(video.frames) - 1:
+            truth = video.mask(position)
+            for part, mask in predicted.items():
+                found[part].append(_compared(mask, truth, objects))
+        report(position + 1)
+    return found
 
 
 def segment(

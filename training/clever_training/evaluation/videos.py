@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ FRAMES, MASKS, RESOLUTION = "JPEGImages", "Annotations", "480p"
 # What DAVIS names its validation sets; 2017 comes first, its masks tell several objects apart.
 _LISTS = ("ImageSets/2017/val.txt", "ImageSets/2016/val.txt", "ImageSets/480p/val.txt")
 _VOID = 255
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,14 @@ class Video:
             f"got an image of mode {image.mode}"
         )
 
+    def fingerprint(self) -> str:
+        """SHA-256 over names and content of all frames and masks, in hexadecimal."""
+        digest = hashlib.sha256(self.name.encode())
+        for path in (*self.frames, *self.masks):
+            digest.update(f" {path.name} {path.stat().st_size} ".encode())
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
     def objects(self) -> int:
         """How many objects the first mask has.
 
@@ -84,6 +95,42 @@ class Video:
         if not count:
             raise DataError(f"{self.masks[0]}: has no object, so that there is nothing to follow")
         return count
+
+
+@runtime_checkable
+class Keep(Protocol):
+    """Gives what was measured on a video: measures it, or takes it from an earlier evaluation."""
+
+    def __call__(self, video: Video, measure: Callable[[], _T]) -> _T:
+        """The measurement, which JSON can hold."""
+        ...
+
+
+def measure_now(video: Video, measure: Callable[[], _T]) -> _T:  # noqa: ARG001 -- as Keep has it
+    """A ``Keep`` that keeps nothing."""
+    return measure()
+
+
+class FrameCount:
+    """Reports frames done; those of a video that was measured earlier are done at once.
+
+    Args:
+        total: Frames in all.
+        report: Called with frames done and in all.
+    """
+
+    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._report = 0, total, report
+
+    def reach(self, done: int) -> None:
+        """Report that so many frames are done, if that is news."""
+        if done > self._done:
+            self._done = done
+            self._report(done, self._total)
+
+    def after(self, before: int) -> Callable[[int], None]:
+        """A function to which a video reports its own frames, when so many came before it."""
+        return lambda done: self.reach(before + done)
 
 
 def find_videos(folder: Path) -> list[Video]:
