@@ -17,7 +17,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clever_hub.backends.evaluating import evaluating
-from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
+from clever_hub.backends.timm import (
+    BackboneError,
+    build_backbone,
+    embedding_length,
+    faster_in_channels_last,
+)
 from clever_hub.backends.tokens import embed_tokens, token_grid
 from clever_hub.backends.variants import GRAPH_NAME, VARIANT_KEY, check_graph_beside
 from clever_hub.config import CONFIG_NAME, ModelConfig
@@ -95,6 +100,7 @@ class CleverModel(JobsMixin, nn.Module):
         self.source: Source | None = None
         self.preprocessor = Preprocessor(config.preprocessing)
         self.backbone = _build_backbone(config)
+        self._channels_last = faster_in_channels_last(self.backbone)
 
     def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> CleverOutput:
         """Embed a batch of prepared images, differentiably.
@@ -180,9 +186,13 @@ class CleverModel(JobsMixin, nn.Module):
         return result
 
     def _inputs(self, pixel_values: NDArray[np.float32]) -> Tensor:
-        """The images where the weights are, in their dtype."""
+        """The images where the weights are, in their dtype, in the order that is fastest."""
         parameter = next(self.backbone.parameters())
-        return torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
+        images = torch.from_numpy(pixel_values).to(parameter.device, parameter.dtype)
+        measured = images.device.type == "cpu" and images.dtype == torch.float32
+        if self._channels_last and measured:
+            return images.to(memory_format=torch.channels_last)
+        return images
 
     def _token_grid(self) -> tuple[int, int]:
         """Rows and columns of patches in an input; ConfigError for other than ViTs."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
+from clever_hub.backends.timm import (
+    BackboneError,
+    build_backbone,
+    embedding_length,
+    faster_in_channels_last,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +57,21 @@ def test_weights_that_cannot_be_downloaded_keep_their_reason() -> None:
     with pytest.raises(BackboneError, match="model_args") as caught:
         build_backbone("test_resnet", pretrained=True)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "faster"),
+    [
+        ("efficientnet_lite0", True),
+        ("mobilenetv3_small_050", True),
+        ("tf_efficientnetv2_b0", False),  # dense 3×3 kernels in its first stages
+        ("resnet10t", False),
+        ("convnext_atto", False),
+        ("vit_tiny_patch16_224", False),
+    ],
+)
+def test_only_networks_of_depthwise_kernels_get_channels_last(
+    architecture: str, faster: bool
+) -> None:
+    with torch.device("meta"):
+        assert faster_in_channels_last(build_backbone(architecture)) is faster

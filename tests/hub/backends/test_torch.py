@@ -59,6 +59,22 @@ def test_the_batch_size_does_not_matter(model: CleverModel, photos: dict[str, Pa
     np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-5)
 
 
+def test_the_order_of_pixels_in_memory_does_not_change_what_is_encoded(
+    photos: dict[str, Path],
+) -> None:
+    config = ModelConfig("tiny", "mobilenetv3_small_050", 1024, 819, PreprocessingConfig(64, 64))
+    model = CleverModel(config).eval()
+    orders: list[bool] = []
+    model.register_forward_pre_hook(
+        lambda _, inputs: orders.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    found = model.encode(photos.values()).full
+    model._channels_last = False
+    expected = model.encode(photos.values()).full
+    assert orders == [True, False]
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_a_folder_gives_the_same_model_again(
     resnet_config: ModelConfig, half: bool, tmp_path: Path, photos: dict[str, Path]
