@@ -26,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 
 from clever_hub.cli.loading import load_model
 from clever_hub.jobs.orient import orientation, orientation_from_four
-from jobs.photos import _column, originals
+from jobs.photos import column, originals
+from jobs.prepared import encode, kept, label_of
 
 JOB = "orient"
 QUARTERS = (0, 90, 180, 270)
@@ -42,7 +43,14 @@ def squares(files: Sequence[bytes]) -> list[Image.Image]:
 
 def turned(model: Any, images: Sequence[Image.Image]) -> list[Any]:
     """Embeddings of the images turned by each quarter, counter-clockwise."""
-    return [model.encode([image.rotate(quarter) for image in images]) for quarter in QUARTERS]
+    return [
+        encode(
+            model,
+            [image.rotate(quarter) for image in images],
+            f"{model.config.name}, turned by {quarter}°",
+        )
+        for quarter in QUARTERS
+    ]
 
 
 def probe(plain: Any, train: Sequence[Image.Image], test: Sequence[Image.Image]) -> Chances:
@@ -75,13 +83,23 @@ def coverage(chances: Chances, truth: NDArray[np.int64], rate: float) -> float:
     return float((kept[-1] + 1) / len(truth)) if len(kept) else 0.0
 
 
-def report(model: Any, plain: Any, data: Path, photos: int | None) -> str:
-    """A table in Markdown."""
+def report(model: Any, plain: Any, data: Path, photos: int | None, work: Path | None) -> str:
+    """A table in Markdown; the probabilities of each contender are kept in ``work``."""
     test = squares(originals(data, photos))
-    train = squares(_column(data / "photos-224" / "train.parquet"))
-    one, four = by_heads(model, test)
-    rows = {f"linear probe, {plain.config.name}": probe(plain, train, test)}
-    rows |= {f"{model.config.name}, one look": one, f"{model.config.name}, four looks": four}
+
+    def by_probe() -> dict[str, Any]:
+        train = squares(column(data / "photos-224" / "train.parquet"))
+        return {"probe": probe(plain, train, test)}
+
+    def by_model() -> dict[str, Any]:
+        return dict(zip(("one", "four"), by_heads(model, test), strict=True))
+
+    def kept_of(contender: Any) -> Path | None:
+        return work and work / f"orient-{label_of(contender)}-{len(test)}.npz"
+
+    heads = kept(kept_of(model), by_model)
+    rows = {f"linear probe, {plain.config.name}": kept(kept_of(plain), by_probe)["probe"]}
+    rows |= {f"{model.config.name}, {n} look{'s' * (n == 'four')}": heads[n] for n in heads}
     truth = np.repeat(np.arange(4), len(test))
     lines = [
         f"{len(test)} photos, each turned by all four quarters; chance is 25 %:\n",
@@ -103,10 +121,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--model", required=True, help="a model with heads")
     parser.add_argument("--plain", required=True, help="the plain network, as a model folder")
     parser.add_argument("--photos", type=int, default=None, help="photos to take; all of 925")
+    parser.add_argument("--work", type=Path, help="folder where what was measured is kept")
     parser.add_argument("--out", type=Path, help="file whose section is replaced")
     options = parser.parse_args(arguments)
     model, plain = (load_model(name) for name in (options.model, options.plain))
-    text = report(model, plain, options.data, options.photos)
+    text = report(model, plain, options.data, options.photos, options.work)
     print(text)
     if options.out:
         name, other = model.config.name, plain.config.name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,24 +16,24 @@ from jobs.copies import copy_of
 
 
 class Photo(NamedTuple):
-    """A file and what it is.
+    """What a file is, and how it is made.
 
     Attributes:
         name: Such as ``query 12: crop``.
         original: Number of the original; every distractor is an original of its own.
         kind: ``original``, a name of ``COPIERS``, or ``distractor``.
-        file: The bytes of an image file.
+        make: Gives the bytes of an image file; copies take a while.
     """
 
     name: str
     original: int
     kind: str
-    file: bytes
+    make: Callable[[], bytes]
 
 
 def originals(data: Path, limit: int | None = None) -> list[bytes]:
     """photos-224's validation photos and the full-size photos, as files' bytes."""
-    files = _column(data / "photos-224" / "validation.parquet")
+    files = column(data / "photos-224" / "validation.parquet")
     files += [path.read_bytes() for path in sorted((data / "imagenet-photos").glob("*.JPEG"))]
     if limit is None or limit >= len(files):
         return files
@@ -41,7 +42,7 @@ def originals(data: Path, limit: int | None = None) -> list[bytes]:
 
 def distractors(data: Path, count: int) -> list[bytes]:
     """Photos of tiny-imagenet-100, evenly out of its classes."""
-    files = _column(data / "tiny-imagenet-100" / "train.parquet")
+    files = column(data / "tiny-imagenet-100" / "train.parquet")
     return [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]
 
 
@@ -61,14 +62,21 @@ def collection(
     """
     files = originals(data, photos)
     for number, file in enumerate(files):
-        yield Photo(f"query {number}", number, "original", file)
-        image = Image.open(io.BytesIO(file)).convert("RGB")
+        yield Photo(f"query {number}", number, "original", partial(bytes, file))
+        photo = cache(partial(_opened, file))  # once for all copies, if any is wanted
         for kind in kinds:
-            yield Photo(
-                f"query {number}: {kind}", number, kind, _jpeg(copy_of(image, number, kind))
-            )
+            made = partial(_copied, photo, number, kind)
+            yield Photo(f"query {number}: {kind}", number, kind, made)
     for number, file in enumerate(distractors(data, others), len(files)):
-        yield Photo(f"distractor {number}", number, "distractor", file)
+        yield Photo(f"distractor {number}", number, "distractor", partial(bytes, file))
+
+
+def _opened(file: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(file)).convert("RGB")
+
+
+def _copied(photo: Callable[[], Image.Image], number: int, kind: str) -> bytes:
+    return _jpeg(copy_of(photo(), number, kind))
 
 
 def _jpeg(image: Image.Image) -> bytes:
@@ -77,6 +85,7 @@ def _jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _column(path: Path) -> list[bytes]:
+def column(path: Path) -> list[bytes]:
+    """The files in the column ``image`` of a parquet file."""
     rows = pq.read_table(path, columns=["image"])["image"].to_pylist()
     return [row["bytes"] for row in rows if row is not None]
