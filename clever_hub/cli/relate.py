@@ -50,12 +50,21 @@ def run(
     given_same: Annotated[
         bool, typer.Option("--given-same", help="Assume that both show the same photo.")
     ] = False,
+    pixels: Annotated[
+        bool | None,
+        typer.Option(
+            "--pixels/--no-pixels",
+            help="Lay B onto A by keypoints, where they match; needs OpenCV (extra jobs). By "
+            "default if it is installed.",
+        ),
+    ] = None,
     backend: Backend = "auto",
 ) -> None:
     """Tell whether two images show the same photo, and what was done to it.
 
-    Angles are in degrees counter-clockwise from A to B. A value that the model cannot tell is
-    reported as unknown. Only the middle square of each image is compared.
+    Where keypoints of both match, angle, mirroring, zoom and centre are measured on the pixels;
+    elsewhere the model estimates them. Angles are in degrees counter-clockwise from A to B. A value
+    that cannot be told is reported as unknown. Only the middle square of each image is compared.
 
     Examples:
     - `clever-hub relate cat.jpg copy.jpg --picture relation.png`
@@ -69,7 +78,12 @@ def run(
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
     from clever_hub.jobs.default import default_model
+    from clever_hub.jobs.pixels import can_measure, check_measurable
 
+    if pixels:
+        check_measurable()
+    elif pixels is None and not can_measure():
+        say('Without OpenCV the model answers alone: pip install "clever-hub[jobs]" for keypoints')
     if out is not None:
         from clever_hub.jobs.tables import check_format
 
@@ -77,11 +91,11 @@ def run(
     loaded = load_model(model or default_model(heads=True), backend)
     _ = loaded.heads  # refused now, not after the work
     if pairs is not None and out is not None:
-        _relate_many(loaded, pairs, out, given_same)
+        _relate_many(loaded, pairs, out, given_same, can_measure() if pixels is None else pixels)
         return
     assert a is not None
     assert b is not None
-    relation = loaded.relate(a, b, given_same=given_same)
+    relation = loaded.relate(a, b, given_same=given_same, pixels=pixels)
     _print(relation, a, b)
     if picture is not None:
         _draw(loaded, relation, a, b, picture)
@@ -96,6 +110,12 @@ def _print(relation: Relation, a: str, b: str) -> None:
     console = output()
     console.print(f"A: {shown(a)}\nB: {shown(b)}\n{relation.words()}", soft_wrap=True)
     console.print(table)
+    by = {
+        "pixels": "Angle, mirroring, zoom and centre are measured on the pixels.",
+        "model": "The model estimates all values; keypoints did not match or were not looked for.",
+    }
+    if relation.same is None or relation.same >= 0.5:
+        console.print(by[relation.by], soft_wrap=True)
 
 
 def rows_of(relation: Relation) -> list[tuple[str, str, str]]:
@@ -114,14 +134,17 @@ def rows_of(relation: Relation) -> list[tuple[str, str, str]]:
     def error(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
 
+    from clever_hub.jobs.relation import in_degrees
+
     mirrored = {True: "yes", False: "no", None: "unknown"}[relation.mirrored]
     chance = error(relation.mirrored_probability, "probability {:.0%}")
     shift = "unknown"
     if relation.shift is not None:
         shift = "{:+.0%} right, {:+.0%} down".format(*relation.shift)
+    angle_error = "" if relation.angle_error is None else in_degrees(relation.angle_error)
     rows = [
         ("same photo", text(relation.same, "{:.1%}"), ""),
-        ("angle", text(relation.angle, "{:+.0f}°"), error(relation.angle_error, "{:.0f}°")),
+        ("angle", text(relation.angle, "{:+.0f}°"), angle_error),
         ("mirrored", mirrored, chance),
         ("zoom", text(relation.zoom, "× {:.2f}"), error(relation.zoom_error, "{:.2f} octaves")),
         ("centre", shift, error(relation.shift_error, "{:.0%} of the side")),
@@ -140,6 +163,7 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
     from clever_hub.files import atomic_path
 
     side = 288
+    told = "the pixels tell" if relation.by == "pixels" else "the model knows"
     # Its square, in as many pixels as the panel has.
     mine = model.config.preprocessing
     larger = round(side * mine.resize_size / mine.crop_size)
@@ -148,7 +172,7 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
         (f"A\n{shortened(Path(a).name, side)}", one),
         (f"B\n{shortened(Path(b).name, side)}", other),
         (
-            "B brought back onto A\nby what is known of the relation",
+            f"B brought back onto A\nby what {told} of the relation",
             brought_back(relation, one, other),
         ),
     ]
@@ -160,7 +184,9 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
     say(f"A, B, and B brought back → {target}")
 
 
-def _relate_many(model: JobsMixin, source: Path, target: Path, given_same: bool) -> None:
+def _relate_many(
+    model: JobsMixin, source: Path, target: Path, given_same: bool, pixels: bool
+) -> None:
     from clever_hub.jobs.relate import relate
     from clever_hub.jobs.tables import write_rows
 
@@ -173,16 +199,40 @@ def _relate_many(model: JobsMixin, source: Path, target: Path, given_same: bool)
     first, second = (
         embeddings[np.array([rows_by_path[pair[side]] for pair in readable])] for side in (0, 1)
     )
-    found = relate(first, second, model.heads, given_same=given_same)
+    found = relate(first, second, model.heads, given_same=given_same or pixels)
+    if pixels:
+        found = _measured(model, readable, found, given_same)
     values = iter(_rows(found))
-    rows = [
-        {_A: pair[0], _B: pair[1], **(next(values) if pair in set(readable) else {})}
-        for pair in pairs
-    ]
-    names = dict.fromkeys(found.columns(), float)
-    write_rows(target, rows, {_A: str, _B: str, **names})
+    known = set(readable)
+    rows = [{_A: pair[0], _B: pair[1], **(next(values) if pair in known else {})} for pair in pairs]
+    kinds = {name: str if name == "by" else float for name in found.columns()}
+    write_rows(target, rows, {_A: str, _B: str, **kinds})
     report_skipped(skipped)
-    say(f"{len(readable)} of {len(pairs)} pairs related → {target}")
+    by = f", {int(found.by_pixels.sum())} of them measured on the pixels" if pixels else ""
+    say(f"{len(readable)} of {len(pairs)} pairs related{by} → {target}")
+
+
+def _measured(
+    model: JobsMixin, pairs: list[tuple[str, str]], estimated: Relations, given_same: bool
+) -> Relations:
+    """Lay the second image of each pair onto the first, where keypoints match."""
+    from clever_hub.images.progress import counting
+    from clever_hub.jobs.pixels import aligner, measured
+
+    paths = list(dict.fromkeys(path for pair in pairs for path in pair))
+    row = {path: n for n, path in enumerate(paths)}
+    first, second = (np.array([row[pair[side]] for pair in pairs], np.int64) for side in (0, 1))
+    with counting("laying onto each other", len(pairs)) as advance:
+        done = 0
+
+        def progress(now: int, _: int) -> None:
+            nonlocal done
+            advance(now - done)
+            done = now
+
+        align = aligner(paths, model.preprocessor.config, progress=progress)
+        alignments = align(first, second)
+    return measured(estimated, alignments, given_same=given_same)
 
 
 def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddings, list[Skipped]]:
@@ -207,10 +257,10 @@ def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddin
     return rows, joined, skipped
 
 
-def _rows(found: Relations) -> list[dict[str, float]]:
+def _rows(found: Relations) -> list[dict[str, float | str]]:
     columns = found.columns()
     return [
-        {name: float(column[row]) for name, column in columns.items()} for row in range(len(found))
+        {name: column[row].item() for name, column in columns.items()} for row in range(len(found))
     ]
 
 

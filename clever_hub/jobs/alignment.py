@@ -12,7 +12,7 @@ Needs OpenCV, the extra ``jobs``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +68,7 @@ class Alignment:
         shift: Where b's centre lies in a, right and down of a's centre, as shares of a's side.
         shown: Share of a's area that b shows.
         own: Share of b's area that is not of a: a frame, corners.
+        keypoints: How many there are in the image that has fewer: whether there was much to match.
     """
 
     same: bool
@@ -79,6 +80,7 @@ class Alignment:
     shift: tuple[float, float] = (math.nan, math.nan)
     shown: float = math.nan
     own: float = math.nan
+    keypoints: int = 0
 
     def words(self) -> str:
         """What was done to a, such as ``"mirrored, turned by 90° clockwise, cropped to 60 %"``.
@@ -152,15 +154,16 @@ def align(a: Keypoints, b: Keypoints) -> Alignment:
         >>> align(photo, keypoints("turned.jpg")).words()  # doctest: +SKIP
         'turned by 90° counter-clockwise'
     """
+    fewer = min(len(a.points), len(b.points))
     if _equal(a.gray, b.gray):
-        return Alignment(True, len(a.points), 1.0, False, 0.0, 1.0, (0.0, 0.0), 1.0, 0.0)
+        return Alignment(True, len(a.points), 1.0, False, 0.0, 1.0, (0.0, 0.0), 1.0, 0.0, fewer)
     unit_a, unit_b = _root(a.descriptors), _root(b.descriptors)
     found = [Alignment(False)]
     for mirrored in (False, True):
         matches = _matches(_mirror(unit_a) if mirrored else unit_a, unit_b)
         if len(matches[0]) >= LEAST_INLIERS:
             found.append(_fit(a, b, *matches, mirrored))
-    return max(found, key=lambda one: (one.same, one.inliers))
+    return replace(max(found, key=lambda one: (one.same, one.inliers)), keypoints=fewer)
 
 
 def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:

@@ -13,12 +13,13 @@ from clever_hub.errors import ModelFormatError
 from clever_hub.hub.source import Source
 from clever_hub.images.encoding import EncoderMixin, OnError, Prepared, prepared_batches
 from clever_hub.images.middle import WholeAndMiddle
-from clever_hub.images.opening import ImageSource, as_list
+from clever_hub.images.opening import ImageSource, as_list, open_image
 from clever_hub.images.options import LoadKeywords, LoadOptions
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.heads import HEADS_KEY, Heads
 from clever_hub.jobs.orient import QUARTERS, Orientation, orientation_from_four
-from clever_hub.jobs.relate import relate_from_eight
+from clever_hub.jobs.pixels import aligner, can_measure, check_measurable, measured
+from clever_hub.jobs.relate import relate, relate_from_eight
 from clever_hub.jobs.relation import Relation
 from clever_hub.threads import decode_threads
 
@@ -86,37 +87,66 @@ class JobsMixin(EncoderMixin):
         """Whether the model says that it has heads."""
         return HEADS_KEY in self.config.extra
 
-    def relate(self, a: ImageSource, b: ImageSource, *, given_same: bool = False) -> Relation:
+    def relate(
+        self,
+        a: ImageSource,
+        b: ImageSource,
+        *,
+        given_same: bool = False,
+        pixels: bool | None = None,
+    ) -> Relation:
         """Is it the same photo, and what was done to it?
 
-        b is looked at in all eight positions, turned and mirrored. For many pairs, embed the images
-        once and give the rows to ``clever_hub.relate``, which has one look at each.
+        b is laid onto a by keypoints; where they match, angle, mirroring, zoom and shift are
+        measured on the pixels. Where they do not, the model answers: it looks at b in all eight
+        positions, turned and mirrored. For many pairs, embed the images once and give the rows to
+        ``clever_hub.relate``, which has one look at each and no pixels.
 
         Args:
             a: A path, PIL image, uint8 array (height, width, 3), or the bytes of an image file.
             b: Another.
             given_same: Take for granted that both show the same photo.
+            pixels: Whether to look for keypoints, which needs OpenCV (extra ``jobs``). None looks
+                for them if it is installed; False leaves all to the model.
 
         Returns:
-            How b is made from a. Both are compared as the model sees them: the middle square.
+            How b is made from a, and which of the two answered (``by``). Both are compared as the
+            model sees them: the middle square.
 
         Raises:
             ImageError: When an image cannot be read; names it.
             ModelFormatError: When the model has no heads; names models that have.
+            MissingExtraError: When ``pixels`` is true and OpenCV is not installed.
 
         Example:
             >>> model.relate("a.jpg", "b.jpg").angle  # doctest: +SKIP
             90.0
         """
         heads = self.heads  # before the work
-        one = self.encode(a)
-        b_as_seen = [Prepared(0, "b", self.preprocessor(b))]
-        eight = [
-            self._embed_turned(b_as_seen, quarter, mirrored=mirrored)
+        if pixels:
+            check_measurable()
+        size = self.preprocessor.config.resize_size
+        one, other = (open_image(image, self.preprocessor.options, size) for image in (a, b))
+        e_a = self.encode(one)
+        if pixels is False or not can_measure():
+            return relate_from_eight(e_a, self._eight(other), heads, given_same=given_same)[0]
+        row = np.zeros(1, np.int64)
+        aligned = aligner([one, other], self.preprocessor.config)(row, row + 1)
+        found = (
+            relate(e_a, self.encode(other), heads, given_same=True)
+            if aligned[0] is not None and aligned[0].same  # one look will do for the colours
+            else relate_from_eight(e_a, self._eight(other), heads, given_same=True)
+        )
+        return measured(found, aligned, given_same=given_same)[0]
+
+    def _eight(self, image: ImageSource) -> list[Embeddings]:
+        """Embeddings of an image turned by each quarter, then the same of it mirrored."""
+        prepared = [Prepared(0, "b", self.preprocessor(image))]
+        return [
+            self._embed_turned(prepared, quarter, mirrored=mirrored)
             for mirrored in (False, True)
             for quarter in range(len(QUARTERS))
         ]
-        return relate_from_eight(one, eight, heads, given_same=given_same)[0]
 
     def orientation(
         self,

@@ -159,25 +159,26 @@ def _relations(
     calibration: Calibration | None,
     given_same: bool,
 ) -> Relations:
-    hidden = np.zeros(len(same), bool) if given_same else same < 0.5
     zoom = np.exp(-values.crop[:, 2:].mean(axis=1))
     colors = np.concatenate([np.exp(values.color[:, :3]), 360 * values.color[:, 3:]], axis=1)
     known = {name: _value(calibration, name) for name in ("zoom", "shift", *COLORS)}
     untold = np.array([math.isnan(known[name]) and calibration is not None for name in COLORS])
     errors = np.array([known[name] for name in COLORS], np.float32) * (1, 1, 1, 360)
-    rows = (len(same), 1)
-    return Relations(
+    many = len(same)
+    found = Relations(
         same=same,
-        angle=_hide(branch.angle, hidden),
-        angle_error=_hide(branch.error, hidden),
-        mirrored_probability=_hide(branch.chance, hidden),
-        zoom=_hide(zoom, hidden | _untold(calibration, known["zoom"])),
-        zoom_error=_hide(np.full(len(same), known["zoom"], np.float32), hidden),
-        shift=_hide(values.crop[:, :2] / 2, (hidden | _untold(calibration, known["shift"]))),
-        shift_error=_hide(np.full(len(same), known["shift"], np.float32), hidden),
-        colors=_hide(colors, hidden[:, None] | untold),
-        colors_error=_hide(np.tile(errors.astype(np.float32), rows), hidden),
+        angle=branch.angle,
+        angle_error=branch.error,
+        mirrored_probability=branch.chance,
+        zoom=_hide(zoom, _untold(calibration, known["zoom"])),
+        zoom_error=np.full(many, known["zoom"], np.float32),
+        shift=_hide(values.crop[:, :2] / 2, _untold(calibration, known["shift"])),
+        shift_error=np.full(many, known["shift"], np.float32),
+        colors=_hide(colors, np.broadcast_to(untold, colors.shape)),
+        colors_error=np.tile(errors.astype(np.float32), (many, 1)),
+        by_pixels=np.zeros(many, bool),
     )
+    return found if given_same else found.hidden(same < 0.5)
 
 
 def symmetric(heads: Heads, a: Array, b: Array) -> PairValues:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.jobs.heads import Array
 
 COLORS = ("brightness", "contrast", "saturation", "hue")
 _SURE = 0.8  # of mirroring, either way
+_NO_CHANGE = {
+    "model": "no change that the model can tell",
+    "pixels": "neither turned nor mirrored nor cropped",
+}
+_LEAST_ZOOM = 0.03  # octaves; 2 % of the side
+_LEAST_TURN = {"model": 5.0, "pixels": 1.0}  # degrees; a smaller turn is not put into words
 
 
 class Colors(NamedTuple):
@@ -50,6 +57,9 @@ class Relation:
         shift_error: Two thirds are wrong by less, in either direction.
         colors: Brightness, contrast, saturation, hue.
         colors_error: Of each: two thirds are wrong by less; of factors, natural logarithm.
+        by: What angle, mirroring, zoom and shift come from: ``"model"``, the model's heads; or
+            ``"pixels"``, keypoints of both images by which b was laid onto a. Colours are always
+            the model's.
     """
 
     same: float | None
@@ -63,13 +73,14 @@ class Relation:
     shift_error: float | None
     colors: Colors
     colors_error: Colors
+    by: Literal["model", "pixels"] = "model"
 
     def words(self) -> str:
         """The relation in words, such as "turned by 90° counter-clockwise, mirrored"."""
         if self.same is not None and self.same < 0.5:
             return f"different photos (same: {self.same:.0%})"
         known = list(_in_words(self))
-        what = ", ".join(known) or "no change that the model can tell"
+        what = ", ".join(known) or _NO_CHANGE[self.by]
         sure = "" if self.same is None else f"the same photo ({self.same:.0%}): "
         return sure + what
 
@@ -97,6 +108,7 @@ class Relations:
         shift_error: float32 (N,).
         colors: float32 (N, 4): brightness, contrast, saturation, hue in degrees.
         colors_error: float32 (N, 4).
+        by_pixels: bool (N,), whether ``by`` is ``"pixels"``.
     """
 
     same: Array
@@ -109,6 +121,7 @@ class Relations:
     shift_error: Array
     colors: Array
     colors_error: Array
+    by_pixels: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.angle)
@@ -132,7 +145,24 @@ class Relations:
             shift_error=_known(self.shift_error[row]),
             colors=Colors(*(_known(value) for value in self.colors[row])),
             colors_error=Colors(*(_known(value) for value in self.colors_error[row])),
+            by="pixels" if self.by_pixels[row] else "model",
         )
+
+    def hidden(self, rows: NDArray[np.bool_]) -> Relations:
+        """All but ``same`` made unknown where the images do not show the same photo.
+
+        Args:
+            rows: bool (N,), which pairs.
+        """
+
+        def hide(name: str) -> Array:
+            values: Array = getattr(self, name)
+            mask = rows if values.ndim == 1 else rows[:, None]
+            return np.where(mask, np.float32(np.nan), values).astype(np.float32)
+
+        names = [one.name for one in fields(self) if one.name not in ("same", "by_pixels")]
+        changed: dict[str, Any] = {name: hide(name) for name in names}
+        return replace(self, **changed)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The values as flat columns by name, for tables."""
@@ -143,7 +173,7 @@ class Relations:
         for column, name in enumerate(COLORS):
             flat[name] = self.colors[:, column]
             flat[f"{name}_error"] = self.colors_error[:, column]
-        return flat
+        return flat | {"by": np.where(self.by_pixels, "pixels", "model")}
 
 
 def _in_words(relation: Relation) -> Iterator[str]:
@@ -151,11 +181,12 @@ def _in_words(relation: Relation) -> Iterator[str]:
         yield "mirrored"
     if relation.angle is None:
         yield "turned by an unknown angle"
-    elif abs(relation.angle) >= max(5.0, relation.angle_error or 0.0):
+    elif abs(relation.angle) >= max(_LEAST_TURN[relation.by], relation.angle_error or 0.0):
         way = "counter-clockwise" if relation.angle > 0 else "clockwise"
-        near = "" if relation.angle_error is None else f" (±{relation.angle_error:.0f}°)"
+        near = "" if relation.angle_error is None else f" (±{in_degrees(relation.angle_error)})"
         yield f"turned by {abs(relation.angle):.0f}° {way}{near}"
-    if relation.zoom is not None and abs(math.log2(relation.zoom)) > (relation.zoom_error or 0.15):
+    least = max(_LEAST_ZOOM, relation.zoom_error or 0.15)
+    if relation.zoom is not None and abs(math.log2(relation.zoom)) > least:
         share = 1 / relation.zoom
         yield f"cropped to {share:.0%} of the side" if share < 1 else f"{share:.0%} of its side"
     for name, factor in relation.colors._asdict().items():
@@ -164,6 +195,16 @@ def _in_words(relation: Relation) -> Iterator[str]:
             yield f"{name} × {factor:.2g}"
         if name == "hue" and factor is not None and abs(factor) > max(10.0, error):
             yield f"hue {factor:+.0f}°"
+
+
+def in_degrees(error: float) -> str:
+    """An error of an angle, in as many digits as it is worth.
+
+    Example:
+        >>> in_degrees(0.06), in_degrees(24.3)
+        ('0.1°', '24°')
+    """
+    return f"{error:.0f}°" if error >= 1 else f"{max(error, 0.1):.1f}°"
 
 
 def _known(value: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,7 +23,7 @@ class PixelVerifier:
     """Lays the photos of each candidate pair one onto the other.
 
     A photo is read once as long as its pairs lie near each other; pairs are taken in the order of
-    their rows for that. Memory is bounded by ``CACHED``.
+    their rows for that. Memory is bounded by ``cached``.
 
     Attributes:
         name: ``"pixels"``.
@@ -46,6 +46,8 @@ class PixelVerifier:
         others: Sequence[ImageSource] | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
+        cached: int = CACHED,
+        read: Callable[[ImageSource], Keypoints] = keypoints,
     ) -> None:
         """Get ready; nothing is read yet.
 
@@ -54,6 +56,8 @@ class PixelVerifier:
             others: Of the second rows, where they are of another collection.
             threads: How many photos are read at once; None chooses by the number of cores.
             progress: Called with the pairs that are done, and how many there are.
+            cached: How many photos' keypoints are kept, of 70 kB each.
+            read: Finds the keypoints of a photo; the default looks at the whole of it.
 
         Raises:
             MissingExtraError: When OpenCV is not installed.
@@ -63,6 +67,7 @@ class PixelVerifier:
         self._sources = [images] if others is None else [images, others]
         self._threads = min(8, available_cores()) if threads is None else threads
         self.progress = progress
+        self._cached, self._keypoints = cached, read
         self._known: OrderedDict[tuple[int, int], Keypoints | ImageError] = OrderedDict()
 
     def __call__(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Sequence[Alignment | None]:
@@ -100,21 +105,20 @@ class PixelVerifier:
             self._known.move_to_end(key)
         new = sorted(keys - self._known.keys())
         sources = [self._sources[which][row] for which, row in new]
-        for key, found in zip(new, pool.map(_keypoints, sources), strict=True):
+        for key, found in zip(new, pool.map(self._found, sources), strict=True):
             self._known[key] = found
             if isinstance(found, ImageError):
                 self.unreadable[key[1]] = found
 
     def _forget(self) -> None:
-        while len(self._known) > CACHED:
+        while len(self._known) > self._cached:
             self._known.popitem(last=False)
 
-
-def _keypoints(source: ImageSource) -> Keypoints | ImageError:
-    try:
-        return keypoints(source)
-    except ImageError as error:
-        return error
+    def _found(self, source: ImageSource) -> Keypoints | ImageError:
+        try:
+            return self._keypoints(source)
+        except ImageError as error:
+            return error
 
 
 def _compare(pair: tuple[Keypoints | ImageError, Keypoints | ImageError]) -> Alignment | None:

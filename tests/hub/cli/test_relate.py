@@ -44,6 +44,7 @@ def test_two_files(headed: Path, photos: dict[str, Path], tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     assert "the same photo" in result.output
     assert "brightness" in result.output
+    assert "measured on the pixels" in result.output
     with Image.open(picture) as image:
         assert image.width > 3 * 288
 
@@ -54,7 +55,7 @@ def test_a_table_of_pairs(headed: Path, photos: dict[str, Path], tmp_path: Path)
     source, target = tmp_path / "pairs.csv", tmp_path / "out.csv"
     with source.open("w", newline="") as file:
         csv.writer(file).writerows([("a", "b"), *pairs])
-    result = call("--pairs", source, "-o", target, "-m", headed, "--given-same")
+    result = call("--pairs", source, "-o", target, "-m", headed, "--given-same", "--no-pixels")
     assert result.exit_code == 0, result.output
     assert "3 of 4 pairs related" in result.output
     assert "gone.jpg" in result.output
@@ -72,12 +73,19 @@ def test_a_table_of_pairs(headed: Path, photos: dict[str, Path], tmp_path: Path)
 
 def test_parquet_in_and_out(headed: Path, photos: dict[str, Path], tmp_path: Path) -> None:
     source, target = tmp_path / "pairs.parquet", tmp_path / "out.parquet"
-    table = pa.table({"a": [str(photos["coffee"])], "b": [str(photos["rocket"])], "n": [1]})
-    pq.write_table(table, source)
-    assert call("--pairs", source, "-o", target, "-m", headed).exit_code == 0
+    turned = tmp_path / "turned.png"
+    load_image(photos["coffee"]).rotate(90, expand=True).save(turned)
+    seconds = [str(turned), str(photos["rocket"])]
+    pq.write_table(pa.table({"a": 2 * [str(photos["coffee"])], "b": seconds, "n": [1, 2]}), source)
+    result = call("--pairs", source, "-o", target, "-m", headed)
+    assert result.exit_code == 0, result.output
+    assert "2 of 2 pairs related, 1 of them measured on the pixels" in result.output
     found = pq.read_table(target)
     assert found.column_names[:3] == ["a", "b", "same"]
-    assert found.num_rows == 1
+    first, second = found.to_pylist()
+    assert first["by"] == "pixels"
+    assert first["angle"] == pytest.approx(90, abs=0.5)
+    assert second["by"] == "model"
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,8 @@ def test_the_verifier_reads_each_photo_and_names_what_it_cannot_read(
 
 
 def test_the_verifier_forgets(photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clever_hub.jobs.verifying.CACHED", 2)
     monkeypatch.setattr("clever_hub.jobs.verifying._CHUNK", 1)
-    verify = PixelVerifier(list(photos.values()))
+    verify = PixelVerifier(list(photos.values()), cached=2)
     a, b = np.array([0, 1, 2, 0]), np.array([0, 2, 3, 3])
     assert [bool(verdict and verdict.same) for verdict in verify(a, b)] == [
         True,
