@@ -86,7 +86,7 @@ class OnnxModel(JobsMixin):
     source: Source
 
     def __init__(
-        self, folder: Path, source: Source, providers: Sequence[Provider], threads: int | None
+        self, folder: str | Path, source: Source, providers: Sequence[Provider], threads: int | None
     ) -> None:
         """Open a model folder; use ``clever_hub.from_pretrained`` instead.
 
@@ -100,6 +100,7 @@ class OnnxModel(JobsMixin):
             ModelFormatError: When model.onnx is missing, damaged or made for other weights.
             DeviceError: When the first provider cannot be used.
         """
+        folder = Path(folder)
         self.config = ModelConfig.load(folder)
         self.preprocessor = Preprocessor(self.config.preprocessing)
         # A forked child may have changed its working directory before it opens its own session.

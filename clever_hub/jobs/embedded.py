@@ -35,7 +35,7 @@ class EmbeddedPhotos:
         return len(self.paths)
 
 
-def read_embeddings(path: Path) -> EmbeddedPhotos:
+def read_embeddings(path: str | Path) -> EmbeddedPhotos:
     """Read what ``clever-hub embed`` wrote.
 
     Args:
@@ -48,10 +48,11 @@ def read_embeddings(path: Path) -> EmbeddedPhotos:
         DataError: When it cannot be read, has other columns, or its files are of several models.
 
     Example:
-        >>> read_embeddings(Path("photos.parquet")).kind  # doctest: +SKIP
+        >>> read_embeddings("photos.parquet").kind  # doctest: +SKIP
         'raw'
     """
     require("pyarrow.parquet", "jobs")
+    path = Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no parquet files in this folder")

@@ -108,25 +108,25 @@ class PhotoIndex:
         about: What it is of.
 
     Example:
-        >>> index = PhotoIndex.open(Path("photos.lance"))  # doctest: +SKIP
+        >>> index = PhotoIndex.open("photos.lance")  # doctest: +SKIP
         >>> index.search(model.encode("query.jpg"), k=3)[0].path  # doctest: +SKIP
         PosixPath('photos/cat.jpg')
     """
 
-    def __init__(self, folder: Path, about: About) -> None:
+    def __init__(self, folder: str | Path, about: About) -> None:
         lancedb = require("lancedb", "search")
-        self.folder, self.about = folder, about
+        self.folder, self.about = Path(folder), about
         self._table: Any = lancedb.connect(str(folder)).open_table(_TABLE)
 
     @classmethod
-    def open(cls, folder: Path) -> PhotoIndex:
+    def open(cls, folder: str | Path) -> PhotoIndex:
         """Open an index that is there.
 
         Raises:
             DataError: When there is none, or it is damaged or of another format.
             MissingExtraError: When LanceDB is not installed.
         """
-        file = folder / ABOUT
+        file = Path(folder) / ABOUT
         if not file.is_file():
             raise DataError(f"{folder}: no index of photos. Make one: clever-hub index PHOTOS -o …")
         try:
@@ -141,7 +141,11 @@ class PhotoIndex:
 
     @classmethod
     def open_or_create(
-        cls, folder: Path, model: JobsMixin, paths: Sequence[Path], decode: str = "reduced"
+        cls,
+        folder: str | Path,
+        model: JobsMixin,
+        paths: Sequence[str | Path],
+        decode: str = "reduced",
     ) -> PhotoIndex:
         """Open an index, or begin one of these photos.
 
@@ -155,6 +159,7 @@ class PhotoIndex:
         Raises:
             DataError: When the index is of another model, or the folder is something else.
         """
+        folder = Path(folder)
         if (folder / ABOUT).is_file():
             index = cls.open(folder)
             index.check(model)
@@ -169,7 +174,7 @@ class PhotoIndex:
             model.config.invariant_dim,
             model.config.equivariant_dim,
             decode,
-            _mean(model, paths, decode),
+            _mean(model, [Path(path) for path in paths], decode),
         )
         lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
         write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
@@ -193,7 +198,7 @@ class PhotoIndex:
     def update(
         self,
         model: JobsMixin,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         advance: Callable[[int], None] = lambda _: None,
     ) -> Changes:
         """Add what is new, embed again what has changed, drop what has gone from the disk.
@@ -209,7 +214,7 @@ class PhotoIndex:
         """
         self.check(model)
         known = self._known()
-        wanted = {_name(path): path for path in paths}
+        wanted = {_name(path): path for path in map(Path, paths)}
         gone = [path for path in known if path not in wanted and not Path(path).is_file()]
         self._drop(gone)
         todo, kept = [], 0

@@ -130,9 +130,9 @@ def test_what_was_written_before_an_interruption_is_there(
         patched.setattr(made, "_write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             made.update(loaded, files)
-    again = PhotoIndex.open(tmp_path / "i.lance")
+    again = PhotoIndex.open(str(tmp_path / "i.lance"))
     assert len(again) == 6
-    changes = again.update(loaded, files)
+    changes = again.update(loaded, [str(file) for file in files])
     assert (changes.added, changes.kept) == (2, 6)
 
 

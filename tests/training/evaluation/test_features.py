@@ -67,7 +67,7 @@ def test_a_full_disk_costs_the_cache_not_the_features(
     with pytest.warns(UserWarning, match=r"features are not kept .*25568 written.*--cache"):
         features = store.features(extractor, splits.validation, PLAIN)
     assert features.shape == (24, 96)
-    assert not list(store.folder.iterdir())
+    assert not list(Path(store.folder).iterdir())
 
 
 def test_another_seed_view_mask_subset_or_angle_is_another_question(

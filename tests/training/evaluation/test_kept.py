@@ -244,11 +244,11 @@ def test_features_that_were_cut_off_go_on_at_the_last_piece(
         stopping.stop_at = stop_at
         with pytest.raises(StopError):
             store.features(stopping, splits.train, ROTATED)
-    assert len(list(store.folder.iterdir())) == 3 + 2
+    assert len(list(Path(store.folder).iterdir())) == 3 + 2
     last = Stopping(tiny_model, "tiny")
     np.testing.assert_array_equal(store.features(last, splits.train, ROTATED), whole)
     assert last.batches == 8 - 5
-    assert len(list(store.folder.iterdir())) == 1
+    assert len(list(Path(store.folder).iterdir())) == 1
 
 
 def test_killed_it_goes_on_and_gives_the_same_figures(

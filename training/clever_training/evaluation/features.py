@@ -56,7 +56,7 @@ class FeatureStore:
         (5000, 512)
     """
 
-    folder: Path = field(default_factory=cache_folder)
+    folder: str | Path = field(default_factory=cache_folder)
     report: Report = no_report
     workers: int = min(8, available_cores())
     _kept: dict[tuple[str, str, int], Image.Image] = field(default_factory=dict, repr=False)
@@ -64,7 +64,7 @@ class FeatureStore:
     @property
     def pieces(self) -> KeptPieces:
         """Figures that are kept in the same folder."""
-        return KeptPieces(self.folder)
+        return KeptPieces(Path(self.folder))
 
     def features(
         self,
@@ -93,7 +93,7 @@ class FeatureStore:
             DataError: When a photo cannot be read.
         """
         parameters = draw_all(perturbation, seed, photos.indices, view)
-        path = self.folder / f"{_key(extractor, photos, perturbation, parameters)}.npy"
+        path = Path(self.folder) / f"{_key(extractor, photos, perturbation, parameters)}.npy"
         if path.is_file():
             cached: NDArray[np.float32] = np.load(path)
             return cached

@@ -115,7 +115,7 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def write(folder: Path, content: Mapping[str, Any]) -> Path:
+def write(folder: str | Path, content: Mapping[str, Any]) -> Path:
     """Write evaluation.json; it keeps what earlier commands measured on the same weights.
 
     Args:
@@ -125,11 +125,11 @@ def write(folder: Path, content: Mapping[str, Any]) -> Path:
     Returns:
         The file.
     """
-    path = folder / EVALUATION_NAME
+    path = Path(folder) / EVALUATION_NAME
     return write_json(path, merge(read(path) if path.is_file() else None, content))
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: str | Path) -> dict[str, Any]:
     """Read an evaluation.json.
 
     Args:
@@ -141,6 +141,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         DataError: When it is missing, damaged, or of another schema version.
     """
+    path = Path(path)
     try:
         content = read_evaluation(path)
         if content is None:

@@ -133,7 +133,7 @@ class FrameCount:
         return lambda done: self.reach(before + done)
 
 
-def find_videos(folder: Path) -> list[Video]:
+def find_videos(folder: str | Path) -> list[Video]:
     """All videos of a folder in the layout of DAVIS.
 
     Args:
@@ -147,7 +147,7 @@ def find_videos(folder: Path) -> list[Video]:
     Raises:
         DataError: When there are none, or a frame has no mask.
     """
-    roots = []
+    folder, roots = Path(folder), []
     for kind in (FRAMES, MASKS):
         root = next((r for r in (folder / kind / RESOLUTION, folder / kind) if r.is_dir()), None)
         if root is None:
