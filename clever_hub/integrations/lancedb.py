@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from lancedb.embeddings import EmbeddingFunction, register
+from pydantic import Field
 
 import clever_hub
+from clever_hub.jobs.default import default_model
 
 _load: Any = lru_cache(maxsize=4)(clever_hub.from_pretrained)
 
@@ -22,15 +24,27 @@ _load: Any = lru_cache(maxsize=4)(clever_hub.from_pretrained)
 class CleverEmbeddings(EmbeddingFunction):
     """Embeds images: paths, bytes or PIL images.
 
+    Attributes:
+        name: The model; where none is named, the one that ``clever_hub.jobs.default`` recommends.
+            The table remembers it: another default of a later version does not change the table's.
+        part: Which part of the embedding.
+        backend: As for ``clever_hub.from_pretrained``.
+
     Example:
         >>> from lancedb.embeddings import get_registry  # doctest: +SKIP
         >>> clever = get_registry().get("clever_hub.integrations").create()  # doctest: +SKIP
     """
 
-    name: str = "clever-resnet18"
+    name: str = Field(default_factory=default_model)
     part: Literal["invariant", "equivariant", "full"] = "invariant"
     backend: str = "torch"
     max_retries: int = 0  # a photo that cannot be read will not get better
+
+    @classmethod
+    def create(cls, **options: Any) -> CleverEmbeddings:
+        """An embedding function; LanceDB stores the options that are given here with the table."""
+        made: CleverEmbeddings = super().create(**{"name": default_model(), **options})
+        return made
 
     def ndims(self) -> int:
         """The length of the vectors."""

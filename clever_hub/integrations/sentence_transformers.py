@@ -13,24 +13,30 @@ from typing import Any
 import torch
 from sentence_transformers.base.modules import InputModule
 
+from clever_hub.jobs.default import default_model
 from clever_hub.pretrained import from_pretrained
 
 
 class CleverImages(InputModule):
     """Embeds images with one part of the embedding.
 
+    Args:
+        name: The model; None for the one that ``clever_hub.jobs.default`` recommends.
+        part: ``"invariant"``, ``"equivariant"`` or ``"full"``.
+
     Example:
         >>> from sentence_transformers import SentenceTransformer  # doctest: +SKIP
-        >>> model = SentenceTransformer(modules=[CleverImages("clever-resnet18")])  # doctest: +SKIP
+        >>> model = SentenceTransformer(modules=[CleverImages()])  # doctest: +SKIP
         >>> model.encode(["a.jpg", "b.jpg"]).shape  # doctest: +SKIP
-        (2, 409)
+        (2, 1024)
     """
 
     config_keys = ["name", "part"]  # noqa: RUF012, as the base class has it
     modalities = ["image", "text"]  # noqa: RUF012, a path is text to sentence-transformers
 
-    def __init__(self, name: str = "clever-resnet18", part: str = "invariant") -> None:
+    def __init__(self, name: str | None = None, part: str = "invariant") -> None:
         super().__init__()
+        name = name or default_model()
         self.name, self.part, self.model = name, part, from_pretrained(name)
 
     def preprocess(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import clever_hub
+from clever_hub.jobs.default import default_model
 
 lancedb = pytest.importorskip("lancedb", reason="needs the extra search")
 
@@ -75,3 +76,28 @@ def test_a_photo_that_cannot_be_read_fails_at_once(table: Any, tmp_path: Path) -
     with pytest.raises(Exception, match=r"gone\.jpg: no such file"):
         table.add([{"path": gone, "same_path": gone}])
     assert table.count_rows() == 4
+
+
+def test_where_no_model_is_named_it_is_that_of_the_jobs_and_the_table_remembers_it(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
+
+    from clever_hub.integrations import lancedb as integration
+
+    kind: Any = get_registry().get("clever_hub.integrations")
+    assert kind().name == default_model()
+    content = kind.create()
+    assert content.name == default_model()
+
+    class Photo(LanceModel):  # type: ignore[misc, unused-ignore]
+        path: str = content.SourceField()
+        vector: Vector(content.ndims()) = content.VectorField()  # type: ignore[valid-type]
+
+    database = lancedb.connect(str(tmp_path / "db"))
+    database.create_table("photos", schema=Photo).add([{"path": str(photos["coffee"])}])
+    monkeypatch.setattr(integration, "default_model", lambda: "clever-resnet18")
+    assert kind.create().name == "clever-resnet18"
+    opened = database.open_table("photos")
+    assert opened.embedding_functions["vector"].function.name == default_model()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 import clever_hub
+from clever_hub.jobs.default import default_model
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
@@ -43,3 +45,16 @@ def test_it_is_saved_and_loaded(
         str(tmp_path / "saved"), trust_remote_code=True
     )
     np.testing.assert_array_equal(loaded.encode([path]), model.encode([path]))
+
+
+def test_where_no_model_is_named_it_is_that_of_the_jobs_and_the_folder_remembers_it(
+    tmp_path: Path,
+) -> None:
+    from clever_hub.integrations.sentence_transformers import CleverImages
+
+    module = CleverImages()
+    assert module.name == default_model()
+    assert module.get_embedding_dimension() == module.model.config.invariant_dim
+    module.save(str(tmp_path))
+    (config,) = tmp_path.glob("*.json")
+    assert json.loads(config.read_text())["name"] == default_model()
