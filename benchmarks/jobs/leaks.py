@@ -9,6 +9,8 @@ the other half, and a copy of each training original, by one transformation afte
 from __future__ import annotations
 
 import hashlib
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from clever_hub.jobs.leaks import find_leaks
 from clever_hub.jobs.verifying import PixelVerifier
 from jobs.copies import EASY, HARD
 from jobs.duplicates import phash
-from jobs.prepared import Prepared, embed, options, prepare, row
+from jobs.prepared import Prepared, command, embed, options, prepare, row, told
 
 JOB = "leaks"
 
@@ -46,7 +48,7 @@ def report(chosen: Any) -> str:
     copies = {int(b) for b in validation if photos.original[b] % 2 == 0}
     found = {"md5": _by_md5(photos, train, validation)}
     both = np.concatenate([train, validation])
-    pairs = phash(photos.files)(both)
+    pairs = phash(chosen, photos.files)(both)
     across = (pairs.a < len(train)) & (pairs.b >= len(train))
     found["phash, 10 bits"] = {int(both[b]) for b in pairs.b[across]}
     vectors = embed(chosen, photos, averaged=True).embeddings
@@ -54,7 +56,12 @@ def report(chosen: Any) -> str:
         EmbeddedPhotos([photos.files[row] for row in rows], vectors[rows], "", "averaged")
         for rows in (train, validation)
     ]
-    verify = PixelVerifier(sets[0].paths, others=sets[1].paths)
+    verify = PixelVerifier(
+        sets[0].paths,
+        others=sets[1].paths,
+        cached=len(both),  # 70 kB a photo: candidates are of photos from all over
+        progress=partial(told, "verified"),
+    )
     leaks = find_leaks(*sets, verify=verify)
     found["clever-hub leaks"] = {int(validation[b]) for b in leaks.leaked}
     lines = [row("", "recall", "precision"), row("---", "---:", "---:")]
@@ -62,7 +69,10 @@ def report(chosen: Any) -> str:
         right = len(rows & copies)
         precision = f"{right / len(rows):.3f}" if rows else "–"
         lines.append(row(name, f"{right / len(copies):.3f}", precision))
-    print(f"{len(copies)} copies among {len(validation)} validation photos, {len(train)} training")
+    counts = (
+        f"{len(copies)} copies among {len(validation)} validation photos, {len(train)} training"
+    )
+    print(counts, file=sys.stderr)
     return "\n".join(lines)
 
 
@@ -80,8 +90,7 @@ def main(arguments: list[str]) -> None:
     name = Path(chosen.model).name
     text = (
         "## Leaks\n\n"
-        f"`python benchmarks/jobs.py leaks DATA --model {name} --photos {chosen.photos} "
-        f"--distractors {chosen.distractors}`; {machine('numpy', 'opencv-python-headless')}.\n\n"
+        f"`{command('leaks', chosen)}`; {machine('numpy', 'opencv-python-headless')}.\n\n"
         f"{report(chosen)}"
     )
     print(text)

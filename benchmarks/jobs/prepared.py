@@ -188,6 +188,12 @@ def label_of(model: Any) -> str:
     return f"{model.config.name}-{source.weights_sha256[:16]}" if source else model.config.name
 
 
+def key_of(chosen: argparse.Namespace) -> str:
+    """For names of files: the models and how many photos."""
+    models = [label_of(load_model(name)) for name in (chosen.model, chosen.plain) if name]
+    return f"{'-'.join(models)}-{chosen.photos}-{chosen.distractors}"
+
+
 def row(*cells: object) -> str:
     """A row of a Markdown table."""
     return f"| {' | '.join(str(cell) for cell in cells)} |"
