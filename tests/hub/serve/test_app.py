@@ -378,11 +378,13 @@ def test_relations_are_those_of_the_model(
     for a, b in (("rocket", "rocket"), ("rocket", "coffee")):
         answer = client.post("/v1/relate", json={"input": [encoded(photos[x]) for x in (a, b)]})
         assert answer.status_code == 200, answer.text
-        found, expected = answer.json(), with_heads.relate(photos[a], photos[b]).to_dict()
+        found = answer.json()
+        expected = with_heads.relate(photos[a], photos[b], pixels=False).to_dict()
         assert (found.pop("object"), found.pop("model")) == ("relation", "headed")
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            assert found[name] == (value if value is None else pytest.approx(value, abs=1e-3))
+            plain = value is None or isinstance(value, str)
+            assert found[name] == (value if plain else pytest.approx(value, abs=1e-3))
     assert found["angle"] is None  # of different photos
 
 
