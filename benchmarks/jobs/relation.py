@@ -7,8 +7,8 @@ corners; by any angle and cut out inside, so that no corner tells; and that with
 colours and JPEG 30. ORB takes 1,000 keypoints of the whole photos, matches them to the copy and to
 its mirror image, and RANSAC fits a similarity; it answers where 10 matches agree. "With pixels" is
 what ``model.relate(a, b)`` and ``clever-hub relate`` do with both images: keypoints where they
-match, else the model's eight looks. Times are processor times of the relation alone: embeddings,
-and keypoints, are there already.
+match, else the model from all positions of both. Times are processor times of the relation alone:
+embeddings, and keypoints, are there already.
 
 "Within its error" is the share of known angles that are wrong by no more than the ``angle_error``
 that comes with them. It says so of two thirds; an angle of the wrong mirroring counts as wrong.
@@ -32,11 +32,12 @@ from PIL import Image, ImageOps
 from results import machine, write_section
 
 from clever_hub.cli.loading import load_model
+from clever_hub.embeddings import Embeddings
 from clever_hub.jobs.heads import PairValues
 from clever_hub.jobs.pixels import aligner, measured
 from clever_hub.jobs.relate import (
-    as_it_is,
-    mean_of_looks,
+    POSITIONS,
+    from_all_positions,
     relate,
     relate_from_eight,
     symmetric,
@@ -122,25 +123,33 @@ class Contender(NamedTuple):
 
 
 def by_model(model: Any, pairs: Sequence[Pair]) -> dict[str, Contender]:
-    """Answers from one look at each copy, from eight, and with pixels."""
-    a = encode(model, [pair.a for pair in pairs], "a")
-    eight = []
-    for position in range(8):
-        images = [ImageOps.mirror(p.b) if position >= 4 else p.b for p in pairs]
-        turned = [image.rotate(90 * (position % 4), expand=True) for image in images]
-        eight.append(encode(model, turned, f"b, position {position + 1} of 8"))
+    """Answers from one look at each, from all positions of both, and with pixels."""
+    a, b = (
+        [_turned(model, images, n) for n in range(POSITIONS)]
+        for images in ([pair.a for pair in pairs], [pair.b for pair in pairs])
+    )
     start = time.process_time()
-    one = relate(a, eight[0], model.heads, given_same=True)
+    one = relate(a[0], b[0], model.heads, given_same=True)
     speed = len(pairs) / (time.process_time() - start)
-    many = relate_from_eight(a, eight, model.heads, given_same=True)
-    looks = [symmetric(model.heads, a.equivariant, e.equivariant) for e in eight]
-    mean = mean_of_looks([as_it_is(look, position) for position, look in enumerate(looks)])
+    start = time.process_time()
+    many = relate_from_eight(a, b, model.heads, given_same=True)
+    slower = len(pairs) / (time.process_time() - start)
+    parts = ([e.equivariant for e in eight] for eight in (a, b))
+    mean = from_all_positions(model.heads, *parts)
+    first = symmetric(model.heads, a[0].equivariant, b[0].equivariant)
     refined, rate = by_pixels(model, pairs, many)
     return {
-        "one look": Contender(_answers(one, looks[0]), speed),
-        "eight looks": Contender(_answers(many, mean), speed / 8),
+        "one look": Contender(_answers(one, first), speed),
+        "all positions": Contender(_answers(many, mean), slower),
         "with pixels": Contender(_answers(refined, mean), rate),
     }
+
+
+def _turned(model: Any, images: Sequence[Image.Image], position: int) -> Embeddings:
+    """The images in one of their eight positions."""
+    flipped = [ImageOps.mirror(image) if position >= 4 else image for image in images]
+    turned = [image.rotate(90 * (position % 4), expand=True) for image in flipped]
+    return encode(model, turned, f"position {position + 1} of {POSITIONS}")
 
 
 def by_pixels(model: Any, pairs: Sequence[Pair], estimated: Relations) -> tuple[Relations, float]:

@@ -98,7 +98,7 @@ class JobsMixin(EncoderMixin):
         """Is it the same photo, and what was done to it?
 
         b is laid onto a by keypoints; where they match, angle, mirroring, zoom and shift are
-        measured on the pixels. Where they do not, the model answers: it looks at b in all eight
+        measured on the pixels. Where they do not, the model answers: it looks at both in all eight
         positions, turned and mirrored. For many pairs, embed the images once and give the rows to
         ``clever_hub.relate``, which has one look at each and no pixels.
 
@@ -127,21 +127,21 @@ class JobsMixin(EncoderMixin):
             check_measurable()
         size = self.preprocessor.config.resize_size
         one, other = (open_image(image, self.preprocessor.options, size) for image in (a, b))
-        e_a = self.encode(one)
         if pixels is False or not can_measure():
-            return relate_from_eight(e_a, self._eight(other), heads, given_same=given_same)[0]
+            looks = self._eight(one), self._eight(other)
+            return relate_from_eight(*looks, heads, given_same=given_same)[0]
         row = np.zeros(1, np.int64)
         aligned = aligner([one, other], self.preprocessor.config)(row, row + 1)
-        found = (
-            relate(e_a, self.encode(other), heads, given_same=True)
-            if aligned[0] is not None and aligned[0].same  # one look will do for the colours
-            else relate_from_eight(e_a, self._eight(other), heads, given_same=True)
-        )
+        if aligned[0] is not None and aligned[0].same:  # one look will do for the colours
+            found = relate(self.encode(one), self.encode(other), heads, given_same=True)
+        else:
+            looks = self._eight(one), self._eight(other)
+            found = relate_from_eight(*looks, heads, given_same=True)
         return measured(found, aligned, given_same=given_same)[0]
 
     def _eight(self, image: ImageSource) -> list[Embeddings]:
         """Embeddings of an image turned by each quarter, then the same of it mirrored."""
-        prepared = [Prepared(0, "b", self.preprocessor(image))]
+        prepared = [Prepared(0, "", self.preprocessor(image))]
         return [
             self._embed_turned(prepared, quarter, mirrored=mirrored)
             for mirrored in (False, True)

@@ -114,7 +114,7 @@ class AngleCalibration:
 
 @dataclass(frozen=True)
 class EightCalibration:
-    """What differs if b is looked at in all eight positions.
+    """What differs if both images are looked at in all eight positions.
 
     Attributes:
         angle: Of angles.
@@ -154,7 +154,7 @@ class Calibration:
             ``saturation`` (natural logarithm) and ``hue`` (share of a turn).
         measured: What else was found on these photos: ``angle_median`` (degrees), ``mirrored``,
             ``quarter`` and ``quarter_from_four`` (shares that are right).
-        from_eight: For relations from all eight positions of b; None where it was not measured.
+        from_eight: For relations from all eight positions of both; None where it was not measured.
     """
 
     photos: int

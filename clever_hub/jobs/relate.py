@@ -24,6 +24,8 @@ from clever_hub.jobs.relation import COLORS, Relations, unsure
 _LEAST_R2 = 0.25
 _LEAST_LENGTH = 0.5  # where nothing was calibrated
 _QUARTERS = (0, 90, 180, 270)
+POSITIONS = 2 * len(_QUARTERS)  # of an image: each quarter turn, mirrored or not
+_FLIP_FIRST = np.array([-1, 1], np.float32)
 
 
 def relate(
@@ -58,39 +60,63 @@ def relate(
 
 
 def relate_from_eight(
-    e_a: Embeddings, eight: Sequence[Embeddings], heads: Heads, *, given_same: bool = False
+    eight_a: Sequence[Embeddings],
+    eight_b: Sequence[Embeddings],
+    heads: Heads,
+    *,
+    given_same: bool = False,
 ) -> Relations:
-    """As ``relate``, from each b in all eight positions: turned by each quarter, mirrored or not.
+    """As ``relate``, from both images in all eight positions: each quarter turn, mirrored or not.
 
-    Surer, above all of the mirroring, at eight times the cost: what the head leans to whatever it
-    sees cancels.
+    Every position of a is compared with every one of b. Surer, above all of the mirroring, at eight
+    times the cost: what the head leans to whatever it sees cancels.
 
     Args:
-        e_a: N embeddings, raw.
-        eight: Those of the images b as they are and turned by 90, 180 and 270 degrees
-            counter-clockwise, then the same of the mirrored ones.
+        eight_a: N embeddings each, raw: of the images a as they are and turned by 90, 180 and 270
+            degrees counter-clockwise, then the same of the mirrored ones.
+        eight_b: Those of the images b.
         heads: The model's.
         given_same: As for ``relate``.
 
     Returns:
-        The relations of a and b as it is, the first of the eight.
+        The relations of a and b as they are, the first of each eight.
 
     Raises:
         DataError: As for ``relate``; or when there are not eight.
     """
-    if len(eight) != 2 * len(_QUARTERS):
-        raise DataError(f"relate_from_eight: expected eight positions of b, got {len(eight)}")
-    looks = []
-    for position, e_b in enumerate(eight):
+    for name, eight in (("a", eight_a), ("b", eight_b)):
+        if len(eight) != POSITIONS:
+            raise DataError(
+                f"relate_from_eight: expected eight positions of {name}, got {len(eight)}"
+            )
+    for e_a, e_b in zip(eight_a, eight_b, strict=True):
         _check(e_a, e_b, heads)
-        values = symmetric(heads, e_a.equivariant, e_b.equivariant)
-        looks.append(as_it_is(values, position))
-    mean = mean_of_looks(looks)
+    mean = from_all_positions(heads, *([e.equivariant for e in e] for e in (eight_a, eight_b)))
     calibration = heads.config.calibration
     # Whether it is the same was calibrated on one look.
-    same = _same(pair_features(e_a, eight[0], heads, looks[0]), calibration)
+    one = symmetric(heads, eight_a[0].equivariant, eight_b[0].equivariant)
+    same = _same(pair_features(eight_a[0], eight_b[0], heads, one), calibration)
     branch = _Branch.of(mean, calibration, calibration.from_eight if calibration else None)
     return _relations(mean, branch, same, calibration, given_same)
+
+
+def from_all_positions(heads: Heads, a: Sequence[Array], b: Sequence[Array]) -> PairValues:
+    """What the heads say of a and b as they are, from every position of both, in the mean.
+
+    Args:
+        heads: The model's.
+        a: Eight of float32 (N, e), raw equivariant parts, as ``relate_from_eight`` orders them.
+        b: The same of the other images.
+
+    Returns:
+        The mean.
+    """
+    looks = [
+        of_a_as_it_is(as_it_is(symmetric(heads, one, other), of_b), of_a)
+        for of_a, one in enumerate(a)
+        for of_b, other in enumerate(b)
+    ]
+    return mean_of_looks(looks)
 
 
 def as_it_is(values: PairValues, position: int) -> PairValues:
@@ -109,6 +135,33 @@ def as_it_is(values: PairValues, position: int) -> PairValues:
     if mirrored:
         return values._replace(straight=other, mirrored=straight, logit=-values.logit)
     return values._replace(straight=straight, mirrored=other)
+
+
+def of_a_as_it_is(values: PairValues, position: int) -> PairValues:
+    """What a look from a in one of its eight positions says of a as it is.
+
+    Args:
+        values: Of that look.
+        position: 0 to 3 is turned by so many quarters, 4 to 7 mirrored first.
+
+    Returns:
+        The same of a as it is.
+    """
+    quarter, mirrored = _QUARTERS[position % 4], position >= 4
+    # Where b's centre lies in a turns with a; y points down.
+    place = turned(values.crop[:, :2], -quarter)
+    if mirrored:
+        place = place * _FLIP_FIRST
+        other = turned(values.straight * _FLIP_FIRST, quarter)
+        straight = turned(values.mirrored * _FLIP_FIRST, quarter)
+    else:
+        straight, other = (turned(one, -quarter) for one in (values.straight, values.mirrored))
+    return values._replace(
+        straight=straight,
+        mirrored=other,
+        crop=np.concatenate([place, values.crop[:, 2:]], axis=1),
+        logit=-values.logit if mirrored else values.logit,
+    )
 
 
 def mean_of_looks(looks: Sequence[PairValues]) -> PairValues:

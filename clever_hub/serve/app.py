@@ -112,8 +112,8 @@ async def _embeddings(service: Service, fields: Fields, slot: Slot, log: Fields)
 async def _relate(service: Service, fields: Fields, slot: Slot, log: Fields) -> Fields:
     request = images_request(fields, service.settings, count=2)
     served, _ = service.find(request.model)
-    # The second in eight positions; a server of a short queue answers all the same.
-    slot.grow(images=min(8, service.settings.max_queue - 1))
+    # Both in eight positions; a server of a short queue answers all the same.
+    slot.grow(images=min(15, service.settings.max_queue - 1))
     log.update(model=served.name, images=2)
     return await relation_answer(service, served, request.pictures)
 

@@ -21,7 +21,7 @@ async def relation_answer(
     Args:
         service: The server.
         served: The model.
-        pictures: Two images; the second goes through the network in all eight positions.
+        pictures: Two images; both go through the network in all eight positions.
 
     Returns:
         The JSON: the fields of ``clever_hub.Relation``; null is unknown.
@@ -30,8 +30,8 @@ async def relation_answer(
         ApiError: 400, when the model has no heads or an image cannot be read.
     """
     heads = _heads(served)
-    one, eight = await service.embed_pair(served, *pictures)
-    relation = relate_from_eight(one, eight, heads)[0]
+    eight_a, eight_b = await service.embed_pair(served, *pictures)
+    relation = relate_from_eight(eight_a, eight_b, heads)[0]
     return {"object": "relation", "model": served.name, **relation.to_dict()}
 
 

@@ -170,10 +170,8 @@ class Service:
         turned = np.stack(await _all(work))  # (N, 4, d)
         return [_embeddings(served, turned[:, position]) for position in range(4)]
 
-    async def embed_pair(
-        self, served: Served, a: Picture, b: Picture
-    ) -> tuple[Embeddings, list[Embeddings]]:
-        """Embed two images, the second in all eight positions.
+    async def embed_pair(self, served: Served, a: Picture, b: Picture) -> list[list[Embeddings]]:
+        """Embed two images in all eight positions.
 
         Args:
             served: The model.
@@ -181,15 +179,16 @@ class Service:
             b: The second.
 
         Returns:
-            The embedding of the first; those of the second as it is and turned as by
-            ``embed_turned``, then of the mirrored one likewise.
+            Of each, the embeddings as it is and turned as by ``embed_turned``, then of the mirrored
+            one likewise.
 
         Raises:
             ApiError: As for ``embed``.
         """
-        work = [self._positions(served, 0, a, _EIGHT[:1]), self._positions(served, 1, b, _EIGHT)]
-        one, eight = await _all(work)
-        return _embeddings(served, one), [_embeddings(served, vector[None]) for vector in eight]
+        work = [self._positions(served, i, one, _EIGHT) for i, one in enumerate((a, b))]
+        return [
+            [_embeddings(served, vector[None]) for vector in eight] for eight in await _all(work)
+        ]
 
     async def _one(self, served: Served, index: int, picture: Picture) -> Vector:
         read = partial(served.read, await self._here(index, picture), _param(index))

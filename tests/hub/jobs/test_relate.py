@@ -209,18 +209,26 @@ def test_a_model_relates_two_files(
 ) -> None:
     model = clever_hub.from_pretrained(headed_folder, backend=backend)
     found = model.relate(photos["coffee"], photos["chelsea"], pixels=False)
-    b = clever_hub.load_image(photos["chelsea"])
     mirror, turns = Image.Transpose.FLIP_LEFT_RIGHT, range(0, 360, 90)
-    eight = [
-        model.encode(image.rotate(turn, expand=True))
-        for image in (b, b.transpose(mirror))
-        for turn in turns
-    ]
-    expected = relate_from_eight(model.encode(photos["coffee"]), eight, model.heads)[0]
+
+    def eight(name: str) -> list[Embeddings]:
+        whole = clever_hub.load_image(photos[name])
+        both = (whole, whole.transpose(mirror))
+        return [model.encode(image.rotate(turn, expand=True)) for image in both for turn in turns]
+
+    expected = relate_from_eight(eight("coffee"), eight("chelsea"), model.heads)[0]
     assert found.same == pytest.approx(expected.same, abs=0.02)
     assert found.mirrored_probability == pytest.approx(expected.mirrored_probability, abs=0.02)
     with pytest.raises(ImageError, match=r"gone\.jpg"):
         model.relate(photos["coffee"], "gone.jpg")
+
+
+def test_eight_positions_are_eight() -> None:
+    one, eight = [embeddings()], 8 * [embeddings()]
+    with pytest.raises(DataError, match="expected eight positions of b, got 1"):
+        relate_from_eight(eight, one, Scripted())
+    with pytest.raises(DataError, match="expected eight positions of a, got 1"):
+        relate_from_eight(one, eight, Scripted())
 
 
 def test_a_model_without_heads_relates_nothing(model_folder: Path, photos: dict[str, Path]) -> None:

@@ -14,7 +14,7 @@ from clever_hub.config import PreprocessingConfig
 from clever_hub.images.opening import load_image
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.heads import PairValues
-from clever_hub.jobs.relate import as_it_is, relate
+from clever_hub.jobs.relate import as_it_is, of_a_as_it_is, relate
 from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
 from clever_training.objectives.transformation import relative_transformation
 from clever_training.views.decode import EncodedPhoto
@@ -127,3 +127,25 @@ def test_eight_looks_at_b_say_the_same_as_one() -> None:
             getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
         )
         np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5)
+
+
+@pytest.mark.parametrize("mirrored", [0, 1])
+def test_eight_looks_from_a_say_the_same_as_one(mirrored: int) -> None:
+    """With perfect heads each position of a leads to the same relation, b's place in it too."""
+    whole = ViewMaker(PREPROCESSING, HeadViews(), 0).draw(0, 600, 600)[0].as_array()
+    a, b = whole.copy(), whole.copy()
+    a[:6] = 0.0, 0.0, 1.0, 1.0, 0, np.radians(20)
+    b[:6] = 0.3, 0.4, 0.5, 0.5, mirrored, np.radians(-75)
+    expected = said(a, b)
+    for position in range(8):
+        look = a.copy()
+        flipped, quarter = position >= 4, 90 * (position % 4)
+        look[4] = float(flipped)
+        look[5] = (-a[5] if flipped else a[5]) + np.radians(quarter)
+        found = of_a_as_it_is(said(look, b), position)
+        np.testing.assert_allclose(found.logit, expected.logit)
+        branch = "mirrored" if expected.logit[0] > 0 else "straight"
+        np.testing.assert_allclose(
+            getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
+        )
+        np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5, err_msg=str(position))

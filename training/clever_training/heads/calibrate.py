@@ -25,16 +25,15 @@ from clever_hub.jobs.calibration import (
 from clever_hub.jobs.heads import Heads, PairValues
 from clever_hub.jobs.orient import QUARTERS, quarter_probabilities
 from clever_hub.jobs.relate import (
-    as_it_is,
     centered,
-    mean_of_looks,
+    from_all_positions,
     pair_features,
     symmetric,
     turned,
 )
 from clever_training.heads.embedding import EmbeddedViews
 from clever_training.heads.tail import thresholds
-from clever_training.heads.views import QUARTERS as QUARTER_VIEWS
+from clever_training.heads.views import POSITIONED
 from clever_training.objectives.transformation import Relative, relative_transformation
 
 RATES_OF_ERROR = ("0.002", "0.01", "0.05")
@@ -272,23 +271,22 @@ def _mirrored(truth: Truth) -> tuple[float, float]:
 
 
 def _eight(heads: Heads, views: EmbeddedViews) -> EightCalibration | None:
-    """What is other where b, the first view that is not a quarter, is seen in all positions."""
+    """What is other where both images are seen in all positions: photo and copy, or two copies."""
     if views.eight is None:
         return None
-    firsts = [view for view in range(views.embeddings.shape[1]) if view != QUARTER_VIEWS]
-    photo, first = (
-        grid.ravel() for grid in np.meshgrid(np.arange(len(views)), firsts, indexing="ij")
-    )
-    a = views.at(photo, first)
-    looks = []
-    for position in range(views.eight.shape[1]):
-        b = views.eight[photo, position, views.split :]
-        looks.append(as_it_is(symmetric(heads, a.equivariant, b), position))
+    said, rows = list[PairValues](), list[tuple[int, int]]()
+    for first, second in ((0, 1), (0, 2), (1, 2), (2, 1)):
+        a, b = (list(views.eight[:, at, :, views.split :].swapaxes(0, 1)) for at in (first, second))
+        said.append(from_all_positions(heads, a, b))
+        rows.append((POSITIONED[first], POSITIONED[second]))
+    photo = np.tile(np.arange(len(views)), len(rows))
+    one, other = np.repeat(np.array(rows).T, len(views), axis=1)
     done = relative_transformation(
-        torch.from_numpy(views.parameters[photo, first]),
-        torch.from_numpy(views.parameters[photo, QUARTER_VIEWS]),
+        torch.from_numpy(views.parameters[photo, one]),
+        torch.from_numpy(views.parameters[photo, other]),
     )
-    truth = Truth(a, views.at(photo, QUARTER_VIEWS), mean_of_looks(looks), done)
+    all_said = PairValues(*(np.concatenate(part) for part in zip(*said, strict=True)))
+    truth = Truth(views.at(photo, one), views.at(photo, other), all_said, done)
     return EightCalibration(_angle(truth), _mirrored(truth))
 
 

@@ -17,7 +17,7 @@ from clever_hub.errors import DataError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.threads import available_cores
 from clever_training.data.photos import Photos
-from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
+from clever_training.heads.views import POSITIONED, HeadViews, PhotoViews, ViewMaker
 
 Progress = Callable[[int, int], None]
 _BATCH = 64
@@ -36,7 +36,8 @@ class EmbeddedViews:
         parameters: float32 (N, views, 14), what was done to each.
         split: Length of the invariant part.
         data: Name of the data set.
-        eight: float32 (N, 8, d), all positions of view 4, where they were asked for.
+        eight: float32 (N, 3, 8, d), all positions of the views ``POSITIONED``, where they were
+            asked for.
     """
 
     embeddings: NDArray[np.float32]
@@ -123,7 +124,9 @@ def embed_views(
         np.stack([one.parameters for one in kept]),
         model.config.invariant_dim,
         photos.name,
-        whole[:, views.count :] if views.positions else None,
+        whole[:, views.count :].reshape(len(kept), len(POSITIONED), -1, whole.shape[-1])
+        if views.positions
+        else None,
     )
 
 

@@ -22,6 +22,8 @@ from clever_training.views.render import FastRenderer
 from clever_training.views.sample import sample
 
 QUARTERS = 4
+# The views of which all positions are seen, where they are: the photo as it is, and two others.
+POSITIONED = (0, QUARTERS, QUARTERS + 1)
 _WHOLE = 0.25  # of the views are not cropped
 _UPRIGHT = 0.5  # of the views are turned by quarters alone
 _CONTEXT = 0.5
@@ -33,8 +35,8 @@ class HeadViews:
 
     Attributes:
         count: Views of each photo, the four quarters included.
-        positions: Whether ``ViewMaker`` adds the eight positions of the first view that is not a
-            quarter: turned by each quarter, then the same of it mirrored.
+        positions: Whether ``ViewMaker`` adds all eight positions of the views ``POSITIONED``: of
+            each, turned by each quarter, then the same of it mirrored.
         scale: Smallest and largest share of the photo's area.
     """
 
@@ -60,7 +62,7 @@ class PhotoViews(NamedTuple):
     """The views of one photo.
 
     Attributes:
-        pixels: float32 (views, 3, size, size), prepared for the backbone; 8 more with positions.
+        pixels: float32 (views, 3, size, size), prepared for the backbone; with positions, 24 more.
         parameters: float32 (views, 14), as ``ViewParameters.as_array`` gives them.
     """
 
@@ -125,9 +127,9 @@ class ViewMaker:
             turned = np.ascontiguousarray(np.rot90(shown, plan.quarter))
             pixels.append(self._rendered(turned))
         if self.views.positions:
-            mirrored = pixels[QUARTERS][..., ::-1]
-            for view in (pixels[QUARTERS], mirrored):
-                pixels += [np.rot90(view, quarter, axes=(1, 2)) for quarter in range(QUARTERS)]
+            for whole in [pixels[view] for view in POSITIONED]:
+                for view in (whole, whole[..., ::-1]):
+                    pixels += [np.rot90(view, quarter, axes=(1, 2)) for quarter in range(QUARTERS)]
         return PhotoViews(np.stack(pixels), np.stack([p.done().as_array() for p in drawn]))
 
     def draw(self, row: int, width: int, height: int) -> list[ViewParameters]:
