@@ -14,7 +14,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.hub import shipped
 from clever_hub.jobs import heads as heads_module
-from clever_hub.jobs.default import WITHOUT_HEADS, default_model
+from clever_hub.jobs.default import RECOMMENDED, WITHOUT_HEADS, default_model
 from clever_hub.jobs.heads import HeadsConfig
 from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
@@ -39,13 +39,16 @@ def give_heads(folder: Path, quarters: float | None) -> None:
 
 def test_what_this_package_ships_has_a_default() -> None:
     name = default_model()
-    assert name in shipped.model_names()
-    having = [
-        other
-        for other in shipped.model_names()
-        if HeadsConfig.of(ModelConfig.load(shipped.ZOO / other)) is not None
-    ]
-    assert name in having if having else name == WITHOUT_HEADS
+    assert name == RECOMMENDED
+    assert HeadsConfig.of(ModelConfig.load(shipped.ZOO / name)) is not None
+
+
+def test_the_recommended_one_is_taken_whatever_others_are_calibrated_to(zoo: Path) -> None:
+    """Another model's calibration, on other photos, does not change what the jobs take."""
+    (zoo / "clever-c").rename(zoo / RECOMMENDED)
+    give_heads(zoo / RECOMMENDED, 0.7)
+    give_heads(zoo / "clever-b", 0.9)
+    assert default_model() == default_model(heads=True) == RECOMMENDED
 
 
 def test_without_heads_in_the_package_those_jobs_that_need_them_say_so(zoo: Path) -> None:
