@@ -264,7 +264,7 @@ def run(options: argparse.Namespace, photos: list[Path]) -> str:
             lines.append(f"| {setting} | {median(rates):.0f} | {cells} | {most} |\n")
         lines.append(_best(found))
         if refused := [setting for setting in SETTINGS if setting not in found]:
-            lines.append(f"Left out, since {name} does not load so: {', '.join(refused)}.\n")
+            lines.append(f"Left out, since {name} does not load so: {'; '.join(refused)}.\n")
     return "".join(lines)
 
 
