@@ -29,7 +29,7 @@ ADDRESSES = {
     "numpy.typing.NDArray": NUMPY.format("typing", "numpy.typing.NDArray"),
     **{
         f"numpy.{name}": NUMPY.format("arrays.scalars", f"numpy.{name}")
-        for name in ("float16", "float32", "generic", "int64", "uint8")
+        for name in ("bool", "float16", "float32", "generic", "int64", "uint8")
     },
     "PIL.Image.Image": "https://pillow.readthedocs.io/en/stable/reference/Image.html#PIL.Image.Image",
     "torch.Tensor": TORCH.format("tensors", "torch.Tensor"),
@@ -43,9 +43,13 @@ SAME = {
     "JobsMixin": "clever_hub.backends.torch.CleverModel",  # what both backends can do
     "torch.nn.modules.module.Module": "torch.nn.Module",
     "Image.Image": "PIL.Image.Image",
+    "np.bool_": "numpy.bool",
     **{f"np.{name}": f"numpy.{name}" for name in ("float16", "float32", "int64", "uint8")},
 }
-_LAST = {name.rpartition(".")[2]: address for name, address in ADDRESSES.items()}
+# Without numpy's bool: a signature's bool is Python's.
+_LAST = {
+    name.rpartition(".")[2]: address for name, address in ADDRESSES.items() if name != "numpy.bool"
+}
 
 
 def link(
