@@ -51,10 +51,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         str, typer.Option(help="The address to listen on; 0.0.0.0 is all of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 picks a free one.")] = 8000,
-    max_batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Largest batch of the network; 8 on a CPU, 32 elsewhere."),
-    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest batch of the network.")] = 32,
     max_wait_ms: Annotated[
         float,
         typer.Option(
@@ -130,10 +127,10 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     from clever_hub.serve.app import create_app
     from clever_hub.serve.batching import yield_to_others
     from clever_hub.serve.logs import set_up
-    from clever_hub.serve.settings import Settings, default_batch
+    from clever_hub.serve.settings import Settings
 
     settings = Settings(
-        max_batch=max_batch or default_batch(device),
+        max_batch=max_batch,
         max_wait_ms=max_wait_ms,
         max_queue=max_queue,
         max_inputs=min(max_inputs, max_queue),

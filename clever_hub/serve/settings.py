@@ -9,23 +9,6 @@ from clever_hub.errors import ConfigError
 from clever_hub.threads import available_cores
 
 
-def default_batch(device: str | None) -> int:
-    """Most images of a batch, where the user does not say.
-
-    Of larger batches a CPU's caches hold too little: with 32 clients the server took 4.7 ms of the
-    processor an image by clever-efficientnet-lite0 in batches of 32, and 4.2 ms in batches of 8;
-    by clever-resnet18 as much, by clever-resnet50 4.9 ms and 5.0 ms.
-
-    Args:
-        device: Where the network computes; None is the CPU.
-
-    Example:
-        >>> default_batch(None), default_batch("cuda:1")
-        (8, 32)
-    """
-    return 8 if device is None or device.startswith("cpu") else 32
-
-
 @dataclass(frozen=True)
 class Settings:
     """What a server allows and how it batches.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from typer.testing import CliRunner
 
-from clever_hub.cli.app import app
 from clever_hub.errors import ConfigError
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.limits import Gate
@@ -73,25 +71,3 @@ def test_who_is_refused_is_told_how_long_the_queue_takes(monkeypatch: pytest.Mon
 def test_settings_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings(**options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [([], 8), (["--device", "cpu"], 8), (["--max-batch", "5"], 5), (["--device", "cuda"], 32)],
-)
-def test_the_largest_batch_follows_the_device(
-    given: list[str], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server is not started: what it would be started with is looked at."""
-    from clever_hub.cli import serve
-
-    seen: list[int] = []
-    monkeypatch.setattr(serve, "_load", lambda *_: {})
-    monkeypatch.setattr(
-        "clever_hub.serve.app.create_app", lambda _, settings: seen.append(settings.max_batch)
-    )
-    monkeypatch.setattr("clever_hub.serve.server.run", lambda *_: None)
-    command = ["serve", "clever-resnet18", "--port", "0", "--no-page", *given]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    assert seen == [expected]
