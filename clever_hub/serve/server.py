@@ -15,7 +15,9 @@ from clever_hub.serve.settings import Settings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-_BACKLOG = 2_048
+# Linux caps it at net.core.somaxconn, 4,096 by default. A connection that finds the backlog full is
+# tried again by the kernel after 1, 3, 7, 15 … seconds, which looks like a lost answer.
+_BACKLOG = 4_096
 # Longer than load balancers keep an idle connection (60 s is usual): whoever closes first should be
 # the one that sends, or a request may meet a connection that is being closed.
 _KEEP_ALIVE = 75
