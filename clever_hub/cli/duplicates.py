@@ -35,6 +35,7 @@ from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
+from clever_hub.jobs.sheets import ShownRow
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
@@ -220,7 +221,11 @@ def _write(
         return
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
-    write_shown(out, title, summary, grouped.shown(members, paths), "largest groups")
+
+    def rows(first: int) -> list[ShownRow]:
+        return grouped.shown(members[:first], paths)
+
+    write_shown(out, title, summary, rows, len(members), "largest groups")
 
 
 def _undo(where: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -57,7 +57,12 @@ Turns: TypeAlias = Annotated[
 
 
 def write_shown(
-    out: Path, title: str, summary: Sequence[str], rows: Sequence[ShownRow], what: str
+    out: Path,
+    title: str,
+    summary: Sequence[str],
+    rows: Callable[[int], Sequence[ShownRow]],
+    count: int,
+    what: str,
 ) -> None:
     """Write a page, or a picture of the first rows; the page says if it leaves any out.
 
@@ -65,16 +70,17 @@ def write_shown(
         out: The file; its ending decides.
         title: Heading.
         summary: Lines below the heading of a page.
-        rows: What is shown, the most important first.
+        rows: Gives the first so many rows, the most important first: no photo is read for others.
+        count: How many rows there are.
         what: What the first rows are called, such as ``"largest groups"``.
     """
     if out.suffix.lower() in SHEETS:
-        write_sheet(out, title, rows[:_ON_SHEET])
+        write_sheet(out, title, rows(_ON_SHEET))
         return
     lines = list(summary)
-    if len(rows) > _ON_PAGE:
+    if count > _ON_PAGE:
         lines.append(f"The {_ON_PAGE} {what} are shown; a table has them all.")
-    write_page(out, title, lines, rows[:_ON_PAGE])
+    write_page(out, title, lines, rows(_ON_PAGE))
 
 
 class PartChoice(StrEnum):

@@ -155,4 +155,5 @@ def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPh
         return
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
-    write_shown(out, title, [f"Candidates: {found.threshold}."], rows, "first leaks")
+    summary = [f"Candidates: {found.threshold}."]
+    write_shown(out, title, summary, lambda first: rows[:first], len(rows), "first leaks")

@@ -91,8 +91,14 @@ def test_different_ways_of_embedding_are_refused(
 
 def test_a_page_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_ON_PAGE", 1)
-    rows = [ShownRow("a", []), ShownRow("b", [])]
-    for shown, said in ((rows, True), (rows[:1], False)):
-        jobs.write_shown(tmp_path / "p.html", "title", [], shown, "first leaks")
+    rows, asked = [ShownRow("a", []), ShownRow("b", [])], list[int]()
+
+    def first(many: int) -> list[ShownRow]:
+        asked.append(many)
+        return rows[:many]
+
+    for count, said in ((2, True), (1, False)):
+        jobs.write_shown(tmp_path / "p.html", "title", [], first, count, "first leaks")
         text = (tmp_path / "p.html").read_text(encoding="utf-8")
         assert ("The 1 first leaks are shown; a table has them all." in text) == said
+    assert asked == [1, 1]  # the photos of other rows are not read
