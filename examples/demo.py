@@ -30,7 +30,6 @@ from clever_hub.files import atomic_path
 from clever_hub.jobs.alignment import Alignment
 from clever_hub.jobs.default import default_model
 from clever_hub.jobs.pairs import unit_rows
-from clever_hub.jobs.relation import Colors
 from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
@@ -314,25 +313,7 @@ def undone(answer: Answer, photos: Sequence[Image.Image], copy: Image.Image) -> 
     """A copy, brought back onto the photo that it is found to be of; unchanged without such."""
     if answer.verdict is None:
         return copy
-    return brought_back(relation_of(answer.verdict), photos[answer.nearest], copy)
-
-
-def relation_of(verdict: Alignment) -> clever_hub.Relation:
-    """An alignment as a relation, whose angles, zoom and shift mean the same."""
-    unknown = Colors(None, None, None, None)
-    return clever_hub.Relation(
-        1.0,
-        verdict.angle,
-        None,
-        verdict.mirrored,
-        None,
-        verdict.zoom,
-        None,
-        verdict.shift,
-        None,
-        unknown,
-        unknown,
-    )
+    return brought_back(answer.verdict, photos[answer.nearest], copy)
 
 
 def captions(answer: Answer) -> tuple[str, str]:

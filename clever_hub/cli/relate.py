@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
 from clever_hub.cli.console import output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
+from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
 
 if TYPE_CHECKING:
@@ -54,8 +58,8 @@ def run(
         bool | None,
         typer.Option(
             "--pixels/--no-pixels",
-            help="Lay B onto A by keypoints, where they match; needs OpenCV (extra jobs). By "
-            "default if it is installed.",
+            help="Lay B onto A by keypoints, where they match. This needs OpenCV (extra jobs), and "
+            "is the default if that is installed.",
         ),
     ] = None,
     backend: Backend = "auto",
@@ -196,12 +200,10 @@ def _relate_many(
     if not readable:
         report_skipped(skipped)
         raise DataError(f"{source}: no pair has two images that can be read, nothing was written")
-    first, second = (
-        embeddings[np.array([rows_by_path[pair[side]] for pair in readable])] for side in (0, 1)
-    )
-    found = relate(first, second, model.heads, given_same=given_same or pixels)
+    a, b = (np.array([rows_by_path[pair[side]] for pair in readable]) for side in (0, 1))
+    found = relate(embeddings[a], embeddings[b], model.heads, given_same=given_same or pixels)
     if pixels:
-        found = _measured(model, readable, found, given_same)
+        found = _measured(model, list(rows_by_path), a, b, found, given_same)
     values = iter(_rows(found))
     known = set(readable)
     rows = [{_A: pair[0], _B: pair[1], **(next(values) if pair in known else {})} for pair in pairs]
@@ -213,25 +215,19 @@ def _relate_many(
 
 
 def _measured(
-    model: JobsMixin, pairs: list[tuple[str, str]], estimated: Relations, given_same: bool
+    model: JobsMixin,
+    paths: Sequence[str],
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+    estimated: Relations,
+    given_same: bool,
 ) -> Relations:
-    """Lay the second image of each pair onto the first, where keypoints match."""
-    from clever_hub.images.progress import counting
+    """Lay the second image of each pair of rows onto the first, where keypoints match."""
     from clever_hub.jobs.pixels import aligner, measured
 
-    paths = list(dict.fromkeys(path for pair in pairs for path in pair))
-    row = {path: n for n, path in enumerate(paths)}
-    first, second = (np.array([row[pair[side]] for pair in pairs], np.int64) for side in (0, 1))
-    with counting("laying onto each other", len(pairs)) as advance:
-        done = 0
-
-        def progress(now: int, _: int) -> None:
-            nonlocal done
-            advance(now - done)
-            done = now
-
-        align = aligner(paths, model.preprocessor.config, progress=progress)
-        alignments = align(first, second)
+    with working_on() as progress:
+        report = partial(progress, "laying onto each other")
+        alignments = aligner(paths, model.preprocessor.config, progress=report)(a, b)
     return measured(estimated, alignments, given_same=given_same)
 
 

@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clever_hub.jobs.alignment import Alignment
 from clever_hub.jobs.relation import Relation
 
 _OUTSIDE = (235, 235, 235)
 
 
-def brought_back(relation: Relation, a: Image.Image, b: Image.Image) -> Image.Image:
+def brought_back(relation: Relation | Alignment, a: Image.Image, b: Image.Image) -> Image.Image:
     """Image b as it lies within a: what a shows there is what it should show.
 
     Args:
-        relation: How b is made from a. What is unknown is taken as not done.
+        relation: How b is made from a; or how it lies on a, as the pixels tell. What is unknown is
+            taken as not done.
         a: RGB, square.
         b: RGB, square.
 
@@ -37,7 +39,7 @@ def brought_back(relation: Relation, a: Image.Image, b: Image.Image) -> Image.Im
     )
 
 
-def b_in_a(relation: Relation) -> NDArray[np.float64]:
+def b_in_a(relation: Relation | Alignment) -> NDArray[np.float64]:
     """Where a point of b lies in a, both in [−1, 1]², x right and y down.
 
     p_a = t + L p_b, as in ``clever_training.objectives.transformation``.
