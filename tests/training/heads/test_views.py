@@ -107,6 +107,16 @@ def test_zoom_and_shift_find_b_in_a() -> None:
     assert found.shift == pytest.approx((0.25, 0.0))
 
 
+def check_same_relation(found: PairValues, expected: PairValues, position: int) -> None:
+    """Mirroring, the angle that goes with it, and the crop."""
+    np.testing.assert_allclose(found.logit, expected.logit)
+    branch = "mirrored" if expected.logit[0] > 0 else "straight"
+    np.testing.assert_allclose(
+        getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
+    )
+    np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5, err_msg=str(position))
+
+
 def test_eight_looks_at_b_say_the_same_as_one() -> None:
     """With perfect heads each position of b leads back to the same relation."""
     whole = ViewMaker(PREPROCESSING, HeadViews(), 0).draw(0, 600, 600)[0].as_array()
@@ -121,12 +131,7 @@ def test_eight_looks_at_b_say_the_same_as_one() -> None:
         look[4] = float(flipped) - b[4] if flipped else b[4]
         look[5] = (-b[5] if flipped else b[5]) + np.radians(quarter)
         found = as_it_is(said(a, look), position)
-        np.testing.assert_allclose(found.logit, expected.logit)
-        branch = "mirrored" if expected.logit[0] > 0 else "straight"
-        np.testing.assert_allclose(
-            getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
-        )
-        np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5)
+        check_same_relation(found, expected, position)
 
 
 @pytest.mark.parametrize("mirrored", [0, 1])
@@ -143,9 +148,4 @@ def test_eight_looks_from_a_say_the_same_as_one(mirrored: int) -> None:
         look[4] = float(flipped)
         look[5] = (-a[5] if flipped else a[5]) + np.radians(quarter)
         found = of_a_as_it_is(said(look, b), position)
-        np.testing.assert_allclose(found.logit, expected.logit)
-        branch = "mirrored" if expected.logit[0] > 0 else "straight"
-        np.testing.assert_allclose(
-            getattr(found, branch), getattr(expected, branch), atol=1e-5, err_msg=str(position)
-        )
-        np.testing.assert_allclose(found.crop, expected.crop, atol=1e-5, err_msg=str(position))
+        check_same_relation(found, expected, position)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
+from clever_training.evaluation.kept import Piece
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import Perturbation
 from clever_training.evaluation.results import Figures
@@ -142,6 +143,15 @@ class Context:
             self.memory[whole] = make()
         made: _T = self.memory[whole]
         return made
+
+    def kept(self, name: str, measure: Callable[[], _T]) -> _T:
+        """Figures of this seed from an evaluation that was stopped, or measured now and kept."""
+        return self.timed(name, measure).value
+
+    def timed(self, name: str, measure: Callable[[], _T]) -> Piece[_T]:
+        """The same, with the seconds that the measurement took."""
+        depends_on = f"{name} {self.depends_on()} {self.profile} {self.seed}"
+        return self.store.pieces.piece(depends_on, measure)
 
     def depends_on(self) -> str:
         """Model, photos with their classes, and kind of probe: what every figure depends on."""

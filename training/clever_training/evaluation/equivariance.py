@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,8 @@ SETTINGS: dict[str, Any] = {
 def run_equivariance(context: Context) -> Figures:
     """How well each part predicts transformations, and how well they predict each part."""
     parts = context.parts_and_slice()
-    pieces, on = context.store.pieces, f"{context.depends_on()} {context.profile} {context.seed}"
     figures = {
-        name: pieces.piece(
-            f"relation {name} {on}",
-            lambda name=name: _relation(context, name, parts),  # type: ignore[misc]
-        ).value
+        name: context.kept(f"relation {name}", partial(_relation, context, name, parts))
         for name in RELATIONS
     }
     figures["quarter-turns"] = _quarter_turns(context, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from clever_hub.hub.evaluation import SCHEMA_VERSION
@@ -11,7 +12,6 @@ from clever_training.evaluation import results
 from clever_training.evaluation.context import SUBSETS
 from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.features import FeatureStore
-from clever_training.evaluation.kept import Piece
 from clever_training.evaluation.models import FeatureExtractor, PixelFeatures, random_twin
 from clever_training.evaluation.names import free_name
 from clever_training.evaluation.protocols import PROTOCOLS, Context, Profile
@@ -122,17 +122,12 @@ class Evaluation:
                 extractor, splits, self.store, self.profile, seed, label, self.probe, memory
             )
             for name in self.protocols:
-                piece = self._piece(name, context)
+                piece = context.timed(name, partial(PROTOCOLS[name].run, context))
                 runs[name].append(piece.value)
                 seconds[name] += piece.seconds
                 step(f"{label} {name}", FIRST_SEED if seed == self.seeds[0] else 1)
         figures = {name: results.summarize(found) for name, found in runs.items()}
         return figures, {name: self._record(name, seconds[name]) for name in self.protocols}
-
-    def _piece(self, name: str, context: Context) -> Piece[Figures]:
-        """The figures of one protocol with one seed, kept for when the evaluation is stopped."""
-        depends_on = f"{name} {context.depends_on()} {context.profile} {context.seed}"
-        return self.store.pieces.piece(depends_on, lambda: PROTOCOLS[name].run(context))
 
     def _record(self, name: str, seconds: float) -> dict[str, Any]:
         return {
