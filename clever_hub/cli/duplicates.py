@@ -35,6 +35,7 @@ from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
+from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
 from clever_hub.jobs.sheets import ShownRow
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
@@ -67,6 +68,14 @@ def run(  # noqa: PLR0913, each is an option
         ),
     ] = VerifyChoice.auto,
     turns: Turns = True,
+    exact: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact/--approximate",
+            help="Compare all pairs, or each photo with those that an index finds (extra search). "
+            "The default: all pairs of up to 200,000 photos.",
+        ),
+    ] = None,
     move_to: Annotated[
         Path | None,
         typer.Option(help="Move all but the best photo of each group to this folder, with a log."),
@@ -83,9 +92,9 @@ def run(  # noqa: PLR0913, each is an option
 ) -> None:
     """Find copies among photos, even turned, mirrored, cropped, recoloured or framed ones.
 
-    Photos with similar embeddings become candidates; all pairs are compared. Then one photo of each
-    candidate pair is aligned to the other and their pixels are compared, which also tells what was
-    done to it. The best photo of a group is the one with the most pixels. Nothing is ever deleted.
+    Photos with similar embeddings become candidates. Then one photo of each candidate pair is
+    aligned to the other and their pixels are compared, which also tells what was done to it. The
+    best photo of a group is the one with the most pixels. Nothing is ever deleted.
 
     Examples:
     - `clever-hub duplicates photos/`
@@ -102,7 +111,7 @@ def run(  # noqa: PLR0913, each is an option
     if out is not None:
         check_format(out, OUTPUTS)
     photos, heads = _photos(paths, model, verify, turns, cache, decode, (backend, device, revision))
-    found, look = _find(photos, heads, verify, part, threshold, expected_false)
+    found, look = _find(photos, heads, verify, part, threshold, expected_false, exact)
     members = grouped.members(found, look)
     _print(found, members, photos.paths)
     if out is not None:
@@ -144,7 +153,10 @@ def _find(
     part: PartChoice,
     threshold: float | None,
     expected_false: float | None,
+    exact: bool | None,
 ) -> tuple[Duplicates, Verify | None]:
+    if exact is not True and len(photos) > APPROXIMATE_FROM:
+        say(f"{len(photos):,} photos: each is compared with those like it only. All pairs: --exact")
     look = _verifier(photos, verify)
     with working_on() as progress:
         if look is not None:
@@ -157,6 +169,7 @@ def _find(
             heads=heads,
             verify=look,
             pixels=grouped.pixel_counts(photos.paths),
+            exact=exact,
             progress=partial(progress, "comparing"),
         )
     for row, error in sorted(look.unreadable.items() if look is not None else ()):
@@ -182,6 +195,8 @@ def _print(
 ) -> None:
     console = output()
     console.print(f"Candidates: {found.threshold}")
+    if found.recall is not None:
+        console.print(_approximate(found.recall))
     verified = "not verified" if found.verified_by == "nothing" else f"by {found.verified_by}"
     console.print(
         f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
@@ -210,6 +225,13 @@ def _print(
         console.print(f"… {len(members) - _LISTED} more groups; all of them: -o groups.html")
 
 
+def _approximate(recall: float) -> str:
+    return (
+        f"An index found {recall:.1%} of the candidates, measured on {SAMPLE} photos, each with "
+        f"its {NEIGHBOURS} nearest. All of them: --exact."
+    )
+
+
 def _write(
     out: Path,
     found: Duplicates,
@@ -221,6 +243,8 @@ def _write(
         return
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
+    if found.recall is not None:
+        summary.append(_approximate(found.recall))
 
     def rows(first: int) -> list[ShownRow]:
         return grouped.shown(members[:first], paths)

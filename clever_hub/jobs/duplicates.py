@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError
+from clever_hub.jobs.nearest import APPROXIMATE_FROM, nearest_pairs
 from clever_hub.jobs.pairs import MAX_PAIRS, Pairs, Progress, Vectors, similar_pairs
 from clever_hub.jobs.rates import Threshold, threshold_by_calibration, threshold_by_data
 
@@ -59,6 +60,8 @@ class Duplicates:
         threshold: What made a pair a candidate.
         candidates: How many pairs were candidates.
         verified_by: ``"pixels"``, ``"heads"``, another verification's name, or ``"nothing"``.
+        recall: Share of the candidates that an index found, in [0, 1], measured on some photos;
+            None where all pairs were compared.
     """
 
     pairs: Pairs
@@ -67,6 +70,7 @@ class Duplicates:
     threshold: Threshold
     candidates: int
     verified_by: str
+    recall: float | None = None
 
     @property
     def surplus(self) -> NDArray[np.int64]:
@@ -85,12 +89,15 @@ def find_duplicates(
     verify: Verify | None = None,
     pixels: NDArray[np.int64] | None = None,
     max_pairs: int = MAX_PAIRS,
+    exact: bool | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
     """Find copies among photos, however they were turned, mirrored, cropped or recoloured.
 
-    Exact: every pair is compared, block by block, in bounded memory: beside the embeddings about
-    200 MB. Two cores take minutes for 200,000 photos of 1,024 dimensions.
+    Up to 200,000 photos every pair is compared, block by block, in bounded memory: beside the
+    embeddings about 200 MB. Two cores take minutes for 200,000 photos of 1,024 dimensions. Of more
+    photos each is compared with those that an index finds to be like it
+    (``clever_hub.jobs.nearest``), and ``recall`` says how many of the candidates that finds.
 
     Args:
         embeddings: Of one model, raw or normalised; or vectors, float32 or float16 (N, d).
@@ -107,7 +114,8 @@ def find_duplicates(
         pixels: int64 (N,), size of each photo; the largest of a group is its best. Without, the
             first is.
         max_pairs: At most so many candidates, the most alike.
-        progress: Called with the blocks that are compared, and how many there are.
+        exact: Whether every pair is compared; None: up to 200,000 photos. False needs LanceDB.
+        progress: Called with the blocks that are compared, or the photos, and how many there are.
 
     Returns:
         Pairs and groups.
@@ -115,6 +123,7 @@ def find_duplicates(
     Raises:
         ConfigError: When an option is wrong, or there are too few photos to measure a rate on.
         DataError: When heads are asked to read embeddings of another model.
+        MissingExtraError: When an index is needed and LanceDB is not installed.
         ValueError: When vectors are not finite.
 
     Example:
@@ -137,12 +146,15 @@ def find_duplicates(
         mean=mean,
         verified=verifier is not None,
     )
-    found = similar_pairs(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
+    if exact is None:
+        exact = len(vectors) <= APPROXIMATE_FROM
+    pairs_of: Callable[..., tuple[Pairs, float | None]] = _all_pairs if exact else nearest_pairs
+    found, recall = pairs_of(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
     candidates = len(found.a)
     found = better_first(found, pixels)
     kept, verdicts = look_at(found, verifier)
     rank = np.zeros(len(vectors), np.int64) if pixels is None else -np.asarray(pixels)
-    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name)
+    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, recall)
 
 
 def choose_threshold(
@@ -275,6 +287,10 @@ def group(pairs: Pairs, rank: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     groups = [sorted(rows, key=lambda row: (int(rank[row]), row)) for rows in members.values()]
     groups.sort(key=lambda rows: (-len(rows), rows[0]))
     return [np.array(rows, np.int64) for rows in groups]
+
+
+def _all_pairs(vectors: Vectors, threshold: float, **options: Any) -> tuple[Pairs, None]:
+    return similar_pairs(vectors, threshold, **options), None
 
 
 def _vectors(embeddings: Embeddings | Vectors, part: str) -> Vectors:

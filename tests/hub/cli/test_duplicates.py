@@ -68,6 +68,19 @@ def test_groups_with_what_was_done(verb: tuple[object, ...], folder: Path, tmp_p
     assert abs(cat["angle"]) < 1
 
 
+def test_an_index_says_what_it_found(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("lancedb", reason="needs the extra search")
+    out = tmp_path / "groups.html"
+    result = run(*verb, folder, "--approximate", "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert "2 groups; 3 photos" in result.stdout
+    assert "An index found 100.0% of the candidates" in " ".join(result.stdout.split())
+    assert "An index found 100.0%" in out.read_text()
+    assert "An index" not in run(*verb, folder, "--exact").stdout
+
+
 @pytest.mark.parametrize("name", ["g.csv", "g.parquet", "g.html", "g.png"])
 def test_every_kind_of_output(
     verb: tuple[object, ...], folder: Path, tmp_path: Path, name: str
