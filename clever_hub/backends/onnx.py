@@ -98,7 +98,8 @@ class OnnxModel(JobsMixin):
 
         Raises:
             ModelFormatError: When model.onnx is missing, damaged or made for other weights.
-            DeviceError: When the first provider cannot be used.
+            DeviceError: When the first provider cannot be used, or the processor would compute an
+                int8 variant wrongly.
         """
         folder = Path(folder)
         self.config = ModelConfig.load(folder)
@@ -109,6 +110,7 @@ class OnnxModel(JobsMixin):
         self._lock = threading.Lock()
         variant = Variant.of(self.config)
         self._variant = variant or Variant("fp32", PIXEL_VALUES, {})
+        self._variant.check_processor()
         digest = variant.check(folder) if variant else _sha256_of_weights(folder)
         self.source = source.verified(digest)
         session = self._open()

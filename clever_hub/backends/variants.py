@@ -7,6 +7,7 @@ their config.json describes them and has the SHA-256 of each file.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.errors import ModelFormatError
+from clever_hub.errors import DeviceError, ModelFormatError
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 VARIANT_KEY = "variant"
@@ -40,11 +41,13 @@ class Variant:
         input: ``pixel_values``, float32 (batch, 3, size, size), normalised; or ``pixels``, uint8
             (batch, size, size, 3), red green blue.
         files: SHA-256 of the graph and of its weights file, if it has one.
+        weight_bits: Of int8: how many bits of a weight are used. Eight need VNNI on x86.
     """
 
     precision: str
     input: str
     files: Mapping[str, str]
+    weight_bits: int = 7
 
     @classmethod
     def of(cls, config: ModelConfig) -> Self | None:
@@ -63,16 +66,36 @@ class Variant:
         if entry is None:
             return None
         try:
-            found = cls(entry["precision"], entry["input"], dict(entry.get("files", {})))
+            found = cls(
+                entry["precision"],
+                entry["input"],
+                dict(entry.get("files", {})),
+                int(entry.get("weight_bits", 7)),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFormatError(f"{VARIANT_KEY}: malformed ({error!r}): {entry!r}") from error
         known = found.precision in PRECISIONS and found.input in (PIXEL_VALUES, PIXELS)
+        known = known and found.weight_bits in (7, 8)
         if not known or not found.files.keys() <= {GRAPH_NAME, DATA_NAME}:
             raise ModelFormatError(
                 f"{VARIANT_KEY}: expected a precision of {', '.join(PRECISIONS)}, an input of "
-                f"{PIXEL_VALUES} or {PIXELS}, and files {GRAPH_NAME}, {DATA_NAME}; got {entry!r}"
+                f"{PIXEL_VALUES} or {PIXELS}, files {GRAPH_NAME}, {DATA_NAME}, weight_bits of 7 "
+                f"or 8; got {entry!r}"
             )
         return found
+
+    def check_processor(self) -> None:
+        """Refuse a variant that this processor would compute wrongly.
+
+        Raises:
+            DeviceError: When the weights have eight bits and sums of their products overflow here.
+        """
+        if self.precision == "int8" and self.weight_bits == 8 and sums_overflow():
+            raise DeviceError(
+                "this int8 variant was made for processors with VNNI; on this one sums of its "
+                "products overflow. Export it here: clever-hub export MODEL --precision int8 "
+                "--images PHOTOS -o FOLDER"
+            )
 
     def check(self, folder: Path) -> str:
         """Compare the files with their hashes in config.json.
@@ -187,3 +210,20 @@ def check_graph_beside(folder: Path, digest: str) -> None:
             f"Fetch the folder again; or, if these weights are meant, remove {GRAPH_NAME}, and "
             "export the folder again for the other readers"
         )
+
+
+def sums_overflow() -> bool | None:
+    """Whether this processor adds pairs of 8-bit products in 16 bits, which is too few.
+
+    x86 processors without VNNI do (https://onnxruntime.ai/docs/performance/model-optimizations/
+    quantization.html, "When and why do I need to try U8U8?").
+
+    Returns:
+        None where it is not known: x86 without /proc/cpuinfo.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686"):
+        return False
+    try:
+        return "vnni" not in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None

@@ -3,7 +3,9 @@
 Weights are signed, per output channel, and use 7 of their 8 bits: without VNNI, x86 processors add
 pairs of 8-bit products in 16 bits, which saturate
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I
-need to try U8U8?"). Activations are unsigned, per tensor, their range the extremes of calibration.
+need to try U8U8?"). All 8 are used where 7 lose too much and the processor has VNNI. Activations
+are unsigned, per tensor, their range the extremes of calibration, after ReLU or ReLU6: a range that
+these cut off would be wasted levels (EfficientNet-Lite0: a fidelity of 0.98 instead of 0.89).
 
 Only operators with weights are quantised, and those between convolutions. Additions, norms, softmax
 and the products of attention stay float32. On a ViT-T with random weights this gives a mean cosine
@@ -36,7 +38,7 @@ from clever_export.progress import Report, silent
 
 PARTS = ("invariant", "equivariant")
 _WITH_WEIGHTS = ("Conv", "MatMul", "Gemm")
-_QUANTIZED = (*_WITH_WEIGHTS, "MaxPool", "Relu")
+_QUANTIZED = (*_WITH_WEIGHTS, "MaxPool", "Relu", "Clip")
 
 
 @dataclass(frozen=True)
@@ -129,22 +131,27 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has 
 
 
 def quantize(
-    graph: Any, batches: Iterable[dict[str, NDArray[Any]]], *, keep_first: bool = False
+    graph: Any,
+    batches: Iterable[dict[str, NDArray[Any]]],
+    *,
+    keep_first: int = 0,
+    weight_bits: int = 7,
 ) -> Any:
     """Quantise a graph.
 
     Args:
         graph: An onnx.ModelProto with its weights, batch norms folded. It is not changed.
         batches: Inputs of the graph for calibration.
-        keep_first: Leave the first convolution in float32. Filters for fine detail amplify the
-            rounding error of the pixels more than any later layer.
+        keep_first: Leave so many of the first convolutions in float32. Filters for fine detail
+            amplify the rounding error of the pixels more than any later layer.
+        weight_bits: How many bits of a weight are used, 7 or 8.
 
     Returns:
         The quantised onnx.ModelProto with its weights.
     """
     excluded = _without_weights(graph)
-    if keep_first:  # in a ViT this is the patch embedding
-        excluded += [node.name for node in graph.graph.node if node.op_type == "Conv"][:1]
+    # The first convolution of a ViT is the patch embedding.
+    excluded += [node.name for node in graph.graph.node if node.op_type == "Conv"][:keep_first]
     with tempfile.TemporaryDirectory() as temporary, _quiet():
         source, target = Path(temporary) / "fp32.onnx", Path(temporary) / "int8.onnx"
         copied = onnx.ModelProto()
@@ -157,7 +164,7 @@ def quantize(
             _Batches(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=True,
+            reduce_range=weight_bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,

@@ -21,10 +21,11 @@ from clever_export import variants
 from clever_export.publish_check import check_folder
 from clever_export.quantize import fidelity
 from clever_export.variants import export_variant
-from clever_hub.backends.variants import Variant
+from clever_hub.backends import variants as hub_variants
+from clever_hub.backends.variants import Variant, sums_overflow
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.errors import ConfigError, DataError, ModelFormatError
+from clever_hub.errors import ConfigError, DataError, DeviceError, ModelFormatError
 from clever_hub.hub import shipped
 from clever_hub.weights import sha256_of
 from tests.hub_server.client import CallFailed, Client
@@ -183,14 +184,48 @@ def test_what_int8_loses_is_tried_with_the_first_layer_in_float32(
         made_by = {output: node.op_type for node in graph.node for output in node.output}
         return ModelConfig.load(folder).extra["variant"], made_by.get(first.input[1])
 
+    monkeypatch.setattr(variants, "sums_overflow", lambda: True)
     monkeypatch.setattr(variants, "MIN_COSINE", -1.0)
     entry, weights = made("all")
-    assert "first_layer" not in entry
+    assert "fp32_layers" not in entry
     assert weights == "DequantizeLinear"
     monkeypatch.setattr(variants, "MIN_COSINE", 1.01)
     entry, weights = made("spared")
-    assert entry["first_layer"] == "fp32"
+    assert entry["fp32_layers"] == 1
+    assert "weight_bits" not in entry
     assert weights is None
+
+
+def test_eight_bits_are_for_processors_that_can_add_them(
+    exported: Exported, crops: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MIN_COSINE", 1.01)
+    monkeypatch.setattr(variants, "sums_overflow", lambda: False)
+    monkeypatch.setattr(hub_variants, "sums_overflow", lambda: False)
+    folder = tmp_path / "eight"
+    export_variant(exported("test_resnet"), folder, precision="int8", images=crops, force=True)
+    assert ModelConfig.load(folder).extra["variant"]["weight_bits"] == 8
+    graph = onnx.load(folder / "model.onnx").graph
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    weights = [value for value in values if value.dtype == np.int8 and value.ndim == 4]
+    assert max(int(np.abs(value.astype(int)).max()) for value in weights) > 64
+    clever_hub.from_pretrained(folder, backend="onnx")
+    monkeypatch.setattr(hub_variants, "sums_overflow", lambda: True)
+    with pytest.raises(DeviceError, match=r"VNNI.*Export it here"):
+        clever_hub.from_pretrained(folder, backend="onnx")
+
+
+def test_the_default_model_is_faithful_in_int8(tmp_path: Path, crops: list[Path]) -> None:
+    """EfficientNet-Lite0: the range of a convolution ends where ReLU6 cuts it off."""
+    measured = export_variant(
+        shipped.ZOO / "clever-efficientnet-lite0",
+        tmp_path,
+        precision="int8",
+        images=crops,
+        force=True,
+    )
+    assert measured is not None
+    assert min(measured.cosine.values()) > (0.97 if sums_overflow() else 0.995)
 
 
 def test_an_unfaithful_variant_is_refused_with_its_figures(
