@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
 
 PARTS = ("invariant", "equivariant", "full")
-# Candidates that are no copies, for each photo. A verified pair costs half a millisecond; a copy
+# Candidates that are no copies, for each photo. A verified pair costs a millisecond; a copy
 # that is missed here cannot be found again.
 FALSE_PER_PHOTO = 25.0
 UNVERIFIED_FALSE = 1.0

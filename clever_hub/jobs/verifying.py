@@ -84,7 +84,7 @@ class PixelVerifier:
         order = np.lexsort((np.maximum(a, b), np.minimum(a, b))).tolist()
         second = len(self._sources) - 1
         # Pairs are compared side by side already. BLAS's own threads wait for each other by
-        # spinning: on a busy machine a pair took 300 ms instead of half a millisecond.
+        # spinning: on a busy machine a pair took 300 ms instead of a millisecond.
         one_thread = require("threadpoolctl", "jobs").threadpool_limits(1, user_api="blas")
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="clever-hub-verify")
         with one_thread, pool:
