@@ -95,7 +95,7 @@ def embed_views(
     """
     make = ViewMaker(model.config.preprocessing, views, seed)
     seen = np.empty((len(rows), _THUMBNAIL**2), np.float32)
-    kept: list[PhotoViews] = []
+    kept: list[NDArray[np.float32]] = []  # not the pixels, nor a slice, which would hold them
     found: list[NDArray[np.float32]] = []
     waiting: list[NDArray[np.float32]] = []
 
@@ -108,7 +108,7 @@ def embed_views(
         thumbnail = _thumbnail(made.pixels[0])
         if (seen[: len(kept)] @ thumbnail).max(initial=0.0) < _COPY:
             seen[len(kept)] = thumbnail
-            kept.append(made._replace(pixels=made.pixels[:0]))
+            kept.append(made.parameters)
             waiting.append(made.pixels)
             if len(waiting) * views.count >= _BATCH:
                 flush()
@@ -121,7 +121,7 @@ def embed_views(
     whole = whole.reshape(len(kept), -1, whole.shape[-1])
     return EmbeddedViews(
         whole[:, : views.count],
-        np.stack([one.parameters for one in kept]),
+        np.stack(kept),
         model.config.invariant_dim,
         photos.name,
         whole[:, views.count :].reshape(len(kept), len(POSITIONED), -1, whole.shape[-1])
