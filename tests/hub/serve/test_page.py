@@ -94,17 +94,20 @@ def believed(page: Page) -> int:
     return int(text.partition("Believed: ")[2].partition("°")[0])
 
 
+# By heads, whose error is 18.6° in the median of small scenes, and by comparing turned copies.
+@pytest.mark.parametrize(("model", "within"), [("clever-resnet18", 30), ("clever-vit-tiny", 15)])
 def test_a_turned_photo_keeps_its_content_and_the_dial_finds_the_turn(
-    opened: Callable[..., Page],
+    opened: Callable[..., Page], tmp_path: Path, model: str, within: int
 ) -> None:
-    page = opened()
+    server = ServerProcess(tmp_path / "server.log", model=model)
+    page = opened(to=f"http://127.0.0.1:{server.port}/")
     set_turn(page, 0)
     assert now(page) == (1, 1)
     for degrees in (90, -60, 172):
         set_turn(page, degrees)
         invariant, equivariant = now(page)
         assert equivariant < invariant < 1
-        assert abs((believed(page) - degrees + 180) % 360 - 180) <= 15
+        assert abs((believed(page) - degrees + 180) % 360 - 180) <= within
         label = page.get_by_role("img", name=f"Set: {degrees}°".replace("-", "−"))
         assert label.is_visible()
     figures = table(page)
@@ -112,6 +115,7 @@ def test_a_turned_photo_keeps_its_content_and_the_dial_finds_the_turn(
     assert figures["0°"] == [1, 1]
     assert figures["180°"] == figures["−180°"]
     assert all(-1 <= value <= 1 for row in figures.values() for value in row)
+    server.end()
 
 
 def seen(photo: Image.Image, degrees: float) -> bytes:

@@ -67,7 +67,7 @@ class TestStart:
             "weights_sha256": model.source.weights_sha256,
             **{
                 key: model.config.provenance[key]
-                for key in ("method", "data", "epochs", "hours", "start")
+                for key in ("method", "data", "epochs", "hours", "start", "teacher")
             },
         }
 
