@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.errors import require
+from clever_hub.jobs.embedded import to_column
 from clever_hub.jobs.pairs import BLOCK, MAX_PAIRS, Pairs, Progress, Vectors, unit_rows
 
 # From here on an index pays: two cores compare all pairs of so many photos in some minutes.
@@ -51,8 +52,8 @@ def nearest_pairs(
 ) -> Nearest:
     """Pairs of each vector and its nearest, by an approximate index.
 
-    The index is a temporary file of 4 bytes for each number; in memory there are two pairs for each
-    neighbour that is near enough.
+    The index is a temporary file of 4 bytes for each number. In memory there is each pair that is
+    near enough, at most twice.
 
     Args:
         vectors: float32 or float16 (N, d), N ≥ 2.
@@ -97,13 +98,23 @@ def nearest_pairs(
     return Nearest(pairs.take(np.arange(min(max_pairs, len(pairs.a)))), recall)
 
 
+def padded_width(width: int) -> int:
+    """The next length of a vector that LanceDB can index."""
+    return -(-width // _MULTIPLE) * _MULTIPLE
+
+
+def padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Zeros at the end, which change no dot product, up to a length that can be indexed."""
+    return np.pad(rows, ((0, 0), (0, padded_width(rows.shape[1]) - rows.shape[1])))
+
+
 def _index(folder: str, vectors: Vectors, mean: NDArray[np.float32] | None) -> Any:
     """A table of unit vectors with an index of one bit for each dimension."""
     import lancedb
     import pyarrow as pa
     from lancedb.index import IvfRq
 
-    width = -(-vectors.shape[1] // _MULTIPLE) * _MULTIPLE
+    width = padded_width(vectors.shape[1])
     schema = pa.schema(
         [pa.field("row", pa.int64()), pa.field("vector", pa.list_(pa.float32(), width))]
     )
@@ -111,8 +122,7 @@ def _index(folder: str, vectors: Vectors, mean: NDArray[np.float32] | None) -> A
     def batches() -> Iterator[Any]:
         for start, block in _blocks(vectors, mean, BLOCK):
             number = pa.array(np.arange(start, start + len(block)))
-            values = pa.FixedSizeListArray.from_arrays(pa.array(block.ravel()), width)
-            yield pa.RecordBatch.from_arrays([number, values], schema=schema)
+            yield pa.RecordBatch.from_arrays([number, to_column(block)], schema=schema)
 
     table = lancedb.connect(folder).create_table("vectors", batches(), schema=schema)
     table.create_index("vector", config=IvfRq(distance_type="dot"))
@@ -124,8 +134,7 @@ def _blocks(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Centred unit vectors, zeros at the end; with the number of the first."""
     for start in range(0, len(vectors), size):
-        unit = unit_rows(vectors[start : start + size], mean, start)
-        yield start, np.pad(unit, ((0, 0), (0, -unit.shape[1] % _MULTIPLE)))
+        yield start, padded(unit_rows(vectors[start : start + size], mean, start))
 
 
 def _search(

@@ -22,6 +22,7 @@ from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.files import write_json
 from clever_hub.jobs.embedded import to_column
+from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
 from clever_hub.jobs.store import embed_photos, photo_key
 from clever_hub.jobs.tables import text_of
@@ -36,7 +37,7 @@ FORMAT = 1
 APPROXIMATE_FROM = 20_000
 _TABLE = "photos"
 _CHUNK = 2048  # photos that an interruption loses at most
-_MULTIPLE = 16  # LanceDB's product quantisation refuses other lengths
+_MIN_CENTRED = 16  # photos; the mean of a few says more of them than of photos
 _REFINE = 10  # the best 10 k are compared exactly: without, recall@10 is 0.2
 _WIDEN = 50  # of a search by both parts: so many times k are taken by each
 
@@ -286,7 +287,7 @@ class PhotoIndex:
     def _nearest(
         self, part: str, vector: NDArray[np.float32], k: int, exact: bool
     ) -> list[dict[str, Any]]:
-        query = self._table.search(_padded(vector[None])[0], vector_column_name=part)
+        query = self._table.search(padded(vector[None])[0], vector_column_name=part)
         query = query.distance_type("cosine").limit(k).refine_factor(_REFINE)
         if exact:
             query = query.bypass_vector_index()
@@ -342,7 +343,7 @@ class PhotoIndex:
             "sha256": [_sha256(found.paths[i]) for i in there],
         }
         for part in self._parts():
-            columns[part] = to_column(_padded(vectors[PARTS.index(part)][there]))
+            columns[part] = to_column(padded(vectors[PARTS.index(part)][there]))
         table = pa.table(columns, schema=_schema(self.about))
         merge = self._table.merge_insert("path")
         merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
@@ -386,8 +387,7 @@ def _schema(about: About) -> Any:
     ]
     for part in PARTS:
         if width := getattr(about, f"{part}_dim"):
-            padded = -(-width // _MULTIPLE) * _MULTIPLE
-            fields.append(pa.field(part, pa.list_(pa.float32(), padded)))
+            fields.append(pa.field(part, pa.list_(pa.float32(), padded_width(width))))
     return pa.schema(fields)
 
 
@@ -396,17 +396,12 @@ def _name(path: Path) -> str:
     return text_of(path.absolute())
 
 
-def _padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Zeros at the end, which change no dot product, up to a length that can be indexed."""
-    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % _MULTIPLE)))
-
-
 def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:
     if model.has_heads:
         heads = model.heads
         return [float(x) for x in np.concatenate([heads.invariant_mean, heads.equivariant_mean])]
     some = paths[:: max(1, len(paths) // _CHUNK)]
-    if len(some) < _MULTIPLE:  # the mean of a handful says more of them than of photos
+    if len(some) < _MIN_CENTRED:
         return [0.0] * (model.config.invariant_dim + model.config.equivariant_dim)
     found = embed_photos(model, some, cache=None, decode=decode)
     return [float(x) for x in found.embeddings.full.mean(axis=0, dtype=np.float64)]
