@@ -385,9 +385,11 @@ def _schema(about: About) -> Any:
         pa.field("mtime_ns", pa.int64()),
         pa.field("sha256", pa.string()),
     ]
-    for part in PARTS:
-        if width := getattr(about, f"{part}_dim"):
-            fields.append(pa.field(part, pa.list_(pa.float32(), padded_width(width))))
+    fields += [
+        pa.field(part, pa.list_(pa.float32(), padded_width(width)))
+        for part in PARTS
+        if (width := getattr(about, f"{part}_dim"))
+    ]
     return pa.schema(fields)
 
 
