@@ -156,7 +156,7 @@ def _find(
     exact: bool | None,
 ) -> tuple[Duplicates, Verify | None]:
     if exact is not True and len(photos) > APPROXIMATE_FROM:
-        say(f"{len(photos):,} photos: each is compared with those like it only. All pairs: --exact")
+        say(f"{len(photos):,} photos: an index finds each one's nearest. To compare all: --exact")
     look = _verifier(photos, verify)
     with working_on() as progress:
         if look is not None:
@@ -227,8 +227,8 @@ def _print(
 
 def _approximate(recall: float) -> str:
     return (
-        f"An index found {recall:.1%} of the candidates, measured on {SAMPLE} photos, each with "
-        f"its {NEIGHBOURS} nearest. All of them: --exact."
+        f"An index found {recall:.1%} of the candidates, measured on at most {SAMPLE} photos, each "
+        f"with its {NEIGHBOURS} nearest. To compare all pairs: --exact."
     )
 
 

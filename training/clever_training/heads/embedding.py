@@ -95,7 +95,7 @@ def embed_views(
     """
     make = ViewMaker(model.config.preprocessing, views, seed)
     seen = np.empty((len(rows), _THUMBNAIL**2), np.float32)
-    kept: list[NDArray[np.float32]] = []  # not the pixels, nor a slice, which would hold them
+    kept: list[NDArray[np.float32]] = []  # no slice of the pixels: it would hold them all
     found: list[NDArray[np.float32]] = []
     waiting: list[NDArray[np.float32]] = []
 
