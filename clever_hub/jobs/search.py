@@ -364,12 +364,12 @@ class PhotoIndex:
         """Build the approximate indices where they pay, or bring them up to date."""
         if len(self) < APPROXIMATE_FROM:
             return
-        from lancedb.index import IvfPq
+        from lancedb.index import IvfRq
 
         indexed = {column for index in self._table.list_indices() for column in index.columns}
         for part in self._parts():
             if part not in indexed:
-                self._table.create_index(part, config=IvfPq(distance_type="cosine"))
+                self._table.create_index(part, config=IvfRq(distance_type="cosine"))
         self._table.optimize()
 
     def _parts(self) -> list[str]:
