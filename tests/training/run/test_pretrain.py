@@ -85,12 +85,16 @@ def test_model_folder_loads_and_says_how_it_came_about(
     assert not torch.equal(shipped, state[f"module.student.backbone.{weight}"])
 
 
-@pytest.mark.parametrize("objective", ["dino", "vicreg"])
+@pytest.mark.parametrize(
+    ("objective", "optimizer"), [("dino", "adamw"), ("vicreg", "adamw"), ("vicreg", "muon")]
+)
 def test_stopped_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(
-    objective: str, photo_folder: Path, tiny_recipe: Make, tmp_path: Path
+    objective: str, optimizer: str, photo_folder: Path, tiny_recipe: Make, tmp_path: Path
 ) -> None:
     growth = [{"after": 0.5, "global_size": 40}]
-    whole = tiny_recipe(objective, views__growth=growth, backbone__drop_path=0.2)
+    whole = tiny_recipe(
+        objective, views__growth=growth, backbone__drop_path=0.2, optimizer__name=optimizer
+    )
     part = whole.model_copy(update={"run": whole.run.model_copy(update={"max_steps": 4})})
     pretrain(whole, str(photo_folder), tmp_path / "whole", progress=False)
     pretrain(part, str(photo_folder), tmp_path / "parts", progress=False)
@@ -235,6 +239,31 @@ def test_weight_decay_spares_biases_and_norms(tiny_recipe: Make) -> None:
     assert {parameter.ndim for parameter in spared["params"]} == {1}
     assert min(parameter.ndim for parameter in decayed["params"]) == 2
     assert spared["weight_decay"] == 0
+
+
+def test_muon_steps_have_equal_singular_values_and_the_rest_is_left_to_nadamw(
+    tiny_recipe: Make,
+) -> None:
+    recipe = tiny_recipe(optimizer__name="muon", optimizer__lr=0.01, optimizer__weight_decay=0.0)
+    student = build(recipe).student
+    optimizer = make_optimizer(recipe, student)
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    for parameter in student.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    optimizer.step()
+    for name, parameter in student.named_parameters():
+        step = parameter.detach() - before[name]
+        if parameter.ndim > 1:
+            matrix = step.flatten(1)
+            values = torch.linalg.svdvals(matrix)
+            # Five iterations bring all to about 1; the scale is 0.2 times the root of the longer side.
+            expected = 0.01 * 0.2 * max(matrix.shape) ** 0.5
+            assert values.median() == pytest.approx(expected, rel=0.15), name
+            assert values.max() < 1.4 * expected, name
+        else:
+            # NAdamW's first step: (1 + beta1) times the learning rate, whatever the gradient.
+            assert step.abs().median() == pytest.approx(0.019, rel=0.01), name
 
 
 def test_teacher_follows_the_student_but_keeps_its_own_buffers(tiny_recipe: Make) -> None:

@@ -349,7 +349,8 @@ class OptimizerRecipe(Section):
     """The optimiser and its schedule.
 
     Attributes:
-        name: ``adamw`` or ``sgd``.
+        name: ``adamw``, ``sgd`` or ``muon``, which learns more from the same photos and takes a
+            tenth to a fifth more time for a step.
         lr: Learning rate for a batch of 256; it is scaled with the batch size.
         final_lr: Learning rate at the end of the cosine; it is not scaled.
         warmup_epochs: Epochs of linear warm-up of the learning rate from 0.
@@ -357,11 +358,11 @@ class OptimizerRecipe(Section):
             counted as timm does; 1 is none. Below 1 a warm start changes its early layers less.
         weight_decay: Weight decay at the start.
         weight_decay_end: Weight decay at the end, along a cosine; None keeps it constant.
-        momentum: Momentum of SGD.
+        momentum: Momentum of SGD and Muon.
         clip_grad: Largest norm of each parameter's gradient; 0 does not clip.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: float = Field(5e-4, gt=0.0)
     final_lr: float = Field(1e-6, ge=0.0)
     warmup_epochs: float = Field(10.0, ge=0.0)
