@@ -56,9 +56,10 @@ def run(
         return
     console.print(f"Models that clever-hub {verb}{place}\n")
     console.print(_listing(models, console))
-    console.print("\n[bold]trained on[/]")
+    console.print("\n[bold]how they were made[/]")
     for model in models:
-        console.print(f"{shown(model.name)}: {shown(model.data) or '–'}", highlight=False)
+        on = f", on {shown(model.data)}" if model.data else ""
+        console.print(f"{shown(model.name)}: {shown(model.origin)}{on}", highlight=False)
     console.print()
     console.print(_pairs(_LEGEND))
     console.print("\nMore about one of them: clever-hub info MODEL", highlight=False)

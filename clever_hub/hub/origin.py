@@ -248,7 +248,8 @@ def _effort(config: ModelConfig) -> str:
     if not chain:
         return f"{_count(provenance['views'])} views" if _number(provenance.get("views")) else ""
     hours = f", {total['hours']:.1f} hours" if total["hours"] else ""
-    return f"{total['epochs']:.3g} epochs{hours}"
+    several = " in all" if len(chain) > 1 else ""
+    return f"{total['epochs']:.3g} epochs{hours}{several}"
 
 
 def _chain(provenance: Facts) -> Iterator[Facts]:

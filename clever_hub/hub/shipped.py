@@ -10,6 +10,7 @@ from typing import Any
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.hub.evaluation import read_evaluation
+from clever_hub.hub.origin import origin
 from clever_hub.weights import WEIGHTS_NAME
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -35,6 +36,8 @@ class ModelInfo:
             as ``figures["knn"]["upright"]["full"]["top1"]["mean"]``; empty when there are none.
         license: SPDX identifier of the licence of the weights.
         size_bytes: Size of the weights file.
+        origin: How the weights were made, in one line, such as ``"distilled from
+            EfficientNet-Lite2, which was trained with ImageNet's labels; 2 epochs, 0.5 hours"``.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelInfo:
     figures: dict[str, Any]
     license: str
     size_bytes: int
+    origin: str = "not recorded"
 
 
 def model_info(
@@ -75,6 +79,7 @@ def model_info(
         figures=_entry(read_evaluation(folder) or {}, "figures"),
         license=config.license,
         size_bytes=_weights_size(folder) if size_bytes is None else size_bytes,
+        origin=origin(config),
     )
 
 

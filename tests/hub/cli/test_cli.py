@@ -147,6 +147,16 @@ def test_list(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in text
 
 
+def test_list_says_whose_labels_went_into_the_weights() -> None:
+    text = " ".join(run("list").stdout.split())
+    assert (
+        "clever-resnet18: distilled from EfficientNet-Lite2, which was trained with ImageNet-1k's "
+        "labels, in the last of 5 stages;" in text
+    )
+    assert "clever-efficientnet-lite0: adapted from EfficientNet-Lite0, which was" in text
+    assert "clever-vit-tiny.ssl: trained without labels from random weights in 2 stages" in text
+
+
 def _on_a_terminal(table: object, columns: int = 80) -> str:
     found = Console(width=columns, file=io.StringIO())
     found.print(table)

@@ -103,7 +103,7 @@ def test_stages_of_one_model_are_counted_and_listed_the_first_one_first() -> Non
     config = _model(method="clever-simclr", epochs=8, hours=3, start=second | {"start": first})
     assert origin(config) == (
         "trained without labels from random weights in 3 stages, the last by CLeVER over SimCLR; "
-        "20 epochs, 6.0 hours"
+        "20 epochs, 6.0 hours in all"
     )
     assert stages(config) == [
         "random weights",
@@ -129,7 +129,7 @@ def test_a_tag_is_no_other_model_for_one_that_ships_without() -> None:
     config = _model(method="clever-plus-distill", teacher=dict(_LITE), epochs=1, start=start)
     assert (
         origin(config)
-        == f"{_OF_ITSELF}, with itself as the teacher, in 3 stages; 4 epochs, 1.0 hours"
+        == f"{_OF_ITSELF}, with itself as the teacher, in 3 stages; 4 epochs, 1.0 hours in all"
     )
     tagged = _model(method="simclr", start={"name": "clever-mine", "start": {"init": "random"}})
     named = replace(tagged, name="clever-mine.more")

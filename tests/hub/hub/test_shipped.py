@@ -26,6 +26,7 @@ def test_a_model_at_a_glance(one_model: Path) -> None:
     assert (info.invariant_dim, info.equivariant_dim, info.image_size) == (19, 5, 32)
     assert (info.data, info.license) == ("none, random weights", "apache-2.0")
     assert info.size_bytes == (one_model / "model.safetensors").stat().st_size
+    assert info.origin == "not recorded"
     assert info.figures == {}, "nothing was measured"
 
 
