@@ -7,7 +7,7 @@ from clever_hub.jobs.heads import HeadsConfig, shipped_with_heads, which_have_he
 
 RECOMMENDED = "clever-efficientnet-lite0"
 # Of the models without heads, for those jobs that do without: the smallest one.
-WITHOUT_HEADS = "clever-vit-tiny"
+WITHOUT_HEADS = "clever-vit-tiny.ssl"
 
 
 def default_model(*, heads: bool = False) -> str:

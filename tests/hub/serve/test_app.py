@@ -358,9 +358,9 @@ def test_models_are_described(client: TestClient, onnx_model: OnnxModel) -> None
 
 @pytest.mark.parametrize("path", ["/v1/relate", "/v1/orient"])
 def test_a_model_without_heads_says_so(opened: Open, photos: dict[str, Path], path: str) -> None:
-    without = clever_hub.from_pretrained("clever-vit-tiny", backend="onnx", threads=1)
-    client = opened({"clever-vit-tiny": without})
-    assert client.get("/v1/models/clever-vit-tiny").json()["heads"] is False
+    without = clever_hub.from_pretrained("clever-vit-tiny.ssl", backend="onnx", threads=1)
+    client = opened({"clever-vit-tiny.ssl": without})
+    assert client.get("/v1/models/clever-vit-tiny.ssl").json()["heads"] is False
     files = [("input", photos[name].read_bytes()) for name in ("rocket", "coffee")]
     assert "has no heads" in error(client.post(path, files=files), 400, "no_heads")["message"]
 

@@ -95,7 +95,7 @@ def believed(page: Page) -> int:
 
 
 # By the heads of the default model, and without heads, by comparing turned copies.
-@pytest.mark.parametrize("model", ["clever-efficientnet-lite0", "clever-vit-tiny"])
+@pytest.mark.parametrize("model", ["clever-efficientnet-lite0", "clever-vit-tiny.ssl"])
 def test_a_turned_photo_keeps_its_content_and_the_dial_finds_the_turn(
     opened: Callable[..., Page], tmp_path: Path, model: str
 ) -> None:
