@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +85,8 @@ class PixelVerifier:
         verdicts: list[Alignment | None] = [None] * len(a)
         order = np.lexsort((np.maximum(a, b), np.minimum(a, b))).tolist()
         second = len(self._sources) - 1
-        # Pairs are compared side by side already. BLAS's own threads wait for each other by
-        # spinning: on a busy machine a pair took 300 ms instead of a millisecond.
-        one_thread = require("threadpoolctl", "jobs").threadpool_limits(1, user_api="blas")
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="clever-hub-verify")
-        with one_thread, pool:
+        with one_thread(), pool:
             for start in range(0, len(order), _CHUNK):
                 chunk = order[start : start + _CHUNK]
                 keys = [((0, int(a[i])), (second, int(b[i]))) for i in chunk]
@@ -119,6 +118,19 @@ class PixelVerifier:
             return self._keypoints(source)
         except ImageError as error:
             return error
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS computes with one thread while this is open, in the whole process.
+
+    Pairs are compared side by side already. BLAS's own threads wait for each other by spinning: on
+    a busy machine a pair took 300 ms instead of a millisecond.
+
+    Raises:
+        MissingExtraError: When threadpoolctl is not installed, which the extra ``jobs`` has.
+    """
+    limits = require("threadpoolctl", "jobs").threadpool_limits(1, user_api="blas")
+    return cast("AbstractContextManager[object]", limits)
 
 
 def _compare(pair: tuple[Keypoints | ImageError, Keypoints | ImageError]) -> Alignment | None:

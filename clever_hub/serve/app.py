@@ -27,7 +27,7 @@ from clever_hub.serve.logs import event
 from clever_hub.serve.middleware import ApiKey, Observed
 from clever_hub.serve.openapi import description
 from clever_hub.serve.relations import orientation_answer, relation_answer
-from clever_hub.serve.schemas import embeddings_request, images_request
+from clever_hub.serve.schemas import embeddings_request, images_request, relate_request
 from clever_hub.serve.service import Service
 from clever_hub.serve.settings import Settings
 
@@ -110,12 +110,12 @@ async def _embeddings(service: Service, fields: Fields, slot: Slot, log: Fields)
 
 
 async def _relate(service: Service, fields: Fields, slot: Slot, log: Fields) -> Fields:
-    request = images_request(fields, service.settings, count=2)
+    request = relate_request(fields, service.settings)
     served, _ = service.find(request.model)
     # Both in eight positions; a server of a short queue answers all the same.
     slot.grow(images=min(15, service.settings.max_queue - 1))
     log.update(model=served.name, images=2)
-    return await relation_answer(service, served, request.pictures)
+    return await relation_answer(service, served, request)
 
 
 async def _orient(service: Service, fields: Fields, slot: Slot, log: Fields) -> Fields:

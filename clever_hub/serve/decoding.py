@@ -5,7 +5,10 @@ from __future__ import annotations
 import binascii
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +17,13 @@ from PIL import Image
 from clever_hub.errors import ImageError, MissingExtraError, require
 from clever_hub.images.decoding import FORMATS, is_heic
 from clever_hub.images.preparing import Preprocessor
+from clever_hub.jobs.alignment import Keypoints
+from clever_hub.jobs.pixels import keypoints_as_seen
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture
 from clever_hub.serve.settings import Settings
+
+T = TypeVar("T")
 
 # Pillow holds about nine bytes a pixel while it decodes and converts. Images above this take turns,
 # so that memory is bounded by one large image and not by one for each thread.
@@ -49,6 +56,25 @@ class PictureReader:
         Raises:
             ApiError: 400 for what is no image, 413 for what is too large.
         """
+        return self._read(picture, param, self.preprocessor)
+
+    def keypoints(self, picture: Picture, param: str) -> Keypoints:
+        """Decode an image and find the keypoints of its middle square, which the model sees.
+
+        Args:
+            picture: As for calling it.
+            param: What to call it in an error.
+
+        Returns:
+            The keypoints.
+
+        Raises:
+            ApiError: As for calling it.
+        """
+        find = partial(keypoints_as_seen, preprocessing=self.preprocessor.config)
+        return self._read(picture, param, find)
+
+    def _read(self, picture: Picture, param: str, read: Callable[[bytes], T]) -> T:
         content = self._content(picture, param)
         if len(content) > self.settings.max_image_bytes:
             raise _too_large(param, f"{self.settings.max_image_bytes:,} bytes", f"{len(content):,}")
@@ -57,9 +83,9 @@ class PictureReader:
             if pixels > self.settings.max_pixels:
                 raise _too_large(param, f"{self.settings.max_pixels:,} pixels", f"{pixels:,}")
             if pixels <= _LARGE_PIXELS:
-                return self.preprocessor(content)
+                return read(content)
             with _ONE_LARGE:
-                return self.preprocessor(content)
+                return read(content)
         except MissingExtraError as error:
             message = f"{param}: this server reads no HEIC files. Send JPEG, or install it: {error}"
             raise ApiError(400, "unsupported_format", message, param=param) from error

@@ -47,7 +47,7 @@ def description(service: Service) -> dict[str, Any]:
             ),
             "/v1/relate": _post(
                 "How the second of two photos was made from the first; for models with heads.",
-                _fields(service, 2),
+                _relate_fields(service),
                 _relation(),
             ),
             "/v1/orient": _post(
@@ -102,6 +102,16 @@ def _model_field(service: Service) -> dict[str, Any]:
         "description": "NAME is the whole embedding, NAME:invariant and NAME:equivariant its "
         "parts. May be left out where one model is served.",
     }
+
+
+def _relate_fields(service: Service) -> dict[str, Any]:
+    fields = _fields(service, 2)
+    fields["properties"]["pixels"] = {
+        "type": "boolean",
+        "description": "Whether to lay the second image onto the first by keypoints, which is "
+        "nearly exact where they match. Left out, it does where the server has OpenCV.",
+    }
+    return fields
 
 
 def _fields(service: Service, most: int) -> dict[str, Any]:

@@ -7,21 +7,24 @@ from typing import Any
 
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.orient import orientation_from_four
-from clever_hub.jobs.relate import relate_from_eight
+from clever_hub.jobs.pixels import can_measure, measured
+from clever_hub.jobs.relate import relate, relate_from_eight
+from clever_hub.jobs.relation import Relation
 from clever_hub.serve.errors import ApiError
-from clever_hub.serve.schemas import Picture
+from clever_hub.serve.schemas import Picture, RelateRequest
 from clever_hub.serve.service import Served, Service
 
 
 async def relation_answer(
-    service: Service, served: Served, pictures: Sequence[Picture]
+    service: Service, served: Served, request: RelateRequest
 ) -> dict[str, Any]:
-    """How the second of two photos was made from the first.
+    """How the second of two photos was made from the first, as ``model.relate`` tells.
 
     Args:
         service: The server.
         served: The model.
-        pictures: Two images; both go through the network in all eight positions.
+        request: Of two images. Where keypoints do not match, both go through the network in all
+            eight positions.
 
     Returns:
         The JSON: the fields of ``clever_hub.Relation``; null is unknown.
@@ -29,10 +32,26 @@ async def relation_answer(
     Raises:
         ApiError: 400, when the model has no heads or an image cannot be read.
     """
-    heads = _heads(served)
-    eight_a, eight_b = await service.embed_pair(served, *pictures)
-    relation = relate_from_eight(eight_a, eight_b, heads)[0]
+    relation = await _relation(service, served, request, _heads(served))
     return {"object": "relation", "model": served.name, **relation.to_dict()}
+
+
+async def _relation(
+    service: Service, served: Served, request: RelateRequest, heads: Heads
+) -> Relation:
+    a, b = await service.fetched(request.pictures)
+    by_pixels = can_measure() if request.pixels is None else request.pixels
+    if not by_pixels:
+        eight_a, eight_b = await service.embed_pair(served, a, b)
+        return relate_from_eight(eight_a, eight_b, heads)[0]
+    alignment = await service.align(served, a, b)
+    if alignment.same:  # one look will do for the colours
+        both = await service.embed(served, [a, b])
+        found = relate(both[:1], both[1:], heads, given_same=True)
+    else:
+        eight_a, eight_b = await service.embed_pair(served, a, b)
+        found = relate_from_eight(eight_a, eight_b, heads, given_same=True)
+    return measured(found, [alignment])[0]
 
 
 async def orientation_answer(

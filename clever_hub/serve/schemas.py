@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from clever_hub.errors import suggest
+from clever_hub.jobs.pixels import can_measure
 from clever_hub.serve.errors import invalid, too_many
 from clever_hub.serve.settings import Settings
 
@@ -46,6 +47,18 @@ class EmbeddingsRequest(Request):
     normalize: bool = False
 
 
+@dataclass(frozen=True)
+class RelateRequest(Request):
+    """A request for the relation of two images.
+
+    Attributes:
+        pixels: Whether to lay the second onto the first by keypoints; None does where OpenCV is
+            installed.
+    """
+
+    pixels: bool | None = None
+
+
 def embeddings_request(fields: Mapping[str, Any], settings: Settings) -> EmbeddingsRequest:
     """Check the fields of a request for embeddings.
 
@@ -80,11 +93,38 @@ def embeddings_request(fields: Mapping[str, Any], settings: Settings) -> Embeddi
     )
 
 
+def relate_request(fields: Mapping[str, Any], settings: Settings) -> RelateRequest:
+    """Check the fields of a request for the relation of two images.
+
+    Args:
+        fields: As ``read_fields`` gives them.
+        settings: The limits.
+
+    Returns:
+        The request.
+
+    Raises:
+        ApiError: 400, when a field is missing, unknown or wrong, or keypoints are asked for where
+            OpenCV is not installed.
+    """
+    model, pictures = _common(fields, settings, ("pixels",))
+    if len(pictures) != 2:
+        raise invalid("input", f"expected 2 images, got {len(pictures)}")
+    given = fields.get("pixels")
+    pixels = None if given is None else _truth("pixels", given)
+    if pixels and not can_measure():
+        raise invalid(
+            "pixels",
+            "this server has no OpenCV, which finds keypoints. Leave the field out, or install "
+            'it: pip install "clever-hub[jobs]"',
+        )
+    return RelateRequest(model, pictures, pixels=pixels)
+
+
 def images_request(
     fields: Mapping[str, Any],
     settings: Settings,
     *,
-    count: int | None = None,
     most: int | None = None,
 ) -> Request:
     """Check the fields of a request that has a model and images.
@@ -92,7 +132,6 @@ def images_request(
     Args:
         fields: As ``read_fields`` gives them.
         settings: The limits.
-        count: How many images it must have; None for any number.
         most: How many it may have, where that is less than in other requests.
 
     Returns:
@@ -102,8 +141,6 @@ def images_request(
         ApiError: 400, when a field is missing, unknown or wrong.
     """
     request = Request(*_common(fields, settings))
-    if count is not None and len(request.pictures) != count:
-        raise invalid("input", f"expected {count} images, got {len(request.pictures)}")
     if most is not None and len(request.pictures) > most:
         raise too_many(most, str(len(request.pictures)))
     return request

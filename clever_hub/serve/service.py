@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import CleverError, ConfigError, suggest
 from clever_hub.images.options import LoadOptions
+from clever_hub.jobs.alignment import Alignment, align
 from clever_hub.jobs.answering import JobsMixin
+from clever_hub.jobs.verifying import one_thread
 from clever_hub.serve.batching import Batcher, Vector, yield_to_others
 from clever_hub.serve.decoding import PictureReader, is_url
 from clever_hub.serve.errors import ApiError
@@ -25,6 +27,7 @@ from clever_hub.serve.schemas import Picture
 from clever_hub.serve.settings import Settings
 from clever_hub.serve.urls import UrlFetcher
 
+T = TypeVar("T")
 Part: TypeAlias = Literal["full", "invariant", "equivariant"]
 PARTS: tuple[Part, ...] = ("full", "invariant", "equivariant")
 _FETCH_THREADS = 16
@@ -190,6 +193,38 @@ class Service:
             [_embeddings(served, vector[None]) for vector in eight] for eight in await _all(work)
         ]
 
+    async def fetched(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Fetch the images that are addresses, once for all that is done with them.
+
+        Args:
+            pictures: The images of a request.
+
+        Returns:
+            The same images; none is an address, unless addresses are not allowed.
+
+        Raises:
+            ApiError: When one cannot be fetched.
+        """
+        return await _all([self._here(index, one) for index, one in enumerate(pictures)])
+
+    async def align(self, served: Served, a: Picture, b: Picture) -> Alignment:
+        """Lay the middle square of b onto that of a by keypoints, in a thread that decodes.
+
+        Args:
+            served: The model, for what it sees of an image.
+            a: The first image.
+            b: The second.
+
+        Returns:
+            The alignment.
+
+        Raises:
+            ApiError: As for ``embed``.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._decoders, partial(_aligned, served, (a, b))
+        )
+
     async def _one(self, served: Served, index: int, picture: Picture) -> Vector:
         read = partial(served.read, await self._here(index, picture), _param(index))
         return await asyncio.wrap_future(served.batcher.submit(read))
@@ -245,6 +280,12 @@ async def _check(served: Served) -> None:
         raise CleverError(f"{served.name} gave numbers that are not finite")
 
 
+def _aligned(served: Served, pictures: Sequence[Picture]) -> Alignment:
+    a, b = (served.read.keypoints(one, _param(index)) for index, one in enumerate(pictures))
+    with one_thread():
+        return align(a, b)
+
+
 def _turned(pixels: NDArray[np.float32], flip: bool, quarter: int) -> NDArray[np.float32]:
     """(3, H, W), mirrored or not, then turned counter-clockwise by quarters."""
     return np.rot90(pixels[:, :, ::-1] if flip else pixels, quarter, axes=(1, 2))
@@ -254,7 +295,7 @@ def _param(index: int) -> str:
     return f"input[{index}]"
 
 
-async def _all(work: Sequence[Coroutine[Any, Any, Vector]]) -> list[Vector]:
+async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """Wait for all images of a request, then raise what went wrong with any."""
     if len(work) == 1:
         return [await work[0]]

@@ -238,6 +238,7 @@ async function look() {
 async function believed(b, angle) {
   if (state.model.heads) {
     const form = await formOf([viewA(), viewB(same(angle))]);
+    form.append("pixels", "false"); // the dial shows what the embeddings tell
     return { ...(await call("v1/relate", form)), heads: true };
   }
   const turned = await embed(GRID.slice(0, -1).map((turn) => ({ ...viewA(), angle: same(turn) })));

@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 
 import clever_hub
 from clever_hub.errors import ModelFormatError
+from clever_hub.serve import relations, schemas
 from clever_hub.serve.app import create_app
 from tests.hub.serve.conftest import NAME, Open
 
@@ -370,16 +371,20 @@ def with_heads(headed: Path) -> OnnxModel:
     return clever_hub.from_pretrained(headed, backend="onnx", threads=1)
 
 
+@pytest.mark.parametrize("pixels", [None, True, False])
 def test_relations_are_those_of_the_model(
-    opened: Open, with_heads: OnnxModel, photos: dict[str, Path]
+    opened: Open, with_heads: OnnxModel, photos: dict[str, Path], pixels: bool | None
 ) -> None:
     client = opened({"headed": with_heads})
     assert client.get("/v1/models/headed").json()["heads"] is True
+    asked = {} if pixels is None else {"pixels": pixels}
     for a, b in (("rocket", "rocket"), ("rocket", "coffee")):
-        answer = client.post("/v1/relate", json={"input": [encoded(photos[x]) for x in (a, b)]})
+        images = [encoded(photos[x]) for x in (a, b)]
+        answer = client.post("/v1/relate", json={"input": images, **asked})
         assert answer.status_code == 200, answer.text
         found = answer.json()
-        expected = with_heads.relate(photos[a], photos[b], pixels=False).to_dict()
+        expected = with_heads.relate(photos[a], photos[b], pixels=pixels).to_dict()
+        assert found["by"] == ("pixels" if a == b and pixels is not False else "model")
         assert (found.pop("object"), found.pop("model")) == ("relation", "headed")
         assert found.keys() == expected.keys()
         for name, value in expected.items():
@@ -422,6 +427,44 @@ def test_a_relation_is_one_of_two_images(client: TestClient, photos: dict[str, P
     file = ("input", photos["rocket"].read_bytes())
     found = error(client.post("/v1/relate", files=[file]), 400, "invalid_value")
     assert found["message"] == "input: expected 2 images, got 1"
+
+
+def test_a_turned_photo_is_measured_on_the_pixels(
+    opened: Open, with_heads: OnnxModel, photos: dict[str, Path]
+) -> None:
+    client = opened({"headed": with_heads})
+    turned = io.BytesIO()
+    with Image.open(photos["coffee"]) as photo:
+        photo.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(
+            90, expand=True
+        ).save(turned, "PNG")
+    files = [("input", photos["coffee"].read_bytes()), ("input", turned.getvalue())]
+    found = client.post("/v1/relate", files=files).json()
+    assert (found["by"], found["mirrored"]) == ("pixels", True)
+    assert found["angle"] == pytest.approx(90, abs=0.5)
+    alone = client.post("/v1/relate", files=files, data={"pixels": "false"}).json()
+    assert alone["by"] == "model"
+    bad = error(
+        client.post("/v1/relate", files=files, data={"pixels": "maybe"}), 400, "invalid_value"
+    )
+    assert bad["message"] == "pixels: expected true or false, got 'maybe'"
+    broken = [("input", files[0][1]), ("input", b"no image")]
+    bad = error(client.post("/v1/relate", files=broken), 400, "invalid_image")
+    assert bad["param"] == "input[1]"
+
+
+def test_without_opencv_the_model_relates_and_keypoints_are_refused(
+    opened: Open, with_heads: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (schemas, relations):
+        monkeypatch.setattr(module, "can_measure", lambda: False)
+    client = opened({"headed": with_heads})
+    images = [encoded(photos["coffee"])] * 2
+    assert client.post("/v1/relate", json={"input": images}).json()["by"] == "model"
+    refused = client.post("/v1/relate", json={"input": images, "pixels": True})
+    message = error(refused, 400, "invalid_value")["message"]
+    assert "this server has no OpenCV" in message
+    assert 'pip install "clever-hub[jobs]"' in message
 
 
 def test_the_key_is_asked_for(opened: Open) -> None:

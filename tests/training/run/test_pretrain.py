@@ -257,7 +257,7 @@ def test_muon_steps_have_equal_singular_values_and_the_rest_is_left_to_nadamw(
         if parameter.ndim > 1:
             matrix = step.flatten(1)
             values = torch.linalg.svdvals(matrix)
-            # Five iterations bring all to about 1; the scale is 0.2 times the root of the longer side.
+            # Five iterations bring all to about 1; the scale is 0.2 · √(longer side).
             expected = 0.01 * 0.2 * max(matrix.shape) ** 0.5
             assert values.median() == pytest.approx(expected, rel=0.15), name
             assert values.max() < 1.4 * expected, name

@@ -101,7 +101,7 @@ def check_sizes(backbone: nn.Module, recipe: Recipe) -> None:
 
 
 def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
-    """AdamW, SGD or Muon; no weight decay on biases, one-dimensional parameters and VMamba's scales.
+    """AdamW, SGD or Muon; no weight decay on biases, vectors and VMamba's time scales.
 
     Muon (https://kellerjordan.github.io/posts/muon/, timm's) moves each weight matrix by its
     momentum with all singular values set to 1, scaled as large as a step of AdamW
