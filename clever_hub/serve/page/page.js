@@ -238,7 +238,6 @@ async function look() {
 async function believed(b, angle) {
   if (state.model.heads) {
     const form = await formOf([viewA(), viewB(same(angle))]);
-    form.append("pixels", "false"); // the dial shows what the embeddings tell
     return { ...(await call("v1/relate", form)), heads: true };
   }
   const turned = await embed(GRID.slice(0, -1).map((turn) => ({ ...viewA(), angle: same(turn) })));
@@ -374,7 +373,9 @@ function showDial(angle, answer) {
   const mirrored = answer.mirrored ? " It takes B to be mirrored." : "";
   const chance = typeof answer.same === "number" ? ` Same photo: ${Math.round(100 * answer.same)} %.` : "";
   el("believed").textContent = `Believed: ${text}${error}. Set: ${degrees(angle)}.${mirrored}${chance}`;
-  el("how").textContent = answer.heads
+  el("how").textContent = answer.by === "pixels"
+    ? "Measured on the pixels: keypoints of A and B match."
+    : answer.heads
     ? "The model's heads say so, from equivariant parts alone."
     : `This model has no heads. Found by comparing B with ${GRID.length - 1} turned copies of A in the equivariant part.`;
 }

@@ -363,7 +363,8 @@ def test_the_heads_of_a_served_model_are_asked(
         angle = "unknown" if answer["angle"] is None else f"{round(answer['angle'])}°"
         text = page.text_content("#believed") or ""
         assert text.startswith(f"Believed: {angle.replace('-', '−')}")
-        assert "heads say so" in (page.text_content("#how") or "")
+        by = {"pixels": "Measured on the pixels", "model": "heads say so"}[answer["by"]]
+        assert by in (page.text_content("#how") or "")
     finally:
         server.end()
 
