@@ -21,19 +21,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 from clever_export.card import write_card
 from clever_export.package import package, write_code
 from clever_export.publish_check import KNOWN
 from clever_export.verify import verify
 from clever_hub.backends.torch import CleverModel, write_model_folder
-from clever_hub.config import CONFIG_NAME
+from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
 from clever_hub.hub import shipped
 from clever_hub.hub.evaluation import EVALUATION_NAME, read_evaluation
 from clever_hub.hub.origin import public_model_name
 from clever_hub.hub.pins import write_pins
 from clever_hub.images.finding import find_images
-from clever_hub.jobs.heads import copy_heads
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, copy_heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 # Part of scikit-image's wheel; public domain or CC0.
@@ -82,6 +85,7 @@ def ship(
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / folder.name
         copy_heads(model_folder, staged)
+        config = _half_heads(staged, config)
         write_model_folder(staged, config, model.backbone.state_dict(), half_matrices=True)
         _keep_figures(staged, (Path(model_folder), folder))
         package(staged, by_name=True)
@@ -89,6 +93,21 @@ def ship(
         _replace(folder, staged)
     _pin(folder)
     return folder
+
+
+def _half_heads(folder: Path, config: ModelConfig) -> ModelConfig:
+    """Store the matrices of the heads there as float16; the config then names the new file."""
+    path = folder / HEADS_NAME
+    if not path.is_file():
+        return config
+    tensors = load_file(path)
+    half = {
+        name: value.astype(np.float16) if value.ndim > 1 else value
+        for name, value in tensors.items()
+    }
+    save_file(half, path)
+    heads = {**config.extra[HEADS_KEY], "sha256": sha256_of(path)}
+    return replace(config, extra={**config.extra, HEADS_KEY: heads})
 
 
 def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,3 +153,14 @@ def test_one_command_ships_verified_and_pinned(
 def test_every_shipped_model_could_be_published_as_it_is(name: str) -> None:
     """Green, with the card of its figures, and with copies of this version's remote code."""
     check_folder(zoo.ZOO / name)
+
+
+def test_matrices_of_the_shipped_heads_are_stored_in_float16() -> None:
+    from safetensors.numpy import load_file
+
+    found = 0
+    for path in zoo.ZOO.glob("*/heads.safetensors"):
+        found += 1
+        for name, tensor in load_file(path).items():
+            assert tensor.dtype == (np.float16 if tensor.ndim > 1 else np.float32), (path, name)
+    assert found == 4
