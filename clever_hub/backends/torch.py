@@ -258,7 +258,7 @@ def write_model_folder(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
     check_shapes(config.name, shapes, expected_shapes(config))
-    stored = {name: _stored(name, value, half_matrices) for name, value in state_dict.items()}
+    stored = {name: to_store(name, value, half_matrices) for name, value in state_dict.items()}
     folder = Path(folder)
     content = save(stored, metadata={"format": "pt"})
     _check_graph(folder, content)
@@ -355,8 +355,20 @@ def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
     backbone.load_state_dict(tensors, strict=True)
 
 
-def _stored(name: str, tensor: Tensor, half_matrices: bool) -> Tensor:
-    """The tensor as it goes into the file: on the CPU, contiguous, no memory shared."""
+def to_store(name: str, tensor: Tensor, half_matrices: bool) -> Tensor:
+    """A tensor as it goes into a file: on the CPU, contiguous, no memory shared.
+
+    Args:
+        name: What an error calls it.
+        tensor: Of any dtype; floating-point ones become float32 or float16.
+        half_matrices: As for ``write_model_folder``.
+
+    Returns:
+        A copy.
+
+    Raises:
+        ModelFormatError: When it is not finite, or float16 cannot hold it.
+    """
     if tensor.is_floating_point():
         half = half_matrices and tensor.ndim >= 2
         tensor = tensor.detach().to("cpu", torch.float16 if half else torch.float32)

@@ -21,14 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from clever_export.card import write_card
 from clever_export.package import package, write_code
 from clever_export.publish_check import KNOWN
 from clever_export.verify import verify
-from clever_hub.backends.torch import CleverModel, write_model_folder
+from clever_hub.backends.torch import CleverModel, to_store, write_model_folder
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ModelFormatError, ModelNotFoundError, require
 from clever_hub.hub import shipped
@@ -100,12 +99,7 @@ def _half_heads(folder: Path, config: ModelConfig) -> ModelConfig:
     path = folder / HEADS_NAME
     if not path.is_file():
         return config
-    tensors = load_file(path)
-    half = {
-        name: value.astype(np.float16) if value.ndim > 1 else value
-        for name, value in tensors.items()
-    }
-    save_file(half, path)
+    save_file({name: to_store(name, value, True) for name, value in load_file(path).items()}, path)
     heads = {**config.extra[HEADS_KEY], "sha256": sha256_of(path)}
     return replace(config, extra={**config.extra, HEADS_KEY: heads})
 

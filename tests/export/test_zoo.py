@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import clever_hub
 from clever_export.publish_check import check_folder
@@ -156,11 +157,22 @@ def test_every_shipped_model_could_be_published_as_it_is(name: str) -> None:
 
 
 def test_matrices_of_the_shipped_heads_are_stored_in_float16() -> None:
-    from safetensors.numpy import load_file
-
     found = 0
     for path in zoo.ZOO.glob("*/heads.safetensors"):
         found += 1
         for name, tensor in load_file(path).items():
             assert tensor.dtype == (np.float16 if tensor.ndim > 1 else np.float32), (path, name)
     assert found == 4
+
+
+def test_heads_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+    source = zoo.ZOO / "clever-vit-tiny"
+    copy = tmp_path / "heads"
+    shutil.copytree(source, copy)
+    tensors = load_file(copy / "heads.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
+    tensors[name] = np.full(tensors[name].shape, 1e6, np.float32)
+    save_file(tensors, copy / "heads.safetensors")
+    with pytest.raises(ModelFormatError, match=f"{name}: .* that float16 can hold"):
+        ship(copy, tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
