@@ -350,7 +350,7 @@ class OptimizerRecipe(Section):
 
     Attributes:
         name: ``adamw``, ``sgd`` or ``muon``, which learns more from the same photos and takes a
-            tenth to a fifth more time for a step.
+            quarter to a half more time for a step (docs/zoo.md).
         lr: Learning rate for a batch of 256; it is scaled with the batch size.
         final_lr: Learning rate at the end of the cosine; it is not scaled.
         warmup_epochs: Epochs of linear warm-up of the learning rate from 0.
