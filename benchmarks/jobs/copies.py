@@ -3,13 +3,15 @@
 ``easy`` is imagededup's protocol on UKBench (https://idealo.github.io/imagededup, "CNN performance
 at different similarity thresholds"): a random crop of 7/8 of each side, both flips, a rotation by
 25 degrees, a resize to another aspect. ``hard`` are what else happens to photos, one thing at a
-time, and ``harsh`` are several of them at once. Everything depends on the photo's number and the
+time, and ``harsh`` are several of them at once; ``mild`` are turned by any angle, cropped to
+60 % of the area or more and recoloured. Everything depends on the photo's number and the
 transformation's name alone.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Callable
 
@@ -38,7 +40,7 @@ def resized(photo: Image.Image, _: np.random.Generator) -> Image.Image:
 
 def turned(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Any angle, the canvas grown, black in the corners."""
-    return photo.rotate(float(rng.uniform(0, 360)), BICUBIC, expand=True)
+    return _grown(photo, float(rng.uniform(0, 360)))
 
 
 def recolored(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -91,6 +93,39 @@ def _harsh(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
     return recompressed(photo, rng)
 
 
+def through_disc(photo: Image.Image, angle: float) -> Image.Image:
+    """The middle of a photo, turned, through a disc of 224 pixels: no corner tells the angle."""
+    square = ImageOps.fit(photo, (224, 224), BICUBIC)
+    pixels = np.asarray(square.rotate(angle, BICUBIC)).copy()
+    y, x = np.mgrid[:224, :224] - 111.5
+    pixels[x**2 + y**2 > 112**2] = 124
+    return Image.fromarray(pixels)
+
+
+def cut_inside(square: Image.Image, angle: float) -> Image.Image:
+    """A square photo, turned, then the largest upright square of its middle without corners."""
+    half = square.width / 2
+    reach = half / (abs(math.sin(math.radians(angle))) + abs(math.cos(math.radians(angle))))
+    sides = [round(half + sign * reach) for sign in (-1, -1, 1, 1)]
+    return square.rotate(angle, BICUBIC).crop(sides)
+
+
+def _cut_out(photo: Image.Image, angle: float) -> Image.Image:
+    return cut_inside(ImageOps.fit(photo, (min(photo.size),) * 2, BICUBIC), angle)
+
+
+def _grown(photo: Image.Image, angle: float) -> Image.Image:
+    return photo.rotate(angle, BICUBIC, expand=True)
+
+
+def _mild(turn: Callable[[Image.Image, float], Image.Image]) -> Copier:
+    def copier(photo: Image.Image, rng: np.random.Generator) -> Image.Image:
+        photo = crop(photo, rng, float(rng.uniform(0.6, 1)))
+        return recolored(turn(photo, float(rng.uniform(0, 360))), rng)
+
+    return copier
+
+
 EASY: dict[str, Copier] = {
     "crop": crop,
     "mirror": lambda photo, _: ImageOps.mirror(photo),
@@ -107,7 +142,12 @@ HARD: dict[str, Copier] = {
     "screenshot": framed,
 }
 HARSH: dict[str, Copier] = {"all at once": _harsh}
-COPIERS = EASY | HARD | HARSH
+MILD: dict[str, Copier] = {
+    "mild, through a disc": _mild(through_disc),
+    "mild, cut out": _mild(_cut_out),
+    "mild, black corners": _mild(_grown),
+}
+COPIERS = EASY | HARD | HARSH  # of which the jobs' collections have copies
 
 
 def copy_of(photo: Image.Image, number: int, name: str) -> Image.Image:
@@ -116,10 +156,10 @@ def copy_of(photo: Image.Image, number: int, name: str) -> Image.Image:
     Args:
         photo: An RGB image.
         number: The photo's number, from which the random choices are drawn.
-        name: One of ``COPIERS``.
+        name: One of ``COPIERS`` or ``MILD``.
 
     Returns:
         A new image.
     """
     rng = np.random.default_rng([number, zlib.crc32(name.encode())])
-    return COPIERS[name](photo, rng)
+    return (COPIERS | MILD)[name](photo, rng)

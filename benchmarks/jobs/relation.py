@@ -43,7 +43,7 @@ from clever_hub.jobs.relate import (
     symmetric,
 )
 from clever_hub.jobs.relation import Relations
-from jobs.copies import crop, recolored, recompressed
+from jobs.copies import crop, cut_inside, recolored, recompressed
 from jobs.photos import originals
 from jobs.prepared import encode, kept, label_of, row
 
@@ -83,10 +83,8 @@ def _corners(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image,
 
 
 def _inside(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
-    copy, angle = _corners(photo, rng)
-    half = photo.width / 2
-    reach = half / (abs(math.sin(math.radians(angle))) + abs(math.cos(math.radians(angle))))
-    return copy.crop([round(half + sign * reach) for sign in (-1, -1, 1, 1)]), angle
+    angle = float(rng.uniform(-180, 180))
+    return cut_inside(photo, angle), angle
 
 
 def _harsh(photo: Image.Image, rng: np.random.Generator) -> tuple[Image.Image, float]:
