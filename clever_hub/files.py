@@ -101,6 +101,20 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "clever-hub"
 
 
+def folder_name(path: str | os.PathLike[str]) -> str:
+    """The name that the caller gave a folder.
+
+    Args:
+        path: A folder. A symbolic link keeps its own name; ``.`` and ``..`` are worked out.
+
+    Example:
+        >>> folder_name("runs/other/.")
+        'other'
+    """
+    absolute = Path(path).absolute()
+    return absolute.resolve().name if absolute.name == ".." else absolute.name
+
+
 def file_stamp(path: Path) -> str:
     """Size and time of the last change; empty where the file is not there or may not be read.
 

@@ -16,6 +16,7 @@ from clever_export.card import CARD_NAME, make_card
 from clever_export.publish_check import KNOWN, check_folder
 from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
+from clever_hub.files import folder_name
 from clever_hub.hub.client import api, repository_id, with_retries
 from clever_hub.weights import sha256_of
 
@@ -185,7 +186,7 @@ def send(
         create = partial(client.create_repo, repo_id, private=private, exist_ok=True)
         with_retries(create, repo_id)
         parent = with_retries(partial(_head, client, repo_id), repo_id)
-    text = message or f"Publish {Path(folder).resolve().name} with clever-hub {__version__}"
+    text = message or f"Publish {folder_name(folder)} with clever-hub {__version__}"
     commit = with_retries(partial(_commit, client, contents, repo_id, parent, text), repo_id)
     if tag is not None and planned.tagged is None:
         with_retries(partial(_tag, client, repo_id, tag, commit), repo_id)

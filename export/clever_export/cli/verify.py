@@ -42,12 +42,13 @@ def run(
 
     from clever_export.progress import bar
     from clever_export.verify import REPORT_NAME, conditions, not_compared, verify
+    from clever_hub.files import folder_name
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
 
     path, source = resolve(folder)
     own = source.kind == "folder"
-    name = path.resolve().name if own else source.name
+    name = folder_name(path) if own else source.name
     if report is None:
         # The report is never written into the installed package or the Hub's cache.
         report = path / REPORT_NAME if own else Path(f"{name.replace('/', '-')}-{REPORT_NAME}")

@@ -55,6 +55,11 @@ def test_a_run_is_read_along_epochs_and_hours(tmp_path: Path) -> None:
     assert len(run.curve("knn", "epochs")[0]) == 0
 
 
+def test_a_run_behind_a_link_has_the_name_of_the_link(tmp_path: Path) -> None:
+    (tmp_path / "third").symlink_to(_write(tmp_path / "run", 2))
+    assert read_run(tmp_path / "third").name == "third"
+
+
 def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent: expected a run folder with metrics\.jsonl"):
         read_run(tmp_path / "absent")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from clever_hub.backends.dense import has_keys
+from clever_hub.files import folder_name
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results, saliency, video
 from clever_training.evaluation.dense import DenseFeatures, dense_features
@@ -206,7 +207,7 @@ def describe_videos(folder: Path, videos: Sequence[Video]) -> dict[str, Any]:
         digest.update(f"{one.name} {len(one.frames)} ".encode())
         digest.update(one.masks[0].read_bytes())
     return {
-        "name": folder.resolve().name,
+        "name": folder_name(folder),
         "videos": len(videos),
         "frames": sum(len(one.frames) for one in videos),
         "fingerprint": digest.hexdigest(),

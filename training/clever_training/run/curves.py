@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from clever_hub.errors import DataError
-from clever_hub.files import atomic_path
+from clever_hub.files import atomic_path, folder_name
 
 # Okabe and Ito's colours: told apart also without full colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> Run:
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
         raise DataError(f"{path}: expected lines of metrics; the run has logged nothing yet")
-    return Run(folder.resolve().name, lines)
+    return Run(folder_name(folder), lines)
 
 
 def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
