@@ -55,7 +55,8 @@ def run(
     `clever-vit-tiny-tiny`, `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its
     baseline `dino-resnet18-tiny`. With a frozen teacher: `clever-plus-distill-resnet18-tiny`,
     `clever-plus-distill-resnet18-long`, `clever-plus-distill-resnet50-tiny`,
-    `clever-plus-distill-vit-tiny`, and the warm start `clever-plus-distill-efficientnet-lite0`.
+    `clever-plus-distill-resnet50-long`, `clever-plus-distill-vit-tiny`, and the warm start
+    `clever-plus-distill-efficientnet-lite0`.
     Recipes of the papers: `clever-dino-imagenet100`, `clever-dino-vmamba-imagenet100` and
     `clever-simsiam-imagenet100`. `--set method=…` trains a recipe with another method, such as
     `clever-plus-simclr`. `--dry-run` estimates the duration, `clever-hub views` shows the views.
