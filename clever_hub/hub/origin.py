@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice, takewhile
 from typing import Any
 
 from clever_hub.config import ModelConfig
@@ -134,7 +135,9 @@ def _how(provenance: Facts, own: str) -> str:
         )
     root, earlier = _root(start, own)
     if teacher := _teacher(provenance):
-        return _distilled(teacher, root, earlier)
+        own_stages = islice(_chain(provenance), earlier + 1)
+        same = takewhile(lambda stage: _name(_teacher(stage)) == _name(teacher), own_stages)
+        return _distilled(teacher, root, earlier, sum(1 for _ in same))
     alone = "recipe" in provenance or _self_supervised(method)
     without = " without labels" if alone and not _labels_within(provenance) else ""
     begun = f" from {_described(root)}" if _name(root) or root.get("init") == "random" else ""
@@ -145,12 +148,13 @@ def _how(provenance: Facts, own: str) -> str:
     return f"trained{without}{begun}{several}{by}{before}"
 
 
-def _distilled(teacher: Facts, root: Facts, earlier: int) -> str:
+def _distilled(teacher: Facts, root: Facts, earlier: int, with_teacher: int) -> str:
     taught = _name(teacher)
     if taught == _name(root):
         several = f", in {earlier + 1} stages" if earlier else ""
         return f"adapted from {_described(root, teacher)}, with itself as the teacher{several}"
-    last = f", in the last of {earlier + 1} stages" if earlier else ""
+    many = f" {with_teacher}" if with_teacher > 1 else ""
+    last = f", in the last{many} of {earlier + 1} stages" if earlier else ""
     said = f"distilled from {_described(teacher)}{last}"
     return f"{said}; it started from {_described(root)}" if _name(root) else said
 

@@ -123,6 +123,15 @@ def test_labels_of_a_teacher_in_an_earlier_stage_are_not_forgotten() -> None:
     assert labels_of(config) == "ImageNet's labels"
 
 
+def test_the_last_stages_that_had_the_same_teacher_are_counted() -> None:
+    first = {"name": "clever-mine", "method": "clever-simclr", "start": {"init": "random"}}
+    other = {"name": "clever-mine", "teacher": {"name": "b"}, "start": first}
+    second = {"name": "clever-mine", "teacher": {"name": "a"}, "start": other}
+    for start, told in ((second, "the last 2 of 4"), (other, "the last of 3")):
+        config = _model(method="clever-distill", teacher={"name": "a"}, start=start)
+        assert origin(config) == f"distilled from a, in {told} stages"
+
+
 def test_a_tag_is_no_other_model_for_one_that_ships_without() -> None:
     stage = {"name": "clever-mine.distill", "epochs": 1.5, "hours": 0.5}
     start = {**stage, "start": {**stage, "start": _LITE}}
