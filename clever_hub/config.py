@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -245,6 +246,24 @@ class ModelConfig:
             return cls.from_dict(content)
         except ModelFormatError as error:
             raise ModelFormatError(f"{path}: {error}") from error
+
+    def fingerprint(self, preprocessing: PreprocessingConfig | None = None) -> str:
+        """A short hash of all that an embedding depends on, the weights aside.
+
+        Two models of the same weights may differ in their split or in the size of their input.
+
+        Args:
+            preprocessing: How images are prepared, where it is not the config's own.
+        """
+        on = {
+            "architecture": self.architecture,
+            "model_args": self.model_args,
+            "num_features": self.num_features,
+            "invariant_dim": self.invariant_dim,
+            "projection": self.projection,
+            "preprocessing": (preprocessing or self.preprocessing).to_dict(),
+        }
+        return hashlib.blake2b(json.dumps(on, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _derived(self) -> dict[str, Any]:
         """Keys that other readers need, and keys that follow from the rest."""

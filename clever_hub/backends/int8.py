@@ -24,12 +24,13 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import CleverError, ConfigError, ModelFormatError, missing_extra
 from clever_hub.files import cache_folder
 from clever_hub.images.finding import find_images, spread_evenly
+from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 GROUP = "clever_hub.variants"
 MOST_PHOTOS = 256
 # Raise it when the way of making changes: what is in caches is then made again.
-_VERSION = 2
+_VERSION = 3
 _SHIPPED = Path(__file__).parents[1] / "serve" / "page" / "gallery"
 _SHIPPED_CROPS = 16
 
@@ -46,7 +47,8 @@ def int8_folder(folder: Path, calibration: Calibration = None) -> Path:
             photos that ship with the page of ``serve``.
 
     Returns:
-        The folder of the variant, in the cache; by the hash of the weights and of the photos.
+        The folder of the variant, in the cache; by the hash of the model's files, of which the
+        variant has copies, and of the photos.
 
     Raises:
         ConfigError: When the model is a variant of another precision.
@@ -67,14 +69,16 @@ def int8_folder(folder: Path, calibration: Calibration = None) -> Path:
     if not weights.is_file():
         raise ModelFormatError(f"{weights}: no such file; int8 is made from it")
     with _photos(calibration) as photos:
-        target = cache_folder() / "int8" / _key(weights, photos)
+        target = cache_folder() / "int8" / _key(folder, photos)
         if not _is_whole(target):
             _make(folder, target, photos)
     return target
 
 
-def _key(weights: Path, photos: Sequence[Path]) -> str:
-    found = hashlib.sha256(f"{_VERSION} {sha256_of(weights)}".encode())
+def _key(folder: Path, photos: Sequence[Path]) -> str:
+    files = [folder / name for name in (WEIGHTS_NAME, CONFIG_NAME, HEADS_NAME)]
+    hashes = [sha256_of(file) for file in files if file.is_file()]
+    found = hashlib.sha256(f"{_VERSION} {' '.join(hashes)}".encode())
     for photo in photos:
         found.update(hashlib.sha256(photo.read_bytes()).digest())
     return found.hexdigest()[:32]

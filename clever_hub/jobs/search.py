@@ -54,6 +54,8 @@ class About:
         equivariant_dim: Entries of the equivariant part.
         decode: How JPEGs were decoded.
         mean: Of the whole embedding, taken from every vector.
+        config: ``ModelConfig.fingerprint``: its split, its input and so on; empty where an older
+            version made the index.
     """
 
     model: str
@@ -63,6 +65,7 @@ class About:
     equivariant_dim: int
     decode: str
     mean: list[float]
+    config: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class PhotoIndex:
             model.config.equivariant_dim,
             decode,
             _mean(model, [Path(path) for path in paths], decode),
+            model.config.fingerprint(model.preprocessor.config),
         )
         lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
         write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
@@ -185,12 +189,18 @@ class PhotoIndex:
         """Refuse a model that did not make the index.
 
         Raises:
-            DataError: When its weights are others.
+            DataError: When its weights are others, or its split or its input.
         """
         if _weights(model) != self.about.weights:
             raise DataError(
                 f"{self.folder}: the index is of {self.about.model} (weights "
                 f"{self.about.weights[:12]}…), not of {model.config.name} ({_weights(model)[:12]}…)"
+            )
+        config = model.config.fingerprint(model.preprocessor.config)
+        if self.about.config not in ("", config):
+            raise DataError(
+                f"{self.folder}: the index is of {self.about.model} with another split or another "
+                "input. Load the model as it was, or make the index again"
             )
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Embeddings of photos on disk: computed once, kept when the work is interrupted.
 
 A folder of parquet files that are never changed. A photo is known again by its path, size and time
-of change; whoever embeds the same photos by the same weights and options finds them here.
+of change; whoever embeds the same photos by the same model and options finds them here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def embed_photos(
         DataError: When none of the photos can be read.
     """
     weights = (model.source.weights_sha256 if model.source else None) or ""
-    name = f"{model.config.name}-{weights[:16]}-{'copies' if averaged else 'plain'}-{decode}"
+    setting = model.config.fingerprint(model.preprocessor.config)
+    kind = "copies" if averaged else "plain"
+    name = f"{model.config.name}-{weights[:16]}-{setting}-{kind}-{decode}"
     shards = None if cache is None or not weights else Shards(cache / name)
     keys = [photo_key(path) for path in paths]
     skipped = [Skipped(i, str(p), "no such file") for i, p in enumerate(paths) if keys[i] is None]

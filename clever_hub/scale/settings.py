@@ -14,6 +14,8 @@ from clever_hub.hub.source import Source
 from clever_hub.images.options import LoadKeywords, LoadOptions
 
 FORMAT = 1
+# Where a model came from does not change its vectors; its config is compared by ``run.json`` alone.
+_MAY_DIFFER = ("source", "revision", "config")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Made:
         background: As in ``LoadOptions``; empty for None.
         source: Where the model came from, such as ``hub:user/name``; may differ.
         revision: The commit, for a model from the Hub; may differ.
+        config: ``ModelConfig.fingerprint``: its split, its input and so on. Empty in a folder that
+            clever-hub 0.2.0 made: unknown.
     """
 
     model: str
@@ -45,6 +49,7 @@ class Made:
     background: str = ""
     source: str = ""
     revision: str = ""
+    config: str = ""
 
     @classmethod
     def of(  # one for each field
@@ -82,6 +87,7 @@ class Made:
             "" if load.background is None else str(load.background),
             f"{source.kind}:{source.name}" if source else "",
             (source.revision if source else None) or "",
+            config.fingerprint(),
         )
 
     @classmethod
@@ -92,7 +98,7 @@ class Made:
             DataError: When keys are missing or unknown: another version wrote it.
         """
         names = {field.name for field in fields(cls)}
-        if entry.keys() != names:
+        if entry.keys() not in (names, names - {"config"}):
             raise DataError(
                 f"{where}: expected the keys {sorted(names)}, got {sorted(entry)}: another version "
                 "of clever-hub wrote it. Name another folder"
@@ -107,16 +113,19 @@ class Made:
             >>> a.differences(Made("m", "1", "onnx", decode="reduced"))
             ["decode: 'exact' there, 'reduced' now"]
         """
-        names = [field.name for field in fields(self) if field.name not in ("source", "revision")]
-        return [
+        names = [field.name for field in fields(self) if field.name not in _MAY_DIFFER]
+        found = [
             f"{name}: {getattr(self, name)!r} there, {getattr(wanted, name)!r} now"
             for name in names
             if getattr(self, name) != getattr(wanted, name)
         ]
+        if "" not in (self.config, wanted.config) and self.config != wanted.config:
+            found.append("config: the model had another split, or another input")
+        return found
 
     def fingerprint(self) -> str:
         """A short hash of all that vectors depend on."""
-        kept = {k: v for k, v in asdict(self).items() if k not in ("source", "revision", "model")}
+        kept = {k: v for k, v in asdict(self).items() if k not in (*_MAY_DIFFER, "model")}
         return hashlib.blake2b(json.dumps(kept).encode(), digest_size=16).hexdigest()
 
     def metadata(self) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ from typer.testing import CliRunner
 import clever_export.variants
 import clever_hub
 from clever_export.quantize import _centred_cosine
+from clever_hub.backends import int8
+from clever_hub.backends.variants import VARIANT_KEY, Variant
 from clever_hub.cli.app import app
+from clever_hub.config import ModelConfig
 from clever_hub.errors import ConfigError, MissingExtraError, ModelFormatError
+from clever_hub.files import write_json
 from clever_hub.hub import shipped
 from clever_hub.scale import embed_dataset
 
@@ -112,3 +119,29 @@ def test_embed_takes_it_and_records_it(photos: dict[str, Path], tmp_path: Path) 
     embed_dataset(NAME, list(photos.values()), tmp_path / "v")
     with pytest.raises(clever_hub.errors.DataError, match="precision: 'float32' there, 'int8' now"):
         embed_dataset(NAME, list(photos.values()), tmp_path / "v", precision="int8")
+
+
+def test_models_of_the_same_weights_have_variants_of_their_own(
+    exported: Callable[[str, bool], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported("test_resnet", True), folder)
+    made: list[int] = []
+
+    def export(source: Path, out: Path, **_: object) -> None:
+        config = ModelConfig.load(source)
+        made.append(config.invariant_dim)
+        (out / "model.onnx").write_bytes(b"graph")
+        variant = Variant("int8", "pixel_values", {}).with_files(out).entry()
+        changed = replace(config, extra={**config.extra, VARIANT_KEY: variant})
+        write_json(out / "config.json", changed.to_dict())
+
+    monkeypatch.setattr(int8, "_maker", lambda: export)
+    config = ModelConfig.load(folder)
+    first = int8.int8_folder(folder)
+    write_json(folder / "config.json", replace(config, invariant_dim=50).to_dict())
+    second = int8.int8_folder(folder)
+    assert [ModelConfig.load(one).invariant_dim for one in (first, second)] == made
+    assert made == [config.invariant_dim, 50]
+    assert int8.int8_folder(folder) == second
+    assert len(made) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,17 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ModelFormatError, match=r"config\.json"):
         ModelConfig.load(tmp_path)
+
+
+def test_a_fingerprint_says_whether_vectors_are_of_the_same_model(config: ModelConfig) -> None:
+    size = replace(config.preprocessing, resize_size=48, crop_size=48)
+    others = [
+        replace(config, invariant_dim=config.invariant_dim - 1),
+        replace(config, preprocessing=size),
+        replace(config, model_args={**config.model_args, "depth": 1}),
+    ]
+    prints = {one.fingerprint() for one in (config, *others)}
+    assert len(prints) == 4
+    told = replace(config, name="clever-other", data_terms="none", provenance={"epochs": 1})
+    assert told.fingerprint() == config.fingerprint()
+    assert config.fingerprint(size) == others[1].fingerprint()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,11 @@ def test_another_model_is_refused(
     other = from_pretrained("clever-resnet18")
     with pytest.raises(DataError, match=r"the index is of clever-tiny .*, not of clever-resnet18"):
         PhotoIndex.open_or_create(index.folder, other, files)
+    split = loaded.config
+    loaded.config = replace(split, invariant_dim=18)
+    with pytest.raises(DataError, match="with another split or another input"):
+        PhotoIndex.open_or_create(index.folder, loaded, files)
+    loaded.config = split
     with pytest.raises(DataError, match="19 and 5 entries, the embedding of 409 and 103"):
         index.search(other.encode(files[0]))
     with pytest.raises(ConfigError, match="of one image, got 2"):
@@ -190,6 +196,8 @@ def test_what_is_no_index_is_refused(
         PhotoIndex.open_or_create(files[0].parent, loaded, files)
     about = index.folder / ABOUT
     content = json.loads(about.read_text())
+    about.write_text(json.dumps({key: v for key, v in content.items() if key != "config"}))
+    PhotoIndex.open(index.folder).check(loaded)  # made before configs were compared
     about.write_text(json.dumps({**content, "format": 9}))
     with pytest.raises(DataError, match="format 9, this version reads 1"):
         PhotoIndex.open(index.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clever_hub.backends.torch import CleverModel
 from clever_hub.errors import DataError
 from clever_hub.files import cache_folder
 from clever_hub.images.middle import WholeAndMiddle
+from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs import store
 from clever_hub.jobs.store import embed_photos
 from clever_hub.pretrained import from_pretrained
@@ -172,3 +174,19 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("CLEVER_HUB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "clever-hub"
+
+
+def test_another_split_or_another_size_of_input_is_another_model(
+    loaded: CleverModel, files: list[Path], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    embed_photos(loaded, files, cache=cache)
+    whole = loaded.encode(files, decode="reduced").full
+    config = loaded.config
+    loaded.config = replace(config, invariant_dim=config.invariant_dim - 2)
+    found = embed_photos(loaded, files, cache=cache).embeddings
+    assert found.equivariant.shape[1] == config.equivariant_dim + 2
+    np.testing.assert_allclose(found.full, whole, atol=1e-5)
+    loaded.config = config
+    loaded.preprocessor = Preprocessor(replace(config.preprocessing, resize_size=64))
+    assert np.abs(embed_photos(loaded, files, cache=cache).embeddings.full - whole).max() > 1e-3
