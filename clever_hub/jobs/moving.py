@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clever_hub.errors import DataError
+from clever_hub.files import write_text
+from clever_hub.jobs.logs import adding, damaged, read_log
 
 LOG_NAME = "moved.jsonl"
 
@@ -55,17 +57,12 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
     if not sources:
         return []
     common = Path(os.path.commonpath([source.parent for source in sources]))
-    folder.mkdir(parents=True, exist_ok=True)
     moves: list[Move] = []
-    with (folder / LOG_NAME).open("a", encoding="utf-8") as log:
+    with adding(folder / LOG_NAME) as add:
         for source in sources:
             target = _free(folder / source.relative_to(common))
             target.parent.mkdir(parents=True, exist_ok=True)
-            entry = {"source": os.fsdecode(source), "target": os.fsdecode(target)}
-            # ASCII: names that are not UTF-8 survive as escapes.
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+            add({"source": os.fsdecode(source), "target": os.fsdecode(target)})
             shutil.move(source, target)
             moves.append(Move(source, target))
     return moves
@@ -105,7 +102,7 @@ def undo(log: Path) -> tuple[list[Move], list[str]]:
             back.append(move)
     if kept:
         entries = [{"source": str(m.source), "target": str(m.target)} for m in reversed(kept)]
-        log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+        write_text(log, "".join(json.dumps(entry) + "\n" for entry in entries))
     else:
         log.unlink()
     return back, problems
@@ -115,15 +112,11 @@ def _read(log: Path) -> list[Move]:
     if not log.is_file():
         raise DataError(f"{log}: no such log. It is {LOG_NAME} in the folder that was moved to")
     moves = []
-    lines = log.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, entry in enumerate(read_log(log), 1):
         try:
-            entry = json.loads(line)
             moves.append(Move(Path(entry["source"]), Path(entry["target"])))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break  # interrupted while it was written, so nothing was moved by it
-            raise DataError(f"{log}: line {number} is damaged: {line[:80]!r}") from error
+        except (KeyError, TypeError) as error:
+            raise damaged(log, number, entry) from error
     return moves
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 
 from clever_hub.errors import CleverError, DataError, require
 from clever_hub.files import atomic_path
+from clever_hub.jobs.logs import adding, damaged, read_log
 
 LOG_NAME = "orient-log.jsonl"
 _JPEG = b"\xff\xd8\xff"
@@ -64,8 +65,7 @@ def apply_turns(turns: Iterable[tuple[Path, int]], log: Path) -> Iterator[Tagged
         OSError: When the log cannot be written. Nothing is changed without it.
     """
     require("exif", "jobs")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
+    with adding(log) as add:
         for path, quarter in turns:
             try:
                 before, after = _with_tag(path, ORIENTATIONS[quarter])
@@ -74,9 +74,7 @@ def apply_turns(turns: Iterable[tuple[Path, int]], log: Path) -> Iterator[Tagged
                 yield Tagged(path, quarter, str(refusal))
                 continue
             # First the log, then the photo: an interruption leaves a line too many, never one less.
-            file.write(json.dumps(_entry(path, quarter, before, after)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            add(_entry(path, quarter, before, after))
             try:
                 _replace(path, after)
             except OSError as error:
@@ -98,16 +96,15 @@ def undo_turns(log: Path) -> Iterator[Tagged]:
         DataError: When the log is missing or damaged.
     """
     try:
-        lines = log.read_text(encoding="utf-8").splitlines()
+        entries = read_log(log)
     except OSError as error:
         raise DataError(f"{log}: expected a log of orient: {error.strerror}") from error
-    for number in range(len(lines), 0, -1):
-        try:
-            entry = json.loads(lines[number - 1])
-            path, quarter = Path(entry["path"]), int(entry["quarter"])
-            yield Tagged(path, quarter, _take_back(path, entry))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{log}: line {number} is damaged ({error})") from error
+    for number, entry in enumerate(entries, 1):
+        if not _is_whole(entry):
+            raise damaged(log, number, entry)
+    for entry in reversed(entries):
+        path = Path(entry["path"])
+        yield Tagged(path, entry["quarter"], _take_back(path, entry))
 
 
 def _with_tag(path: Path, orientation: int) -> tuple[bytes, bytes]:
@@ -189,6 +186,14 @@ def _entry(path: Path, quarter: int, before: bytes, after: bytes) -> dict[str, A
     }
 
 
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    kinds = {"path": str, "quarter": int, "at": int, "old": str, "new_length": int}
+    kinds |= {"sha256_before": str, "sha256_after": str}
+    return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and bool(
+        re.fullmatch(r"(?:[0-9a-f]{2})*", entry["old"])
+    )
+
+
 def _shared(one: bytes, other: bytes) -> int:
     """How many bytes at the beginning are equal."""
     pairs = zip(one, other, strict=False)
@@ -204,8 +209,8 @@ def _take_back(path: Path, entry: dict[str, Any]) -> str:
             return ""  # interrupted between log and photo, or taken back already
         if digest != entry["sha256_after"]:
             return "was changed since; left as it is"
-        at, old = int(entry["at"]), bytes.fromhex(entry["old"])
-        before = after[:at] + old + after[at + int(entry["new_length"]) :]
+        at, old = entry["at"], bytes.fromhex(entry["old"])
+        before = after[:at] + old + after[at + entry["new_length"] :]
         if hashlib.sha256(before).hexdigest() != entry["sha256_before"]:
             return "the log does not lead back to it; left as it is"
         _replace(path, before)

@@ -92,3 +92,43 @@ def test_wrong_input(files: list[Path], tmp_path: Path) -> None:
         undo(tmp_path)
     assert move_all([], tmp_path / "none") == []
     assert not (tmp_path / "none").exists()
+
+
+def test_a_line_that_was_cut_short_does_not_hide_those_after_it(
+    files: list[Path], tmp_path: Path
+) -> None:
+    before, away = content(tmp_path / "photos"), tmp_path / "away"
+    move_all(files[:1], away)
+    with (away / LOG_NAME).open("a") as log:
+        log.write('{"source": "/half a li')
+    move_all(files[1:], away)
+    assert [move.source for move in undo(away)[0]] == files[::-1]
+    assert content(tmp_path / "photos") == before
+
+
+def test_a_log_without_a_last_line_end_loses_nothing(files: list[Path], tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    move_all(files[:1], away)
+    (away / LOG_NAME).write_text((away / LOG_NAME).read_text().rstrip())
+    move_all(files[1:], away)
+    assert len(undo(away)[0]) == 3
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    move_all(files, away)
+    files[0].write_text("another")
+    before = (away / LOG_NAME).read_text()
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="no space left"):
+            undo(away)
+    assert (away / LOG_NAME).read_text() == before
+    files[0].unlink()
+    assert [move.source for move in undo(away)[0]] == [files[0]]

@@ -143,3 +143,26 @@ def test_a_damaged_or_missing_log_is_named(tmp_path: Path) -> None:
     log.write_text(json.dumps({"path": "a"}) + "\n")
     with pytest.raises(DataError, match="line 1 is damaged"):
         list(undo_turns(log))
+
+
+def test_a_line_that_was_cut_short_hides_no_other(photo: Image.Image, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    files = [jpeg(tmp_path / f"{name}.jpg", photo) for name in "abc"]
+    before = [path.read_bytes() for path in files]
+    list(apply_turns([(files[0], 90)], log))
+    with log.open("a") as file:
+        file.write('{"path": "/half a li')
+    assert [tagged.path for tagged in undo_turns(log)] == files[:1]
+    list(apply_turns([(path, 90) for path in files], log))
+    assert [tagged.path for tagged in undo_turns(log)] == [*files[::-1], files[0]]
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_nothing_is_taken_back_by_a_damaged_log(photo: Image.Image, tmp_path: Path) -> None:
+    path, log = jpeg(tmp_path / "a.jpg", photo), tmp_path / "log.jsonl"
+    list(apply_turns([(path, 90)], log))
+    turned = path.read_bytes()
+    log.write_text("no entry\n" + log.read_text())
+    with pytest.raises(DataError, match="line 1 is damaged"):
+        list(undo_turns(log))
+    assert path.read_bytes() == turned

@@ -1,0 +1,86 @@
+"""Logs that take work back: a line of JSON before each change, on the disk before it is made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clever_hub.errors import DataError
+
+
+@contextmanager
+def adding(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Open a log to add lines.
+
+    Args:
+        path: The file; made, with its folder, when it is missing. A last line that an interruption
+            cut short is removed: its change was not made.
+
+    Yields:
+        What writes an entry and waits until it is on the disk. Where that fails, it raises OSError,
+        and the change must not be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _mend(path)
+    with path.open("a", encoding="utf-8") as file:
+
+        def add(entry: Mapping[str, Any]) -> None:
+            # ASCII: names that are not UTF-8 survive as escapes.
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        yield add
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The entries of a log, in order.
+
+    A last line that an interruption cut short is passed over: its change was not made.
+
+    Raises:
+        DataError: When another line is no JSON object.
+        OSError: When it cannot be read.
+    """
+    entries: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    torn = lines.pop()  # what follows the last line end: nothing, but for an interruption
+    if _is_entry(torn):
+        lines.append(torn)  # whoever edited it left out the line end
+    for number, line in enumerate(lines, 1):
+        if not _is_entry(line):
+            raise damaged(path, number, line)
+        entries.append(json.loads(line))
+    return entries
+
+
+def damaged(path: Path, number: int, line: object) -> DataError:
+    """What is raised where a line, counted from 1, says nothing that can be taken back."""
+    return DataError(
+        f"{path}: line {number} is damaged: {str(line)[:80]!r}. Nothing was taken back. Mend the "
+        "line, or remove it, and the rest can be"
+    )
+
+
+def _is_entry(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _mend(path: Path) -> None:
+    """Let the file end in a whole line."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole == len(content):
+        return
+    if _is_entry(content[whole:].decode("utf-8", "replace")):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    else:
+        os.truncate(path, whole)
