@@ -42,9 +42,9 @@ def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str
     Raises:
         DataError: When it cannot be read or has no image column.
     """
-    opened = _open(table)
-    image_column(opened.schema_arrow, column, table)
     stamp = file_stamp(Path(table))
+    opened = _open(table, stamp)
+    image_column(opened.schema_arrow, column, table)
     yield from ((row, stamp) for row in range(opened.metadata.num_rows))
 
 
@@ -77,7 +77,7 @@ def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[b
         data, name = _hub(table, column)
         yield from (_bytes(data[row][name]) for row in rows)
         return
-    opened = _open(table)
+    opened = _open(table, file_stamp(Path(table)))
     name = image_column(opened.schema_arrow, column, table)
     wanted, first = iter(rows), 0
     row = next(wanted, None)
@@ -147,7 +147,8 @@ def _bytes(entry: object) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _open(table: str) -> Any:
+def _open(table: str, _stamp: str) -> Any:
+    """An open file; one that was replaced has another stamp and is opened anew."""
     import pyarrow as pa
 
     try:

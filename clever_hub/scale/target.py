@@ -121,10 +121,19 @@ def _check_file(path: Path) -> None:
     is_lance = path.suffix.lower() == ".lance"
     if path.exists() and not (path.is_dir() if is_lance else path.is_file()):
         raise DataError(f"--output: {path}: expected the name of a file to write")
+    if is_lance and path.is_dir() and not _is_table(path):
+        raise DataError(
+            f"--output: {path}: expected a new name, or a table of LanceDB, which is written anew; "
+            "got a folder with other content, such as an index of clever-hub index. Name another"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _is_table(folder: Path) -> bool:
+    return not any(folder.iterdir()) or (folder / "_versions").is_dir()
 
 
 def _lock(lock: IO[str], root: Path) -> None:

@@ -101,16 +101,22 @@ class UrlFetcher:
     def _get(self, url: SplitResult, until: float, max_bytes: int) -> bytes | str:
         """The body, or where a redirect leads to."""
         raw, port = self._connect(url, until)
+        in_use = [raw]
         # A time-out of the socket is for one read: a host that gives a byte a second meets none.
-        alarm = threading.Timer(_left(until), _end, [raw])
+        alarm = threading.Timer(until - time.monotonic(), _end, [in_use])
         alarm.start()
         try:
+            if url.scheme == "https":
+                # From here on the connection is the new socket's. So the alarm must know it before
+                # the handshake, which can be slow, too; if it went off meanwhile, time is up.
+                secure = self._tls.wrap_socket(
+                    raw, server_hostname=url.hostname, do_handshake_on_connect=False
+                )
+                in_use[0] = secure
+                _left(until)
+                secure.do_handshake()
             connection = http.client.HTTPConnection(str(url.hostname), port)
-            connection.sock = (
-                self._tls.wrap_socket(raw, server_hostname=url.hostname)
-                if url.scheme == "https"
-                else raw
-            )
+            connection.sock = in_use[0]
             path = (url.path or "/") + (f"?{url.query}" if url.query else "")
             connection.request("GET", path, headers={"User-Agent": "clever-hub", "Accept": "*/*"})
             with connection.getresponse() as response:
@@ -125,6 +131,7 @@ class UrlFetcher:
         finally:
             alarm.cancel()
             raw.close()
+            in_use[0].close()
         if len(content) > max_bytes:
             raise ApiError(
                 413, "image_too_large", f"{url.hostname}: expected at most {max_bytes:,} bytes"
@@ -148,10 +155,11 @@ class UrlFetcher:
         return socket.create_connection((str(addresses[-1]), port), _left(until)), port
 
 
-def _end(connection: socket.socket) -> None:
+def _end(in_use: list[socket.socket]) -> None:
     """Wake whoever reads from it."""
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        # Not by a TLS socket's own method, which forgets the key under its reader.
+        socket.socket.shutdown(in_use[0], socket.SHUT_RDWR)
 
 
 def _left(until: float) -> float:

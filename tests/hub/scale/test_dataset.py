@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -319,3 +320,35 @@ def test_memory_holds_no_list_of_paths(
     embed(model_folder, tmp_path / "many", tmp_path / "v")
     assert len(most) == 38
     assert max(most) <= 2 * 8
+
+
+def test_a_folder_of_another_split_is_refused(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    config = json.loads((model_folder / "config.json").read_text())
+    (model_folder / "config.json").write_text(json.dumps({**config, "invariant_dim": 18}))
+    with pytest.raises(DataError, match="the model had another split, or another input"):
+        embed(model_folder, album, tmp_path / "v", update=True)
+
+
+def test_a_folder_of_an_older_version_goes_on(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    embed(model_folder, album, tmp_path / "v")
+    run = next((tmp_path / "v" / "_clever_hub").glob("run.json"))
+    content = json.loads(run.read_text())
+    del content["made"]["config"]
+    run.write_text(json.dumps(content))
+    assert embed(model_folder, album, tmp_path / "v").computed == 0
+
+
+def test_a_search_index_is_not_written_over(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "photos.lance"
+    index.mkdir()
+    (index / "clever_hub.json").write_text("{}")
+    with pytest.raises(DataError, match="a folder with other content"):
+        embed(model_folder, album, index)
+    assert [file.name for file in index.iterdir()] == ["clever_hub.json"]

@@ -21,7 +21,7 @@ from clever_hub.images.finding import find_images
 from clever_hub.scale import embed_dataset
 from clever_hub.scale.formats import exact_paths
 from clever_hub.scale.items import list_items
-from clever_hub.scale.tables import read_rows
+from clever_hub.scale.tables import list_parquet_rows, read_rows
 
 
 def names(*inputs: object, column: str | None = None) -> list[str]:
@@ -137,3 +137,12 @@ def test_addresses_are_read_by_fsspec(album: Path, model_folder: Path, tmp_path:
     )
     with pytest.raises(DataError, match="no images under this address"):
         names("memory://bucket/nothing")
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    for content in ([b"old"], [b"new", b"second"]):
+        pq.write_table(pa.table({"image": pa.array(content, pa.binary())}), tmp_path / "new")
+        (tmp_path / "new").replace(file)
+        count = len(list(list_parquet_rows(str(file), None)))
+        assert list(read_rows(str(file), None, range(count))) == content

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -172,6 +173,27 @@ def test_a_host_that_drips_is_left_after_the_time_limit(host: int) -> None:
     with pytest.raises(ApiError, match="it took too long"):
         UrlFetcher(timeout=0.5, allowed=everybody)(f"http://127.0.0.1:{host}/slow", 10_000)
     assert time.monotonic() - start < 5
+
+
+def test_a_handshake_that_drips_is_left_after_the_time_limit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):  # the reader has gone
+                connection.sendall(b"\x16\x03\x03\x3f\xff")  # a long record begins
+                for _ in range(200):
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        start = time.monotonic()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/a"
+        with pytest.raises(ApiError, match="it took too long"):
+            UrlFetcher(timeout=0.5, allowed=everybody)(url, 10_000)
+        assert time.monotonic() - start < 5
+        thread.join()
 
 
 @pytest.mark.parametrize(
