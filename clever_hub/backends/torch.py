@@ -158,6 +158,10 @@ class CleverModel(JobsMixin, nn.Module):
     def save_pretrained(self, folder: str | Path, half_matrices: bool = False) -> Path:
         """Write a model folder that ``from_pretrained`` reads.
 
+        Heads go along while the weights are those that they were fitted to. After a change, such as
+        fine-tuning, they would answer wrongly: the folder has none, and ``clever-hub heads`` fits
+        new ones.
+
         Args:
             folder: The folder, made when missing; other files in it are left alone.
             half_matrices: Store tensors of two and more dimensions as float16: half the size.
@@ -168,9 +172,14 @@ class CleverModel(JobsMixin, nn.Module):
         Raises:
             ModelFormatError: When a tensor is not finite, or float16 cannot hold it.
         """
+        config, weights = self.config, self.backbone.state_dict()
         if self.source is not None and self.has_heads:
-            copy_heads(self.source.path, folder)
-        return write_model_folder(folder, self.config, self.backbone.state_dict(), half_matrices)
+            if _is_stored(weights, self.source.path / WEIGHTS_NAME):
+                copy_heads(self.source.path, folder)
+            else:
+                extra = {key: value for key, value in config.extra.items() if key != HEADS_KEY}
+                config = replace(config, extra=extra)
+        return write_model_folder(folder, config, weights, half_matrices)
 
     def _backend(self) -> str:
         """Device and dtype of the weights."""
@@ -353,6 +362,19 @@ def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
     if bad := [name for name, tensor in tensors.items() if not _finite(tensor)]:
         raise ModelFormatError(f"{weights.path}: not finite: {', '.join(sorted(bad)[:20])}")
     backbone.load_state_dict(tensors, strict=True)
+
+
+def _is_stored(tensors: Mapping[str, Tensor], file: Path) -> bool:
+    """Whether a weights file still has these values, in the precision that both have."""
+    try:
+        with Weights(file) as weights:
+            stored = {name: torch.from_numpy(array) for name, array in weights.tensors().items()}
+            return stored.keys() == tensors.keys() and all(
+                torch.equal(stored[name].to(value.dtype), value.cpu())
+                for name, value in tensors.items()
+            )
+    except ModelFormatError:
+        return False
 
 
 def to_store(name: str, tensor: Tensor, half_matrices: bool) -> Tensor:

@@ -17,16 +17,21 @@ from PIL import Image
 import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
-from clever_hub.backends.own import OWN_BACKBONES, register
+from clever_hub.backends.own import OWN_BACKBONES, register, remote_code
 from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import split
 from clever_hub.errors import CleverError, DataError, ModelFormatError, missing_extra
 from clever_hub.files import write_json
-from clever_hub.jobs.heads import HEADS_KEY, Heads
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
+# What the readers read, beside config and weights.
+READ_FILES = (
+    *(HEADS_NAME, GRAPH_NAME, "preprocessor_config.json"),
+    *sorted({name for backbone in ("any", *OWN_BACKBONES) for name in remote_code(backbone)}),
+)
 TOLERANCE = 1e-4
 # With float16 and int8, embeddings differ slightly between batch sizes.
 MIN_COSINE = 0.999

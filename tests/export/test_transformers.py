@@ -32,6 +32,7 @@ import clever_hub.transformers
 from clever_export.package import package
 from clever_hub.errors import ModelFormatError
 from clever_hub.transformers import CleverConfig, CleverModel
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 from tests.hub_server.client import Client
 from tests.hub_server.server import HubServer
 
@@ -563,3 +564,31 @@ def test_outputs_that_there_are_not_are_refused(packaged: Exported) -> None:
         with pytest.raises(ValueError, match="output_hidden_states"):
             model(pixels, output_hidden_states=True)
         model(pixels, output_hidden_states=False, num_items_in_batch=1)
+
+
+def test_a_saved_model_promises_no_heads(packaged: Exported, tmp_path: Path) -> None:
+    folder = tmp_path / "headed"
+    shutil.copytree(packaged("test_resnet"), folder)
+    write_heads(folder, CALIBRATION)
+    model = AutoModel.from_pretrained(folder)
+    assert model.config.heads["file"] == "heads.safetensors"
+    model.save_pretrained(tmp_path / "saved")
+    assert model.config.heads
+    assert not clever_hub.from_pretrained(tmp_path / "saved").has_heads
+
+
+def test_the_commands_take_all_of_a_model_on_the_hub(
+    hub: tuple[HubServer, Client], packaged: Exported, tmp_path: Path
+) -> None:
+    (_, client), tasks = hub, "tests.hub_server.tasks"
+    folder = tmp_path / "headed"
+    shutil.copytree(packaged("test_resnet"), folder)
+    write_heads(folder, CALIBRATION)
+    client.call(f"{tasks}:upload", "alice/headed", str(folder))
+    report = tmp_path / "report.json"
+    assert client.call(f"{tasks}:command", "verify", "alice/headed", "-o", str(report)) == 0
+    readers = {entry["reader"] for entry in json.loads(report.read_text())["readers"]}
+    assert readers >= {"clever_hub torch", "clever_hub onnx", "onnxruntime", "transformers"}
+    out = tmp_path / "out"
+    assert client.call(f"{tasks}:command", "export", "alice/headed", "-o", str(out)) == 0
+    assert clever_hub.from_pretrained(out).heads.config.in_dim == 20

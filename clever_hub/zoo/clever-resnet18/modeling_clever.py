@@ -197,7 +197,13 @@ class CleverPreTrainedModel(PreTrainedModel):
                 f"{save_directory}: expected a folder without model.onnx, which belongs to other "
                 "weights than those to be written beside it. Choose another folder, or remove it"
             )
-        super().save_pretrained(save_directory, *args, **kwargs)
+        # The heads of relate and orient were fitted to this embedding, and their file stays behind.
+        heads = self.config.__dict__.pop("heads", None)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            if heads is not None:
+                self.config.heads = heads
 
     def _check_storage(self, limit: int | str | None) -> None:
         tensors = [*self.parameters(), *self.buffers()]

@@ -82,12 +82,14 @@ def run(
     from clever_export.progress import bar
     from clever_export.triton import export_triton
     from clever_export.variants import export_variant
+    from clever_hub.hub.evaluation import EVALUATION_NAME
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
+    from clever_hub.jobs.heads import HEADS_NAME
 
     if (out is None) == (triton is None):
         raise ConfigError("expected --output FOLDER or --triton DIR, and not both")
-    folder, _ = resolve(model)
+    folder, _ = resolve(model, optional=(EVALUATION_NAME, HEADS_NAME))
     refuse_variant(folder)
     photos = spread_evenly(list(find_images(images or [])), limit)
     is_variant = precision is not _Precision.fp32 or with_preprocessing or single_file

@@ -41,12 +41,12 @@ def run(
     from rich.table import Table
 
     from clever_export.progress import bar
-    from clever_export.verify import REPORT_NAME, conditions, not_compared, verify
+    from clever_export.verify import READ_FILES, REPORT_NAME, conditions, not_compared, verify
     from clever_hub.files import folder_name
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
 
-    path, source = resolve(folder)
+    path, source = resolve(folder, optional=READ_FILES)
     own = source.kind == "folder"
     name = folder_name(path) if own else source.name
     if report is None:

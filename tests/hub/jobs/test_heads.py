@@ -152,6 +152,20 @@ def test_saving_a_model_takes_its_heads_along(headed_folder: Path, tmp_path: Pat
     assert clever_hub.from_pretrained(headed_folder).heads.config == model.heads.config
 
 
+def test_weights_that_were_changed_leave_the_heads_behind(
+    headed_folder: Path, tmp_path: Path
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder, backend="torch")
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.01)
+    tuned = clever_hub.from_pretrained(model.save_pretrained(tmp_path / "tuned"))
+    assert not tuned.has_heads
+    assert not (tmp_path / "tuned" / HEADS_NAME).exists()
+    assert model.has_heads, "the model itself is as it was"
+    model.save_pretrained(headed_folder)  # onto the old one, where the file still lies
+    assert not clever_hub.from_pretrained(headed_folder).has_heads
+
+
 def test_other_weights_do_not_promise_heads(headed_folder: Path, tmp_path: Path) -> None:
     model = CleverModel.from_folder(headed_folder)
     folder = write_model_folder(tmp_path / "new", model.config, model.backbone.state_dict())
