@@ -30,7 +30,7 @@ from clever_hub.cli.jobs import (
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
@@ -41,6 +41,7 @@ from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
+    from clever_hub.jobs.answering import JobsMixin
     from clever_hub.jobs.heads import Heads
 
 _LISTED = 20  # groups that are printed
@@ -138,12 +139,25 @@ def _photos(
         photos = read_embeddings(paths[0])
         if verify is not VerifyChoice.heads:
             return photos, None
-        return photos, load(name, *where).heads
+        loaded = load(name, *where)
+        _check_same_model(photos, loaded, paths[0])
+        return photos, loaded.heads
     loaded = load(name, *where)
     by_heads = verify is VerifyChoice.heads
     heads = loaded.heads if by_heads else None  # before the work
     averaged = turns and not by_heads  # heads read the photo as it lies
     return embedded(loaded, paths, cache=cache, averaged=averaged, decode=decode), heads
+
+
+def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:
+    """Refuse heads that were fitted to other embeddings than those of the file."""
+    weights = model.source.weights_sha256 if model.source else None
+    if photos.weights and weights and photos.weights != weights:
+        raise DataError(
+            f"{file}: its embeddings are of another model (weights {photos.weights[:12]}…) than "
+            f"{model.config.name} ({weights[:12]}…), whose heads cannot read them. Name the model "
+            "that made them: --model"
+        )
 
 
 def _find(
@@ -211,7 +225,7 @@ def _print(
         for member in group:
             words = "–" if member.verdict is None else member.verdict.words()
             if member.of is not None and member.of != group[0].row:
-                words += f" (from {paths[member.of].name})"
+                words += f" (from {text_of(paths[member.of].name)})"
             first = member.of is None
             table.add_row(
                 str(number) if first else "",

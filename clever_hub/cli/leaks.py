@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from clever_hub.cli.console import output, say, shown
+from clever_hub.cli.console import fail, output, say, shown
 from clever_hub.cli.jobs import (
     OUTPUTS,
     Cache,
@@ -62,8 +62,9 @@ def run(  # noqa: PLR0913, each is an option
 ) -> None:
     """Find validation photos that are copies of training photos, however they were changed.
 
-    The exit code is 1 if there are any, so that a CI pipeline stops. A model that was trained on
-    copies of the validation photos looks better than it is.
+    The exit code is 1 if there are any, or if a candidate cannot be read and so not be looked at:
+    a CI pipeline stops. A model that was trained on copies of the validation photos looks better
+    than it is.
 
     Examples:
     - `clever-hub leaks train/ validation/`
@@ -72,11 +73,13 @@ def run(  # noqa: PLR0913, each is an option
     if out is not None:
         check_format(out, OUTPUTS)
     sets = _photos((train, validation), model, turns, cache, decode, (backend, device, revision))
-    found = _find(sets, part, threshold, expected_false, verify)
+    found, unreadable = _find(sets, part, threshold, expected_false, verify)
     _print(found, sets)
     if out is not None:
         _write(out, found, sets)
         say(f"{len(found.pairs.a)} pairs → {out}")
+    if unreadable:
+        fail(f"{len(unreadable)} candidates could not be read, so they may be copies")
     if found.leaked:
         raise typer.Exit(1)
 
@@ -109,7 +112,8 @@ def _find(
     threshold: float | None,
     expected_false: float | None,
     verify: bool,
-) -> leaks.Leaks:
+) -> tuple[leaks.Leaks, list[str]]:
+    """The copies, and what is wrong with candidates that cannot be read."""
     missing = sum(not path.is_file() for photos in sets for path in photos.paths)
     if verify and missing:
         say(f"{missing} photos are not where the embeddings say: candidates are not verified")
@@ -118,7 +122,7 @@ def _find(
         if verify and not missing:
             train, validation = (photos.paths for photos in sets)
             look = PixelVerifier(train, others=validation, progress=partial(progress, "verifying"))
-        return leaks.find_leaks(
+        found = leaks.find_leaks(
             *sets,
             part=part.value,
             threshold=threshold,
@@ -126,6 +130,15 @@ def _find(
             verify=look,
             progress=partial(progress, "comparing"),
         )
+    problems = (look.unreadable, look.unreadable_others) if look is not None else ()
+    unreadable = [
+        f"{photos.paths[row]}: {error.reason}"
+        for photos, bad in zip(sets, problems, strict=False)
+        for row, error in sorted(bad.items())
+    ]
+    for one in unreadable:
+        say(f"not verified {one}")
+    return found, unreadable
 
 
 def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:

@@ -92,10 +92,11 @@ def run(
         from clever_hub.jobs.tables import check_format
 
         check_format(out)
+    many = read_pairs(pairs) if pairs is not None else []
     loaded = load_model(model or default_model(heads=True), backend)
     _ = loaded.heads  # refused now, not after the work
-    if pairs is not None and out is not None:
-        _relate_many(loaded, pairs, out, given_same, can_measure() if pixels is None else pixels)
+    if many and out is not None:
+        _relate_many(loaded, many, out, given_same, can_measure() if pixels is None else pixels)
         return
     assert a is not None
     assert b is not None
@@ -189,17 +190,16 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
 
 
 def _relate_many(
-    model: JobsMixin, source: Path, target: Path, given_same: bool, pixels: bool
+    model: JobsMixin, pairs: list[tuple[str, str]], target: Path, given_same: bool, pixels: bool
 ) -> None:
     from clever_hub.jobs.relate import relate
     from clever_hub.jobs.tables import write_rows
 
-    pairs = read_pairs(source)
     rows_by_path, embeddings, skipped = _embed(model, [path for pair in pairs for path in pair])
     readable = [pair for pair in pairs if pair[0] in rows_by_path and pair[1] in rows_by_path]
     if not readable:
         report_skipped(skipped)
-        raise DataError(f"{source}: no pair has two images that can be read, nothing was written")
+        raise DataError("--pairs: no pair has two images that can be read, nothing was written")
     a, b = (np.array([rows_by_path[pair[side]] for pair in readable]) for side in (0, 1))
     found = relate(embeddings[a], embeddings[b], model.heads, given_same=given_same or pixels)
     if pixels:
@@ -270,22 +270,16 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         Paths of the images, as they stand there.
 
     Raises:
-        DataError: When a column is missing, there are no pairs, or one is empty; names the row.
+        DataError: When it cannot be read, a column is missing, there are no pairs, or one is empty;
+            names the row.
         ConfigError: When it is neither kind of file.
     """
-    columns: dict[str, list[Any]]
-    if path.suffix.lower() == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, list(reader.fieldnames or ()))
-            lines = list(reader)
-        columns = {name: [line[name] for line in lines] for name in (_A, _B)}
-    elif path.suffix.lower() == ".parquet":
-        table = require("pyarrow.parquet", "jobs").read_table(path)
-        _check_columns(path, table.column_names)
-        columns = {name: table.column(name).to_pylist() for name in (_A, _B)}
-    else:
-        raise ConfigError(f"--pairs: expected a .csv or a .parquet, got {path}")
+    try:
+        columns = _columns(path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected text in UTF-8: {error}. Save it as CSV UTF-8") from error
+    except (csv.Error, ValueError) as error:  # Arrow's errors are such, too
+        raise DataError(f"{path}: cannot be read as a table: {error}") from error
     pairs = list(zip(columns[_A], columns[_B], strict=True))
     if not pairs:
         raise DataError(f"{path}: expected pairs of images, got no rows")
@@ -293,6 +287,20 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         if not all(isinstance(entry, str) and entry for entry in pair):
             raise DataError(f"{path}: row {row}: expected two paths, got {pair}")
     return pairs
+
+
+def _columns(path: Path) -> dict[str, list[Any]]:
+    if path.suffix.lower() == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            _check_columns(path, list(reader.fieldnames or ()))
+            lines = list(reader)
+        return {name: [line[name] for line in lines] for name in (_A, _B)}
+    if path.suffix.lower() == ".parquet":
+        table = require("pyarrow.parquet", "jobs").read_table(path)
+        _check_columns(path, table.column_names)
+        return {name: table.column(name).to_pylist() for name in (_A, _B)}
+    raise ConfigError(f"--pairs: expected a .csv or a .parquet, got {path}")
 
 
 def _check_columns(path: Path, names: list[str]) -> None:

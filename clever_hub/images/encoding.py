@@ -168,10 +168,7 @@ class EncoderMixin:
             ConfigError: As for ``encode``.
         """
         workers = decode_threads() if num_workers is None else num_workers
-        _check_whole("batch_size", batch_size)
-        _check_whole("num_workers", workers)
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        check_batches(batch_size, on_error, workers)
         if tokens:
             self._token_grid()  # raises now, not at the first batch
         preprocessor = self.preprocessor
@@ -304,6 +301,18 @@ def _batched(
             good, bad = [], []
     if good or bad:
         yield good, bad
+
+
+def check_batches(batch_size: object, on_error: object, workers: object) -> None:
+    """Refuse options by which no batch would come, or an error would be passed over.
+
+    Raises:
+        ValueError: When one is out of range.
+    """
+    _check_whole("batch_size", batch_size)
+    _check_whole("num_workers", workers)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
 
 
 def _check_whole(name: str, value: object) -> None:

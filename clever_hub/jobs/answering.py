@@ -11,7 +11,13 @@ import numpy as np
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ModelFormatError
 from clever_hub.hub.source import Source
-from clever_hub.images.encoding import EncoderMixin, OnError, Prepared, prepared_batches
+from clever_hub.images.encoding import (
+    EncoderMixin,
+    OnError,
+    Prepared,
+    check_batches,
+    prepared_batches,
+)
 from clever_hub.images.middle import WholeAndMiddle
 from clever_hub.images.opening import ImageSource, as_list, open_image
 from clever_hub.images.options import LoadKeywords, LoadOptions
@@ -254,12 +260,14 @@ class JobsMixin(EncoderMixin):
         num_workers: int | None,
         load: LoadKeywords,
     ) -> Generator[TurnedBatch]:
+        workers = decode_threads() if num_workers is None else num_workers
+        check_batches(batch_size, on_error, workers)
         batches = prepared_batches(
             preprocessor.with_options(LoadOptions(**load)) if load else preprocessor,
             as_list(images),
             batch_size=batch_size,
             on_error=on_error,
-            workers=decode_threads() if num_workers is None else num_workers,
+            workers=workers,
         )
         with closing(batches):
             for good, bad in batches:

@@ -147,11 +147,15 @@ def to_column(rows: NDArray[np.float32]) -> Any:
 
 def from_column(column: Any) -> NDArray[np.float32]:
     """Vectors (N, d) of an Arrow column of lists, float32."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     flat = pc.list_flatten(column).to_numpy()
     rows: NDArray[np.float32] = np.asarray(flat, np.float32)
-    return rows.reshape(len(column), len(rows) // max(1, len(column)))
+    # A shard whose photos have all gone has no rows, but its vectors have a length.
+    fixed = pa.types.is_fixed_size_list(column.type)
+    width = column.type.list_size if fixed else len(rows) // max(1, len(column))
+    return rows.reshape(len(column), width)
 
 
 def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

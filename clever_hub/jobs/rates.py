@@ -22,6 +22,7 @@ MIN_PHOTOS = 500
 LOWEST_RATE = 1e-7
 # The tail is fitted at these rates; most copies among the data lie above the last.
 _SEEN = (1e-2, 1e-3)
+_EXACT = 1 - 1e-6  # cosines from here on are of exact copies
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,10 @@ def _upper_quantile(cosines: NDArray[np.float32], rate: float) -> float:
 
 def _tail(cosines: NDArray[np.float32], rate: float) -> float:
     """The line through Fisher's z of two quantiles, over the logarithm of the rate."""
+    # Exact copies say nothing of how alike different photos are, and Fisher's z of 1 is infinite.
+    cosines = cosines[cosines < _EXACT]
+    if not len(cosines):
+        return _EXACT
     first, second = (math.atanh(_upper_quantile(cosines, seen)) for seen in _SEEN)
     decades = math.log(_SEEN[1] / rate) / math.log(_SEEN[0] / _SEEN[1])
     return math.tanh(second + (second - first) * decades)

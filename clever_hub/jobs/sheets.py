@@ -145,7 +145,7 @@ def _figure(photo: Shown, first: bool) -> str:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=80)
         data = base64.b64encode(file.getvalue()).decode()
-        alt = html.escape(photo.path.name, quote=True)
+        alt = html.escape(text_of(photo.path.name), quote=True)
         picture = f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">'
     kind = ' class="first"' if first else ""
     note = f"<br><span>{html.escape(photo.note)}</span>" if photo.note else ""
@@ -167,7 +167,8 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Shown, first
             box = (x, top, x + image.width + 5, top + image.height + 5)
             draw.rectangle(box, outline=_MARK, width=3)
     lines = [(line, _INK) for line in _wrapped(draw, photo.title, SIDE - 6, 13)]
-    lines += [(_fit(draw, text, SIDE - 6, 13), _FAINT) for text in (photo.path.name, photo.note)]
+    below = (text_of(photo.path.name), photo.note)
+    lines += [(_fit(draw, text, SIDE - 6, 13), _FAINT) for text in below]
     for number, (text, colour) in enumerate(lines):
         draw.text((x, y + SIDE + 4 + 17 * number), text, colour, _font(13))
 

@@ -31,6 +31,7 @@ class PixelVerifier:
         name: ``"pixels"``.
         unreadable: What is wrong with each photo that could not be read, by row. Its pairs have
             no verdict.
+        unreadable_others: The same of the second rows, where they are of another collection.
         progress: Called with the pairs that are done, and how many there are.
 
     Example:
@@ -66,6 +67,7 @@ class PixelVerifier:
         """
         require("cv2", "jobs")
         self.unreadable: dict[int, ImageError] = {}
+        self.unreadable_others: dict[int, ImageError] = {}
         self._sources = [images] if others is None else [images, others]
         self._threads = min(8, available_cores()) if threads is None else threads
         self.progress = progress
@@ -107,7 +109,8 @@ class PixelVerifier:
         for key, found in zip(new, pool.map(self._found, sources), strict=True):
             self._known[key] = found
             if isinstance(found, ImageError):
-                self.unreadable[key[1]] = found
+                which, row = key
+                (self.unreadable_others if which else self.unreadable)[row] = found
 
     def _forget(self) -> None:
         while len(self._known) > self._cached:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from clever_hub.errors import ModelFormatError
+from clever_hub.errors import ConfigError, ModelFormatError
 
 # Beginnings of a classifier's or projector's names inside a backbone, where timm's model has no
 # tensor of that name: ``heads`` are torchvision's, ``_fc`` is EfficientNet-PyTorch's.
@@ -91,6 +91,7 @@ def find_backbone(
 
     Raises:
         ModelFormatError: When a tensor is neither of the backbone nor of a known other part.
+        ConfigError: When one of ``ignore`` is no regular expression.
 
     Example:
         >>> import torch
@@ -99,7 +100,8 @@ def find_backbone(
         >>> found.layout.name, list(found.tensors), found.left_out
         ('MoCo', ['conv1.weight'], ('module.queue',))
     """
-    ignored = [name for name in tensors if any(re.search(pattern, name) for pattern in ignore)]
+    patterns = [_pattern(text) for text in ignore]
+    ignored = [name for name in tensors if any(pattern.search(name) for pattern in patterns)]
     named = {name: _unwrapped(name) for name in tensors if name not in ignored}
     layout = _recognised(named.values())
     inside: dict[str, Tensor] = {}
@@ -123,6 +125,13 @@ def find_backbone(
             "part of the backbone with --ignore REGEX"
         )
     return Found(layout, inside, tuple(left_out))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"--ignore: {text!r} is no regular expression: {error}") from error
 
 
 def _unwrapped(name: str) -> str:

@@ -424,6 +424,8 @@ def test_leftovers_are_listed_until_they_are_ignored(resnet: Any, tmp_path: Path
     torch.save(content, tmp_path / "m.pth")
     with pytest.raises(ModelFormatError, match=r"1 tensors are neither .*module\.jigsaw\.weight"):
         made(tmp_path / "m.pth", "resnet18", model_args=RESNET)
+    with pytest.raises(ConfigError, match=r"--ignore: 'jig\[' is no regular expression"):
+        made(tmp_path / "m.pth", "resnet18", model_args=RESNET, ignore=("jig[",))
     done, _ = made(tmp_path / "m.pth", "resnet18", model_args=RESNET, ignore=("jigsaw",))
     assert done.left_out["jigsaw"] == 1
 

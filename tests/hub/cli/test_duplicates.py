@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
+import clever_hub
 from clever_hub.cli.app import app
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
 runner = CliRunner()
 
@@ -126,6 +130,22 @@ def test_from_a_file_of_embeddings(
     assert "expected one file of embeddings" in fails(*verb, file, folder)
 
 
+def test_heads_of_another_model_are_refused(
+    model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    file, headed = tmp_path / "e.parquet", tmp_path / "headed"
+    run("embed", model_folder, folder, "-o", file)
+    model = clever_hub.from_pretrained(model_folder, backend="torch")
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.01)
+    write_heads(model.save_pretrained(headed), CALIBRATION)
+    said = fails("duplicates", file, "--verify", "heads", "--model", headed)
+    assert "its embeddings are of another model" in said
+    write_heads(model_folder, CALIBRATION)
+    told = run("duplicates", file, "--verify", "heads", "--model", model_folder)
+    assert told.exit_code == 0, told.stderr
+
+
 def test_unreadable_photos_are_named(verb: tuple[object, ...], folder: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     result = run(*verb, folder)
@@ -152,3 +172,26 @@ def test_what_is_refused_before_any_work(
     assert "500 are needed" in fails(*verb, folder, "--verify", "none")
     assert "no such file or folder" in fails(*verb, tmp_path / "nowhere")
     assert "no such log" in fails("duplicates", "--undo", tmp_path)
+
+
+def test_an_empty_shard_is_no_other_model(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    photos, out = sorted(folder.rglob("*.png")), tmp_path / "v"
+    run("embed", model_folder, folder, "-o", out, "--shard-size", 2)
+    for photo in photos[:2]:
+        photo.unlink()
+    assert run("embed", model_folder, folder, "-o", out, "--update").exit_code == 0
+    told = run(*verb, out)
+    assert told.exit_code == 0, told.stderr
+
+
+@pytest.mark.parametrize("name", ["groups.html", "groups.png"])
+def test_names_that_are_no_text_are_shown(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path, name: str
+) -> None:
+    for photo in [*folder.rglob("*.png"), *folder.rglob("*.jpg")]:
+        photo.rename(photo.with_name(os.fsdecode(b"caf\xe9" + photo.name.encode())))
+    told = run(*verb, folder, "-o", tmp_path / name)
+    assert told.exit_code == 0, told.stderr
+    assert (tmp_path / name).stat().st_size > 1000

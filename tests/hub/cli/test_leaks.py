@@ -102,3 +102,18 @@ def test_a_page_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.Monk
         text = (tmp_path / "p.html").read_text(encoding="utf-8")
         assert ("The 1 first leaks are shown; a table has them all." in text) == said
     assert asked == [1, 1]  # the photos of other rows are not read
+
+
+def test_a_candidate_that_cannot_be_read_is_named_and_fails(
+    sets: tuple[Path, Path], options: tuple[object, ...], model_folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{folder.name}.parquet" for folder in sets]
+    for folder, file in zip(sets, files, strict=True):
+        run("embed", model_folder, folder, "-o", file)
+    copy = sets[1] / "new.png"
+    copy.write_bytes(copy.read_bytes()[:1000])
+    result = run("leaks", *files)
+    assert result.exit_code == 1
+    assert f"not verified {copy}" in result.stderr.replace("\n", "")
+    assert "1 candidates could not be read" in result.stderr.replace("\n", " ")
+    assert "0 of 3 validation photos" in result.stdout

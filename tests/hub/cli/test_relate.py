@@ -49,6 +49,16 @@ def test_two_files(headed: Path, photos: dict[str, Path], tmp_path: Path) -> Non
         assert image.width > 3 * 288
 
 
+def test_a_table_that_cannot_be_read_is_refused_before_the_work(tmp_path: Path) -> None:
+    latin, broken = tmp_path / "latin.csv", tmp_path / "broken.parquet"
+    latin.write_bytes("a,b\nCafé.jpg,b.jpg\n".encode("latin-1"))
+    broken.write_bytes(b"PAR1 no table")
+    for source, message in ((latin, "expected text in UTF-8"), (broken, "cannot be read as a tab")):
+        result = call("--pairs", source, "-o", tmp_path / "out.csv", "-m", "none-such")
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+
+
 def test_a_table_of_pairs(headed: Path, photos: dict[str, Path], tmp_path: Path) -> None:
     a, b, gone = str(photos["coffee"]), str(photos["chelsea"]), str(tmp_path / "gone.jpg")
     pairs = [(a, b), (a, gone), (b, a), (a, b)]

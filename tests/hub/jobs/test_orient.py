@@ -88,6 +88,16 @@ def test_images_that_cannot_be_read_are_named(headed_folder: Path, tmp_path: Pat
     assert [skipped.source for skipped in batch.skipped] == [str(broken)]
 
 
+def test_options_by_which_nothing_would_come_are_refused(
+    headed_folder: Path, photos: dict[str, Path]
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    with pytest.raises(ValueError, match="batch_size: expected a whole number, 1 or more, got 0"):
+        model.orientation(photos["coffee"], batch_size=0)
+    with pytest.raises(ValueError, match="on_error: expected 'raise' or 'skip', got 'ignore'"):
+        list(model.encode_copies(photos["coffee"], on_error="ignore"))  # type: ignore[arg-type]
+
+
 def test_embeddings_alone_are_enough(headed_folder: Path, photos: dict[str, Path]) -> None:
     model = clever_hub.from_pretrained(headed_folder)
     embeddings = model.encode(photos.values())

@@ -64,3 +64,12 @@ def test_a_threshold_says_what_it_costs() -> None:
     cut = Threshold(0.5, 19_999_900_000, 1e-6, "calibration")
     assert "2e+04 false ones expected (by the model's calibration)" in str(cut)
     assert "unknown" in str(Threshold(0.5, 10, math.nan, "given"))
+
+
+def test_many_exact_copies_say_nothing_of_the_tail() -> None:
+    vectors = gaussian(1000)
+    expected = threshold_by_data(vectors, 1e-5, 1).cosine
+    vectors[:60] = vectors[0]  # such as blank frames of a film
+    assert threshold_by_data(vectors, 1e-5, 1).cosine == pytest.approx(expected, abs=0.05)
+    vectors[:] = vectors[0]
+    assert 0.9999 < threshold_by_data(vectors, 1e-5, 1).cosine < 1
