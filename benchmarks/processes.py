@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 from results import machine, write_section
 
-from clever_training import learner
 from clever_training.data.loader import Batch
 from clever_training.recipe.schema import Recipe
+from clever_training.run import learner
 from clever_training.run.learner import Learner, make_accelerator
 from clever_training.run.schedule import StepSettings
 from clever_training.runtime.memory import keep_freed_memory

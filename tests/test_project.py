@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import yaml
 
 import clever_hub
@@ -36,3 +40,21 @@ def test_what_the_security_page_names_exists(repository: Path) -> None:
     text = (repository / "SECURITY.md").read_text(encoding="utf-8")
     for path in re.findall(r"`(\w+(?:/\w+)+\.py)`", text):
         assert (repository / path).is_file(), path
+
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path.relative_to(ROOT)
+    for name in ("benchmarks", "examples")
+    for path in ROOT.glob(f"{name}/**/*.py")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_what_a_script_imports_from_here_exists(script: Path) -> None:
+    """Nobody runs benchmarks when a module moves."""
+    for node in ast.walk(ast.parse((ROOT / script).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("clever_"):
+            module = import_module(str(node.module))
+            for name in (alias.name for alias in node.names):
+                assert hasattr(module, name) or find_spec(f"{node.module}.{name}"), name

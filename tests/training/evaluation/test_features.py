@@ -56,6 +56,16 @@ def test_the_same_question_is_answered_from_disk(
     assert (first.photos, again.photos) == (24, 0)
 
 
+def test_other_code_is_another_question(
+    tiny_model: CleverModel, splits: Splits, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.features(ModelFeatures(tiny_model, "tiny"), splits.validation, PLAIN)
+    monkeypatch.setattr(features_module, "_code_digest", lambda: "another version")
+    again = Counting(tiny_model, "tiny")
+    store.features(again, splits.validation, PLAIN)
+    assert again.photos == 24
+
+
 def test_a_full_disk_costs_the_cache_not_the_features(
     tiny_model: CleverModel, splits: Splits, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,20 @@ def test_last_blocks_of_a_resnet_are_refused(tiny_model: CleverModel) -> None:
         ModelFeatures(tiny_model, "tiny", last_blocks=4)
 
 
+def test_last_blocks_of_what_has_no_class_token_are_refused() -> None:
+    averaged = replace(VIT, model_args={**VIT.model_args, "global_pool": "avg"})
+    with pytest.raises(ConfigError, match="expected one whose embedding is its class token"):
+        ModelFeatures(CleverModel(averaged), "vit", last_blocks=2)
+    without = replace(averaged, model_args={**averaged.model_args, "class_token": False})
+    with pytest.raises(ConfigError, match="it pools by 'avg'"):
+        ModelFeatures(CleverModel(without), "vit", last_blocks=2)
+
+
+def test_last_blocks_of_a_split_model_are_refused() -> None:
+    with pytest.raises(ConfigError, match="has a projection, as `clever-hub split` makes"):
+        ModelFeatures(CleverModel(replace(VIT, projection=True)), "vit", last_blocks=2)
+
+
 def test_more_last_blocks_than_there_are_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--last-blocks 20: vit, a test_vit, has \d+ blocks"):
         ModelFeatures(CleverModel(VIT), "vit", last_blocks=20)

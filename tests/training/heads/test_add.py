@@ -76,8 +76,14 @@ def test_the_model_is_the_same_and_has_heads(
 def test_photos_are_set_apart_for_the_calibration_when_none_are_given(
     plain: Path, tiles: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="expected 100 different photos or more, got 50"):
-        add_heads(plain, tmp_path / "new", str(tiles), plan=PLAN)
+    told: list[str] = []
+    with pytest.raises(DataError, match=r"calibrate on, got 50\. .* so give 400"):
+        add_heads(
+            *(plain, tmp_path / "new", str(tiles)),
+            plan=PLAN,
+            progress=lambda what, *_: told.append(what),
+        )
+    assert not told, "before any work"
     assert not (tmp_path / "new").exists()
 
 
@@ -138,3 +144,27 @@ def test_the_command_shows_what_was_measured(plain: Path, tiles: Path, tmp_path:
     assert (tmp_path / "new" / HEADS_NAME).is_file()
     for text in ("mirrored or not", "quarter turns", "false pairs, full", "photos of"):
         assert text in result.output
+
+
+def test_no_path_of_this_machine_is_published(headed: Path, tiles: Path) -> None:
+    entry = json.loads((headed / CONFIG_NAME).read_text())["heads"]
+    assert (entry["data"], entry["calibration"]["data"]) == (tiles.name, tiles.name)
+
+
+def test_a_full_disk_leaves_no_half_of_a_folder(
+    plain: Path, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "new"
+    with monkeypatch.context() as patched:
+        patched.setattr("clever_training.heads.files.shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            add_heads(plain, target, str(tiles), calibration=str(tiles), plan=PLAN)
+    assert not list(tmp_path.iterdir())
+    target.mkdir()  # empty: as good as none
+    add_heads(plain, target, str(tiles), calibration=str(tiles), plan=PLAN)
+    assert clever_hub.from_pretrained(target).has_heads
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from clever_hub.errors import ModelNotFoundError
+from clever_hub.errors import ConfigError, ModelNotFoundError
 from clever_training.evaluation.models import load_extractor
 from clever_training.model.normalization import preprocessing, resolved
 from clever_training.model.pretrained import pretrained_config, timm_config, trained_pooling
@@ -47,6 +47,11 @@ def test_random_weights_are_normalised_as_imagenet() -> None:
     recipe = resolved(_recipe())
     assert (recipe.backbone.mean, recipe.backbone.std) == IMAGENET
     assert (recipe.image_size, recipe.backbone.interpolation) == (224, "bicubic")
+
+
+def test_a_name_of_timm_as_the_start_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"init=timm and backbone\.architecture=resnet18"):
+        resolved(_recipe(init="timm:resnet18"))
 
 
 def test_a_run_takes_the_normalisation_of_what_it_starts_from(tmp_path: Path) -> None:

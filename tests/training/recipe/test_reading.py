@@ -120,3 +120,23 @@ def test_an_objective_of_ones_own_keeps_its_arguments(tmp_path: Path) -> None:
         "name: own\nmethod: {name: 'mine:loss', objective_args: {scale: 2}, split_ratio: 0.7}\n"
     )
     assert read_recipe(path, {"method": "clever-mine:loss"}).method.objective_args == {"scale": 2}
+
+
+def test_a_base_may_have_short_sections(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text("{name: base, backbone: resnet50, method: clever-vicreg}")
+    child.write_text(
+        "{base: base.yaml, backbone: {drop_path: 0.1}, method: {orthogonality_weight: 2}}"
+    )
+    overrides = {"backbone.drop_path": 0.1, "method.orthogonality_weight": 2}
+    found, expected = read_recipe(child), read_recipe(base, overrides)
+    assert found == expected
+    assert (found.backbone.architecture, found.method.name) == ("resnet50", "clever-vicreg")
+
+
+def test_a_teacher_may_be_a_name_and_have_a_size(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("{name: mine, method: {name: distill, teacher: clever-resnet18}}")
+    teacher = read_recipe(file, {"method.teacher.size": 96}).method.teacher
+    assert teacher is not None
+    assert (teacher.model, teacher.size) == ("clever-resnet18", 96)

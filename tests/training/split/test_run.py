@@ -139,6 +139,8 @@ def test_bad_input_is_named_before_anything_is_written(
         SplitPlan(ratio=1.0)
     with pytest.raises(ConfigError, match="--views: expected one of baug, caug"):
         SplitPlan(views="mine")
+    with pytest.raises(ConfigError, match="--photos: expected 1 or more, got -5"):
+        SplitPlan(photos=-5)
     assert not target.exists()
     target.mkdir()
     with pytest.raises(ConfigError, match="is there already"):

@@ -33,8 +33,9 @@ def run(
 ) -> None:
     """Draw what training sees: photos and their augmented views, on one sheet.
 
-    The sheet shows exactly the views that `clever-hub pretrain` trains on in that epoch. Its photos
-    are spread evenly over the data. The captions say what was done to each view: share of the
+    The sheet shows exactly the views that `clever-hub pretrain` trains on in that epoch; where
+    views grow during an epoch, in the size of its beginning. Its photos are spread evenly over the
+    data. The captions say what was done to each view: share of the
     photo, rotation, elastic strength, factors of brightness, contrast and saturation, shift of hue,
     blur.
 

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import clever_hub
 from clever_hub import files
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import available_cores
@@ -21,8 +24,6 @@ from clever_training.evaluation.kept import KeptPieces, keep
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
-# Increase it when the same photo, model and parameters give other features than before.
-EXTRACTION_VERSION = 1
 BATCH_SIZE = 128
 # Memory for decoded photos; decoding is a fifth of the work of each perturbation.
 KEPT_BYTES = 256 * 2**20
@@ -203,8 +204,22 @@ def _key(
     It covers the drawn parameters and not the seed, so that fixed perturbations share a matrix.
     """
     drawn = np.asarray(parameters, dtype=object).tolist()
-    text = f"{EXTRACTION_VERSION} {extractor.identity} {photos.subset_id()} "
+    text = f"{_code_digest()} {extractor.identity} {photos.subset_id()} "
     text += f"{[type(step).__name__ for step in perturbation.steps]} {perturbation.disc} {drawn}"
     # The drawn parameters of Elastic do not include its settings.
     text += repr([step for step in perturbation.steps if type(step).__name__ == "Elastic"])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    """Of torch's version and the sources by which photos are opened, transformed and embedded."""
+    hub, here = Path(clever_hub.__file__).parent, Path(__file__).parent
+    names = ("features.py", "models.py", "perturbations.py")
+    sources = [here / name for name in names]
+    for folder in ("images", "backends"):
+        sources += sorted((hub / folder).glob("*.py"))
+    digest = hashlib.sha256(torch.__version__.encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -95,11 +95,8 @@ class ModelFeatures:
         self._digest: str | None = None
         if image_size is not None:
             check_size(model.backbone, f"--image-size: {name}, a {config.architecture},", side)
-        if last_blocks > 1 and not hasattr(model.backbone, "get_intermediate_layers"):
-            raise ConfigError(
-                f"--last-blocks {last_blocks}: needs a vision transformer, "
-                f"{name} is a {config.architecture}"
-            )
+        if last_blocks > 1:
+            _check_last_blocks(model, f"--last-blocks {last_blocks}: {name}, a")
         depth = len(getattr(model.backbone, "blocks", ()))
         if last_blocks > max(1, depth):
             raise ConfigError(
@@ -174,6 +171,24 @@ class ModelFeatures:
         parts = [split(token, self.model.config.invariant_dim) for token in tokens]
         invariant, equivariant = zip(*parts, strict=True)
         return torch.cat([*invariant, *equivariant], dim=1)
+
+
+def _check_last_blocks(model: CleverModel, what: str) -> None:
+    """Refuse a model whose embedding is not the class token of its last block."""
+    backbone, config = model.backbone, model.config
+    if not hasattr(backbone, "get_intermediate_layers"):
+        raise ConfigError(f"{what} {config.architecture}: expected a vision transformer")
+    pool = getattr(backbone, "global_pool", "")
+    if getattr(backbone, "cls_token", None) is None or pool != "token":
+        raise ConfigError(
+            f"{what} {config.architecture}: expected one whose embedding is its class token; "
+            f"it pools by {pool or 'none'!r}"
+        )
+    if config.projection:
+        raise ConfigError(
+            f"{what} {config.architecture}: has a projection, as `clever-hub split` makes; without "
+            "it the columns of earlier blocks have no parts. Measure the model it was made of"
+        )
 
 
 class PixelFeatures:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +22,9 @@ from clever_training.heads.calibrate import calibrate
 from clever_training.heads.embedding import EmbeddedViews, choose, embed_views
 from clever_training.heads.files import copy_folder, heads_tensors, write_heads
 from clever_training.heads.fit import FitSettings, fit
+from clever_training.heads.tail import LEAST_PHOTOS
 from clever_training.heads.views import HeadViews
+from clever_training.run.model_folder import public_name
 
 # What is done, how much of it, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -98,12 +103,19 @@ def add_heads(
     others = load_photos(calibration, image_column) if calibration else None
     fitting, measuring = _rows(photos, others, plan, only_measuring=trained is not None)
     measured = _embed(loaded, others or photos, measuring, plan, 1, "calibration", progress)
+    _check_enough(len(measured), calibration)  # copies count once
+    measured = replace(measured, data=public_name(calibration or data))
     if trained is None:
         views = _embed(loaded, photos, fitting, plan, 0, "photos", progress)
         head = fit(views, plan.fit, lambda done, steps: progress("fitting", done, steps))
         mean = views.embeddings[:, 0].astype(np.float64).mean(axis=0).astype(np.float32)
         config = HeadsConfig(
-            "0" * 64, views.equivariant.shape[-1], plan.fit.hidden_dim, 180.0, data, len(views)
+            "0" * 64,
+            views.equivariant.shape[-1],
+            plan.fit.hidden_dim,
+            180.0,
+            public_name(data),
+            len(views),
         )
         arrays = heads_tensors(head, mean, loaded.config.num_features)
         heads = Heads(config, arrays)
@@ -116,17 +128,32 @@ def add_heads(
         seed=plan.seed,
         progress=lambda what: progress(what, 0, 0),
     )
-    if target.resolve() != loaded.source.path.resolve():
-        copy_folder(loaded.source.path, target)
-    write_heads(
-        target,
-        arrays,
-        data=heads.config.data,
-        photos=heads.config.photos,
-        rotation=heads.config.rotation,
-        calibration=found,
-    )
+    with _writing(target, loaded.source.path) as written:
+        write_heads(
+            written,
+            arrays,
+            data=heads.config.data,
+            photos=heads.config.photos,
+            rotation=heads.config.rotation,
+            calibration=found,
+        )
     return found
+
+
+@contextmanager
+def _writing(target: Path, source: Path) -> Iterator[Path]:
+    """The folder to write to: the model's own, or a copy that becomes the target when all is in."""
+    if target.resolve() == source.resolve():
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield copy_folder(source, temporary)
+        if target.exists():
+            target.rmdir()  # empty: it was checked, and others' files are not removed
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _embed(
@@ -154,15 +181,33 @@ def _rows(
     """Rows to fit to, and rows to calibrate on: of other photos, or others of the same."""
     if others is not None:
         measuring = choose(len(others), plan.calibration_photos, plan.seed)
+        _check_enough(len(measuring), others.name)
         return choose(len(photos), plan.photos, plan.seed), measuring
     chosen = choose(len(photos), plan.photos, plan.seed)
     if only_measuring:
+        _check_enough(min(len(chosen), plan.calibration_photos), photos.name)
         return [], chosen[: plan.calibration_photos]
     apart = np.random.default_rng(plan.seed).permutation(chosen)
     cut = min(round(_FOR_CALIBRATION * len(chosen)), plan.calibration_photos)
-    if len(chosen) - cut < 1:
-        raise DataError(f"{photos.name}: expected several photos, got {len(photos)}")
+    _check_enough(cut, None)
     return sorted(apart[cut:].tolist()), sorted(apart[:cut].tolist())
+
+
+def _check_enough(count: int, calibration: str | None) -> None:
+    """Refuse too few photos to calibrate on, before the work."""
+    if count >= LEAST_PHOTOS:
+        return
+    least = round(LEAST_PHOTOS / _FOR_CALIBRATION)
+    raise DataError(
+        f"{calibration or '--data'}: expected {LEAST_PHOTOS} different photos or more to calibrate "
+        f"on, got {count}. "
+        + (
+            "Give more"
+            if calibration
+            else f"A quarter of --data is set apart for it, so give {least} (--photos, too), or "
+            "other photos by --calibration"
+        )
+    )
 
 
 def _recentred(heads: Heads, views: EmbeddedViews) -> tuple[Heads, dict[str, NDArray[np.float32]]]:

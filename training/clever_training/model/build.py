@@ -105,8 +105,9 @@ def make_optimizer(recipe: Recipe, student: nn.Module) -> Optimizer:
 
     Muon (https://kellerjordan.github.io/posts/muon/, timm's) moves each weight matrix by its
     momentum with all singular values set to 1, scaled as large as a step of AdamW
-    (https://arxiv.org/abs/2502.16982). It updates what has weight decay; NAdamW, by the same
-    learning rate, updates the rest.
+    (https://arxiv.org/abs/2502.16982). It updates what has weight decay and is a matrix that timm
+    finds suitable. NAdamW, by the same learning rate, updates the rest: biases and norms, depthwise
+    kernels, class tokens and positions.
 
     Args:
         recipe: The recipe's optimiser.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clever_hub.config import PreprocessingConfig
+from clever_hub.errors import ConfigError
 from clever_training.model.pretrained import TIMM, pretrained_config, timm_config
 from clever_training.recipe.schema import Recipe
 
@@ -63,5 +64,11 @@ def _start(recipe: Recipe) -> PreprocessingConfig | None:
         return None
     if settings.init == "timm":
         return timm_config(settings.architecture, settings.model_args).preprocessing
-    assert not settings.init.startswith(TIMM)
+    if settings.init.startswith(TIMM):
+        name = settings.init.removeprefix(TIMM)
+        raise ConfigError(
+            f"backbone.init: expected random, timm, or a clever model by name or folder, got "
+            f"{settings.init!r}. For the weights of timm set backbone.init=timm and "
+            f"backbone.architecture={name}"
+        )
     return pretrained_config(settings.init).preprocessing

@@ -17,7 +17,7 @@ from clever_training.recipe.yaml_reader import read_yaml
 
 _LOG = logging.getLogger(__name__)
 # Sections that may be a single string, with the key that the string stands for.
-_SHORT = {"method": "name", "backbone": "architecture"}
+_SHORT = {"method": "name", "backbone": "architecture", "teacher": "model"}
 
 # A method's name stands for these.
 _DECIDED_BY_NAME = ("name", "objective", "equivariance")
@@ -87,15 +87,24 @@ def _merged(base: Any, content: Any) -> Any:
     """Merge mappings key by key; anything else is replaced."""
     if not (isinstance(base, dict) and isinstance(content, dict)):
         return content
-    merged = {key: _merged(base[key], value) for key, value in content.items() if key in base}
+    merged = {
+        key: _merged(_spelt_out(key, base[key]) if isinstance(value, dict) else base[key], value)
+        for key, value in content.items()
+        if key in base
+    }
     return {**base, **content, **merged}
+
+
+def _spelt_out(key: str, section: Any) -> Any:
+    """A section as a mapping, where a string stands for it."""
+    return {_SHORT[key]: section} if isinstance(section, str) and key in _SHORT else section
 
 
 def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
-        if isinstance(content.get(parent), str) and parent in _SHORT:
-            content[parent] = {_SHORT[parent]: content[parent]}
+        if parent in content:
+            content[parent] = _spelt_out(parent, content[parent])
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ConfigError(f"{dotted}: {parent} is not a section of the recipe")

@@ -80,7 +80,7 @@ def write_model(
     config = model_config(recipe, state, embedding_length(backbone), per_epoch, data)
     try:
         write_model_folder(folder, config, backbone.state_dict())
-        _write_heads(folder, recipe, clever, config)
+        _write_heads(folder, recipe, clever, config, data)
     except OSError as error:
         raise TrainingError(
             f"{folder}: cannot be written ({error}). The state was saved; free disk space and run "
@@ -88,7 +88,9 @@ def write_model(
         ) from error
 
 
-def _write_heads(folder: Path, recipe: Recipe, clever: Clever, config: ModelConfig) -> None:
+def _write_heads(
+    folder: Path, recipe: Recipe, clever: Clever, config: ModelConfig, data: DataFacts
+) -> None:
     """Write the transformation head beside the weights, if the run trains one."""
     head = clever.student.transformation
     if head is None:
@@ -96,7 +98,7 @@ def _write_heads(folder: Path, recipe: Recipe, clever: Clever, config: ModelConf
     write_heads(
         folder,
         heads_tensors(head, None, config.num_features),
-        data=recipe.data_name,
+        data=recipe.data_name or data.name,
         photos=config.provenance["photos"],
         rotation=recipe.views.rotation if recipe.views.strategy != "baug" else 0.0,
     )

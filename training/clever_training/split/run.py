@@ -57,6 +57,8 @@ class SplitPlan:
             raise ConfigError(
                 f"--views: expected one of {', '.join(STRATEGIES)}, got {self.views!r}"
             )
+        if self.photos < 1:
+            raise ConfigError(f"--photos: expected 1 or more, got {self.photos}")
         if self.count < 2:
             raise ConfigError(f"--count: expected at least 2 views of a photo, got {self.count}")
 
