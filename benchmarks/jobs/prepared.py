@@ -63,7 +63,7 @@ def command(job: str, chosen: argparse.Namespace) -> str:
     words = [f"python benchmarks/jobs.py {job} DATA --model {Path(chosen.model).name}"]
     if chosen.plain:
         words.append(f"--plain {Path(chosen.plain).name}")
-    words.append(f"--photos {chosen.photos} --distractors {chosen.distractors}")
+    words.append(f"--work FOLDER --photos {chosen.photos} --distractors {chosen.distractors}")
     return " ".join(words)
 
 

@@ -152,11 +152,11 @@ def _photos(
 def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:
     """Refuse heads that were fitted to other embeddings than those of the file."""
     weights = model.source.weights_sha256 if model.source else None
-    if photos.weights and weights and photos.weights != weights:
+    other = photos.weights and weights and photos.weights != weights
+    if other or photos.config not in ("", model.config.fingerprint(model.preprocessor.config)):
         raise DataError(
-            f"{file}: its embeddings are of another model (weights {photos.weights[:12]}…) than "
-            f"{model.config.name} ({weights[:12]}…), whose heads cannot read them. Name the model "
-            "that made them: --model"
+            f"{file}: its embeddings are of another model than {model.config.name}, whose heads "
+            "cannot read them. Name the model that made them: --model"
         )
 
 

@@ -24,12 +24,15 @@ class EmbeddedPhotos:
         weights: Hash of the model's weights; empty where it is not known.
         kind: What else they must agree in to be compared: ``"raw"``, ``"normalized"``, or
             ``"averaged"`` over four looks at each photo.
+        config: ``ModelConfig.fingerprint`` of the model: its split, its input and so on; empty
+            where it is not known.
     """
 
     paths: list[Path]
     embeddings: Embeddings
     weights: str
     kind: str = "raw"
+    config: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,6 +70,7 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         ),
         parts[0].weights,
         parts[0].kind,
+        parts[0].config,
     )
 
 
@@ -93,6 +97,11 @@ def check_comparable(a: EmbeddedPhotos, b: EmbeddedPhotos, name_a: str, name_b: 
         raise DataError(
             f"{name_a} and {name_b} are of different models: their parts have {widths[0]} and "
             f"{widths[1]} entries. Embed both by the same model"
+        )
+    if a.config and b.config and a.config != b.config:
+        raise DataError(
+            f"{name_a} and {name_b} are of the same weights with another input. Embed both by the "
+            "same model"
         )
     if a.kind != b.kind:
         raise DataError(
@@ -132,6 +141,7 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
         Embeddings(invariant, equivariant),
         metadata.get("clever_hub.weights_sha256", ""),
         "normalized" if normalized else "raw",
+        metadata.get("clever_hub.config", ""),
     )
 
 

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -102,7 +103,7 @@ def embed_photos(
                 _keep(shards, keys, rows, waiting)
     finally:
         _keep(shards, keys, rows, waiting)
-    return _collected(paths, rows, known, skipped, averaged, weights)
+    return replace(_collected(paths, rows, known, skipped, averaged, weights), config=setting)
 
 
 def photo_key(path: Path) -> PhotoKey | None:

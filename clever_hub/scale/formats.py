@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -152,7 +153,8 @@ def _lance(tables: Tables, target: Path, wanted: pa.Schema) -> None:
     """A table of LanceDB, in the folder ``target``."""
     database = _lancedb().connect(str(target.parent))
     # Lance has its own place for a schema's metadata; the vectors' types stay what they are.
-    temporary = f".{target.stem}.tmp"
+    # Its names may have no spaces; the folder's may.
+    temporary = f".clever-hub-{secrets.token_hex(4)}"
     reader = pa.RecordBatchReader.from_batches(
         wanted, (batch for table in tables() for batch in table.to_batches())
     )

@@ -82,9 +82,13 @@ def _tables(given: str) -> list[str] | None:
     path = Path(given)
     if given == STDIN or "://" in given:
         return None
+    try:
+        there = path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{given}: {error.strerror or error}") from error
     if path.is_dir():
         return _tables_of_folder(path)
-    if path.exists() or path.suffix.lower() in EXTENSIONS:
+    if there or path.suffix.lower() in EXTENSIONS:
         return [given] if path.suffix.lower() == ".parquet" else None
     if path.suffix.lower() == ".parquet":
         raise DataError(f"{given}: no such file")
@@ -105,8 +109,11 @@ def _tables_of_folder(folder: Path) -> list[str] | None:
 
 
 def _from_files(paths: Iterable[Path]) -> Iterator[Item]:
-    for path in find_images(paths):
-        yield Item(os.fsencode(path), file_stamp(path))
+    try:
+        for path in find_images(paths):
+            yield Item(os.fsencode(path), file_stamp(path))
+    except OSError as error:  # such as a folder that may not be entered
+        raise DataError(f"{error.filename or error}: {error.strerror or ''}") from error
 
 
 def _listed(stream: BinaryIO) -> Iterator[Path]:

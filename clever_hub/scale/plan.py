@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clever_hub.scale.items import Item
-from clever_hub.scale.storage import Storage
+from clever_hub.scale.storage import FOLDER, Storage
 
-FOLDER = "_clever_hub"  # readers of parquet folders pass over names with an underscore
 _COLUMNS: dict[str, pa.DataType] = {
     "key": pa.binary(),
     "stamp": pa.string(),

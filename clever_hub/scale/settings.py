@@ -135,6 +135,7 @@ class Made:
             "source": self.source,
             "revision": self.revision,
             "weights_sha256": self.weights_sha256,
+            "config": self.config,
             "version": clever_hub.__version__,
             "normalized": str(self.normalized).lower(),
             "backend": self.backend,

@@ -18,9 +18,9 @@ from clever_hub.config import ModelConfig
 from clever_hub.errors import DataError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.scale.items import Item
-from clever_hub.scale.plan import FOLDER, plan_digest, plan_name, read_plan
+from clever_hub.scale.plan import plan_digest, plan_name, read_plan
 from clever_hub.scale.settings import Made
-from clever_hub.scale.storage import Storage
+from clever_hub.scale.storage import FOLDER, Storage
 from clever_hub.scale.tables import is_hub_id, read_rows
 
 PLAN_KEY, MADE_KEY = "clever_hub.plan", "clever_hub.made"

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from clever_hub.errors import CleverError
 from clever_hub.files import atomic_path
 
+FOLDER = "_clever_hub"  # of what is no shard: readers of parquet folders pass over an underscore
+
 
 class Storage(Protocol):
     """Files by name; a file is there whole or not at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from clever_hub.errors import DataError, require, suggest
 from clever_hub.files import file_stamp
+from clever_hub.scale.storage import FOLDER
 
 _HUB = "hub:"
 # Parquet files written without the Hub's metadata; the names that pretrain looks for, too.
@@ -28,8 +30,20 @@ def is_hub_id(table: str) -> bool:
 
 
 def parquet_files(folder: Path) -> list[str]:
-    """The parquet files in a folder and its sub-folders, sorted."""
-    return sorted(str(file) for file in folder.rglob("*.parquet"))
+    """The parquet files in a folder and its sub-folders, sorted.
+
+    Names that begin with ``.`` or ``_`` are passed over, as other readers do, and so are folders
+    that ``embed`` made: their tables have vectors, not images.
+    """
+    found: list[str] = []
+    for root, folders, names in os.walk(folder):
+        if FOLDER in folders:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        tables = (name for name in names if name.endswith(".parquet"))
+        found += [str(Path(root, name)) for name in tables if not name.startswith((".", "_"))]
+    return sorted(found)
 
 
 def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
@@ -71,12 +85,26 @@ def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[b
         rows: Ascending numbers of rows.
 
     Yields:
-        Bytes for each row; empty where the row has none.
+        Bytes for each row; empty where the row has none, or the table has become shorter.
+
+    Raises:
+        DataError: When the table cannot be read.
     """
     if is_hub_id(table):
         data, name = _hub(table, column)
-        yield from (_bytes(data[row][name]) for row in rows)
+        yield from (_bytes(data[row][name]) if row < len(data) else b"" for row in rows)
         return
+    given = 0
+    for content in _parquet_rows(table, column, rows):
+        given += 1
+        yield content
+    yield from [b""] * (len(rows) - given)
+
+
+def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes]:
+    """As ``read_rows``, without the rows that the file does not have."""
+    import pyarrow as pa
+
     opened = _open(table, file_stamp(Path(table)))
     name = image_column(opened.schema_arrow, column, table)
     wanted, first = iter(rows), 0
@@ -85,7 +113,14 @@ def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[b
         behind = first + opened.metadata.row_group(group).num_rows
         if row is not None and row < behind:
             # A few rows at a time: a row group may hold a gigabyte of photos.
-            for batch in opened.iter_batches(64, row_groups=[group], columns=[name]):
+            batches = opened.iter_batches(64, row_groups=[group], columns=[name])
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (OSError, pa.ArrowException) as error:
+                    raise DataError(f"{table}: cannot be read: {error}") from error
+                if batch is None:
+                    break
                 while row is not None and row < first + len(batch):
                     yield _bytes(batch.column(0)[row - first].as_py())
                     row = next(wanted, None)

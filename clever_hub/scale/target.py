@@ -13,9 +13,8 @@ from typing import IO
 from clever_hub.config import ModelConfig
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.scale.formats import FORMATS, check_ending, join
-from clever_hub.scale.plan import FOLDER
 from clever_hub.scale.settings import Made
-from clever_hub.scale.storage import Storage, cannot_write, open_storage
+from clever_hub.scale.storage import FOLDER, Storage, cannot_write, open_storage
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,20 @@ class Target:
         fresh = not root.exists()
         try:
             (root / FOLDER).mkdir(parents=True, exist_ok=True)
-            with (root / FOLDER / "lock").open("w") as lock:
-                _lock(lock, root)
+            lock = (root / FOLDER / "lock").open("w")
+        except OSError as error:
+            raise cannot_write(self.file or root, error) from error
+        with lock:
+            _lock(lock, root)  # where another process holds it, all is that one's
+            try:
                 yield
-        except BaseException as error:
-            if not any(name.startswith("part-") for name in self.storage.names()):
-                shutil.rmtree(root / FOLDER, ignore_errors=True)
-                with suppress(OSError):
-                    if fresh:
-                        root.rmdir()
-            if isinstance(error, OSError):
-                raise cannot_write(self.file or root, error) from error
-            raise
+            except BaseException:
+                if not any(name.startswith("part-") for name in self.storage.names()):
+                    shutil.rmtree(root / FOLDER, ignore_errors=True)
+                    with suppress(OSError):
+                        if fresh:
+                            root.rmdir()
+                raise
 
     def clear(self) -> None:
         """Remove the shards."""

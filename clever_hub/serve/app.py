@@ -105,7 +105,7 @@ async def _embeddings(service: Service, fields: Fields, slot: Slot, log: Fields)
     slot.grow(images=len(request.pictures) - 1)
     name = request.model or served.name
     log.update(model=name, images=len(request.pictures))
-    embeddings = await service.embed(served, request.pictures)
+    embeddings = await service.embed(served, request.pictures, slot)
     return embeddings_answer(request, name, part, embeddings)
 
 
@@ -115,7 +115,7 @@ async def _relate(service: Service, fields: Fields, slot: Slot, log: Fields) -> 
     # Both in eight positions; a server of a short queue answers all the same.
     slot.grow(images=min(15, service.settings.max_queue - 1))
     log.update(model=served.name, images=2)
-    return await relation_answer(service, served, request)
+    return await relation_answer(service, served, request, slot)
 
 
 async def _orient(service: Service, fields: Fields, slot: Slot, log: Fields) -> Fields:
@@ -124,7 +124,7 @@ async def _orient(service: Service, fields: Fields, slot: Slot, log: Fields) -> 
     served, _ = service.find(request.model)
     slot.grow(images=4 * len(request.pictures) - 1)
     log.update(model=served.name, images=len(request.pictures))
-    return await orientation_answer(service, served, request.pictures)
+    return await orientation_answer(service, served, request.pictures, slot)
 
 
 def _endpoint(

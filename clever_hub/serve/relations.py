@@ -11,12 +11,13 @@ from clever_hub.jobs.pixels import can_measure, measured
 from clever_hub.jobs.relate import relate, relate_from_eight
 from clever_hub.jobs.relation import Relation
 from clever_hub.serve.errors import ApiError
+from clever_hub.serve.limits import Slot
 from clever_hub.serve.schemas import Picture, RelateRequest
 from clever_hub.serve.service import Served, Service
 
 
 async def relation_answer(
-    service: Service, served: Served, request: RelateRequest
+    service: Service, served: Served, request: RelateRequest, slot: Slot
 ) -> dict[str, Any]:
     """How the second of two photos was made from the first, as ``model.relate`` tells.
 
@@ -25,6 +26,7 @@ async def relation_answer(
         served: The model.
         request: Of two images. Where keypoints do not match, both go through the network in all
             eight positions.
+        slot: Is grown by the bytes of images that are fetched.
 
     Returns:
         The JSON: the fields of ``clever_hub.Relation``; null is unknown.
@@ -32,14 +34,14 @@ async def relation_answer(
     Raises:
         ApiError: 400, when the model has no heads or an image cannot be read.
     """
-    relation = await _relation(service, served, request, _heads(served))
+    relation = await _relation(service, served, request, slot, _heads(served))
     return {"object": "relation", "model": served.name, **relation.to_dict()}
 
 
 async def _relation(
-    service: Service, served: Served, request: RelateRequest, heads: Heads
+    service: Service, served: Served, request: RelateRequest, slot: Slot, heads: Heads
 ) -> Relation:
-    a, b = await service.fetched(request.pictures)
+    a, b = await service.fetched(request.pictures, slot)
     by_pixels = can_measure() if request.pixels is None else request.pixels
     if not by_pixels:
         eight_a, eight_b = await service.embed_pair(served, a, b)
@@ -55,7 +57,7 @@ async def _relation(
 
 
 async def orientation_answer(
-    service: Service, served: Served, pictures: Sequence[Picture]
+    service: Service, served: Served, pictures: Sequence[Picture], slot: Slot
 ) -> dict[str, Any]:
     """By how much each photo is turned.
 
@@ -63,6 +65,7 @@ async def orientation_answer(
         service: The server.
         served: The model.
         pictures: The images; each goes through the network in all four positions.
+        slot: As for ``relation_answer``.
 
     Returns:
         The JSON: for each image, the fields of ``clever_hub.Orientation``.
@@ -71,7 +74,7 @@ async def orientation_answer(
         ApiError: 400, when the model has no heads or an image cannot be read.
     """
     heads = _heads(served)
-    four = await service.embed_turned(served, pictures)
+    four = await service.embed_turned(served, pictures, slot)
     found = orientation_from_four(four, heads)
     entries = [
         {

@@ -21,7 +21,7 @@ from clever_hub.jobs.verifying import one_thread
 from clever_hub.serve.batching import Batcher, Vector, yield_to_others
 from clever_hub.serve.decoding import PictureReader, is_url
 from clever_hub.serve.errors import ApiError
-from clever_hub.serve.limits import Gate
+from clever_hub.serve.limits import Gate, Slot
 from clever_hub.serve.metrics import Metrics
 from clever_hub.serve.schemas import Picture
 from clever_hub.serve.settings import Settings
@@ -139,12 +139,15 @@ class Service:
             raise ApiError(404, "model_not_found", message, param="model")
         return names[name]
 
-    async def embed(self, served: Served, pictures: Sequence[Picture]) -> Embeddings:
+    async def embed(
+        self, served: Served, pictures: Sequence[Picture], slot: Slot | None = None
+    ) -> Embeddings:
         """Embed the images of a request.
 
         Args:
             served: The model.
             pictures: The images.
+            slot: Is grown by the bytes of those that are fetched.
 
         Returns:
             Their embeddings, in order.
@@ -152,15 +155,18 @@ class Service:
         Raises:
             ApiError: When one cannot be read; names each.
         """
-        work = [self._one(served, index, picture) for index, picture in enumerate(pictures)]
+        work = [self._one(served, index, picture, slot) for index, picture in enumerate(pictures)]
         return _embeddings(served, await _all(work))
 
-    async def embed_turned(self, served: Served, pictures: Sequence[Picture]) -> list[Embeddings]:
+    async def embed_turned(
+        self, served: Served, pictures: Sequence[Picture], slot: Slot | None = None
+    ) -> list[Embeddings]:
         """Embed images in four positions, each decoded once.
 
         Args:
             served: The model.
             pictures: The images.
+            slot: As for ``embed``.
 
         Returns:
             The embeddings of the images as they are, and turned by 90, 180 and 270 degrees
@@ -169,7 +175,7 @@ class Service:
         Raises:
             ApiError: As for ``embed``.
         """
-        work = [self._positions(served, i, one, _EIGHT[:4]) for i, one in enumerate(pictures)]
+        work = [self._positions(served, i, one, _EIGHT[:4], slot) for i, one in enumerate(pictures)]
         turned = np.stack(await _all(work))  # (N, 4, d)
         return [_embeddings(served, turned[:, position]) for position in range(4)]
 
@@ -193,11 +199,12 @@ class Service:
             [_embeddings(served, vector[None]) for vector in eight] for eight in await _all(work)
         ]
 
-    async def fetched(self, pictures: Sequence[Picture]) -> list[Picture]:
+    async def fetched(self, pictures: Sequence[Picture], slot: Slot) -> list[Picture]:
         """Fetch the images that are addresses, once for all that is done with them.
 
         Args:
             pictures: The images of a request.
+            slot: As for ``embed``.
 
         Returns:
             The same images; none is an address, unless addresses are not allowed.
@@ -205,7 +212,7 @@ class Service:
         Raises:
             ApiError: When one cannot be fetched.
         """
-        return await _all([self._here(index, one) for index, one in enumerate(pictures)])
+        return await _all([self._here(index, one, slot) for index, one in enumerate(pictures)])
 
     async def align(self, served: Served, a: Picture, b: Picture) -> Alignment:
         """Lay the middle square of b onto that of a by keypoints, in a thread that decodes.
@@ -225,15 +232,20 @@ class Service:
             self._decoders, partial(_aligned, served, (a, b))
         )
 
-    async def _one(self, served: Served, index: int, picture: Picture) -> Vector:
-        read = partial(served.read, await self._here(index, picture), _param(index))
+    async def _one(self, served: Served, index: int, picture: Picture, slot: Slot | None) -> Vector:
+        read = partial(served.read, await self._here(index, picture, slot), _param(index))
         return await asyncio.wrap_future(served.batcher.submit(read))
 
     async def _positions(
-        self, served: Served, index: int, picture: Picture, views: Sequence[tuple[bool, int]]
+        self,
+        served: Served,
+        index: int,
+        picture: Picture,
+        views: Sequence[tuple[bool, int]],
+        slot: Slot | None = None,
     ) -> Vector:
         """The embeddings of an image in several positions, (views, d); the first is as it is."""
-        here, kept = await self._here(index, picture), list[NDArray[np.float32]]()
+        here, kept = await self._here(index, picture, slot), list[NDArray[np.float32]]()
 
         def read() -> NDArray[np.float32]:
             kept.append(served.read(here, _param(index)))
@@ -244,17 +256,20 @@ class Service:
         others = [asyncio.wrap_future(served.batcher.submit(turn)) for turn in turned]
         return np.stack([first, *await asyncio.gather(*others)])
 
-    async def _here(self, index: int, picture: Picture) -> Picture:
-        """The image, fetched where it is an address."""
+    async def _here(self, index: int, picture: Picture, slot: Slot | None) -> Picture:
+        """The image, fetched where it is an address; it counts as the bytes of a body do."""
         if self._fetch is None or not is_url(picture):
             return picture
         assert isinstance(picture, str)
         fetch = partial(self._fetch, picture, self.settings.max_image_bytes)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
+            content = await asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
         except ApiError as error:
             param = _param(index)
             raise ApiError(error.status, error.code, f"{param}: {error}", param=param) from error
+        if slot is not None:
+            slot.grow(body_bytes=len(content))
+        return content
 
     async def check(self) -> None:
         """Send a black image through every model.
@@ -306,7 +321,13 @@ async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         raise next(error for error in failed if not isinstance(error, ApiError))
     if bad:  # all are named; programs are told the first one's code
         text = "; ".join(str(error) for error in bad)
-        raise ApiError(bad[0].status, bad[0].code, text, param=bad[0].param)
+        raise ApiError(
+            bad[0].status,
+            bad[0].code,
+            text,
+            param=bad[0].param,
+            retry_after=bad[0].retry_after,
+        )
     return [result for result in results if not isinstance(result, BaseException)]
 
 

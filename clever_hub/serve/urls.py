@@ -89,13 +89,16 @@ class UrlFetcher:
             split = _split(url)
             try:
                 answer = self._get(split, until, max_bytes)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, UnicodeError, http.client.HTTPException) as error:
                 late = time.monotonic() >= until
                 reason = "it took too long" if late else str(error) or type(error).__name__
                 raise _failed(split, reason) from error
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
+            try:
+                url = urljoin(url, answer)
+            except ValueError as error:
+                raise _failed(split, "its redirect leads to no address") from error
         raise _failed(split, f"more than {_MAX_REDIRECTS} redirects")
 
     def _get(self, url: SplitResult, until: float, max_bytes: int) -> bytes | str:

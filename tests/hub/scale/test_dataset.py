@@ -10,23 +10,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import clever_hub
 from clever_hub.backends.torch import CleverModel
+from clever_hub.config import ModelConfig
 from clever_hub.errors import CleverError, ConfigError, DataError
+from clever_hub.files import write_json
 from clever_hub.hub import shipped
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.finding import find_images
+from clever_hub.jobs.embedded import check_comparable, read_embeddings
+from clever_hub.jobs.store import embed_photos
 from clever_hub.scale import embed_dataset
 from clever_hub.scale.formats import read_part
 from clever_hub.scale.storage import LocalStorage
+from clever_hub.scale.target import Target
 
 COMMAND = (sys.executable, "-c", "from clever_hub.cli.app import main; main()", "embed")
 
@@ -352,3 +359,56 @@ def test_a_search_index_is_not_written_over(
     with pytest.raises(DataError, match="a folder with other content"):
         embed(model_folder, album, index)
     assert [file.name for file in index.iterdir()] == ["clever_hub.json"]
+
+
+def test_a_table_that_became_shorter_shifts_nothing(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    photos = [path.read_bytes() for path in sorted(album.rglob("*.jpg"))[:6]]
+    tables, out = tmp_path / "tables", tmp_path / "v"
+    tables.mkdir()
+
+    def write(name: str, content: list[bytes]) -> None:
+        pq.write_table(pa.table({"image": pa.array(content, pa.binary())}), tables / name)
+
+    write("a.parquet", photos[:3])
+    write("b.parquet", photos[3:])
+    embed(model_folder, tables, out)
+    before = rows(out)
+    (out / "part-00000.parquet").unlink()  # as after a kill
+    write("a.parquet", photos[:1])
+    done = embed(model_folder, tables, out)
+    assert [Path(name).name for name, _ in done.skipped] == ["a.parquet#1", "a.parquet#2"]
+    kept = {name for name in before if "b.parquet" in name or name.endswith("a.parquet#0")}
+    assert rows(out) == {name: before[name] for name in kept}
+
+
+def test_a_second_one_leaves_the_first_alone(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "v"
+    embed(model_folder, album, out)
+    for file in out.glob("part-*"):
+        file.unlink()  # as long as the first has finished none
+    with Target.of(str(out)).held():
+        before = sorted(out.rglob("*"))
+        with pytest.raises(DataError, match="another process is embedding into it"):
+            embed(model_folder, album, out)
+        assert sorted(out.rglob("*")) == before
+        (out / "part-00000.parquet").touch()  # now there is something to keep
+
+
+def test_vectors_of_the_same_weights_and_another_input_are_not_compared(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    embed(model_folder, album, tmp_path / "a")
+    config = ModelConfig.load(model_folder)
+    larger = replace(config.preprocessing, resize_size=config.preprocessing.resize_size + 4)
+    write_json(model_folder / "config.json", replace(config, preprocessing=larger).to_dict())
+    embed(model_folder, album, tmp_path / "b")
+    one, other = (read_embeddings(tmp_path / name) for name in "ab")
+    assert one.config != other.config
+    with pytest.raises(DataError, match="of the same weights with another input"):
+        check_comparable(one, other, "a", "b")
+    known = embed_photos(clever_hub.from_pretrained(model_folder), [album / "00.jpg"], cache=None)
+    assert known.config == other.config

@@ -71,6 +71,16 @@ def test_lance(model_folder: Path, odd: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".v*"))
 
 
+def test_lance_with_a_space_in_its_name(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+    out = tmp_path / "my photos.lance"
+    for _ in range(2):
+        assert embed_dataset(model_folder, album, out).rows == 30
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".lance") == [out.name]
+    assert not list(tmp_path.glob(".*"))
+    assert (out / "_versions").is_dir()
+
+
 @pytest.mark.parametrize("name", ["v.npy", "v.pq", "v.xlsx", "v.tar.gz", "-"])
 def test_other_endings_are_refused_at_once(
     model_folder: Path, album: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from clever_hub.images.finding import find_images
 from clever_hub.scale import embed_dataset
 from clever_hub.scale.formats import exact_paths
 from clever_hub.scale.items import list_items
-from clever_hub.scale.tables import list_parquet_rows, read_rows
+from clever_hub.scale.tables import list_parquet_rows, parquet_files, read_rows
 
 
 def names(*inputs: object, column: str | None = None) -> list[str]:
@@ -146,3 +146,30 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
         (tmp_path / "new").replace(file)
         count = len(list(list_parquet_rows(str(file), None)))
         assert list(read_rows(str(file), None, range(count))) == content
+
+
+def test_what_embed_made_is_no_table_of_images(album: Path, tmp_path: Path) -> None:
+    names = ("a.parquet", "deep/b.parquet", "spark.parquet/part-0.parquet")
+    wanted = [tmp_path / "t" / name for name in names]
+    others = ("_x/c.parquet", ".y/d.parquet", "v/part-00000.parquet", "_e.parquet")
+    for path in (*wanted, *(tmp_path / "t" / name for name in others)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "t" / "v" / "_clever_hub").mkdir()
+    assert parquet_files(tmp_path / "t") == sorted(map(str, wanted))
+
+
+def test_a_damaged_table_is_named(album: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    photos = [path.read_bytes() for path in sorted(album.rglob("*.jpg"))]
+    pq.write_table(pa.table({"image": pa.array(photos, pa.binary())}), file, use_dictionary=False)
+    content = bytearray(file.read_bytes())
+    content[100:2000] = bytes(1900)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
+        list(read_rows(str(file), None, range(30)))
+
+
+def test_a_name_that_the_system_refuses_is_named() -> None:
+    with pytest.raises(DataError, match=r"x\.jpg: .*too long"):
+        list(list_items(["x" * 300 + "x.jpg"]))

@@ -547,6 +547,21 @@ def test_the_description_names_every_route(client: TestClient) -> None:
     assert NAME in fields["properties"]["model"]["enum"]
 
 
+def test_what_was_fetched_counts_as_a_body_does(
+    opened: Open, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = photos["rocket"].read_bytes()
+    monkeypatch.setattr("clever_hub.serve.urls.UrlFetcher.__call__", lambda *_: file)
+    room = int(2.5 * len(file))
+    client = opened(allow_urls=True, max_memory_bytes=room, max_body_bytes=room)
+    url = "https://a.test/rocket.jpg"
+    assert client.post(URL, json={"input": [url] * 2}).status_code == 200
+    refused = client.post(URL, json={"input": [url] * 3})
+    assert error(refused, 503, "overloaded")["message"].startswith("the server is full")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert client.post(URL, json={"input": [url] * 2}).status_code == 200, "given back"
+
+
 def test_addresses_are_fetched_where_allowed(
     opened: Open, onnx_model: OnnxModel, photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

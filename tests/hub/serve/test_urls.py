@@ -33,6 +33,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._drip()
         elif self.path == "/nowhere":
             self._answer(301, {})
+        elif self.path == "/odd":
+            self._answer(302, {"Location": "http://[bad/x"})
         else:
             self._answer(200, {}, b"image " * 100)
 
@@ -166,6 +168,18 @@ def test_what_cannot_be_fetched_says_why(host: int, path: str, status: int, mess
     with pytest.raises(ApiError, match=message) as caught:
         UrlFetcher(allowed=everybody)(f"http://127.0.0.1:{host}{path}", 100)
     assert caught.value.status == status
+
+
+@pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".com"])
+def test_a_name_that_can_be_none_is_refused(name: str) -> None:
+    with pytest.raises(ApiError, match="cannot be fetched") as caught:
+        UrlFetcher(allowed=everybody)(f"http://{name}/x.jpg", 100)
+    assert caught.value.status == 400
+
+
+def test_a_redirect_to_no_address_is_refused(host: int) -> None:
+    with pytest.raises(ApiError, match="its redirect leads to no address"):
+        UrlFetcher(allowed=everybody)(f"http://127.0.0.1:{host}/odd", 100)
 
 
 def test_a_host_that_drips_is_left_after_the_time_limit(host: int) -> None:
