@@ -194,13 +194,21 @@ def _upright(image: Image.Image) -> Image.Image:
     Pillow's ``exif_transpose`` is not used: it rewrites every tag and fails on malformed ones.
     """
     image.load()  # Pillow itself rotates a TIFF, when it loads the pixels
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = _UPRIGHT.get(_orientation(image))
     if turn is None:
         return image.copy()
     upright = image.transpose(turn)
     for place in _ORIENTATION_PLACES:  # else the next reader would rotate it again
         upright.info.pop(place, None)
     return upright
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The EXIF orientation; 1 where the tags are malformed, which hurts no pixel."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - of struct, of Pillow: whatever a malformed tag leads to
+        return 1
 
 
 def _from_array(array: NDArray[np.generic], layout: str) -> Image.Image:

@@ -13,9 +13,10 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -102,7 +103,7 @@ def export_variant(
 
     Args:
         model_folder: The model folder; it is not changed.
-        out: An empty folder, created when missing.
+        out: An empty folder, created when missing; empty again, or gone, when something fails.
         precision: ``"fp32"``; ``"fp16"`` for GPUs (its CPU kernels are slow); or ``"int8"``:
             static QDQ quantisation, per channel, calibrated on ``images``. If int8 fails the
             fidelity check, it is tried again with the first layer in float32, which is slower, and
@@ -121,7 +122,7 @@ def export_variant(
         How close the variant's embeddings are to the model's; None without images.
 
     Raises:
-        ConfigError: When the precision is unknown.
+        ConfigError: When the precision is unknown, or the folder holds something.
         DataError: When there are too few images.
         ModelFormatError: When the variant is not faithful: the mean cosine between its embeddings
             and the model's, each centred, is below ``MIN_COSINE`` in a part.
@@ -138,11 +139,44 @@ def export_variant(
             f"expected {MIN_IMAGES} images at least to calibrate and to measure the loss, got "
             f"{len(paths)}. Give photos like those that the model will be used on: --images FOLDER"
         )
+    kind = _Kind(precision, with_preprocessing, single_file, force)
+    with _filling(Path(out)) as folder:
+        return _export(Path(model_folder), folder, kind, paths, report)
+
+
+@contextmanager
+def _filling(folder: Path) -> Iterator[Path]:
+    """An empty folder to write to; empty again, or gone, when that fails."""
+    fresh = not folder.exists()
+    if not fresh and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: expected a new folder or an empty one. Name another")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not fresh:
+            folder.mkdir(exist_ok=True)
+        raise
+
+
+class _Kind(NamedTuple):
+    """What ``export_variant`` was asked for."""
+
+    precision: str
+    with_preprocessing: bool
+    single_file: bool
+    force: bool
+
+
+def _export(
+    model_folder: Path, out: Path, kind: _Kind, paths: Sequence[Path], report: Report
+) -> Fidelity | None:
+    precision = kind.precision
     held_out, calibration = paths[::4], [path for i, path in enumerate(paths) if i % 4]
-    model, out = CleverModel.from_folder(model_folder), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    model = CleverModel.from_folder(model_folder)
     copy_heads(model_folder, out)
-    variant = Variant(precision, PIXELS if with_preprocessing else PIXEL_VALUES, {})
+    variant = Variant(precision, PIXELS if kind.with_preprocessing else PIXEL_VALUES, {})
     graph = _graph(model, variant, report)
     for step, more in _attempts(precision):
         written = graph
@@ -151,14 +185,14 @@ def export_variant(
             bits = more.get("weight_bits", variant.weight_bits)
             layers = more.get("fp32_layers", 0)
             written = quantize(graph, batches, keep_first=layers, weight_bits=bits)
-        _write(written, out, model, variant, single_file)
+        _write(written, out, model, variant, kind.single_file)
         if not paths:
             return None
         measured = fidelity(model_folder, out, held_out, report)
         _update(out, fidelity=measured.figures(), calibration_images=len(calibration), **more)
         if min(measured.cosine.values()) >= MIN_COSINE:
             return measured
-    if not force:
+    if not kind.force:
         raise ModelFormatError(
             f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
             f"centring, over {measured.images} held-out images: {measured.describe()}; expected "

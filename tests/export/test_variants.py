@@ -402,3 +402,18 @@ class TestDamage:
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(ModelFormatError, match="variant"):
             clever_hub.from_pretrained(folder, backend="onnx")
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(
+    exported: Exported, crops: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(exported("test_resnet"), tmp_path / "model"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ConfigError, match="expected a new folder or an empty one"):
+        export_variant(folder, folder, single_file=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    out = tmp_path / "int8"
+    monkeypatch.setattr(variants, "MIN_COSINE", 1.1)
+    with pytest.raises(ModelFormatError, match="is not faithful"):
+        export_variant(folder, out, precision="int8", images=crops)
+    assert not out.exists()

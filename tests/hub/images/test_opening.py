@@ -77,6 +77,14 @@ def test_every_exif_orientation_is_turned_upright(
     np.testing.assert_array_equal(pixels(load_image(file)), CAT, "what is upright stays so")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0garbagegarbage"])
+def test_malformed_tags_keep_no_photo_from_being_read(form: str, exif: bytes) -> None:
+    file = encoded(Image.fromarray(CAT), form, exif=exif)
+    assert np.abs(pixels(file).astype(int) - CAT).mean() < 6
+
+
 def test_a_tag_of_the_wrong_type_does_not_keep_a_photo_from_being_turned() -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
