@@ -198,7 +198,8 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
     if provenance.get("recipe"):
         facts.append(
             f"- **Recipe** `clever-hub info {name} --recipe > recipe.yaml`, then `clever-hub "
-            f"pretrain recipe.yaml --data PHOTOS --output again`{_begins_from(provenance)}"
+            f"pretrain recipe.yaml --data PHOTOS --output again --set name=again"
+            f"{_begins_from(provenance)}"
         )
     return "\n".join(facts)
 
@@ -220,12 +221,15 @@ def _heads(config: ModelConfig) -> str:
 
 
 def _begins_from(provenance: Mapping[str, Any]) -> str:
-    """For a recipe that names a model which may have moved on since."""
+    """The end of the command; a model that the recipe begins from may have moved on since."""
     start = provenance.get("start")
     if not isinstance(start, Mapping) or not start.get("weights_sha256"):
-        return ""
+        return "`"
     digest = str(start["weights_sha256"])[:12]
-    return f". It begins from `{start.get('name')}` as it was before (weights {digest}…)"
+    return (
+        f" --set backbone.init=START`. START is the folder of what it began from, which was "
+        f"`{start.get('name')}` with the weights {digest}…"
+    )
 
 
 def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:

@@ -219,10 +219,12 @@ def test_a_command_keeps_both_files_without_their_places(folder: Path) -> None:
 def test_the_card_of_a_later_stage_says_that_its_start_has_moved_on(folder: Path) -> None:
     path = folder / "config.json"
     content = json.loads(path.read_text())
-    assert "as it was before" not in make_card(folder)
+    assert "--output again --set name=again`\n" in make_card(folder)
     content["provenance"]["start"] = {"name": "mine", "init": "mine", "weights_sha256": "ab" * 32}
     write_json(path, content)
-    assert "begins from `mine` as it was before (weights abababababab…)" in make_card(folder)
+    card = make_card(folder)
+    assert "--output again --set name=again --set backbone.init=START`." in card
+    assert "was `mine` with the weights abababababab…" in card
 
 
 @pytest.mark.parametrize(
