@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,13 @@ def test_the_processor_scales_16_bits_and_refuses_what_has_no_range(packaged: Ex
     ours = clever_hub.from_pretrained(folder).preprocessor(deep)
     assert np.array_equal(processor(deep, return_tensors="np")["pixel_values"][0], ours)
     turned = Image.fromarray(np.arange(64 * 48 * 3, dtype=np.uint8).reshape(48, 64, 3))
+    file = BytesIO()
+    turned.save(file, "PNG", exif=b"Exif\0\0II*\0")  # tags that end early
+    plain, odd = (
+        processor(image, return_tensors="np")["pixel_values"]
+        for image in (turned, Image.open(file))
+    )
+    assert np.array_equal(plain, odd)
     turned.getexif()[ExifTags.Base.Orientation] = 6
     ours = clever_hub.from_pretrained(folder).preprocessor(turned)
     assert np.array_equal(processor(turned, return_tensors="np")["pixel_values"][0], ours)

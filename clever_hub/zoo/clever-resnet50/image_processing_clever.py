@@ -156,7 +156,7 @@ def _to_rgb(image: Any) -> Image.Image:
         gray = array.ndim == 3 and array.shape[2] == 1
         image = Image.fromarray(array[:, :, 0] if gray else array)
     image.load()  # Pillow turns a TIFF itself, no sooner than here
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = _UPRIGHT.get(_orientation(image))
     photo: Image.Image = image if turn is None else image.transpose(turn)
     if photo.mode == "F":
         raise ValueError("floating point pixels have no agreed range; save it as 8 or 16 bit")
@@ -166,3 +166,11 @@ def _to_rgb(image: Any) -> Image.Image:
             raise ValueError("expected 16-bit values, 0 to 65535")
         photo = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
     return photo.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The EXIF orientation; 1 where the tags are malformed, which hurts no pixel."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - of struct, of Pillow: whatever a malformed tag leads to
+        return 1

@@ -151,7 +151,7 @@ def test_list_says_whose_labels_went_into_the_weights() -> None:
     text = " ".join(run("list").stdout.split())
     assert (
         "clever-resnet18: distilled from EfficientNet-Lite2, which was trained with ImageNet-1k's "
-        "labels, in the last of 5 stages;" in text
+        "labels, in the last 2 of 6 stages;" in text
     )
     assert "clever-efficientnet-lite0: adapted from EfficientNet-Lite0, which was" in text
     assert "clever-vit-tiny.ssl: trained without labels from random weights in 2 stages" in text
@@ -334,6 +334,7 @@ def test_embed_writes_a_row_for_each_image(
         b"clever_hub.source": f"folder:{model_folder}".encode(),
         b"clever_hub.revision": b"",
         b"clever_hub.weights_sha256": sha256_of(model_folder / "model.safetensors").encode(),
+        b"clever_hub.config": ModelConfig.load(model_folder).fingerprint().encode(),
         b"clever_hub.version": clever_hub.__version__.encode(),
         b"clever_hub.normalized": b"false",
         b"clever_hub.backend": b"torch",

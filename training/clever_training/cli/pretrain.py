@@ -54,9 +54,9 @@ def run(
     `clever-plus-simclr-resnet18-tiny`, `clever-resnet50-tiny`, `clever-plus-resnet50-tiny`,
     `clever-vit-tiny-tiny`, `clever-plus-vit-tiny-tiny`, `clever-dino-resnet18-tiny` and its
     baseline `dino-resnet18-tiny`. With a frozen teacher: `clever-plus-distill-resnet18-tiny`,
-    `clever-plus-distill-resnet18-long`, `clever-plus-distill-resnet50-tiny`,
-    `clever-plus-distill-resnet50-long`, `clever-plus-distill-vit-tiny`, and the warm start
-    `clever-plus-distill-efficientnet-lite0`.
+    `clever-plus-distill-resnet18-long`, `clever-plus-distill-resnet18-muon`,
+    `clever-plus-distill-resnet50-tiny`, `clever-plus-distill-resnet50-long`,
+    `clever-plus-distill-vit-tiny`, and the warm start `clever-plus-distill-efficientnet-lite0`.
     Recipes of the papers: `clever-dino-imagenet100`, `clever-dino-vmamba-imagenet100` and
     `clever-simsiam-imagenet100`. `--set method=…` trains a recipe with another method, such as
     `clever-plus-simclr`. `--dry-run` estimates the duration, `clever-hub views` shows the views.
@@ -105,8 +105,10 @@ def run(
 
 def _estimate(recipe: Recipe, data: str, image_column: str | None) -> None:
     from clever_training.run.dry_run import estimate_run
+    from clever_training.run.run_folder import check_name
     from clever_training.runtime.processes import is_rank_zero, shutdown
 
+    check_name(recipe.name)  # as the run itself would
     estimate = estimate_run(recipe, data, image_column=image_column)
     if is_rank_zero():
         typer.echo(estimate.text())

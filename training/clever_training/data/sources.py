@@ -1,6 +1,9 @@
-"""The photos of a run, from a table or from a stream."""
+"""The photos of a run, from a table or from a stream, and what they are called."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 from clever_training.data.photos import Photos, load_photos
 from clever_training.data.streaming import StreamedPhotos, open_stream
@@ -24,3 +27,25 @@ def open_photos(recipe: Recipe, data: str, image_column: str | None) -> Photos |
     if recipe.run.stream:
         return open_stream(data, image_column, recipe.run.stream_photos)
     return load_photos(data, image_column)
+
+
+def public_name(data: str) -> str:
+    """What photos are called where others read it.
+
+    Args:
+        data: As ``pretrain`` takes it.
+
+    Returns:
+        A Hub id as it is. The name alone of a folder or file; for a file called after a split, such
+        as train.parquet, with that of its folder.
+
+    Example:
+        >>> public_name("user/photos"), public_name("/home/me/birds/train.parquet")
+        ('user/photos', 'birds/train.parquet')
+    """
+    path = Path(data).expanduser()
+    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", data, re.ASCII):
+        return data
+    path = path.resolve() if path.exists() else path
+    split = re.match(r"(train|validation|val|test)", path.name)
+    return f"{path.parent.name}/{path.name}" if split and path.parent.name else path.name

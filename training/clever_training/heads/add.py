@@ -18,13 +18,13 @@ from clever_hub.jobs.answering import JobsMixin
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig
 from clever_training.data.photos import Photos, load_photos
+from clever_training.data.sources import public_name
 from clever_training.heads.calibrate import calibrate
 from clever_training.heads.embedding import EmbeddedViews, choose, embed_views
 from clever_training.heads.files import copy_folder, heads_tensors, write_heads
 from clever_training.heads.fit import FitSettings, fit
 from clever_training.heads.tail import LEAST_PHOTOS
 from clever_training.heads.views import HeadViews
-from clever_training.run.model_folder import public_name
 
 # What is done, how much of it, and how much there is.
 Progress = Callable[[str, int, int], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,28 +35,6 @@ class DataFacts(NamedTuple):
 
     name: str
     photos: int
-
-
-def public_name(data: str) -> str:
-    """What photos are called where others read it.
-
-    Args:
-        data: As ``pretrain`` takes it.
-
-    Returns:
-        A Hub id as it is. The name alone of a folder or file; for a file called after a split, such
-        as train.parquet, with that of its folder.
-
-    Example:
-        >>> public_name("user/photos"), public_name("/home/me/birds/train.parquet")
-        ('user/photos', 'birds/train.parquet')
-    """
-    path = Path(data).expanduser()
-    if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", data, re.ASCII):
-        return data
-    path = path.resolve() if path.exists() else path
-    split = re.match(r"(train|validation|val|test)", path.name)
-    return f"{path.parent.name}/{path.name}" if split and path.parent.name else path.name
 
 
 def write_model(

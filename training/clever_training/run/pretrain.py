@@ -11,12 +11,12 @@ from pathlib import Path
 from clever_hub.errors import TrainingError
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import StreamOrder, last_step, make_order, steps_per_epoch
-from clever_training.data.sources import open_photos
+from clever_training.data.sources import open_photos, public_name
 from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.learner import Learner, make_accelerator
-from clever_training.run.model_folder import DataFacts, public_name, write_model
+from clever_training.run.model_folder import DataFacts, write_model
 from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.progress import TrainingProgress
 from clever_training.run.recording import Recorder, check_trackers, scalars
