@@ -23,6 +23,9 @@ def adding(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     Yields:
         What writes an entry and waits until it is on the disk. Where that fails, it raises OSError,
         and the change must not be made.
+
+    Raises:
+        DataError: When the file is there and is no log.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _mend(path)
@@ -74,13 +77,25 @@ def _is_entry(line: str) -> bool:
 
 
 def _mend(path: Path) -> None:
-    """Let the file end in a whole line."""
+    """Let the file end in a whole line.
+
+    Raises:
+        DataError: When it is no log.
+    """
     content = path.read_bytes() if path.is_file() else b""
-    whole = content.rfind(b"\n") + 1
-    if whole == len(content):
+    *lines, torn = content.decode("utf-8", "replace").split("\n")
+    if not all(map(_is_entry, lines)):
+        raise DataError(
+            f"{path}: expected a log of earlier changes, or a new name, got another file"
+        )
+    if not torn:
         return
-    if _is_entry(content[whole:].decode("utf-8", "replace")):
+    if _is_entry(torn):  # whoever edited it left out the line end
         with path.open("ab") as file:
             file.write(b"\n")
+    elif torn.startswith('{"') or '{"'.startswith(torn) or not torn.strip("\0"):
+        os.truncate(path, content.rfind(b"\n") + 1)
     else:
-        os.truncate(path, whole)
+        raise DataError(
+            f"{path}: expected a log of earlier changes, or a new name, got another file"
+        )

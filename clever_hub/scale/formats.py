@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
-import secrets
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -153,8 +153,9 @@ def _lance(tables: Tables, target: Path, wanted: pa.Schema) -> None:
     """A table of LanceDB, in the folder ``target``."""
     database = _lancedb().connect(str(target.parent))
     # Lance has its own place for a schema's metadata; the vectors' types stay what they are.
-    # Its names may have no spaces; the folder's may.
-    temporary = f".clever-hub-{secrets.token_hex(4)}"
+    # Its names may have no spaces; the folder's may. One that a kill left behind is written over.
+    digest = hashlib.blake2b(os.fsencode(target.name), digest_size=4).hexdigest()
+    temporary = f".clever-hub-{digest}"
     reader = pa.RecordBatchReader.from_batches(
         wanted, (batch for table in tables() for batch in table.to_batches())
     )

@@ -37,8 +37,15 @@ class Slot:
             body_bytes: How many bytes more.
 
         Raises:
-            ApiError: 503, when there is no room.
+            ApiError: 503, when there is no room; 413, when there never will be.
         """
+        most = self._gate.max_bytes
+        if self.body_bytes + body_bytes > most:
+            raise ApiError(
+                413,
+                "request_too_large",
+                f"expected at most {most:,} bytes of images in a request, got more. Send fewer",
+            )
         self._gate.take(images, body_bytes)
         self.images += images
         self.body_bytes += body_bytes
@@ -50,6 +57,7 @@ class Gate:
     Attributes:
         images: Images in the server.
         body_bytes: Bytes of bodies in the server.
+        max_bytes: How many there may be.
 
     Example:
         >>> gate = Gate(Settings(max_queue=1, max_inputs=1))
@@ -61,7 +69,7 @@ class Gate:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._max_images, self._max_bytes = settings.max_queue, settings.max_memory_bytes
+        self._max_images, self.max_bytes = settings.max_queue, settings.max_memory_bytes
         self.images = self.body_bytes = 0
         self._rate = 0.0  # images answered per second, a moving average
         self._last = time.monotonic()
@@ -93,8 +101,8 @@ class Gate:
         """
         if self.images + images > self._max_images:
             raise self._full(f"{self.images} images are waiting, {self._max_images} may")
-        if self.body_bytes + body_bytes > self._max_bytes:
-            raise self._full(f"{self.body_bytes:,} bytes are waiting, {self._max_bytes:,} may")
+        if self.body_bytes + body_bytes > self.max_bytes:
+            raise self._full(f"{self.body_bytes:,} bytes are waiting, {self.max_bytes:,} may")
         self.images += images
         self.body_bytes += body_bytes
 

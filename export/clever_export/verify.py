@@ -17,7 +17,7 @@ from PIL import Image
 import clever_hub
 from clever_export.progress import Report, silent
 from clever_hub import __version__
-from clever_hub.backends.own import OWN_BACKBONES, register, remote_code
+from clever_hub.backends.own import OWN_BACKBONES, register
 from clever_hub.backends.variants import DATA_NAME, GRAPH_NAME, PIXEL_VALUES, Variant
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import split
@@ -28,10 +28,7 @@ from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
 # What the readers read, beside config and weights.
-READ_FILES = (
-    *(HEADS_NAME, GRAPH_NAME, "preprocessor_config.json"),
-    *sorted({name for backbone in ("any", *OWN_BACKBONES) for name in remote_code(backbone)}),
-)
+READ_FILES = (HEADS_NAME, GRAPH_NAME, "preprocessor_config.json")
 TOLERANCE = 1e-4
 # With float16 and int8, embeddings differ slightly between batch sizes.
 MIN_COSINE = 0.999

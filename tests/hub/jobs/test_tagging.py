@@ -166,3 +166,12 @@ def test_nothing_is_taken_back_by_a_damaged_log(photo: Image.Image, tmp_path: Pa
     with pytest.raises(DataError, match="line 1 is damaged"):
         list(undo_turns(log))
     assert path.read_bytes() == turned
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\nrest", b'["a", "b"]', b"notes\nof mine"])
+def test_a_file_that_is_no_log_is_refused(content: bytes, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(content)
+    with pytest.raises(DataError, match="expected a log of earlier changes"):
+        list(apply_turns([], log))
+    assert log.read_bytes() == content

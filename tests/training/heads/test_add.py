@@ -164,7 +164,13 @@ def test_a_full_disk_leaves_no_half_of_a_folder(
         with pytest.raises(OSError, match="No space left"):
             add_heads(plain, target, str(tiles), calibration=str(tiles), plan=PLAN)
     assert not list(tmp_path.iterdir())
-    target.mkdir()  # empty: as good as none
-    add_heads(plain, target, str(tiles), calibration=str(tiles), plan=PLAN)
+    target.mkdir()  # empty: as good as none, and it stays the folder that it is
+    monkeypatch.chdir(target)
+    with monkeypatch.context() as patched:
+        patched.setattr("clever_training.heads.files.shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            add_heads(plain, ".", str(tiles), calibration=str(tiles), plan=PLAN)
+    assert not list(target.iterdir())
+    add_heads(plain, ".", str(tiles), calibration=str(tiles), plan=PLAN)
     assert clever_hub.from_pretrained(target).has_heads
     assert [path.name for path in tmp_path.iterdir()] == ["new"]

@@ -142,15 +142,22 @@ def add_heads(
 
 @contextmanager
 def _writing(target: Path, source: Path) -> Iterator[Path]:
-    """The folder to write to: the model's own, or a copy that becomes the target when all is in."""
-    if target.resolve() == source.resolve():
+    """The folder to write to: the model's own, or a copy, whole or not there at all."""
+    target = target.resolve()
+    if target == source.resolve():
         yield target
+        return
+    if target.exists():  # an empty folder, maybe the working one: it stays the same folder
+        try:
+            yield copy_folder(source, target)
+        except BaseException:
+            for path in target.iterdir():
+                path.unlink()
+            raise
         return
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield copy_folder(source, temporary)
-        if target.exists():
-            target.rmdir()  # empty: it was checked, and others' files are not removed
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
