@@ -27,8 +27,8 @@ from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads
 from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
 REPORT_NAME = "verify.json"
-# What the readers read, beside config and weights.
-READ_FILES = (HEADS_NAME, GRAPH_NAME, "preprocessor_config.json")
+# What the readers read, beside the config; a variant has no weights but those of its graph.
+READ_FILES = (WEIGHTS_NAME, GRAPH_NAME, DATA_NAME, HEADS_NAME, "preprocessor_config.json")
 TOLERANCE = 1e-4
 # With float16 and int8, embeddings differ slightly between batch sizes.
 MIN_COSINE = 0.999

@@ -343,12 +343,18 @@ def test_a_variant_is_not_published_and_the_message_says_what_to_do(
 
 
 def test_a_variant_that_somebody_uploaded_loads_with_weights_of_its_own(
-    hub: tuple[HubServer, Client], variant: Callable[[str], Path], photos: dict[str, Path]
+    hub: tuple[HubServer, Client],
+    variant: Callable[[str], Path],
+    photos: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     server, client = hub
     tasks, photo = "tests.hub_server.tasks", str(photos["chelsea"])
     client.call(f"{tasks}:upload", "alice/small", str(variant("int8")))
     found = client.call(f"{tasks}:embed", "alice/small", [photo], backend="onnx")
+    report = tmp_path / "report.json"
+    assert client.call(f"{tasks}:command", "verify", "alice/small", "-o", str(report)) == 0
+    assert json.loads(report.read_text())["green"]
     model = clever_hub.from_pretrained(variant("int8"), backend="onnx")
     np.testing.assert_allclose(found["full"], model.encode(photo).full, rtol=0, atol=1e-6)
     spoilt = bytearray((variant("int8") / "model.onnx.data").read_bytes())

@@ -42,11 +42,12 @@ def run(
 
     from clever_export.progress import bar
     from clever_export.verify import READ_FILES, REPORT_NAME, conditions, not_compared, verify
+    from clever_hub.config import CONFIG_NAME
     from clever_hub.files import folder_name
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
 
-    path, source = resolve(folder, optional=READ_FILES)
+    path, source = resolve(folder, files=(CONFIG_NAME,), optional=READ_FILES)
     own = source.kind == "folder"
     name = folder_name(path) if own else source.name
     if report is None:
