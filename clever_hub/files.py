@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,40 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill; it is whole when the block succeeds, and as it was when it raises.
+
+    A new folder is filled beside its place and then renamed. An empty one that is there, maybe the
+    working folder or a mounted one, is filled where it is.
+
+    Args:
+        folder: A folder that does not exist, or is empty.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        OSError: When it cannot be written to.
+    """
+    if folder.exists():
+        try:
+            yield folder
+        except BaseException:
+            for path in folder.iterdir():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            raise
+        return
+    # A unique name: another process may be filling the same folder.
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> Path:

@@ -33,7 +33,7 @@ from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
-from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
+from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
 from clever_hub.jobs.sheets import ShownRow
@@ -151,9 +151,7 @@ def _photos(
 
 def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:
     """Refuse heads that were fitted to other embeddings than those of the file."""
-    weights = model.source.weights_sha256 if model.source else None
-    other = photos.weights and weights and photos.weights != weights
-    if other or photos.config not in ("", model.config.fingerprint(model.preprocessor.config)):
+    if ModelKey(photos.weights, photos.config).differs(ModelKey.of(model)):
         raise DataError(
             f"{file}: its embeddings are of another model than {model.config.name}, whose heads "
             "cannot read them. Name the model that made them: --model"

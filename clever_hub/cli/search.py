@@ -92,9 +92,9 @@ def _write(path: Path, query: Path, hits: list[Hit]) -> None:
         )
         for hit in hits
     ]
-    title = f"The {len(hits)} photos nearest to {text_of(query.name)}"
+    title = f"The {len(hits)} photos nearest to {query.name}"
     if path.suffix.lower() in SHEETS:
         rows = [ShownRow("", photos[start : start + 6]) for start in range(0, len(photos), 6)]
         write_sheet(path, title, rows)
     else:
-        write_page(path, title, [], [ShownRow(text_of(query.name), photos)])
+        write_page(path, title, [], [ShownRow(query.name, photos)])

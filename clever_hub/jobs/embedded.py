@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError, require
+
+if TYPE_CHECKING:
+    from clever_hub.jobs.answering import JobsMixin
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,28 @@ class EmbeddedPhotos:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+
+class ModelKey(NamedTuple):
+    """By what vectors are known to be of the same model; an empty entry is unknown.
+
+    Attributes:
+        weights: Hash of the weights.
+        config: ``ModelConfig.fingerprint``: the split, the input and so on.
+    """
+
+    weights: str
+    config: str
+
+    @classmethod
+    def of(cls, model: JobsMixin) -> Self:
+        """The key of a loaded model, with the preparation of images that it has now."""
+        weights = (model.source.weights_sha256 if model.source else None) or ""
+        return cls(weights, model.config.fingerprint(model.preprocessor.config))
+
+    def differs(self, other: ModelKey) -> bool:
+        """Whether both know an entry that is not the same."""
+        return any(a and b and a != b for a, b in zip(self, other, strict=True))
 
 
 def read_embeddings(path: str | Path) -> EmbeddedPhotos:

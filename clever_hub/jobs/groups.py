@@ -15,7 +15,6 @@ from clever_hub.errors import ImageError
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.sheets import Shown, ShownRow
-from clever_hub.jobs.tables import text_of
 
 # What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
 PAIR_COLUMNS: dict[str, type] = {
@@ -158,7 +157,7 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
             if member.verdict is not None:
                 title = member.verdict.words()
             if member.of is not None and member.of != best:
-                title += f" (from {text_of(paths[member.of].name)})"
+                title += f" (from {paths[member.of].name})"
             size = f"{width} × {height}, {file_bytes(path) / 1e3:,.0f} kB"
             photos.append(Shown(path, title, size))
         rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos))

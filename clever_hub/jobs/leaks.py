@@ -22,7 +22,6 @@ from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.pairs import Pairs, Progress, similar_pairs
 from clever_hub.jobs.rates import Threshold
 from clever_hub.jobs.sheets import Shown, ShownRow
-from clever_hub.jobs.tables import text_of
 
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
@@ -132,5 +131,5 @@ def shown(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> li
         photos = [Shown(train[int(found.pairs.a[place])], "training") for place in places]
         done = f"validation: {words[0]}" if words else "validation"
         photos.insert(1, Shown(validation[leaked], done))
-        rows.append(ShownRow(text_of(validation[leaked].name), photos))
+        rows.append(ShownRow(validation[leaked].name, photos))
     return rows

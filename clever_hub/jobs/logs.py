@@ -52,12 +52,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     lines = path.read_text(encoding="utf-8").split("\n")
     torn = lines.pop()  # what follows the last line end: nothing, but for an interruption
-    if _is_entry(torn):
+    if _entry(torn) is not None:
         lines.append(torn)  # whoever edited it left out the line end
     for number, line in enumerate(lines, 1):
-        if not _is_entry(line):
+        entry = _entry(line)
+        if entry is None:
             raise damaged(path, number, line)
-        entries.append(json.loads(line))
+        entries.append(entry)
     return entries
 
 
@@ -69,11 +70,13 @@ def damaged(path: Path, number: int, line: object) -> DataError:
     )
 
 
-def _is_entry(line: str) -> bool:
+def _entry(line: str) -> dict[str, Any] | None:
+    """The JSON object in a line; None where it is none."""
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _mend(path: Path) -> None:
@@ -84,18 +87,14 @@ def _mend(path: Path) -> None:
     """
     content = path.read_bytes() if path.is_file() else b""
     *lines, torn = content.decode("utf-8", "replace").split("\n")
-    if not all(map(_is_entry, lines)):
+    whole = _entry(torn) is not None  # whoever edited it left out the line end
+    cut_short = torn.startswith('{"') or '{"'.startswith(torn) or not torn.strip("\0")
+    if any(_entry(line) is None for line in lines) or not (whole or cut_short):
         raise DataError(
             f"{path}: expected a log of earlier changes, or a new name, got another file"
         )
-    if not torn:
-        return
-    if _is_entry(torn):  # whoever edited it left out the line end
+    if whole:
         with path.open("ab") as file:
             file.write(b"\n")
-    elif torn.startswith('{"') or '{"'.startswith(torn) or not torn.strip("\0"):
+    elif torn:
         os.truncate(path, content.rfind(b"\n") + 1)
-    else:
-        raise DataError(
-            f"{path}: expected a log of earlier changes, or a new name, got another file"
-        )

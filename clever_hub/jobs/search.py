@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.files import write_json
-from clever_hub.jobs.embedded import to_column
+from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
 from clever_hub.jobs.store import embed_photos, photo_key
@@ -171,15 +171,16 @@ class PhotoIndex:
         if folder.exists() and any(folder.iterdir()):
             raise DataError(f"{folder}: is not an index of photos. Choose another --output")
         lancedb = require("lancedb", "search")
+        key = ModelKey.of(model)
         about = About(
             model.config.name,
             model.source.name if model.source else "",
-            _weights(model),
+            key.weights,
             model.config.invariant_dim,
             model.config.equivariant_dim,
             decode,
             _mean(model, [Path(path) for path in paths], decode),
-            model.config.fingerprint(model.preprocessor.config),
+            key.config,
         )
         lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
         write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
@@ -191,13 +192,13 @@ class PhotoIndex:
         Raises:
             DataError: When its weights are others, or its split or its input.
         """
-        if _weights(model) != self.about.weights:
+        key = ModelKey.of(model)
+        if key.weights != self.about.weights:
             raise DataError(
                 f"{self.folder}: the index is of {self.about.model} (weights "
-                f"{self.about.weights[:12]}…), not of {model.config.name} ({_weights(model)[:12]}…)"
+                f"{self.about.weights[:12]}…), not of {model.config.name} ({key.weights[:12]}…)"
             )
-        config = model.config.fingerprint(model.preprocessor.config)
-        if self.about.config not in ("", config):
+        if self.about.config not in ("", key.config):
             raise DataError(
                 f"{self.folder}: the index is of {self.about.model} with another split or another "
                 "input. Load the model as it was, or make the index again"
@@ -417,10 +418,6 @@ def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:
         return [0.0] * (model.config.invariant_dim + model.config.equivariant_dim)
     found = embed_photos(model, some, cache=None, decode=decode)
     return [float(x) for x in found.embeddings.full.mean(axis=0, dtype=np.float64)]
-
-
-def _weights(model: JobsMixin) -> str:
-    return (model.source.weights_sha256 if model.source else None) or ""
 
 
 def _sha256(path: Path) -> str:

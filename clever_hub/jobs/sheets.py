@@ -88,7 +88,8 @@ def write_page(path: Path, title: str, summary: Sequence[str], rows: Sequence[Sh
         text += [f"<h2>{html.escape(row.heading)}</h2>", '<div class="row">']
         text += [_figure(photo, first) for first, photo in _marked(row)]
         text.append("</div>")
-    return write_text(path, "\n".join([*text, "</body></html>", ""]))
+    # Names of files need not be text.
+    return write_text(path, text_of("\n".join([*text, "</body></html>", ""])))
 
 
 def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int = 6) -> Path:
@@ -138,14 +139,14 @@ def _marked(row: ShownRow) -> list[tuple[bool, Shown]]:
 
 def _figure(photo: Shown, first: bool) -> str:
     image = thumbnail(photo.path)
-    name = html.escape(text_of(photo.path))
+    name = html.escape(str(photo.path))
     if image is None:
         picture = '<div class="gone">cannot be read</div>'
     else:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=80)
         data = base64.b64encode(file.getvalue()).decode()
-        alt = html.escape(text_of(photo.path.name), quote=True)
+        alt = html.escape(photo.path.name, quote=True)
         picture = f'<img alt="{alt}" src="data:image/jpeg;base64,{data}">'
     kind = ' class="first"' if first else ""
     note = f"<br><span>{html.escape(photo.note)}</span>" if photo.note else ""
@@ -167,15 +168,14 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Shown, first
             box = (x, top, x + image.width + 5, top + image.height + 5)
             draw.rectangle(box, outline=_MARK, width=3)
     lines = [(line, _INK) for line in _wrapped(draw, photo.title, SIDE - 6, 13)]
-    below = (text_of(photo.path.name), photo.note)
-    lines += [(_fit(draw, text, SIDE - 6, 13), _FAINT) for text in below]
+    lines += [(_fit(draw, text, SIDE - 6, 13), _FAINT) for text in (photo.path.name, photo.note)]
     for number, (text, colour) in enumerate(lines):
         draw.text((x, y + SIDE + 4 + 17 * number), text, colour, _font(13))
 
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> list[str]:
     """The text on two lines at most."""
-    words, first = text.split(" "), 0
+    words, first = text_of(text).split(" "), 0
     while first < len(words) and draw.textlength(" ".join(words[: first + 1]), _font(size)) < width:
         first += 1
     rest = " ".join(words[first:])
@@ -188,7 +188,7 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> lis
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     """The text, cut at the end so that it fits; Pillow's own font has no multiplication sign."""
-    font, text = _font(size), text.replace("×", "x")
+    font, text = _font(size), text_of(text).replace("×", "x")
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "…", font) > width:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import DataError, require
 from clever_hub.files import atomic_path
-from clever_hub.jobs.embedded import EmbeddedPhotos, from_column, to_column
+from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, from_column, to_column
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -73,8 +73,7 @@ def embed_photos(
     Raises:
         DataError: When none of the photos can be read.
     """
-    weights = (model.source.weights_sha256 if model.source else None) or ""
-    setting = model.config.fingerprint(model.preprocessor.config)
+    weights, setting = ModelKey.of(model)
     kind = "copies" if averaged else "plain"
     name = f"{model.config.name}-{weights[:16]}-{setting}-{kind}-{decode}"
     shards = None if cache is None or not weights else Shards(cache / name)

@@ -103,8 +103,6 @@ def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[b
 
 def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes]:
     """As ``read_rows``, without the rows that the file does not have."""
-    import pyarrow as pa
-
     opened = _open(table, file_stamp(Path(table)))
     name = image_column(opened.schema_arrow, column, table)
     wanted, first = iter(rows), 0
@@ -113,19 +111,22 @@ def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterat
         behind = first + opened.metadata.row_group(group).num_rows
         if row is not None and row < behind:
             # A few rows at a time: a row group may hold a gigabyte of photos.
-            batches = opened.iter_batches(64, row_groups=[group], columns=[name])
-            while True:
-                try:
-                    batch = next(batches, None)
-                except (OSError, pa.ArrowException) as error:
-                    raise DataError(f"{table}: cannot be read: {error}") from error
-                if batch is None:
-                    break
+            for batch in _batches(opened, group, name, table):
                 while row is not None and row < first + len(batch):
                     yield _bytes(batch.column(0)[row - first].as_py())
                     row = next(wanted, None)
                 first += len(batch)
         first = behind
+
+
+def _batches(opened: Any, group: int, column: str, table: str) -> Iterator[Any]:
+    """The column of a row group, some rows at a time."""
+    import pyarrow as pa
+
+    try:
+        yield from opened.iter_batches(64, row_groups=[group], columns=[column])
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{table}: cannot be read: {error}") from error
 
 
 def image_column(schema: Any, column: str | None, table: str) -> str:

@@ -196,10 +196,11 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
             f"of {layout}. Only the names of the tensors were changed."
         )
     if provenance.get("recipe"):
+        again = "clever-hub pretrain recipe.yaml --data PHOTOS --output again --set name=again"
+        option, start = _begins_from(provenance)
         facts.append(
-            f"- **Recipe** `clever-hub info {name} --recipe > recipe.yaml`, then `clever-hub "
-            f"pretrain recipe.yaml --data PHOTOS --output again --set name=again"
-            f"{_begins_from(provenance)}"
+            f"- **Recipe** `clever-hub info {name} --recipe > recipe.yaml`, then "
+            f"`{again}{option}`{start}"
         )
     return "\n".join(facts)
 
@@ -220,15 +221,15 @@ def _heads(config: ModelConfig) -> str:
     return heads.in_words()
 
 
-def _begins_from(provenance: Mapping[str, Any]) -> str:
-    """The end of the command; a model that the recipe begins from may have moved on since."""
+def _begins_from(provenance: Mapping[str, Any]) -> tuple[str, str]:
+    """An option for what a recipe begins from, which may have moved on since, and what that was."""
     start = provenance.get("start")
     if not isinstance(start, Mapping) or not start.get("weights_sha256"):
-        return "`"
+        return "", ""
     digest = str(start["weights_sha256"])[:12]
-    return (
-        f" --set backbone.init=START`. START is the folder of what it began from, which was "
-        f"`{start.get('name')}` with the weights {digest}…"
+    return " --set backbone.init=START", (
+        f". START is the folder of what it began from, which was `{start.get('name')}` with the "
+        f"weights {digest}…"
     )
 
 

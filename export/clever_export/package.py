@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from clever_hub.backends.own import endpoint_code, remote_code
 from clever_hub.backends.variants import VARIANT_KEY
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.errors import ConfigError, ModelFormatError
-from clever_hub.files import write_json, write_text
+from clever_hub.files import whole_folder, write_json, write_text
 from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
@@ -106,14 +105,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if os.path.lexists(out):
         raise ConfigError(f"--output: {out} is there already. Remove it, or name another folder")
-    # A unique name: another export to the same folder may be running.
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
-    temporary.mkdir(parents=True)
-    try:
+    with whole_folder(out) as temporary:
         yield temporary
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def copy_model(source: Path, target: Path) -> Path:

@@ -13,7 +13,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ from clever_hub.backends.variants import (
 from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.embeddings import split
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
-from clever_hub.files import write_json
+from clever_hub.files import whole_folder, write_json
 from clever_hub.jobs.heads import copy_heads
 
 MIN_IMAGES = 16
@@ -139,25 +138,11 @@ def export_variant(
             f"expected {MIN_IMAGES} images at least to calibrate and to measure the loss, got "
             f"{len(paths)}. Give photos like those that the model will be used on: --images FOLDER"
         )
-    kind = _Kind(precision, with_preprocessing, single_file, force)
-    with _filling(Path(out)) as folder:
+    kind, out = _Kind(precision, with_preprocessing, single_file, force), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: expected a new folder or an empty one. Name another")
+    with whole_folder(out) as folder:
         return _export(Path(model_folder), folder, kind, paths, report)
-
-
-@contextmanager
-def _filling(folder: Path) -> Iterator[Path]:
-    """An empty folder to write to; empty again, or gone, when that fails."""
-    fresh = not folder.exists()
-    if not fresh and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: expected a new folder or an empty one. Name another")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not fresh:
-            folder.mkdir(exist_ok=True)
-        raise
 
 
 class _Kind(NamedTuple):

@@ -33,11 +33,10 @@ def run(
 ) -> None:
     """Draw what training sees: photos and their augmented views, on one sheet.
 
-    The sheet shows exactly the views that `clever-hub pretrain` trains on in that epoch; where
-    views grow during an epoch, in the size of its beginning. Its photos are spread evenly over the
-    data. The captions say what was done to each view: share of the
-    photo, rotation, elastic strength, factors of brightness, contrast and saturation, shift of hue,
-    blur.
+    The sheet shows exactly the views that `clever-hub pretrain` trains on in that epoch. Where
+    views grow during an epoch, they have the size of its beginning. The photos are spread evenly
+    over the data. The captions say what was done to each view: share of the photo, rotation,
+    elastic strength, factors of brightness, contrast and saturation, shift of hue, blur.
 
     **Example:** `clever-hub views clever-resnet18-tiny --data photos/ -o views.png`
     """

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import clever_hub
 from clever_hub import files
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import available_cores
 from clever_training.data.labelled import LabelledPhotos
-from clever_training.evaluation.kept import KeptPieces, keep
+from clever_training.evaluation.kept import KeptPieces, code_digest, keep
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
@@ -211,15 +209,7 @@ def _key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@cache
 def _code_digest() -> str:
     """Of torch's version and the sources by which photos are opened, transformed and embedded."""
-    hub, here = Path(clever_hub.__file__).parent, Path(__file__).parent
-    names = ("features.py", "models.py", "perturbations.py")
-    sources = [here / name for name in names]
-    for folder in ("images", "backends"):
-        sources += sorted((hub / folder).glob("*.py"))
-    digest = hashlib.sha256(torch.__version__.encode())
-    for source in sources:
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    own = tuple(f"evaluation/{name}.py" for name in ("features", "models", "perturbations"))
+    return f"{torch.__version__} {code_digest(('images/*.py', 'backends/*.py'), own)}"

@@ -115,11 +115,19 @@ def keep(path: Path, write: Callable[[Path], object], what: str) -> None:
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 over the sources of ``clever_hub`` and ``clever_training``."""
+def code_digest(
+    hub: tuple[str, ...] = ("**/*.py",), training: tuple[str, ...] = ("**/*.py",)
+) -> str:
+    """SHA-256 over the sources of ``clever_hub`` and ``clever_training``.
+
+    Args:
+        hub: Patterns of the files of the first; all by default.
+        training: Those of the second.
+    """
     digest = hashlib.sha256()
-    for root in (Path(clever_hub.__file__).parent, Path(__file__).parents[1]):
-        for path in sorted(root.rglob("*.py")):
+    roots = {Path(clever_hub.__file__).parent: hub, Path(__file__).parents[1]: training}
+    for root, patterns in roots.items():
+        for path in sorted({path for pattern in patterns for path in root.glob(pattern)}):
             digest.update(f"{path.relative_to(root).as_posix()} ".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from clever_hub.cli.loading import load_model
 from clever_hub.errors import ConfigError, DataError
+from clever_hub.files import whole_folder
 from clever_hub.jobs.answering import JobsMixin
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig
@@ -147,20 +146,8 @@ def _writing(target: Path, source: Path) -> Iterator[Path]:
     if target == source.resolve():
         yield target
         return
-    if target.exists():  # an empty folder, maybe the working one: it stays the same folder
-        try:
-            yield copy_folder(source, target)
-        except BaseException:
-            for path in target.iterdir():
-                path.unlink()
-            raise
-        return
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield copy_folder(source, temporary)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(target) as folder:
+        yield copy_folder(source, folder)
 
 
 def _embed(
