@@ -32,10 +32,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     Example:
         >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> with atomic_path(folder / "a.txt") as path:
-        ...     _ = path.write_text("whole")
-        >>> [file.name for file in folder.iterdir()]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder, "a.txt")) as path:
+        ...         _ = path.write_text("whole")
+        ...     [file.name for file in Path(folder).iterdir()]
         ['a.txt']
     """
     target = Path(target)

@@ -109,16 +109,19 @@ class _Worker:
     def __init__(self, files: Any, root: str, base: str, run: Run, how: Engine) -> None:
         import ray
 
-        self._folder = tempfile.TemporaryDirectory(prefix="clever-hub-")
-        content = ray.get(files) if isinstance(files, ray.ObjectRef) else files
-        for name, data in content.items():
-            Path(self._folder.name, name).write_bytes(data)
-        # What was sent is the very variant and revision that was loaded; an actor sees one GPU.
-        kept = {k: v for k, v in how.options.items() if k not in _DONE}
-        device = kept.pop("device", None)
-        kept["device"] = "cuda" if str(device).startswith("cuda") else device
-        there = replace(how, model=self._folder.name, options={**kept, "threads": CPUS})
-        self._model, self._run, self._how = there.load(), run, how
+        # Ray may kill an actor, and then nothing would clear up: its files go once they are read.
+        with tempfile.TemporaryDirectory(
+            prefix="clever-hub-", ignore_cleanup_errors=True
+        ) as folder:
+            content = ray.get(files) if isinstance(files, ray.ObjectRef) else files
+            for name, data in content.items():
+                Path(folder, name).write_bytes(data)
+            # What was sent is the very variant and revision that was loaded; an actor sees one GPU.
+            kept = {k: v for k, v in how.options.items() if k not in _DONE}
+            device = kept.pop("device", None)
+            kept["device"] = "cuda" if str(device).startswith("cuda") else device
+            there = replace(how, model=folder, options={**kept, "threads": CPUS})
+            self._model, self._run, self._how = there.load(), run, how
         self._storage, self._base = open_storage(root), base
 
     def __call__(self, batch: Any) -> Any:

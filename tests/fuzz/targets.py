@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -212,13 +211,11 @@ def shipped_graph(name: str) -> Target:
 
 def int8_graph(name: str) -> Target:
     """The same of its int8 variant, whose config.json has the damaged file's very hash."""
-    kept = Path(tempfile.mkdtemp())
-    with mock.patch.dict(os.environ, {"CLEVER_HUB_CACHE": str(kept)}):
-        made = clever_hub.from_pretrained(name, backend="onnx", precision="int8", threads=1)
-    assert made.folder.is_relative_to(kept)
-    target = _graph_beside(made.folder, DATA_NAME)
-    shutil.rmtree(kept)
-    return target
+    with tempfile.TemporaryDirectory() as kept:
+        with mock.patch.dict(os.environ, {"CLEVER_HUB_CACHE": kept}):
+            made = clever_hub.from_pretrained(name, backend="onnx", precision="int8", threads=1)
+        assert made.folder.is_relative_to(kept)
+        return _graph_beside(made.folder, DATA_NAME)
 
 
 def _graph_beside(source: Path, weights: str) -> Target:

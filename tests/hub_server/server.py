@@ -25,7 +25,7 @@ class HubServer:
 
     Example:
         >>> import tempfile, urllib.request
-        >>> with HubServer(Path(tempfile.mkdtemp()), {}) as server:
+        >>> with tempfile.TemporaryDirectory() as folder, HubServer(Path(folder), {}) as server:
         ...     urllib.request.urlopen(f"{server.url}/api/models").read()
         b'[]'
     """

@@ -48,10 +48,11 @@ class KeptPieces:
 
     Example:
         >>> import tempfile
-        >>> kept = KeptPieces(Path(tempfile.mkdtemp()))
-        >>> kept.piece("camel", lambda: {"j": 63.1}).value
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kept = KeptPieces(Path(folder))
+        ...     kept.piece("camel", lambda: {"j": 63.1}).value
+        ...     kept.piece("camel", lambda: {"j": 0.0}).value  # not measured again
         {'j': 63.1}
-        >>> kept.piece("camel", lambda: {"j": 0.0}).value  # not measured again
         {'j': 63.1}
     """
 
