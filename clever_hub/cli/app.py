@@ -7,7 +7,9 @@ every install. When a dependency of a verb is missing, the message names the ext
 
 from __future__ import annotations
 
+import io
 import re
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, cast
 
@@ -159,4 +161,7 @@ def _root(
 
 def main() -> None:
     """The entry point of the command ``clever-hub``."""
+    # What the encoding of a terminal or a pipe lacks, such as an arrow, is written as an escape.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from clever_hub.cli.console import file_size, output, say, shown
 from clever_hub.cli.jobs import (
@@ -218,7 +218,7 @@ def _print(
     console.print(
         f"{len(found.groups):,} groups; {len(surplus):,} photos beside the best of each ({size})"
     )
-    table = Table("group", "photo", "what was done to the first")
+    table = Table("group", Column("photo", overflow="fold"), "what was done to the first")
     for number, group in enumerate(members[:_LISTED], 1):
         for member in group:
             words = "–" if member.verdict is None else member.verdict.words()
@@ -228,7 +228,7 @@ def _print(
             table.add_row(
                 str(number) if first else "",
                 shown(text_of(paths[member.row])),
-                "the most pixels" if first else shown(words),
+                grouped.best_words(paths[member.row]) if first else shown(words),
             )
         table.add_section()
     if members:

@@ -10,7 +10,7 @@ import typer
 from clever_hub.cli.console import report_skipped, say
 from clever_hub.cli.jobs import Decode, DecodeChoice, load
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
-from clever_hub.errors import require
+from clever_hub.errors import DataError, require
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
 from clever_hub.jobs.search import ABOUT, PhotoIndex
@@ -49,6 +49,8 @@ def run(
     with counting("indexing", len(files)) as advance:
         changes = index.update(loaded, files, advance)
     report_skipped(changes.skipped)
+    if not len(index):
+        raise DataError(f"none of the {len(files)} photos could be read: the index is empty")
     say(
         f"{changes.added} added, {changes.changed} changed, {changes.dropped} dropped, "
         f"{changes.kept} as they were: {len(index)} photos in {out}"

@@ -11,6 +11,7 @@ import typer
 
 from clever_hub.cli.console import report_skipped
 from clever_hub.cli.loading import load_model
+from clever_hub.errors import DataError
 from clever_hub.files import cache_folder
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
@@ -160,8 +161,17 @@ def embedded(
 
 
 def is_embeddings(path: Path) -> bool:
-    """Whether a path is a file of embeddings, or a folder of such files."""
-    return path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+    """Whether a path is a file of embeddings, or a folder of such files that has no images."""
+    if not path.is_dir():
+        return path.suffix.lower() == ".parquet"
+    return any(path.glob("*.parquet")) and not _has_images(path)
+
+
+def _has_images(folder: Path) -> bool:
+    try:
+        return next(find_images([folder]), None) is not None
+    except DataError:  # there are none
+        return False
 
 
 def load(name: str | None, backend: str, device: str | None, revision: str | None) -> JobsMixin:

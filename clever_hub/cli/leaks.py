@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from clever_hub.cli.console import fail, output, say, shown
 from clever_hub.cli.jobs import (
@@ -150,7 +150,8 @@ def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> N
         f"{found.candidates:,} candidates; {len(found.leaked):,} of {len(validation):,} validation "
         f"photos are copies of training photos ({verified})"
     )
-    table = Table("validation", "training", "what was done to it")
+    photos = (Column(name, overflow="fold") for name in ("validation", "training"))
+    table = Table(*photos, "what was done to it")
     for row in leaks.table(found, train, validation)[:_LISTED]:
         table.add_row(
             shown(text_of(row["validation"])),

@@ -74,11 +74,13 @@ def run(
     - `clever-hub relate cat.jpg copy.jpg --picture relation.png`
     - `clever-hub relate --pairs pairs.csv -o relations.parquet`
     """
-    one = a is not None and b is not None
-    if one == (pairs is not None):
+    given = [name for name in (a, b) if name is not None]
+    if len(given) != (2 if pairs is None else 0):
         raise ConfigError("relate: expected two image files, or --pairs with a table of them")
     if (pairs is None) != (out is None):
         raise ConfigError("relate: --pairs and --output go together")
+    if picture is not None and pairs is not None:
+        raise ConfigError("relate: --picture draws one pair, A and B; it has no use with --pairs")
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
     from clever_hub.jobs.default import default_model

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from clever_hub.cli.console import output, say, shown
 from clever_hub.cli.jobs import OUTPUTS, Output, PartChoice, load
@@ -68,7 +68,7 @@ def run(  # noqa: PLR0913, each is an option
     model = load(opened.about.source, backend, device, revision)
     opened.check(model)
     hits = opened.search(model.encode(query), weights=weights or _WEIGHTS[part], k=k, exact=exact)
-    table = Table("score", "invariant", "equivariant", "photo")
+    table = Table("score", "invariant", "equivariant", Column("photo", overflow="fold"))
     for hit in hits:
         values = (f"{value:.3f}" for value in (hit.score, hit.invariant, hit.equivariant))
         table.add_row(*values, shown(text_of(hit.path)))

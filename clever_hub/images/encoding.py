@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped, split
-from clever_hub.errors import ConfigError, ImageError
+from clever_hub.errors import ConfigError, ImageError, MissingExtraError
 from clever_hub.hub.source import Source
 from clever_hub.images.opening import ImageSource, as_list, describe
 from clever_hub.images.options import LoadKeywords, LoadOptions
@@ -104,6 +104,7 @@ class EncoderMixin:
 
         Raises:
             ImageError: When an image cannot be read; names it.
+            MissingExtraError: When one is a HEIC file and the extra ``heic`` is not installed.
             ValueError: When an option is out of range.
             ConfigError: When ``images`` is not an image, an option of ``load`` is wrong, or tokens
                 are requested from a backbone or a backend that has none.
@@ -164,6 +165,7 @@ class EncoderMixin:
 
         Raises:
             ImageError: As for ``encode``.
+            MissingExtraError: As for ``encode``.
             ValueError: When an option is out of range.
             ConfigError: As for ``encode``.
         """
@@ -249,14 +251,19 @@ def prepared_batches(
 
     Raises:
         ImageError: When one cannot be read, unless it is to be skipped.
+        MissingExtraError: When an extra is needed to read one, unless it is to be skipped.
     """
-    prepared = _prepare(preprocessor, images, ahead=2 * batch_size, workers=workers)
+    prepared = _prepare(preprocessor, images, 2 * batch_size, on_error, workers)
     with closing(prepared):
         yield from _batched(prepared, batch_size, on_error)
 
 
 def _prepare(
-    preprocessor: Preprocessor, images: Iterable[ImageSource], ahead: int, workers: int
+    preprocessor: Preprocessor,
+    images: Iterable[ImageSource],
+    ahead: int,
+    on_error: OnError,
+    workers: int,
 ) -> Generator[Prepared | Skipped]:
     """Read images in threads, at most ``ahead`` of the consumer; the order is kept."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="clever-hub-decode")
@@ -265,7 +272,7 @@ def _prepare(
     try:
         while True:
             for index, image in islice(numbered, ahead - len(waiting)):
-                waiting.append(pool.submit(_read, preprocessor, index, image))
+                waiting.append(pool.submit(_read, preprocessor, index, image, on_error))
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -273,14 +280,19 @@ def _prepare(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(preprocessor: Preprocessor, index: int, image: ImageSource) -> Prepared | Skipped:
-    name = describe(image)
-    if not isinstance(image, (str, os.PathLike)):
-        name = f"image {index} {name}"
+def _read(
+    preprocessor: Preprocessor, index: int, image: ImageSource, on_error: OnError
+) -> Prepared | Skipped:
+    described = describe(image)
+    name = described if isinstance(image, (str, os.PathLike)) else f"image {index} {described}"
     try:
         return Prepared(index, name, preprocessor(image))
     except ImageError as error:
         return Skipped(index, name, error.reason)
+    except MissingExtraError as error:
+        if on_error == "raise":
+            raise
+        return Skipped(index, name, str(error).removeprefix(f"{described}: "))
 
 
 def _batched(

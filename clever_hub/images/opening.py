@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,16 @@ _EXPECTED = "a path, bytes, an open binary file, a PIL image or a uint8 array (h
 _LAZY_DECODING = threading.Lock()
 
 
+def _unlock() -> None:
+    """In a forked child, where the thread that held the lock does not exist."""
+    global _LAZY_DECODING  # noqa: PLW0603  # to release the old one is not safe after a fork
+    _LAZY_DECODING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
+
+
 def load_image(
     source: ImageSource, *, target: int | None = None, **options: Unpack[LoadKeywords]
 ) -> Image.Image:
@@ -72,7 +82,7 @@ def load_image(
         ImageError: When it is missing, empty, truncated, not an image, not a regular file, an array
             of another dtype or shape, or so large that it may be a decompression bomb (the limit is
             twice ``PIL.Image.MAX_IMAGE_PIXELS``). The error names the source.
-        MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed.
+        MissingExtraError: When it is a HEIC file and the extra ``heic`` is not installed; names it.
         ConfigError: When an option has a wrong value.
 
     Example:
@@ -80,16 +90,26 @@ def load_image(
         >>> load_image(np.zeros((4, 6, 3), dtype=np.uint8)).size
         (6, 4)
     """
-    return open_image(source, LoadOptions(**options), target)
+    return _load(source, LoadOptions(**options), target)
 
 
 def open_image(source: ImageSource, options: LoadOptions, target: int | None) -> Image.Image:
-    """``load_image`` with its options in one object."""
+    """``load_image`` with its options in one object; errors about the image still name its source.
+
+    Not for callers of ``load_image``: ``datasets`` would store an image that has a file name as the
+    path alone, without its pixels.
+    """
+    image = _load(source, options, target)
+    image.filename = describe(source)  # type: ignore[attr-defined] # as Image.open sets it
+    return image
+
+
+def _load(source: ImageSource, options: LoadOptions, target: int | None) -> Image.Image:
     try:
         reduce_to = target if options.decode == "reduced" else None
         return to_rgb(_open(source, options.layout, reduce_to), options)
-    except MissingExtraError:
-        raise
+    except MissingExtraError as error:
+        raise MissingExtraError(f"{describe(source)}: {error}", name=error.name) from error
     except Exception as error:
         # What a broken file makes Pillow raise depends on where it is broken: OSError,
         # SyntaxError, struct.error, ValueError, IndexError … all mean that it cannot be read.
@@ -169,10 +189,10 @@ def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
 
 def _read(path: str) -> bytes:
     """The content of a regular file; a pipe would wait for a writer that never comes."""
-    address = urlsplit(path)
-    if address.scheme == "file":
-        path = unquote(address.path)
-    elif address.scheme in ("http", "https"):
+    start = path[:8].lower()  # a file may be called "file:a.jpg"
+    if start.startswith("file://"):
+        path = os.fsdecode(unquote_to_bytes(os.fsencode(urlsplit(path).path)))
+    elif start.startswith(("http://", "https://")):
         raise ValueError(
             "nothing is fetched from the network here; fetch it first, such as "
             "urllib.request.urlopen(address).read(), and give the bytes"
@@ -185,7 +205,8 @@ def _read(path: str) -> bytes:
 
 def _is_tensor(value: object) -> bool:
     """Whether it is a torch tensor; torch itself is not needed to know."""
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach")
+    modules = (kind.__module__ for kind in type(value).__mro__)  # torchvision has tensors, too
+    return hasattr(value, "detach") and any(name.partition(".")[0] == "torch" for name in modules)
 
 
 def _upright(image: Image.Image) -> Image.Image:

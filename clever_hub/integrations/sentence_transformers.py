@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from sentence_transformers.base.modules import InputModule
 
+from clever_hub.errors import ConfigError
 from clever_hub.jobs.default import default_model
 from clever_hub.pretrained import from_pretrained
 
@@ -36,6 +37,8 @@ class CleverImages(InputModule):
 
     def __init__(self, name: str | None = None, part: str = "invariant") -> None:
         super().__init__()
+        if part not in ("invariant", "equivariant", "full"):
+            raise ConfigError(f"part: expected invariant, equivariant or full, got {part!r}")
         name = name or default_model()
         self.name, self.part, self.model = name, part, from_pretrained(name)
 

@@ -133,10 +133,12 @@ def find_duplicates(
         >>> [group.tolist() for group in found.groups]
         [[0, 6], [1, 7]]
     """
+    if max_pairs < 1:
+        raise ConfigError(f"max_pairs: expected 1 or more, got {max_pairs}")
     vectors = _vectors(embeddings, part)
     verifier, name = _verifier(embeddings, heads, verify)
     mean = centre(vectors, part, heads)
-    wanted = FALSE_PER_PHOTO * len(vectors) if verifier is not None else UNVERIFIED_FALSE
+    wanted = FALSE_PER_PHOTO * max(1, len(vectors)) if verifier is not None else UNVERIFIED_FALSE
     cut = choose_threshold(
         vectors,
         part=part,
@@ -148,6 +150,7 @@ def find_duplicates(
     )
     if exact is None:
         exact = len(vectors) <= APPROXIMATE_FROM
+    exact = exact or len(vectors) < 2  # an index of nothing cannot be made
     pairs_of: Callable[..., tuple[Pairs, float | None]] = _all_pairs if exact else nearest_pairs
     found, recall = pairs_of(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
     candidates = len(found.a)

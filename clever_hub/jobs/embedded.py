@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +163,24 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
     )
     normalized = metadata.get("clever_hub.normalized") == "true"
     return EmbeddedPhotos(
-        [Path(str(path)) for path in table["path"].to_pylist()],
+        _paths(table),
         Embeddings(invariant, equivariant),
         metadata.get("clever_hub.weights_sha256", ""),
         "normalized" if normalized else "raw",
         metadata.get("clever_hub.config", ""),
     )
+
+
+def _paths(table: Any) -> list[Path]:
+    """The photos' paths, by their bytes where those are no text."""
+    texts = table["path"].to_pylist()
+    if "path_bytes" not in table.column_names:
+        return [Path(str(text)) for text in texts]
+    exact = table["path_bytes"].to_pylist()
+    return [
+        Path(os.fsdecode(known)) if isinstance(known, bytes) else Path(str(text))
+        for text, known in zip(texts, exact, strict=True)
+    ]
 
 
 def to_column(rows: NDArray[np.float32]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clever_hub.errors import ImageError
+from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.sheets import Shown, ShownRow
@@ -153,7 +154,7 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
         for member in group:
             path = paths[member.row]
             width, height = image_size(path)
-            title = "the most pixels, kept" if member.of is None else "alike"
+            title = f"{best_words(path)}, kept" if member.of is None else "alike"
             if member.verdict is not None:
                 title = member.verdict.words()
             if member.of is not None and member.of != best:
@@ -164,10 +165,21 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
     return rows
 
 
+def best_words(path: Path) -> str:
+    """Why a photo is the best of its group."""
+    return "the most pixels" if image_size(path) != (0, 0) else "the first"
+
+
 def pixel_counts(paths: Sequence[Path]) -> NDArray[np.int64]:
-    """Width times height of each photo, from the file's header; 0 where it cannot be read."""
+    """Width times height of each photo, from the file's header; 0 where it cannot be read.
+
+    Of a link it is -1, so that it never is the best of a group: its file would be moved away, and
+    it would lead nowhere.
+    """
     sizes = [image_size(path) for path in paths]
-    return np.array([width * height for width, height in sizes], np.int64)
+    links = [path.is_symlink() for path in paths]
+    pixels = [-1 if link else w * h for (w, h), link in zip(sizes, links, strict=True)]
+    return np.array(pixels, np.int64)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -178,13 +190,17 @@ def image_size(path: Path) -> tuple[int, int]:
         (0, 0)
     """
     try:
-        with Image.open(path) as image:
-            return image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # only its header is read
+            with Image.open(path) as image:
+                return image.size
     except (OSError, Image.DecompressionBombError):
         pass
     try:
         return load_image(path).size  # a kind that Pillow knows by a plugin of ours
-    except ImageError:
+    except (ImageError, MissingExtraError):
         return 0, 0
 
 

@@ -90,7 +90,7 @@ def find_leaks(
     check_comparable(train, validation, "the training photos", "the validation photos")
     a, b = (getattr(photos.embeddings, part) for photos in (train, validation))
     mean = centre(a, part, heads)
-    wanted = FALSE_PER_PHOTO * len(validation) if verify is not None else UNVERIFIED_FALSE
+    wanted = FALSE_PER_PHOTO * max(1, len(validation)) if verify is not None else UNVERIFIED_FALSE
     cut = choose_threshold(
         a,
         part=part,

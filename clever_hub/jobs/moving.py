@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -45,8 +46,9 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
         DataError: When a file has gone, or lies in that folder already.
         OSError: When a file cannot be moved; those before it are, and are in the log.
     """
-    sources = [file.absolute() for file in files]
-    folder = folder.absolute()
+    # The folder alone is resolved: of a link the link is moved, not what it leads to.
+    sources = [file.parent.resolve() / file.name for file in files]
+    folder = folder.resolve()
     for source in sources:
         if not source.is_file():
             raise DataError(f"{source}: no such file any more; nothing was moved")
@@ -63,7 +65,7 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
             target = _free(folder / source.relative_to(common))
             target.parent.mkdir(parents=True, exist_ok=True)
             add({"source": os.fsdecode(source), "target": os.fsdecode(target)})
-            shutil.move(source, target)
+            _move(source, target)
             moves.append(Move(source, target))
     return moves
 
@@ -88,17 +90,20 @@ def undo(log: Path) -> tuple[list[Move], list[str]]:
     kept: list[Move] = []
     problems: list[str] = []
     for move in reversed(moves):
-        if not move.target.exists():
+        # A link counts also where it leads nowhere, as one does that was moved on its own.
+        if not os.path.lexists(move.target):
             # Written to the log, then interrupted before it was moved; or moved on by someone.
-            if not move.source.exists():
+            if not os.path.lexists(move.source):
                 problems.append(f"{move.target}: has gone")
                 kept.append(move)
-        elif move.source.exists():
+        elif _copied(move):  # interrupted before the source was removed
+            move.target.unlink()
+        elif os.path.lexists(move.source):
             problems.append(f"{move.source}: another file is there now; {move.target} stays")
             kept.append(move)
         else:
             move.source.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(move.target, move.source)
+            _move(move.target, move.source)
             back.append(move)
     if kept:
         entries = [{"source": str(m.source), "target": str(m.target)} for m in reversed(kept)]
@@ -120,10 +125,29 @@ def _read(log: Path) -> list[Move]:
     return moves
 
 
+def _move(source: Path, target: Path) -> None:
+    """Move a file; where that fails it is in its old place alone."""
+    try:
+        shutil.move(source, target)
+    except OSError:
+        # To another disk, or out of a folder that is read-only: copied, and then not removed.
+        if os.path.lexists(source):
+            target.unlink(missing_ok=True)
+        raise
+
+
+def _copied(move: Move) -> bool:
+    """Whether source and target are two files with the same content."""
+    pair = (move.source, move.target)
+    if any(path.is_symlink() or not path.is_file() for path in pair):
+        return False
+    return not move.source.samefile(move.target) and filecmp.cmp(*pair, shallow=False)
+
+
 def _free(path: Path) -> Path:
     """The path, or with a number where there is a file already."""
     candidate, number = path, 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         candidate = path.with_name(f"{path.stem} ({number}){path.suffix}")
         number += 1
     return candidate

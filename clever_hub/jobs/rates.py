@@ -125,7 +125,8 @@ def threshold_by_data(
     if few < MIN_PHOTOS and not (counted and used >= _SEEN[-1]):
         raise ConfigError(
             f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
-            "are needed. Give a cosine (--threshold), or take a model with a calibration"
+            "are needed. Give a cosine (--threshold), or ask heads with a calibration: `duplicates "
+            "--verify heads`"
         )
     rng = np.random.default_rng(seed)
     left = _sample(vectors, rng, mean)

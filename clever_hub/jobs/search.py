@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +25,7 @@ from clever_hub.files import write_json
 from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
-from clever_hub.jobs.store import embed_photos, photo_key
-from clever_hub.jobs.tables import text_of
+from clever_hub.jobs.store import embed_photos, photo_key, photo_name, photo_path
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -75,7 +75,7 @@ class Changes:
     Attributes:
         added: Photos that are new.
         changed: Photos that had changed and were embedded again.
-        dropped: Photos that have gone from the disk.
+        dropped: Photos that have gone from the disk, or cannot be read any more.
         kept: Photos that were there and had not changed.
         skipped: Photos that cannot be read.
     """
@@ -174,7 +174,7 @@ class PhotoIndex:
         key = ModelKey.of(model)
         about = About(
             model.config.name,
-            model.source.name if model.source else "",
+            _source(model),
             key.weights,
             model.config.invariant_dim,
             model.config.equivariant_dim,
@@ -226,8 +226,8 @@ class PhotoIndex:
         """
         self.check(model)
         known = self._known()
-        wanted = {_name(path): path for path in map(Path, paths)}
-        gone = [path for path in known if path not in wanted and not Path(path).is_file()]
+        wanted = {photo_name(path): path for path in map(Path, paths)}
+        gone = [path for path in known if path not in wanted and not photo_path(path).is_file()]
         self._drop(gone)
         todo, kept = [], 0
         for name, path in wanted.items():
@@ -241,15 +241,15 @@ class PhotoIndex:
         written = 0
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
-            done, bad = self._write(model, chunk, advance)
+            done, unread = self._write(model, chunk, advance)
             written += done
-            skipped += bad
-        changed = sum(_name(path) in known for path in todo) - sum(
-            _name(Path(one.source)) in known for one in skipped
-        )
-        self._drop([_name(Path(one.source)) for one in skipped])
+            skipped += unread
+        bad = [photo_name(Path(one.source)) for one in skipped]
+        lost = sum(name in known for name in bad)  # they could be read once
+        changed = sum(photo_name(path) in known for path in todo) - lost
+        self._drop(bad)
         self._approximate()
-        return Changes(written - changed, changed, len(gone), kept, skipped)
+        return Changes(written - changed, changed, len(gone) + lost, kept, skipped)
 
     def search(
         self,
@@ -275,7 +275,7 @@ class PhotoIndex:
             DataError: When the query is of another model.
             ConfigError: When an option is out of range.
         """
-        if k < 1 or min(weights) < 0 or sum(weights) <= 0:
+        if not (k >= 1 and min(weights) >= 0 and 0 < sum(weights) < math.inf):
             raise ConfigError(f"expected k ≥ 1 and weights ≥ 0, not both 0; got {k} and {weights}")
         if len(query) != 1:
             raise ConfigError(f"expected the embedding of one image, got {len(query)}")
@@ -316,7 +316,7 @@ class PhotoIndex:
             for part, vector in zip(PARTS, vectors, strict=True)
         ]
         score = float(np.dot(cosines, weights)) / sum(weights)
-        return Hit(Path(row["path"]), score, *cosines)
+        return Hit(photo_path(row["path"]), score, *cosines)
 
     def _vectors(self, embeddings: Embeddings) -> list[NDArray[np.float32]]:
         """Both parts, centred, of unit length."""
@@ -339,16 +339,15 @@ class PhotoIndex:
     ) -> tuple[int, list[Skipped]]:
         import pyarrow as pa
 
-        try:
-            decode: Any = self.about.decode
-            found = embed_photos(model, paths, cache=None, decode=decode, advance=advance)
-        except DataError:  # none of these can be read
-            return 0, [Skipped(i, str(path), "cannot be read") for i, path in enumerate(paths)]
+        decode: Any = self.about.decode
+        found = embed_photos(model, paths, cache=None, decode=decode, advance=advance, needed=False)
+        if not len(found):
+            return 0, list(found.embeddings.skipped)
         keys = [photo_key(path) for path in found.paths]
         there = [i for i, key in enumerate(keys) if key is not None]
         vectors = self._vectors(found.embeddings)
         columns: dict[str, Any] = {
-            "path": [_name(found.paths[i]) for i in there],
+            "path": [photo_name(found.paths[i]) for i in there],
             "size": [key.size for key in keys if key is not None],
             "mtime_ns": [key.mtime_ns for key in keys if key is not None],
             "sha256": [_sha256(found.paths[i]) for i in there],
@@ -404,9 +403,12 @@ def _schema(about: About) -> Any:
     return pa.schema(fields)
 
 
-def _name(path: Path) -> str:
-    """What a photo is called in the index."""
-    return text_of(path.absolute())
+def _source(model: JobsMixin) -> str:
+    """By what the model is found again, from any working directory."""
+    source = model.source
+    if source is None:
+        return ""
+    return str(source.path.absolute()) if source.kind == "folder" else source.name
 
 
 def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:

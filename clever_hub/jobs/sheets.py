@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from clever_hub.errors import ImageError
+from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.files import atomic_path, write_text
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.tables import text_of
@@ -127,7 +127,7 @@ def thumbnail(path: Path, side: int = SIDE) -> Image.Image | None:
     """A photo, upright, its longer side at most ``side`` pixels; None where it cannot be read."""
     try:
         image = load_image(path, target=side, decode="reduced")
-    except ImageError:
+    except (ImageError, MissingExtraError):
         return None
     image.thumbnail((side, side))
     return image
@@ -175,7 +175,7 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Shown, first
 
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> list[str]:
     """The text on two lines at most."""
-    words, first = text_of(text).split(" "), 0
+    words, first = _line(text).split(" "), 0
     while first < len(words) and draw.textlength(" ".join(words[: first + 1]), _font(size)) < width:
         first += 1
     rest = " ".join(words[first:])
@@ -188,12 +188,17 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> lis
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
     """The text, cut at the end so that it fits; Pillow's own font has no multiplication sign."""
-    font, text = _font(size), text_of(text).replace("×", "x")
+    font, text = _font(size), _line(text).replace("×", "x")
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "…", font) > width:
         text = text[:-1]
     return text + "…"
+
+
+def _line(text: str) -> str:
+    """The text on one line: names of files may have several."""
+    return " ".join(text_of(text).splitlines())
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -6,6 +6,7 @@ of change; whoever embeds the same photos by the same model and options finds th
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 PARTS = ("invariant", "equivariant")
 SHARD = 2048  # photos in a file, the most that an interruption loses
 
+_LOG = logging.getLogger(__name__)
+_BYTES = "bytes:"  # no absolute path begins so
+
 Advance: TypeAlias = Callable[[int], None]
 
 
@@ -35,7 +39,7 @@ class PhotoKey(NamedTuple):
     """By what a photo is known again.
 
     Attributes:
-        path: Absolute.
+        path: Absolute, as ``photo_name`` has it.
         size: In bytes.
         mtime_ns: Time of the last change, in nanoseconds.
     """
@@ -53,8 +57,11 @@ def embed_photos(
     averaged: bool = False,
     decode: Literal["reduced", "exact"] = "reduced",
     advance: Advance = lambda _: None,
+    needed: bool = True,
 ) -> EmbeddedPhotos:
     """Embed photos, those that are known already out of the cache.
+
+    Where the cache cannot be written, the log says so and nothing is kept.
 
     Args:
         model: As ``from_pretrained`` gives it, of any backend.
@@ -66,12 +73,13 @@ def embed_photos(
             alike. Four times the work of the model, not of decoding.
         decode: ``"reduced"`` or ``"exact"``, as for ``load_image``.
         advance: Called with the number of photos that are done, piece by piece.
+        needed: Whether one photo at least must be readable.
 
     Returns:
         The embeddings, raw, in the order of the paths.
 
     Raises:
-        DataError: When none of the photos can be read.
+        DataError: When none of the photos can be read, and one is needed.
     """
     weights, setting = ModelKey.of(model)
     kind = "copies" if averaged else "plain"
@@ -99,9 +107,12 @@ def embed_photos(
             skipped += [one._replace(position=missing[one.position]) for one in bad]
             advance(len(batch) + len(bad))
             if len(waiting) >= SHARD:
-                _keep(shards, keys, rows, waiting)
+                shards = _keep(shards, keys, rows, waiting)
     finally:
         _keep(shards, keys, rows, waiting)
+    if needed and not known.any():
+        shown = "".join(f"\n  {one.source}: {one.reason}" for one in skipped[:10])
+        raise DataError(f"none of the {len(paths)} photos could be read{shown}")
     return replace(_collected(paths, rows, known, skipped, averaged, weights), config=setting)
 
 
@@ -116,8 +127,30 @@ def photo_key(path: Path) -> PhotoKey | None:
         state = path.stat()
     except OSError:
         return None
-    name = os.fsencode(path.absolute()).decode("utf-8", "replace")
-    return PhotoKey(name, state.st_size, state.st_mtime_ns)
+    return PhotoKey(photo_name(path), state.st_size, state.st_mtime_ns)
+
+
+def photo_name(path: Path) -> str:
+    r"""The absolute path as text from which it can be told.
+
+    Names on Linux are bytes, which need not be text.
+
+    Example:
+        >>> photo_name(Path(os.fsdecode(b"/photos/caf\xe9.jpg")))
+        'bytes:2f70686f746f732f636166e92e6a7067'
+    """
+    exact = os.fsencode(path.absolute())
+    try:
+        return exact.decode()
+    except UnicodeDecodeError:
+        return _BYTES + exact.hex()
+
+
+def photo_path(name: str) -> Path:
+    """The path that ``photo_name`` named."""
+    if name.startswith(_BYTES):
+        return Path(os.fsdecode(bytes.fromhex(name.removeprefix(_BYTES))))
+    return Path(name)
 
 
 class Shards:
@@ -205,12 +238,23 @@ def _keep(
     keys: Sequence[PhotoKey | None],
     rows: Sequence[NDArray[np.float32]],
     places: list[int],
-) -> None:
-    """Write rows to the cache and forget that they wait."""
-    if shards is not None and places:
-        known = [key for place in places if (key := keys[place]) is not None]
-        shards.write(known, [part[places] for part in rows])
+) -> Shards | None:
+    """Write rows to the cache and forget that they wait; None where it cannot be written."""
+    try:
+        if shards is not None and places:
+            known = [key for place in places if (key := keys[place]) is not None]
+            shards.write(known, [part[places] for part in rows])
+    except OSError as error:
+        folder = shards.folder if shards is not None else ""
+        _LOG.warning(
+            "%s: %s. What is embedded is not kept; the next run computes it again. Choose another "
+            "cache folder, or free its disk",
+            folder,
+            error.strerror or error,
+        )
+        shards = None
     places.clear()
+    return shards
 
 
 def _widths(model: JobsMixin) -> tuple[int, int]:
@@ -225,9 +269,6 @@ def _collected(
     averaged: bool,
     weights: str,
 ) -> EmbeddedPhotos:
-    if not known.any():
-        shown = "".join(f"\n  {one.source}: {one.reason}" for one in skipped[:10])
-        raise DataError(f"none of the {len(paths)} photos could be read{shown}")
     if not known.all():  # else the arrays are given as they are: a copy would double the memory
         rows = [part[known] for part in rows]
         paths = [path for path, there in zip(paths, known, strict=True) if there]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import cast
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clever_hub.errors import ImageError, require
+from clever_hub.errors import ImageError, MissingExtraError, require
 from clever_hub.images.opening import ImageSource
 from clever_hub.jobs.alignment import Alignment, Keypoints, align, keypoints
 from clever_hub.jobs.pairs import Progress
@@ -121,19 +122,54 @@ class PixelVerifier:
             return self._keypoints(source)
         except ImageError as error:
             return error
+        except MissingExtraError as error:  # of its format
+            return ImageError(str(source), str(error))
 
 
-def one_thread() -> AbstractContextManager[object]:
+class _BlasThreads:
+    """Limits BLAS to one thread while anyone is inside.
+
+    Limits that overlap would restore each other's one thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limits: Any = None
+
+    def enter(self) -> None:
+        limit = require("threadpoolctl", "jobs").threadpool_limits
+        with self._lock:
+            if not self._inside:
+                self._limits = limit(1, user_api="blas")
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._limits.restore_original_limits()
+
+
+_BLAS = _BlasThreads()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
     """BLAS computes with one thread while this is open, in the whole process.
 
     Pairs are compared side by side already. BLAS's own threads wait for each other by spinning: on
-    a busy machine a pair took 300 ms instead of a millisecond.
+    a busy machine a pair took 300 ms instead of a millisecond. Several threads may be inside; the
+    last one that leaves gives BLAS its threads back.
 
     Raises:
         MissingExtraError: When threadpoolctl is not installed, which the extra ``jobs`` has.
     """
-    limits = require("threadpoolctl", "jobs").threadpool_limits(1, user_api="blas")
-    return cast("AbstractContextManager[object]", limits)
+    _BLAS.enter()
+    try:
+        yield
+    finally:
+        _BLAS.leave()
 
 
 def _compare(pair: tuple[Keypoints | ImageError, Keypoints | ImageError]) -> Alignment | None:

@@ -511,9 +511,10 @@ def test_find_images_refuses_a_folder_that_cannot_be_read(
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", locked)
-    with pytest.raises(DataError, match="deeper: the folder cannot be read: Permission denied"):
-        list(find_images([folder]))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", locked)
+        with pytest.raises(DataError, match="deeper: the folder cannot be read: Permission denied"):
+            list(find_images([folder]))
 
 
 def test_find_images_names_what_is_missing(tmp_path: Path) -> None:
@@ -580,3 +581,11 @@ def test_the_list_on_40_columns_cuts_no_name_and_no_figure(
         assert words in text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 40
+
+
+def test_a_pipe_that_knows_no_arrows(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from clever_hub.cli.app import main; main()", "list"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "clever-resnet18" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,59 @@ def test_names_that_are_no_text_are_shown(
     told = run(*verb, folder, "-o", tmp_path / name)
     assert told.exit_code == 0, told.stderr
     assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_of_a_photo_and_a_link_to_it_the_photo_stays(
+    verb: tuple[object, ...], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    shutil.copy(photos["coffee"], root / "z.png")
+    (root / "a.png").symlink_to("z.png")
+    assert run(*verb, root, "--move-to", tmp_path / "copies").exit_code == 0
+    assert [file.name for file in root.iterdir()] == ["z.png"]
+    assert run("duplicates", "--undo", tmp_path / "copies").exit_code == 0
+    assert sorted(file.name for file in root.iterdir()) == ["a.png", "z.png"]
+
+
+def test_a_table_among_photos_leaves_them_photos(
+    verb: tuple[object, ...], folder: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    assert (
+        run("embed", model_folder, folder / "chelsea.png", "-o", folder / "v.parquet").exit_code
+        == 0
+    )
+    assert "2 groups; 3 photos" in run(*verb, folder).stdout
+    upper = folder / "v.parquet"
+    upper.rename(tmp_path / "v.PARQUET")
+    assert "0 groups" in run(*verb, tmp_path / "v.PARQUET", "--threshold", "0.9").stdout
+
+
+def test_a_name_that_is_no_text_is_found_from_a_table(
+    verb: tuple[object, ...], photos: dict[str, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    shutil.copy(photos["coffee"], root / "a.png")
+    shutil.copy(photos["coffee"], os.fsdecode(os.fsencode(root) + b"/caf\xe9.png"))
+    table = tmp_path / "v.parquet"
+    assert run("embed", model_folder, root, "-o", table).exit_code == 0
+    result = run(*verb, table, "--threshold", "0.9")
+    assert "1 pairs of copies (by pixels)" in result.stdout, result.output
+
+
+def test_long_names_are_whole_and_lines_of_a_name_are_one(
+    verb: tuple[object, ...], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / ("long" * 30)
+    root.mkdir()
+    names = ["first.png", "second\nline.png"]
+    for name in names:
+        shutil.copy(photos["coffee"], root / name)
+    result = run(*verb, root, "-o", tmp_path / "groups.png")
+    assert result.exit_code == 0, result.output
+    cells = "".join(
+        line.split("│")[2].strip() for line in result.stdout.splitlines() if "│" in line
+    )
+    assert "first.png" in cells
+    assert "line.png" in cells

@@ -160,3 +160,13 @@ def test_a_crop_is_brought_back_to_its_place(photos: dict[str, Path]) -> None:
     inside = np.s_[64:176, 124:236]
     assert np.abs(back[inside] - np.asarray(a, float)[inside]).mean() < 5
     assert (back[:50] == 235).all()  # where b does not reach
+
+
+def test_what_a_table_of_pairs_has_no_use_for(headed: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("a,b\na.jpg,b.jpg\n")
+    many = ("--model", headed, "--pairs", pairs, "-o", tmp_path / "o.csv")
+    for more, reason in ((["x.jpg"], "two image files, or"), (["--picture", "x.png"], "no use")):
+        result = call(*many, *more)
+        assert result.exit_code == 1
+        assert reason in result.stderr

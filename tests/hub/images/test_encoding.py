@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.config import ModelConfig
-from clever_hub.errors import ImageError
+from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.opening import ImageSource
 from clever_hub.images.preparing import Preprocessor
@@ -158,6 +159,26 @@ def test_bad_images_can_be_skipped_and_are_reported(
     ]
     assert embeddings.skipped[2].reason == "no such file"
     assert max(encoder.batches) <= batch_size
+
+
+def test_heic_is_skipped_as_a_bad_image_is_where_its_extra_is_missing(
+    encoder: MeanColour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic")
+    images: list[ImageSource] = [plain(5), path, path.read_bytes(), plain(9)]
+    embeddings = encoder.encode(images, on_error="skip")
+    assert values(embeddings.full) == [5, 9]
+    assert [(at, source) for at, source, _ in embeddings.skipped] == [
+        (1, str(path)),
+        (2, "image 2 <12 bytes>"),
+    ]
+    for bad in embeddings.skipped:
+        assert bad.reason.startswith("This needs pillow_heif, which is not installed. Run: pip")
+    with pytest.raises(MissingExtraError, match=r"a\.heic: This needs pillow_heif") as caught:
+        encoder.encode(images)
+    assert caught.value.name == "pillow_heif"
 
 
 def test_batches_say_which_images_they_hold(encoder: MeanColour, mixed: list[ImageSource]) -> None:

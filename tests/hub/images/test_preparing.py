@@ -13,6 +13,9 @@ from torchvision import transforms
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ImageError
+from clever_hub.images.middle import WholeAndMiddle
+from clever_hub.images.opening import load_image, open_image
+from clever_hub.images.options import LoadOptions
 from clever_hub.images.preparing import Preprocessor
 
 MODES = transforms.InterpolationMode
@@ -71,5 +74,15 @@ def test_a_batch_is_its_images(photos: dict[str, Path]) -> None:
 def test_a_thin_line_would_grow_without_bounds_and_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "line.png"
     Image.new("L", (60_000, 1)).save(path)
-    with pytest.raises(ImageError, match=r"line\.png: too long and thin .* 60000×1"):
-        Preprocessor(PreprocessingConfig(224, 224))(path)
+    preprocess = Preprocessor(PreprocessingConfig(224, 224))
+    opened = open_image(path, LoadOptions(), None)  # as the jobs do, to decode it once
+    for image in (path, opened):
+        with pytest.raises(ImageError, match=r"line\.png: too long and thin .* 60000×1"):
+            preprocess(image)
+    with pytest.raises(ImageError, match=r"line\.png: too long and thin"):
+        WholeAndMiddle(preprocess.config)(path)
+
+
+def test_an_image_for_users_has_no_file_name(photos: dict[str, Path]) -> None:
+    # ``datasets`` stores one that has it as its path, not as the upright RGB that it is.
+    assert not hasattr(load_image(photos["coffee"]), "filename")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import clever_hub
+from clever_hub.errors import ConfigError
 from clever_hub.jobs.default import default_model
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
@@ -58,3 +59,10 @@ def test_where_no_model_is_named_it_is_that_of_the_jobs_and_the_folder_remembers
     module.save(str(tmp_path))
     (config,) = tmp_path.glob("*.json")
     assert json.loads(config.read_text())["name"] == default_model()
+
+
+def test_a_part_that_there_is_not() -> None:
+    from clever_hub.integrations.sentence_transformers import CleverImages
+
+    with pytest.raises(ConfigError, match="expected invariant, equivariant or full, got 'foo'"):
+        CleverImages("clever-resnet18", part="foo")

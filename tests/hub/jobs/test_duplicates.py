@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
+from clever_hub.jobs.groups import image_size
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.pairs import Pairs
+from clever_hub.jobs.sheets import thumbnail
+from clever_hub.jobs.verifying import PixelVerifier
 
 Rows = NDArray[np.int64]
 
@@ -145,3 +150,29 @@ def test_embeddings_of_another_model_are_refused_by_heads(headed_folder: Path) -
     vectors = np.eye(20, dtype=np.float32)
     with pytest.raises((DataError, ValueError), match=r"expected|entries"):
         find_duplicates(Embeddings(vectors, vectors), heads=Heads.load(headed_folder))
+
+
+def test_no_photos_and_no_pairs_wanted() -> None:
+    vectors = np.zeros((0, 8), np.float32)
+    found = find_duplicates(vectors, verify=PixelVerifier([]))
+    assert (found.candidates, found.groups) == (0, [])
+    with pytest.raises(ConfigError, match="max_pairs: expected 1 or more, got 0"):
+        find_duplicates(np.ones((3, 8), np.float32), threshold=0.5, max_pairs=0)
+
+
+def test_a_large_photo_is_measured_without_a_warning(tmp_path: Path) -> None:
+    Image.new("1", (9500, 9500)).save(tmp_path / "large.png")  # Pillow warns from 89 million pixels
+    assert image_size(tmp_path / "large.png") == (9500, 9500)
+
+
+def test_a_format_whose_reader_is_missing_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "a.heic"
+    photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    verify = PixelVerifier([photo, photo])
+    assert list(verify(np.array([0]), np.array([1]))) == [None]
+    assert "pillow_heif" in verify.unreadable[0].reason
+    assert image_size(photo) == (0, 0)
+    assert thumbnail(photo) is None

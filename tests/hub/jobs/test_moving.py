@@ -132,3 +132,50 @@ def test_a_full_disk_leaves_the_log_as_it_was(
     assert (away / LOG_NAME).read_text() == before
     files[0].unlink()
     assert [move.source for move in undo(away)[0]] == [files[0]]
+
+
+def test_a_link_comes_back_and_is_not_overwritten(files: list[Path], tmp_path: Path) -> None:
+    link, away = tmp_path / "photos" / "link.jpg", tmp_path / "away"
+    link.symlink_to("a.jpg")
+    move_all([link], away)
+    assert not (away / "link.jpg").exists(), "it leads nowhere from there"
+    other = tmp_path / "other" / "link.jpg"
+    other.parent.mkdir()
+    other.write_text("another")
+    assert move_all([other], away)[0].target.name == "link (1).jpg"
+    assert (away / "link.jpg").is_symlink()
+    back, problems = undo(away)
+    assert (len(back), problems) == (2, [])
+    assert link.read_text() == files[0].read_text()
+
+
+def test_dots_in_a_path_do_not_lead_out_of_the_folder(files: list[Path], tmp_path: Path) -> None:
+    other = tmp_path / "other" / "c.jpg"
+    other.parent.mkdir()
+    other.write_text("photo 3")
+    dotted = tmp_path / "photos" / ".." / "other" / "c.jpg"
+    moves = move_all([files[1], dotted], tmp_path / "photos" / ".." / "away")
+    assert content(tmp_path / "away") == {"photos/deep/a.jpg": "photo 1", "other/c.jpg": "photo 3"}
+    assert all(".." not in move.target.parts for move in moves)
+    with pytest.raises(DataError, match="already"):
+        move_all([tmp_path / "photos" / ".." / "away" / "other" / "c.jpg"], tmp_path / "away")
+
+
+def test_a_file_that_cannot_be_removed_stays_where_it_is(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, away = content(tmp_path), tmp_path / "away"
+
+    def copies(source: Path, target: Path) -> Any:
+        shutil.copy2(source, target)
+        raise PermissionError(13, "Permission denied", str(source))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "move", copies)
+        with pytest.raises(PermissionError):
+            move_all(files[:1], away)
+    assert content(tmp_path) == before
+    # Ended between the two steps: the copy goes, the photo stays.
+    shutil.copy2(files[0], away / "a.jpg")
+    assert undo(away) == ([], [])
+    assert content(tmp_path) == before

@@ -91,3 +91,9 @@ def test_a_vector_that_is_not_finite_is_named(vectors: Vectors) -> None:
     broken[7, 0] = np.nan
     with pytest.raises(ValueError, match="row 7"):
         nearest_pairs(broken, 0.5)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_compare(count: int) -> None:
+    found = find_duplicates(np.ones((count, 8), np.float32), threshold=0.9, exact=False)
+    assert (len(found.pairs.a), len(found.groups), found.recall) == (0, 0, None)

@@ -17,6 +17,7 @@ from clever_hub.jobs.alignment import Alignment, align
 from clever_hub.jobs.pixels import keypoints_as_seen, measured
 from clever_hub.jobs.relate import relate
 from clever_hub.jobs.relation import Relations
+from clever_hub.jobs.verifying import one_thread
 from tests.hub.jobs.test_relate import Scripted, embeddings
 
 ALIGNED = Alignment(True, 80, 0.9, True, 30.0, 2.0, (0.25, -0.1), 0.5, 0.0, 200)
@@ -133,3 +134,20 @@ def test_without_opencv_the_model_answers(
     assert model.relate(photos["coffee"], photos["coffee"]).by == "model"
     with pytest.raises(MissingExtraError, match=r'pip install "clever-hub\[jobs\]"'):
         model.relate(photos["coffee"], photos["coffee"], pixels=True)
+
+
+def test_threads_that_overlap_give_blas_its_own_back() -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads() -> set[int]:
+        found = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        first, second = one_thread(), one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}, "the second is still inside"
+        second.__exit__(None, None, None)
+        assert threads() == {2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +205,44 @@ def test_what_is_no_index_is_refused(
     about.write_text("{")
     with pytest.raises(DataError, match="damaged"):
         PhotoIndex.open(index.folder)
+
+
+def test_two_names_that_are_no_text_are_two_photos(
+    loaded: CleverModel, files: list[Path], tmp_path: Path
+) -> None:
+    odd = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in (b"\xe8", b"\xe9")]
+    for source, target in zip(files[::2], odd, strict=False):
+        shutil.copy(source, target)
+    made = PhotoIndex.open_or_create(tmp_path / "odd.lance", loaded, odd)
+    assert made.update(loaded, odd).added == len(made) == 2
+    assert [made.search(loaded.encode(path), k=1)[0].path for path in odd] == odd
+    odd[0].unlink()
+    changes = made.update(loaded, odd[1:])
+    assert (changes.dropped, changes.kept) == (1, 1)
+
+
+def test_photos_that_cannot_be_read_any_more_are_dropped_and_say_why(
+    index: PhotoIndex, loaded: CleverModel, files: list[Path]
+) -> None:
+    for path in files:
+        path.write_bytes(b"no image")
+    changes = index.update(loaded, files)
+    assert (changes.dropped, changes.changed, len(index)) == (8, 0, 0)
+    assert all("not an image" in one.reason for one in changes.skipped)
+
+
+def test_an_index_finds_its_model_from_any_folder(
+    model_folder: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model_folder.parent)
+    loaded = from_pretrained(Path(model_folder.name))
+    made = PhotoIndex.open_or_create(tmp_path / "photos.lance", loaded, files)
+    assert made.about.source == str(model_folder)
+
+
+def test_weights_that_are_no_numbers(
+    index: PhotoIndex, loaded: CleverModel, files: list[Path]
+) -> None:
+    for weights in ((float("nan"), 1.0), (float("inf"), 1.0)):
+        with pytest.raises(ConfigError, match="weights"):
+            index.search(loaded.encode(files[0]), weights=weights)

@@ -18,7 +18,7 @@ from clever_hub.files import cache_folder
 from clever_hub.images.middle import WholeAndMiddle
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs import store
-from clever_hub.jobs.store import embed_photos
+from clever_hub.jobs.store import embed_photos, photo_name, photo_path
 from clever_hub.pretrained import from_pretrained
 
 
@@ -166,6 +166,19 @@ def test_names_that_are_no_utf8(loaded: CleverModel, files: list[Path], tmp_path
     odd.write_bytes(files[0].read_bytes())
     for _ in range(2):
         assert embed_photos(loaded, [odd], cache=tmp_path).paths == [odd]
+    other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe8.png"))
+    assert photo_path(photo_name(odd)) == odd
+    assert photo_path(photo_name(files[0])) == files[0]
+    assert photo_name(other) != photo_name(odd)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_work(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    found = embed_photos(loaded, files, cache=tmp_path / "cache")
+    assert len(found) == len(files)
+    assert "is not kept" in caplog.text
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
