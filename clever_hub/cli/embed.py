@@ -61,7 +61,8 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         bool,
         typer.Option(
             "--update",
-            help="Update the folder: add new images, redo changed ones, drop missing ones.",
+            help="Update the folder: add new images, redo changed ones, retry unreadable ones, "
+            "drop missing ones.",
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
@@ -175,7 +176,7 @@ def _report(done: Summary, on_error: _OnError) -> None:
         say(f"Updated: {done.changes.describe()}")
     elif done.changes:
         say(f"The images have changed: {done.changes.describe()}. To follow: --update")
-    there = "" if done.computed == done.images else f", {done.computed} of them now"
+    there = "" if done.computed == done.rows else f", {done.computed} of them now"
     say(f"{done.rows} of {done.images} images embedded{there} → {done.output}")
     if bad and on_error is _OnError.raise_:
         fail(f"{bad} of {done.images} images could not be read. Allow it: --on-error skip")

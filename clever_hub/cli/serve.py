@@ -153,7 +153,8 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
             ).result()
         set_up(log_level.value, as_json=log_format is _LogFormat.json)
         if page:
-            say(f"A page to try {', '.join(loaded)} on: http://{host}:{taken.getsockname()[1]}/")
+            address = f"http://{server.in_url(host)}:{taken.getsockname()[1]}/"
+            say(f"A page to try {', '.join(loaded)} on: {address}")
         server.run(create_app(loaded, settings), taken, settings)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clever_hub.scale.settings import Run
     from clever_hub.scale.shards import Finished
     from clever_hub.scale.storage import Storage
+    from clever_hub.scale.target import Target
 
 RUN_NAME = "_clever_hub/run.json"
 SHARD_SIZE = 4096
@@ -37,7 +38,7 @@ class Summary:
         output: The folder or the file.
         images: Images in all.
         rows: How many have a row.
-        computed: How many were embedded now; the others were there.
+        computed: How many of the rows were computed now; the others were there.
         skipped: Path and reason of those that cannot be read, the first thousand.
         changes: What had changed since the folder was made; None for a new one.
         updated: Whether these changes were made.
@@ -91,7 +92,8 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
             ``.csv``, ``.npz``, ``.jsonl`` or ``.lance``; or the address of a folder.
         engine: ``"local"``, or ``"ray"`` for a cluster.
         update: Bring a folder that is there to the images as they are now: embed those that are new
-            or changed, take out the rows of those that have vanished.
+            or changed, try those again that could not be read, take out the rows of those that have
+            vanished.
         backend: ``"onnx"``, ``"torch"``, or ``"auto"`` for the faster of those that can.
         precision: ``"int8"`` is faster on a CPU; the variant is made once.
         calibration: Photos to calibrate int8 on; None takes those that ship.
@@ -156,10 +158,12 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     )
     wanted = Run(made, names, image_column, shard_size, 0, 0)
     with target.held():
-        run, changes = _plan(target.storage, before, wanted, update, progress)
+        run, changes = _plan(target, before, wanted, update, progress)
         with counting("embedding", run.images, progress) as advance:
             done = list(compute(target.storage, run, how, loaded, advance, **engine_options))
         rows, computed = sum(one.rows for one in done), sum(one.computed for one in done)
+        # Not those of the run: an update that was interrupted may have planned more.
+        images = sum(one.images for one in done)
         skipped = list(islice(read_skipped(target.storage, range(run.shards)), _MOST_SKIPPED))
         if not rows:
             target.clear()
@@ -168,7 +172,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
             items = list_items(names, image_column)
             changes = compare_plan(target.storage, items, run.shards)
         target.finish(run.shards, loaded.config, made)
-    return Summary(os.fspath(output), run.images, rows, computed, skipped, changes, update)
+    return Summary(os.fspath(output), images, rows, computed, skipped, changes, update)
 
 
 def _engine(name: str, options: dict[str, Any]) -> Callable[..., Iterable[Finished]]:
@@ -211,14 +215,16 @@ def _read_run(storage: Storage) -> Run | None:
 
 
 def _plan(
-    storage: Storage, before: Run | None, wanted: Run, update: bool, progress: bool
+    target: Target, before: Run | None, wanted: Run, update: bool, progress: bool
 ) -> tuple[Run, Changes | None]:
     """The plan that is there, a new one, or one brought up to date; and what has changed."""
     from clever_hub.scale.items import list_items
     from clever_hub.scale.planning import make_plan, update_plan
+    from clever_hub.scale.shards import retry_skipped
 
+    storage = target.storage
     if before is not None:
-        _check_same(storage.root, before, wanted, update)
+        _check_same(target, before, wanted, update)
         if not update:
             return before, None
     items = list_items(wanted.inputs, wanted.image_column)
@@ -231,21 +237,26 @@ def _plan(
             shards, images, changes = update_plan(
                 storage, items, before.shards, before.shard_size, advance
             )
+            retry_skipped(storage, range(before.shards))
     run = replace(wanted, shards=shards, images=images)
     storage.write(RUN_NAME, run.to_json())
     return run, changes
 
 
-def _check_same(root: str, before: Run, wanted: Run, update: bool) -> None:
+def _check_same(target: Target, before: Run, wanted: Run, update: bool) -> None:
+    root, other = target.storage.root, "Name another folder"
+    follow = "bring it to these inputs: --update"
+    if target.file is not None:  # these are its parts, of a run that was stopped
+        other, follow = "Remove this folder, name another file", "give the same inputs"
     if different := before.made.differences(wanted.made):
         raise DataError(
             f"{root}: was made by another model or with other options ({'; '.join(different)}). "
-            "Name another folder, or give the same options"
+            f"{other}, or give the same options"
         )
     if not update and (before.inputs, before.image_column) != (wanted.inputs, wanted.image_column):
         raise DataError(
             f"{root}: was made of {', '.join(before.inputs)}, not of {', '.join(wanted.inputs)}. "
-            "Name another folder, or bring it to these inputs: --update"
+            f"{other}, or {follow}"
         )
 
 

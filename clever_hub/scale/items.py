@@ -139,4 +139,4 @@ def _from_address(address: str) -> Iterator[Item]:
     from clever_hub.scale.remote import list_images
 
     for name, stamp in list_images(address):
-        yield Item(name.encode(), stamp)
+        yield Item(os.fsencode(name), stamp)

@@ -161,7 +161,7 @@ def _load(known: _Known, storage: Storage, shards: int) -> list[Item]:
         plan = read_plan(storage, number)
         if plan is None:
             raise DataError(
-                f"{storage.root}: {plan_name(number)} is missing or damaged. Name another folder"
+                f"{storage.root}: {plan_name(number)} is missing or damaged. Name another output"
             )
         last = plan
         known.load(number, last)

@@ -69,6 +69,12 @@ def read(address: str) -> bytes:
     Raises:
         OSError: When they cannot be read.
     """
-    filesystem, path = open_filesystem(address)
+    before, colons, _ = address.partition("::")
+    if not colons:
+        filesystem, path = open_filesystem(address)
+    else:  # to fsspec a chain of file systems; here it is in a file's name
+        folder = before.rpartition("/")[0] + "/"
+        filesystem, path = open_filesystem(folder)
+        path = f"{path.rstrip('/')}/{address.removeprefix(folder)}"
     content: bytes = filesystem.cat_file(path)
     return content

@@ -101,7 +101,7 @@ class Made:
         if entry.keys() not in (names, names - {"config"}):
             raise DataError(
                 f"{where}: expected the keys {sorted(names)}, got {sorted(entry)}: another version "
-                "of clever-hub wrote it. Name another folder"
+                "of clever-hub wrote it. Name another output"
             )
         return cls(**entry)
 
@@ -197,7 +197,7 @@ class Run:
             made = Made.from_dict(entry.pop("made"), where)
             found = cls(made=made, **entry)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{where}: damaged ({error!r}). Name another folder") from error
+            raise DataError(f"{where}: damaged ({error!r}). Name another output") from error
         if version != FORMAT:
             raise DataError(f"{where}: of format {version}, this version writes {FORMAT}")
         return found

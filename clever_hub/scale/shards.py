@@ -21,7 +21,7 @@ from clever_hub.scale.items import Item
 from clever_hub.scale.plan import plan_digest, plan_name, read_plan
 from clever_hub.scale.settings import Made
 from clever_hub.scale.storage import FOLDER, Storage
-from clever_hub.scale.tables import is_hub_id, read_rows
+from clever_hub.scale.tables import Unreadable, is_hub_id, read_rows
 
 PLAN_KEY, MADE_KEY = "clever_hub.plan", "clever_hub.made"
 Advance = Callable[[int], None]
@@ -34,7 +34,7 @@ class Finished(NamedTuple):
         shard: Its number.
         images: How many its plan lists.
         rows: How many have a row; the others could not be read.
-        computed: How many were embedded now, rather than before.
+        computed: How many of the rows were computed now, rather than before.
     """
 
     shard: int
@@ -68,6 +68,8 @@ def check_shard(storage: Storage, number: int, made: Made) -> Finished | None:
     rows, metadata = found
     if metadata.get(PLAN_KEY) != plan_digest(plan) or metadata.get(MADE_KEY) != made.fingerprint():
         return None
+    if rows < len(plan) and rows + _count_skipped(storage, number) < len(plan):
+        return None  # see retry_skipped
     return Finished(number, len(plan), rows, 0)
 
 
@@ -109,11 +111,12 @@ def finish_shard(
     plan = read_plan(storage, number)
     if plan is None:
         raise DataError(
-            f"{storage.root}: {plan_name(number)} is missing or damaged. Name another folder"
+            f"{storage.root}: {plan_name(number)} is missing or damaged. Name another output"
         )
     vectors = np.empty((len(plan), model.config.num_features), np.float32)
     have = _kept_rows(storage, number, made, plan, vectors)
-    advance(int(have.sum()))
+    kept = int(have.sum())
+    advance(kept)
     missing = [place for place in range(len(plan)) if not have[place]]
     skipped: list[tuple[int, str]] = []
     batches = model.encode_batches(
@@ -131,7 +134,8 @@ def finish_shard(
         skipped += [(missing[bad.position], bad.reason) for bad in batch.embeddings.skipped]
         advance(len(places) + len(batch.embeddings.skipped))
     _write(storage, number, model.config, made, plan, vectors, have, sorted(skipped))
-    return Finished(number, len(plan), int(have.sum()), len(missing))
+    rows = int(have.sum())
+    return Finished(number, len(plan), rows, rows - kept)
 
 
 def read_skipped(storage: Storage, shards: Iterable[int]) -> Iterator[tuple[str, str]]:
@@ -140,6 +144,19 @@ def read_skipped(storage: Storage, shards: Iterable[int]) -> Iterator[tuple[str,
         for line in (storage.read(skipped_name(number)) or b"").splitlines():
             entry = json.loads(line)
             yield entry["path"], entry["reason"]
+
+
+def retry_skipped(storage: Storage, shards: Iterable[int]) -> None:
+    """Have the images tried again that could not be read: the reason may have passed.
+
+    A shard that lacks rows and has no side table is unfinished; its rows are kept.
+    """
+    for number in shards:
+        storage.remove(skipped_name(number))
+
+
+def _count_skipped(storage: Storage, number: int) -> int:
+    return len((storage.read(skipped_name(number)) or b"").splitlines())
 
 
 def schema(config: ModelConfig, made: Made, more: dict[str, str] | None = None) -> pa.Schema:
@@ -229,14 +246,14 @@ def _beside(base: str, path: str) -> str:
     return os.path.join(base, path)  # noqa: PTH118  # of text, which may begin with file://
 
 
-def _fetched(address: str) -> bytes:
-    """The bytes at an address; empty where they cannot be read, which is reported as such."""
+def _fetched(address: str) -> bytes | Unreadable:
+    """The bytes at an address."""
     from clever_hub.scale.remote import read
 
     try:
         return read(address)
-    except OSError:
-        return b""
+    except Exception as error:  # noqa: BLE001  # of s3fs, gcsfs, aiohttp: they share no base
+        return Unreadable(error)
 
 
 def _metadata(storage: Storage, number: int) -> tuple[int, dict[str, str]] | None:

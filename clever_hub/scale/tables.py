@@ -76,7 +76,26 @@ def list_hub_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
     yield from ((row, str(data._fingerprint)) for row in range(len(data)))
 
 
-def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes]:
+class Unreadable:
+    """Stands for an image that cannot be had: whoever reads it gets the reason.
+
+    Example:
+        >>> Unreadable(OSError("gone")).read()
+        Traceback (most recent call last):
+        OSError: gone
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def read(self) -> bytes:
+        """Raises the error."""
+        raise self._error
+
+
+def read_rows(
+    table: str, column: str | None, rows: Sequence[int]
+) -> Iterator[bytes | str | Unreadable]:
     """The image files in some rows of a table.
 
     Args:
@@ -85,23 +104,28 @@ def read_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[b
         rows: Ascending numbers of rows.
 
     Yields:
-        Bytes for each row; empty where the row has none, or the table has become shorter.
+        Bytes or a path for each row; no bytes where the row has none, ``Unreadable`` where the
+        table has become shorter.
 
     Raises:
         DataError: When the table cannot be read.
     """
     if is_hub_id(table):
         data, name = _hub(table, column)
-        yield from (_bytes(data[row][name]) if row < len(data) else b"" for row in rows)
+        yield from (_image(data[row][name]) if row < len(data) else _gone() for row in rows)
         return
     given = 0
     for content in _parquet_rows(table, column, rows):
         given += 1
         yield content
-    yield from [b""] * (len(rows) - given)
+    yield from (_gone() for _ in range(len(rows) - given))
 
 
-def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes]:
+def _gone() -> Unreadable:
+    return Unreadable(ValueError("the table has become shorter"))
+
+
+def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterator[bytes | str]:
     """As ``read_rows``, without the rows that the file does not have."""
     opened = _open(table, file_stamp(Path(table)))
     name = image_column(opened.schema_arrow, column, table)
@@ -113,7 +137,7 @@ def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterat
             # A few rows at a time: a row group may hold a gigabyte of photos.
             for batch in _batches(opened, group, name, table):
                 while row is not None and row < first + len(batch):
-                    yield _bytes(batch.column(0)[row - first].as_py())
+                    yield _image(batch.column(0)[row - first].as_py())
                     row = next(wanted, None)
                 first += len(batch)
         first = behind
@@ -144,9 +168,8 @@ def image_column(schema: Any, column: str | None, table: str) -> str:
         if column not in schema.names:
             raise DataError(f"{table}: no column {column!r}. {suggest(column, schema.names)}")
         return column
-    features = (schema.metadata or {}).get(b"huggingface", b"{}")
-    known = json.loads(features).get("info", {}).get("features", {})
-    images = [name for name, kind in known.items() if _is_image_feature(kind)]
+    known = _features(schema.metadata or {})
+    images = [name for name in schema.names if _is_image_feature(known.get(name))]
     if len(images) != 1:
         candidates = images or [field.name for field in schema if _may_hold_images(field.type)]
         usual = [name for name in _USUAL_NAMES if name in candidates]
@@ -156,6 +179,15 @@ def image_column(schema: Any, column: str | None, table: str) -> str:
             f"{table}: expected one column of images, got columns {sorted(schema.names)}. {_OPTION}"
         )
     return str(images[0])
+
+
+def _features(metadata: dict[bytes, bytes]) -> dict[str, object]:
+    """What the Hub's metadata says of the columns; nothing where it is not as the Hub writes it."""
+    try:
+        known = json.loads(metadata[b"huggingface"])["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _is_image_feature(kind: object) -> bool:
@@ -170,16 +202,11 @@ def _may_hold_images(kind: Any) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _bytes(entry: object) -> bytes:
-    """The image file in a cell: its bytes, else the content of the file that it names."""
+def _image(entry: object) -> bytes | str:
+    """The image file in a cell: its bytes, else its path."""
     if isinstance(entry, dict):
         entry = entry.get("bytes") or entry.get("path")
-    if isinstance(entry, str):
-        try:
-            return Path(entry).read_bytes()
-        except OSError:
-            return b""
-    return entry if isinstance(entry, bytes) else b""
+    return entry if isinstance(entry, (bytes, str)) else b""
 
 
 @lru_cache(maxsize=4)

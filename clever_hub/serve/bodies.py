@@ -44,7 +44,7 @@ async def read_fields(request: Request, settings: Settings, slot: Slot) -> dict[
             "Content-Type: expected application/json or multipart/form-data, got "
             f"{kind[:80] or 'none'}",
         )
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+    if (encoding := request.headers.get("content-encoding", "identity")).lower() != "identity":
         raise ApiError(
             415,
             "unsupported_media_type",
@@ -103,6 +103,18 @@ class _InMemory(MultiPartParser):
     """The body is bounded and counted already: nothing goes to disk."""
 
     spool_max_size = 0  # never rolls over
+    _ended = False
+
+    def on_end(self) -> None:
+        """The closing boundary was met."""
+        self._ended = True
+
+    async def whole(self, body: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The body; one without a closing boundary, which the parser would take, is an error."""
+        async for chunk in body:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("expected the closing boundary at its end, got none")
 
 
 async def _multipart(
@@ -115,12 +127,17 @@ async def _multipart(
         max_fields=_MAX_FIELDS,
         max_part_size=_MAX_FIELD_BYTES,
     )
+    parser.stream = parser.whole(body)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise too_many(settings.max_inputs) from error
-        raise ApiError(400, "invalid_multipart", f"the body: {error.message}") from error
+        message = error.message
+        if "exceeded maximum size" in message:
+            message = f"expected texts of at most {_MAX_FIELD_BYTES:,} bytes, got a longer one. "
+            message += "Send images as files, as in -F input=@a.jpg"
+        raise ApiError(400, "invalid_multipart", f"the body: {message}") from error
     try:
         return await _sorted(form)
     finally:

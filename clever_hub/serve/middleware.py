@@ -83,15 +83,17 @@ class ApiKey:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._wanted = None if settings.api_key is None else f"Bearer {settings.api_key}".encode()
+        self._wanted = None if settings.api_key is None else settings.api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         path = scope.get("path", "")
         is_open = path in _OPEN or path.startswith("/page/")
         if scope["type"] == "http" and self._wanted is not None and not is_open:
-            given = Headers(scope=scope).get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._wanted):
+            # RFC 9110, 11.1: the scheme may be written in any case.
+            scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+            is_right = hmac.compare_digest(given.encode("latin-1"), self._wanted)
+            if scheme.lower() != "bearer" or not is_right:
                 message = "expected the header Authorization: Bearer KEY with this server's key"
                 await error_answer(ApiError(401, "invalid_api_key", message))(scope, receive, send)
                 return

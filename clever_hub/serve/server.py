@@ -49,7 +49,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         taken.close()
         raise ConfigError(
-            f"{host}:{port}: {error.strerror}. Choose another with --host and --port"
+            f"{in_url(host)}:{port}: {error.strerror}. Choose another with --host and --port"
         ) from error
     return taken
 
@@ -80,8 +80,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listening in sockets or ():
             host, port = listening.getsockname()[:2]
-            event(logging.INFO, "serving", url=f"http://{_in_url(host)}:{port}")
+            event(logging.INFO, "serving", url=f"http://{in_url(host)}:{port}")
 
 
-def _in_url(host: str) -> str:
+def in_url(host: str) -> str:
+    """A host as addresses have it: those of IPv6 in brackets.
+
+    Example:
+        >>> in_url("::1"), in_url("localhost")
+        ('[::1]', 'localhost')
+    """
     return f"[{host}]" if ":" in host else host

@@ -234,6 +234,69 @@ def test_an_update_that_was_interrupted_goes_on(
     assert rows(out).keys() == rows(tmp_path / "fresh").keys()
 
 
+def test_an_update_that_was_stopped_between_its_plans_and_its_note_counts_right(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, photos = tmp_path / "v", tmp_path / "photos"
+    shutil.copytree(album / "second", photos)
+    embed(model_folder, photos, out, shard_size=16)
+    for index in range(4):
+        shutil.copy(album / "01.jpg", photos / f"new-{index}.jpg")
+    write = LocalStorage.write
+
+    def stopped(self: LocalStorage, name: str, content: bytes) -> None:
+        if name.endswith("run.json"):
+            raise KeyboardInterrupt
+        write(self, name, content)
+
+    monkeypatch.setattr(LocalStorage, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        embed(model_folder, photos, out, update=True)
+    monkeypatch.undo()
+    done = embed(model_folder, photos, out)
+    assert (done.images, done.rows, done.computed) == (14, 14, 4)
+
+
+def same_stamp(path: Path, content: bytes) -> None:
+    """Replace what is in a file so that neither its size nor its time tells."""
+    before = path.stat()
+    assert len(content) == before.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_update_tries_again_what_could_not_be_read(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    """As after a disk or a network that failed for a while: the stamp is the same."""
+    out, bad, worse = tmp_path / "v", album / "03.jpg", album / "04.jpg"
+    photo = bad.read_bytes()
+    for path in (bad, worse):
+        same_stamp(path, bytes(path.stat().st_size))
+    assert embed(model_folder, album, out).rows == 28
+    before = rows(out)
+    same_stamp(bad, photo)
+    assert embed(model_folder, album, out).rows == 28, "only an update tries again"
+    done = embed(model_folder, album, out, update=True)
+    assert (done.images, done.rows, done.computed) == (30, 29, 1)
+    assert [name for name, _ in done.skipped] == [str(worse)]
+    after = rows(out)
+    assert after.pop(str(bad))
+    assert after == before, "good rows are kept"
+    assert embed(model_folder, album, out, update=True).computed == 0
+
+
+def test_a_photo_that_needs_an_extra_is_skipped(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    done = embed(model_folder, album, tmp_path / "v")
+    ((name, reason),) = done.skipped
+    assert (done.rows, name) == (30, str(album / "phone.heic"))
+    assert reason.endswith('Run: pip install "clever-hub[heic]"')
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -305,6 +368,27 @@ def test_bad_images_are_in_a_side_table(model_folder: Path, album: Path, tmp_pat
 def test_a_file_is_not_updated(model_folder: Path, album: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--update: needs a folder"):
         embed(model_folder, album, tmp_path / "v.parquet", update=True)
+
+
+def test_parts_of_another_file_say_what_to_do(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "v.parquet"
+    monkeypatch.setattr(Target, "finish", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embed(model_folder, album, out)
+    monkeypatch.undo()
+    way_out = r"\.v\.parquet\.parts: .*Remove this folder, name another file, or give the same "
+    with pytest.raises(DataError, match=rf"{way_out}inputs$"):
+        embed(model_folder, album / "second", out)
+    with pytest.raises(DataError, match=rf"{way_out}options$"):
+        embed(model_folder, album, out, normalize=True)
+    shutil.rmtree(tmp_path / ".v.parquet.parts")
+    assert embed(model_folder, album / "second", out).rows == 10
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_memory_holds_no_list_of_paths(
@@ -379,6 +463,9 @@ def test_a_table_that_became_shorter_shifts_nothing(
     write("a.parquet", photos[:1])
     done = embed(model_folder, tables, out)
     assert [Path(name).name for name, _ in done.skipped] == ["a.parquet#1", "a.parquet#2"]
+    assert {reason for _, reason in done.skipped} == {
+        "cannot be read: the table has become shorter"
+    }
     kept = {name for name in before if "b.parquet" in name or name.endswith("a.parquet#0")}
     assert rows(out) == {name: before[name] for name in kept}
 

@@ -18,7 +18,7 @@ import pytest
 import clever_hub
 from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
-from clever_hub.scale import embed_dataset
+from clever_hub.scale import embed_dataset, remote
 from clever_hub.scale.formats import exact_paths
 from clever_hub.scale.items import list_items
 from clever_hub.scale.tables import list_parquet_rows, parquet_files, read_rows
@@ -137,6 +137,71 @@ def test_addresses_are_read_by_fsspec(album: Path, model_folder: Path, tmp_path:
     )
     with pytest.raises(DataError, match="no images under this address"):
         names("memory://bucket/nothing")
+
+
+def test_addresses_may_have_any_name(album: Path, model_folder: Path, tmp_path: Path) -> None:
+    """Neither text, nor free of what fsspec takes for a chain of file systems."""
+    for file, name in zip(
+        sorted(album.glob("*.jpg")), (b"caf\xe9.jpg", b"a::b.jpg", b"s3::c::d.jpg"), strict=False
+    ):
+        file.rename(album / os.fsdecode(name))
+    done = embed_dataset(model_folder, f"file://{album}", tmp_path / "v")
+    assert (done.rows, done.skipped) == (30, [])
+    paths = list(exact_paths(pq.read_table(tmp_path / "v")))
+    assert b"file://" + os.fsencode(album) + b"/caf\xe9.jpg" in paths
+
+
+def test_a_failed_fetch_says_why_and_is_tried_again(
+    album: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {
+        "00.jpg": PermissionError(13, "Permission denied"),
+        "01.jpg": FileNotFoundError("01.jpg"),
+        "02.jpg": RuntimeError("status 503"),  # aiohttp's and gcsfs's are no OSError
+    }
+    read = remote.read
+
+    def failing(address: str) -> bytes:
+        if error := errors.get(Path(address).name):
+            raise error
+        return read(address)
+
+    monkeypatch.setattr(remote, "read", failing)
+    done = embed_dataset(model_folder, f"file://{album}", tmp_path / "v")
+    assert [reason for _, reason in done.skipped] == [
+        "Permission denied",
+        "no such file",
+        "cannot be read: status 503",
+    ]
+    monkeypatch.undo()
+    done = embed_dataset(model_folder, f"file://{album}", tmp_path / "v", update=True)
+    assert (done.rows, done.computed) == (30, 3)
+
+
+def test_a_row_that_names_a_file_says_what_is_wrong_with_it(
+    album: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    cells = [{"bytes": None, "path": str(album / name)} for name in ("00.jpg", "gone.jpg")]
+    pq.write_table(pa.table({"image": cells}), tmp_path / "t.parquet")
+    done = embed_dataset(model_folder, tmp_path / "t.parquet", tmp_path / "v")
+    assert done.rows == 1
+    assert done.skipped == [(f"{tmp_path}/t.parquet#1", "no such file")]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        *(b"not json", b"\xff", b"[]", b'"text"', b'{"info": null}', b"[" * 100_000),
+        b'{"info": {"features": ["photo"]}}',
+        b'{"info": {"features": {"dropped": {"_type": "Image"}}}}',
+    ],
+)
+def test_odd_metadata_of_the_hub_is_passed_over(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.table({"id": [1], "photo": [b"a"]}).replace_schema_metadata(
+        {b"huggingface": metadata}
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert list(read_rows(str(tmp_path / "t.parquet"), None, [0])) == [b"a"]
 
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:

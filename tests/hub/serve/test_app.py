@@ -193,7 +193,8 @@ def test_more_dimensions_than_there_are(client: TestClient, photos: dict[str, Pa
         (b"{}", "text/plain", 415, "unsupported_media_type"),
         (b"{}", "", 415, "unsupported_media_type"),
         (b"{}", "multipart/form-data", 400, "invalid_multipart"),
-        (b"--x\r\n", "multipart/form-data; boundary=x", 400, "missing_input"),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400, "missing_input"),
+        (b"--x\r\n", "multipart/form-data; boundary=x", 400, "invalid_multipart"),
         (b"nonsense", "multipart/form-data; boundary=x", 400, "invalid_multipart"),
     ],
 )
@@ -203,7 +204,27 @@ def test_bodies_that_cannot_be_parsed(
     error(client.post(URL, content=content, headers={"Content-Type": kind}), status, code)
 
 
+def test_a_body_that_is_cut_off_is_refused(client: TestClient, photos: dict[str, Path]) -> None:
+    file = photos["rocket"].read_bytes()
+    head = b'--x\r\nContent-Disposition: form-data; name="input"; filename="a"\r\n\r\n'
+    whole = head + file + b"\r\n" + head + file + b"\r\n--x--"
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert len(vectors(client.post(URL, content=whole, headers=headers))) == 2
+    for length in (len(head) + len(file) + 2 + len(head), len(whole) - 100, len(whole) - 1):
+        answer = client.post(URL, content=whole[:length], headers=headers)
+        found = error(answer, 400, "invalid_multipart")
+        assert "expected the closing boundary at its end" in found["message"]
+
+
+def test_a_long_text_of_a_form_is_refused(client: TestClient) -> None:
+    answer = client.post(URL, files={"input": (None, "x" * 1_001)})
+    message = error(answer, 400, "invalid_multipart")["message"]
+    assert message.startswith("the body: expected texts of at most 1,000 bytes, got a longer one")
+
+
 def test_a_compressed_body_is_refused(client: TestClient) -> None:
+    plain = {"Content-Type": "application/json", "Content-Encoding": "Identity"}
+    error(client.post(URL, content=b"{}", headers=plain), 400, "missing_input")
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     found = error(client.post(URL, content=b"x", headers=headers), 415, "unsupported_media_type")
     assert found["message"].startswith("Content-Encoding: expected none, got gzip")
@@ -473,10 +494,11 @@ def test_the_key_is_asked_for(opened: Open) -> None:
         answer = client.get(path)
         error(answer, 401, "invalid_api_key")
         assert answer.headers["www-authenticate"] == "Bearer"
-        wrong = {"Authorization": "Bearer s3cret2"}
-        assert client.get(path, headers=wrong).status_code == 401
-        right = {"Authorization": "Bearer s3cret"}
-        assert client.get(path, headers=right).status_code != 401
+        for wrong in ("Bearer s3cret2", "Bearer S3CRET", "Basic s3cret", "Bearers3cret", "s3cret"):
+            assert client.get(path, headers={"Authorization": wrong}).status_code == 401
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            right = {"Authorization": f"{scheme} s3cret"}
+            assert client.get(path, headers=right).status_code != 401
     for path in ("/healthz", "/readyz", "/"):
         assert client.get(path).status_code == 200
 

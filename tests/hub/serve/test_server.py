@@ -318,6 +318,18 @@ def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
     assert f"127.0.0.1:{port}: Address already in use" in result.output
 
 
+def test_an_address_of_ipv6_is_told_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clever_hub.cli.serve._load", lambda *_: {"a": None})
+    monkeypatch.setattr("clever_hub.serve.app.create_app", lambda *_: None)
+    monkeypatch.setattr("clever_hub.serve.logs.set_up", lambda *_, **__: None)
+    monkeypatch.setattr("clever_hub.serve.server.run", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("clever_hub.serve.server.bind", lambda *_: taken)
+        result = CliRunner().invoke(app, ["serve", "a", "--host", "::1"])
+    assert f"on: http://[::1]:{port}/" in result.output
+
+
 def test_models_are_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, dict[str, object]]] = []
 
