@@ -52,6 +52,8 @@ def identifier(page: Path) -> str:
     return page.relative_to(DOCS).with_suffix("").as_posix()
 
 
+# Their photos/ is a folder of hundreds, for which the pieces stand in.
+MANY_PHOTOS = ("jobs/split", "train/own-photos")
 RUN = [page for page in PAGES if {"python", "sh"} & {language for language, _ in blocks(page)}]
 
 
@@ -127,6 +129,9 @@ def run_cell(code: str, name: str, namespace: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", RUN, ids=identifier)
 def test_what_a_page_says_runs(page: Path, workplace: Path) -> None:
+    if identifier(page) in MANY_PHOTOS:
+        shutil.rmtree(workplace / "photos")
+        (workplace / "pieces").rename(workplace / "photos")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for language, code in blocks(page):
         if language == "sh":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,12 @@ def expected_output(code: str) -> list[str]:
 
 
 def test_readme_snippets_run_and_print_what_they_say(
-    repository: Path, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All python blocks run in order, as one program, in a folder with the photos they name."""
+    """All python blocks run in order, as one program, in a clone, which has their photos."""
     if "clever-resnet18" not in {model.name for model in clever_hub.list_models()}:
         pytest.skip("clever-resnet18 is not in clever_hub/zoo yet")
-    for name in ("chelsea", "coffee"):
-        shutil.copy(photos[name], tmp_path / f"{name}.jpg")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(repository)
     blocks = BLOCK.findall((repository / "README.md").read_text(encoding="utf-8"))
     assert blocks
     namespace: dict[str, Any] = {"__name__": "__main__"}
