@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from clever_hub.errors import DataError
 from clever_training.data.loader import Item, Views, batches, make_loader
 from clever_training.data.orders import Order
 from clever_training.data.photos import load_photos
+from clever_training.data.streaming import open_stream
 from clever_training.recipe.schema import Recipe
 
 
@@ -44,8 +46,32 @@ def test_names_of_files_and_classes_drop_no_photo(
         path = tmp_path / "photos" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.open(photos["chelsea"]).resize((32, 32)).save(path)
-    (tmp_path / "photos" / ".notes.txt").write_text("no photo")
+    for note in (".notes.txt", "README.md", "labels.csv"):
+        (tmp_path / "photos" / note).write_text("no photo")
     assert len(load_photos(str(tmp_path / "photos"))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("names", "loaded"),
+    [
+        (("train-0", "train-1", "validation"), 2),
+        (("default/train/0000", "default/train/0001", "default/test/0000"), 2),
+        (("default/partial-train/0000", "default/partial-test/0000"), 1),
+        (("a/0000", "b/retrained"), 2),
+        (("training_tables/train-0", "training_tables/test-0"), 1),
+    ],
+)
+def test_of_tables_told_apart_by_name_or_folder_the_training_part_is_read(
+    names: tuple[str, ...], loaded: int, photo_folder: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "training"  # where the folder itself lies tells nothing
+    rows = {"image": [{"bytes": min(photo_folder.iterdir()).read_bytes(), "path": None}]}
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    for name in names:
+        path = root / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    assert len(load_photos(str(root))) == len(open_stream(str(root))) == loaded
 
 
 def test_real_parquet_is_read(tiny_imagenet: Path) -> None:
@@ -85,6 +111,19 @@ def test_an_unreadable_row_is_named(photos: dict[str, Path], tmp_path: Path) -> 
     for row in (1, 2):
         with pytest.raises(DataError, match=rf"rows\.parquet: row {row} cannot be read"):
             table[row]
+
+
+def test_a_photo_whose_format_needs_a_package_is_named(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    rows = [{"bytes": content, "path": None} for content in (photos["chelsea"].read_bytes(), heic)]
+    path = tmp_path / "rows.parquet"
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    datasets.Dataset.from_dict({"image": rows}, features=features).to_parquet(path)
+    with pytest.raises(DataError, match=r"rows\.parquet: row 1 cannot be read.*clever-hub\[heic\]"):
+        load_photos(str(path))[1]
 
 
 def test_order_is_a_pure_function_that_can_start_anywhere(

@@ -278,3 +278,27 @@ def test_a_single_class_is_refused_where_classes_are_told_and_only_there(
     with pytest.raises(DataError, match="2 classes or more"):
         measure("linear")
     assert measure("collapse")["figures"]["collapse"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "train", "validation"),
+    [("invariance", 1, 2), ("collapse", 1, 2), ("equivariance", 3, 2)],
+)
+def test_too_few_photos_are_refused_in_a_line_and_enough_are_measured(
+    protocol: str, train: int, validation: int, splits: Splits, tmp_path: Path
+) -> None:
+    extractor = load_extractor("pixels:4")
+
+    def measure(train: int, validation: int) -> dict[str, Any]:
+        counts = (train, validation)
+        few = Splits(*(p.subset(np.arange(n)) for p, n in zip(splits, counts, strict=True)))
+        store = FeatureStore(tmp_path / f"{counts}")
+        evaluation = Evaluation(few, PROFILES["quick"], [protocol], [0], store)
+        return evaluation.run(extractor, baselines=False)
+
+    with pytest.raises(DataError, match=f"expected 2 photos or more to measure {protocol}, got 1"):
+        measure(train, validation - 1)
+    if train > 1:
+        with pytest.raises(DataError, match=f"3 photos or more to measure {protocol}, got 2"):
+            measure(train - 1, validation)
+    json.dumps(measure(train, validation), allow_nan=False)

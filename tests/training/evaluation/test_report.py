@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
 from clever_hub.cli.app import app
 from clever_hub.errors import DataError
 from clever_hub.files import write_json
-from clever_training.evaluation.report import figures, tables
+from clever_training.evaluation.report import figures, scatter, tables
 from clever_training.evaluation.report.claims import claims_table, noise, verdicts
 from clever_training.evaluation.report.collect import Field, Value, collect
 from clever_training.evaluation.report.document import (
@@ -27,7 +29,7 @@ from clever_training.evaluation.report.document import (
     to_markdown,
 )
 from clever_training.evaluation.report.figures import strengths
-from clever_training.evaluation.report.page import write_page
+from clever_training.evaluation.report.page import _bands, write_page
 from clever_training.evaluation.report.published import PUBLISHED, published_table
 from clever_training.evaluation.report.style import looks
 from clever_training.evaluation.results import summarize
@@ -87,6 +89,40 @@ def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> N
     names = [entrant.name for entrant in collect([tmp_path]).entrants]
     assert names[:2] == ["mine (a)", "mine (b)"]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        # Folder, data and weights of each; a baseline's folder is that of a model it was beside.
+        ((("birds/m", "birds", "m"), ("cars/m", "cars", "m")), ["birds", "cars"]),
+        ((("p/m", "birds", "m"), ("q/m", "birds", "n")), ["p", "q"]),
+        ((("p/m/e", "user/birds:", "m"), ("q/m/e", "user/cars:", "m")), ["birds", "cars"]),
+        (
+            (("p/m", "birds", "1"), ("p/n", "birds", "2"), ("q/m", "cars", "1")),
+            ["p/m", "p/n", "q/m"],
+        ),
+    ],
+)
+def test_models_of_one_name_are_told_apart_by_what_differs(
+    places: tuple[tuple[str, str, str], ...], expected: list[str], tmp_path: Path
+) -> None:
+    for folder, data, identity in places:
+        content = evaluation("mine", 0.5)
+        content["model"]["identity"] = identity
+        record = content["protocols"]["knn"]
+        join = "" if data.endswith(":") else "/"
+        record["data"] = {
+            split: {**of, "name": f"{data}{join}{split}"} for split, of in record["data"].items()
+        }
+        content["protocols"] = dict.fromkeys(content["protocols"], record)
+        write_json(tmp_path / folder / "evaluation.json", content)
+    found = collect([tmp_path / folder for folder, *_ in places])
+    assert [model.name for model in found.models] == [f"mine ({label})" for label in expected]
+    known = list(dict.fromkeys(data.rstrip(":").rpartition("/")[2] for _, data, _ in places))
+    pixels = [one.name for one in found.entrants if one.kind == "pixels"]
+    apart = [f"16x16 pixels ({name})" for name in known]
+    assert pixels == (apart if len(known) > 1 else ["16x16 pixels"])
 
 
 def test_a_folder_without_figures_is_named(tmp_path: Path) -> None:
@@ -201,7 +237,10 @@ def test_every_picture_is_there_readable_and_not_empty(page: Path) -> None:
 def test_the_markdown_names_its_pictures_and_every_command(page: Path) -> None:
     text = (page / "report.md").read_text()
     assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == list(PICTURES)
-    for words in ("clever-hub evaluate dino-resnet18", "finetune clever-resnet18", "**holds**"):
+    for words in (
+        *("clever-hub evaluate dino-resnet18", "finetune clever-resnet18", "**holds**"),
+        "*invariant, cut*: as many random columns of the invariant part, drawn at the same",
+    ):
         assert words in text
     for line in re.findall(r"^\|.*\|$", text, re.MULTILINE):
         assert line.count("|") > 3
@@ -316,7 +355,68 @@ def test_bands_are_as_wide_as_the_photos_leave_and_the_page_says_so(tmp_path: Pa
         record["settings"] = {"sweep_photos": 1000}
     write_json(tmp_path / "a" / "evaluation.json", content)
     text = write_page(collect([tmp_path]), tmp_path / "page")[0].read_text()
-    assert "95 % interval that 1,000 photos leave" in text
+    assert "95 % interval that 1,000 photos leave; all lines are from the same photos" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "subsets", "said"),
+    [
+        ((800, 800), "aa", "that 800 photos leave; all lines are from the same photos"),
+        ((800, 800), "ab", "that 800 photos leave"),
+        ((800, 400), "aa", "that each line's photos leave"),
+        ((800, None), "aa", "photos leave, or one standard deviation over the seeds where their"),
+        ((None, None), "aa", "bands are one standard deviation over the seeds"),
+    ],
+)
+def test_the_caption_of_the_curves_says_what_is_drawn(
+    counts: tuple[int | None, ...], subsets: str, said: str, tmp_path: Path
+) -> None:
+    for name, count, subset in zip("mn", counts, subsets, strict=True):
+        content = evaluation(name, 0.9)
+        content["baselines"] = {}
+        record = content["protocols"]["sweeps"]
+        record["settings"] = {"sweep_photos": count} if count else {}
+        record["data"]["validation"]["subset"] = subset
+        write_json(tmp_path / name / "evaluation.json", content)
+    bands = _bands(collect([tmp_path]))
+    assert said in bands
+    assert ("same photos" in bands) == ("same photos" in said)
+
+
+LONG = "clever-plus-distill-efficientnet-lite0"
+
+
+def test_long_names_are_neither_cut_off_nor_on_top_of_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, data in (("a", "photos-224"), ("b", "tiny-imagenet-100"), ("c", "birds")):
+        content = evaluation(LONG, 0.9)
+        content["protocols"]["knn"]["data"]["train"]["name"] = f"{data}/train"
+        content["protocols"]["knn"]["data"]["validation"]["name"] = f"{data}/validation"
+        write_json(tmp_path / folder / LONG / "evaluation.json", content)
+    found = collect([tmp_path / folder for folder in "abc"])
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figure.canvas.draw()
+        drawn.append(figure)
+        return path
+
+    for module in (figures, scatter):
+        monkeypatch.setattr(module, "save", keep)
+    draws = (figures.robustness_figure, figures.parts_figure, figures.invariance_figure)
+    for draw in (*draws, figures.collapse_figure, scatter.scatter_figure):
+        draw(found, tmp_path / "a.png")
+    for figure in drawn:
+        page = figure.bbox
+        boxes = [legend.get_window_extent() for legend in figure.legends]
+        titles = [axis.title.get_window_extent() for axis in figure.axes if axis.get_title()]
+        labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes if axis.get_ylabel()]
+        boxes += titles + labels
+        assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
+        for group in (titles, labels):
+            assert not any(a.overlaps(b) for a, b in combinations(group, 2))
+    assert len(drawn) == 5
 
 
 def test_a_baseline_with_a_folder_of_its_own_is_a_baseline_with_its_command(tmp_path: Path) -> None:

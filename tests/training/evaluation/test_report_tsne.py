@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
+from clever_hub.errors import DataError
 from clever_training.cli.report import _maps
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures, PixelFeatures
+from clever_training.evaluation.report import tsne
 from clever_training.evaluation.report.tsne import (
+    NEIGHBOURS,
     TURNS,
     Turned,
     choose,
@@ -50,6 +55,42 @@ def test_neighbours_tell_what_a_part_knows() -> None:
     same, apart = neighbourhood(data, "equivariant")
     assert same < 40
     assert apart < 15
+
+
+def test_of_few_photos_all_others_are_neighbours() -> None:
+    data = planted(3 * TURNS)  # of three classes: no photo has another of its class
+    assert len(data.labels) < NEIGHBOURS
+    for part in data.features:
+        same, apart = neighbourhood(data, part)
+        assert same == 0
+        assert 0 < apart < 180
+
+
+def test_a_single_photo_has_no_map(splits: Splits) -> None:
+    with pytest.raises(DataError, match="expected 2 photos or more for a map, got 1"):
+        choose(splits.validation.subset(np.array([0])), points=60)
+
+
+def test_the_legend_names_long_classes_by_their_first_name_and_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figure.canvas.draw()
+        drawn.append(figure)
+        return path
+
+    monkeypatch.setattr(tsne, "save", keep)
+    first = ["academic gown", "black-and-tan coonhound", "American alligator", "beach wagon"]
+    same = ["crane, a bird with a long neck"] * 2 + ["crane, a machine that lifts"] * 2
+    for names in ([f"{name}, {name} by another name" for name in first], same):
+        tsne_figure("planted", replace(planted(60), classes=tuple(names)), tmp_path / "a.png")
+    legends = [figure.legends[0] for figure in drawn]
+    assert [[text.get_text() for text in legend.get_texts()] for legend in legends] == [first, same]
+    for figure, legend in zip(drawn, legends, strict=True):
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_a_map_keeps_classes_together() -> None:

@@ -115,6 +115,13 @@ def test_a_bright_square_is_the_object(tmp_path: Path) -> None:
     assert figures["plain"]["full"]["iou"] == pytest.approx(200 / 3)
 
 
+def test_a_video_without_an_object_in_the_frames_that_count_is_refused(davis: Path) -> None:
+    for first in davis.glob("Annotations/480p/*/00000.png"):
+        Image.new("L", (WIDTH, HEIGHT)).save(first)
+    with pytest.raises(DataError, match=r"expected an object in the mask of .*every 10th"):
+        measure_saliency(DensePixels(), find_videos(davis), 160)
+
+
 def test_the_command_measures_on_videos(
     davis: Path, tiny_model: CleverModel, tmp_path: Path
 ) -> None:

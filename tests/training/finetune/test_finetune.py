@@ -136,6 +136,21 @@ def test_the_folder_loads_by_its_own_code(tuned: Path) -> None:
         assert (tuned / f"{reference.partition('.')[0]}.py").is_file()
 
 
+def test_the_figures_of_bf16_are_those_of_the_model_that_is_written(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    settings = few_epochs(epochs=1, precision="bf16")
+    out = finetune(str(model_folder), splits, tmp_path / "out", settings)
+    plain = PlainPhotos(splits.validation, PreprocessingConfig(SIDE, SIDE))
+    batch = collate([plain[position] for position in range(len(plain))])
+    with torch.no_grad():
+        found = AutoModelForImageClassification.from_pretrained(out)(**batch)
+    (last,) = json.loads((out / "finetune.json").read_text())["history"]
+    assert found.loss.item() == pytest.approx(last["loss"], abs=1e-5)
+    figures = accuracies(EvalPrediction(found.logits.numpy(), batch["labels"].numpy()))
+    assert figures == {key: pytest.approx(last[key]) for key in ("top1", "top5")}
+
+
 class StopAfter(TrainerCallback):
     """Presses Ctrl-C in the middle of the second epoch."""
 
@@ -221,6 +236,20 @@ def test_a_frozen_backbone_stays_to_the_last_bit(
     assert content["data"]["train"]["photos"] == 10
 
 
+def test_trained_weights_are_not_said_to_be_made_as_before(model_folder: Path) -> None:
+    model = clever_hub.from_pretrained(model_folder)
+    assert model.source is not None
+    before = model.config.provenance
+    for freeze in (True, False):
+        network = build_network(model, ("a", "b"), FinetuneSettings(freeze=freeze))
+        start = {
+            **before,
+            "name": model.config.name,
+            "weights_sha256": model.source.weights_sha256,
+        }
+        assert network.config.provenance == (before if freeze else {"start": start})
+
+
 def test_learning_rates_fall_from_the_head_to_the_stem(model_folder: Path) -> None:
     model = clever_hub.from_pretrained(model_folder)
     settings = FinetuneSettings(lr=1.0, layer_decay=0.5)
@@ -279,6 +308,7 @@ def test_accuracies_count_ranks() -> None:
         ({"share": 0.0}, "--share: expected more than 0"),
         ({"layer_decay": 1.5}, "--layer-decay: expected in"),
         ({"precision": "fp8"}, "--precision: expected one of auto"),
+        ({"seed": -1}, "--seed: expected 0 to 2147483647, got -1"),
     ],
 )
 def test_wrong_settings_are_named(change: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clever_hub.errors import ConfigError
 from clever_training.objectives.registry import OBJECTIVES
 from clever_training.recipe.methods import OBJECTIVE_ARGUMENTS
 from clever_training.recipe.reading import read_recipe
@@ -132,6 +133,22 @@ def test_a_base_may_have_short_sections(tmp_path: Path) -> None:
     found, expected = read_recipe(child), read_recipe(base, overrides)
     assert found == expected
     assert (found.backbone.architecture, found.method.name) == ("resnet50", "clever-vicreg")
+
+
+def test_objectives_take_the_place_of_the_one_below_and_of_its_arguments(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text("{name: a, method: {objective: dino, objective_args: {hidden_dim: 8}}}")
+    child.write_text("{base: base.yaml, method: {objectives: [{name: simclr}, {name: vicreg}]}}")
+    terms = [{"name": "simclr"}, {"name": "vicreg"}]
+    for method in (
+        read_recipe(child).method,
+        read_recipe(base, {"method.objectives": terms}).method,
+    ):
+        assert [term.name for term in method.terms] == ["simclr", "vicreg"]
+        assert method.objective_args == {}
+    for overrides in ({}, {"method.objectives": terms}):
+        with pytest.raises(ConfigError, match="objective_args: objectives take the place"):
+            read_recipe(child, {"method.objective_args.dim": 8, **overrides})
 
 
 def test_a_teacher_may_be_a_name_and_have_a_size(tmp_path: Path) -> None:

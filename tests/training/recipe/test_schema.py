@@ -36,8 +36,37 @@ from clever_training.run.schedule import settings_at
         ({"name": "a", "views": {"growth": [{"after": 0.5}]}}, r"views\.growth\.0\.global_size"),
         (
             {"name": "a", "views": {"growth": [{"after": 0.5, "global_size": 8, "sise": 1}]}},
-            r"views\.growth\.0\.sise: unknown key",
+            r"views\.growth\.0\.sise: unknown key\. .*global_size",
         ),
+        (
+            {"name": "a", "method": {"name": "distill", "teacher": {"model": "a", "sise": 1}}},
+            r"method\.teacher\.sise: unknown key\. Did you mean 'size'",
+        ),
+        (
+            {"name": "a", "method": {"objectives": [{"name": "dino", "wieght": 1}]}},
+            r"method\.objectives\.0\.wieght: unknown key\. Did you mean 'weight'",
+        ),
+        (
+            {"name": "a", "method": {"objectives": [{"name": "dino"}], "objective": "simclr"}},
+            r"objective: 'simclr' would be ignored, the first of objectives is 'dino'",
+        ),
+        (
+            {
+                "name": "a",
+                "method": {"objectives": [{"name": "dino"}], "objective_args": {"hidden_dim": 8}},
+            },
+            r"objective_args: objectives take the place",
+        ),
+        (
+            {"name": "a", "method": {"name": "dino", "objectives": {"name": "dino"}}},
+            r"method\.objectives: Input should be a valid list",
+        ),
+        ({"name": "a", "views": {"blur_sigma": [-2, -1]}}, r"blur_sigma: expected 0 <= low"),
+        ({"name": "a", "views": {"blur_sigma": [2, 0.1]}}, r"blur_sigma: .*got \[2\.0, 0\.1\]"),
+        ({"name": "a", "views": {"blur": [2, 0, 0]}}, r"views\.blur\.0: .*less than or equal to 1"),
+        ({"name": "a", "views": {"jitter": [0, -1, 0, 0]}}, r"views\.jitter\.1: .*equal to 0"),
+        ({"name": "a", "views": {"jitter": [1, 1, 1, 0.6]}}, r"views\.jitter\.3: .*equal to 0\.5"),
+        ({"name": "a", "run": {"seed": 2**31}}, r"run\.seed: .*less than 2147483648"),
         (
             {"name": "a", "views": {"disc": 0.5, "backend": "torchvision"}},
             r"disc needs backend: fast",
@@ -150,6 +179,13 @@ def test_methods_are_composed_by_name(
     assert method == Recipe.parse({"name": "a", "method": method.model_dump()}).method
 
 
+def test_a_method_of_several_objectives_is_named_and_stored_as_its_first() -> None:
+    terms = [{"name": "simclr", "weight": 2.0}, {"name": "vicreg"}]
+    recipe = Recipe.parse({"name": "a", "method": {"objectives": terms}})
+    assert (recipe.method.name, recipe.method.objective) == ("clever-simclr", "simclr")
+    assert Recipe.parse(recipe.model_dump(mode="json")) == recipe
+
+
 def test_every_objective_has_a_name_as_a_method() -> None:
     assert list(OBJECTIVE_NAMES) == objective_names()
     for name in method_names():
@@ -213,6 +249,13 @@ def test_every_shipped_recipe_builds_and_opens_with_what_it_is(name: str) -> Non
     command = re.search(r"clever-hub pretrain (\S+)", _opening(name))
     assert command is not None
     assert command[1] == name
+
+
+@pytest.mark.parametrize("ratio", [0.0019, 1 - 1e-12])
+def test_a_split_that_leaves_a_part_empty_is_refused_before_the_run(ratio: float) -> None:
+    method = {"name": "clever-simclr", "split_ratio": ratio}
+    with pytest.raises(ConfigError, match=r"method\.split_ratio: .* of 512 .* a part empty"):
+        build(Recipe.parse({"name": "a", "method": method}))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
@@ -75,6 +76,28 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
 def test_smoothing_keeps_a_level_and_the_length() -> None:
     assert np.allclose(smoothed(np.full(20, 3.0), 9), 3.0)
     assert len(smoothed(np.arange(20.0), 9)) == 20
+
+
+def test_long_names_of_runs_are_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets: list[Figure] = []
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+        sheets.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    names = ("clever-plus-distill-efficientnet-lite0", "short", "clever-plus-simclr-resnet18-tiny")
+    runs = [read_run(_write(tmp_path / name, 20, knn=12.5)) for name in names]
+    curves.draw(runs, tmp_path / "a.png")
+    curves.draw([runs[1], runs[1]], tmp_path / "b.png")
+    for sheet in sheets:
+        box = sheet.legends[0].get_window_extent()
+        assert sheet.bbox.x0 <= box.x0 < box.x1 <= sheet.bbox.x1
+    places = [[text.get_window_extent().x0 for text in s.legends[0].get_texts()] for s in sheets]
+    assert [len(set(columns)) for columns in places] == [1, 2], "short ones stand side by side"
 
 
 def test_a_schedule_is_drawn_as_it_is_and_averages_are_said_to_be_averages(

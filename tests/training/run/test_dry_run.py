@@ -64,6 +64,15 @@ def test_a_trial_of_a_few_steps_is_estimaten_as_such(
     assert [stage.share for stage in seen.stages] == pytest.approx([share for _, share in stages])
 
 
+def test_a_part_of_a_worker_is_one_more(estimate: RunEstimate) -> None:
+    run = estimate.recipe.run.model_copy(update={"num_workers": 2})
+    stage = Stage(ViewSizes(32, 24), 1.0, step_seconds=1.0, batch_seconds=2.4)
+    recipe = estimate.recipe.model_copy(update={"run": run})
+    assert (
+        "--set run.num_workers=3 or more" in replace(estimate, recipe=recipe, stages=[stage]).text()
+    )
+
+
 @pytest.mark.parametrize(("workers", "hours"), [(0, 3.0), (1, 2.0), (4, 1.0)])
 def test_duration_follows_the_slower_of_loading_and_training(
     workers: int, hours: float, estimate: RunEstimate

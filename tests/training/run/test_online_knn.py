@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,39 @@ def test_a_run_measures_every_some_epochs_and_is_the_same_run(
         pretrain(recipe, str(photo_folder), tmp_path / "b", progress=False)
         a, b = (load_file(tmp_path / run / "state.safetensors") for run in "ab")
         assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("files", ["images", "tables"])
+def test_the_splits_of_one_folder_are_not_mixed(
+    files: str, labelled: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    for split, start in (("train", 0), ("val", 20)):
+        paths = [p for p in sorted(labelled.glob("*/*.png")) if start <= int(p.stem) < start + 20]
+        if files == "images":
+            for path in paths:
+                target = tmp_path / split / path.parent.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.hardlink_to(path)
+        else:
+            labels = [path.parent.name for path in paths]
+            rows = {"image": [str(path) for path in paths], "label": labels}
+            features = datasets.Features(
+                {"image": datasets.Image(), "label": datasets.Value("string")}
+            )
+            target = tmp_path / f"{split}.parquet"
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(target)
+    knn = OnlineKnn(str(tmp_path), tiny_recipe())
+    assert [len(part) for part in (knn.neighbours, knn.queries)] == [40, 20]
+    assert [Path(part.name).stem for part in (knn.neighbours, knn.queries)] == ["train", "val"]
+
+
+def test_splits_in_folders_of_tables_are_to_be_named(tiny_recipe: Make, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        path = tmp_path / "default" / split / "0000.parquet"
+        path.parent.mkdir(parents=True)
+        datasets.Dataset.from_dict({"image": ["a.png"], "label": [0]}).to_parquet(path)
+    with pytest.raises(DataError, match="Or name both: TRAIN,VALIDATION"):
+        OnlineKnn(str(tmp_path), tiny_recipe())
 
 
 def test_too_few_photos_and_missing_ones_are_named(

@@ -32,7 +32,10 @@ def run(
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option(help="Labelled photos for k-NN while it runs: NEIGHBOURS,QUERIES or one set."),
+        typer.Option(
+            help="Labelled photos for k-NN while it runs: NEIGHBOURS,QUERIES, a folder with both, "
+            "or one set."
+        ),
     ] = None,
     track: Annotated[
         list[str] | None,

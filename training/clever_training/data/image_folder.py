@@ -1,12 +1,18 @@
-"""Which part of a folder of images is there to train on."""
+"""Which part of a folder of photos is there to train on."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from clever_hub.images.decoding import EXTENSIONS
 
 # A folder is read as splits only when all of its sub-folders have one of these names.
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval")
+# The Hub's own conversion names the folder of a large data set's first gigabytes partial-train.
+_TRAINING_PART = re.compile("(partial-)?train", re.IGNORECASE)
 
 
 def training_split(folder: Path) -> Path:
@@ -16,11 +22,43 @@ def training_split(folder: Path) -> Path:
         folder: A folder of images.
 
     Returns:
-        The sub-folder ``train`` when all sub-folders have names of splits and there are no other
-        files; else the folder itself.
+        The sub-folder ``train`` when all sub-folders have names of splits and there are no images
+        beside them; else the folder itself.
     """
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     names = {entry.name.lower(): entry for entry in entries if entry.is_dir()}
-    if len(names) == len(entries) > 1 and set(names) <= set(_SPLITS):
+    images = any(entry.suffix.lower() in EXTENSIONS for entry in entries if not entry.is_dir())
+    if len(names) > 1 and not images and set(names) <= set(_SPLITS):
         return next((names[name] for name in _TRAINING if name in names), folder)
     return folder
+
+
+def training_files(folder: Path, files: Iterable[Path]) -> list[str]:
+    """The files of a folder's split ``train``, told by their names or by those of their folders.
+
+    Args:
+        folder: The folder.
+        files: Files in it, at any depth.
+
+    Returns:
+        Those whose name begins with ``train``; else those in a folder of such a name; all of them
+        when there are none. They are sorted.
+    """
+    every = sorted(files, key=str)
+    train = [file for file in every if _TRAINING_PART.match(file.name)] or [
+        file
+        for file in every
+        if any(map(_TRAINING_PART.match, file.relative_to(folder).parent.parts))
+    ]
+    return [str(file) for file in train or every]
+
+
+def has_other_splits(folder: Path) -> bool:
+    """Whether a folder holds other photos than those to train on.
+
+    Args:
+        folder: A folder of parquet files or of images.
+    """
+    if tables := list(folder.rglob("*.parquet")):
+        return len(training_files(folder, tables)) < len(tables)
+    return training_split(folder) != folder

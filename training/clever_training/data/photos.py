@@ -10,11 +10,11 @@ from typing import Any
 
 import datasets
 
-from clever_hub.errors import DataError, ImageError
+from clever_hub.errors import DataError, ImageError, MissingExtraError
 from clever_training.data.files import read_folder
 from clever_training.data.hub import load_from_hub
 from clever_training.data.image_column import find_image_column
-from clever_training.data.image_folder import training_split
+from clever_training.data.image_folder import training_files, training_split
 from clever_training.views.decode import EncodedPhoto, Image
 
 
@@ -110,6 +110,8 @@ def naming_photo(place: Callable[[], str]) -> Iterator[None]:
             f"{place()} cannot be read as an image ({error}). "
             "Repair or remove it; no photo is skipped silently"
         ) from error
+    except MissingExtraError as error:  # of its format; says how to install it
+        raise DataError(f"{place()} cannot be read as an image ({error})") from error
 
 
 def undecoded(table: Any, image_column: str, name: str) -> Photos:
@@ -135,7 +137,8 @@ def load_photos(source: str, column: str | None = None) -> Photos:
     """Open photos to train on; labels are ignored.
 
     Args:
-        source: A parquet file; a folder of parquet files; a folder of images, read with its
+        source: A parquet file; a folder of parquet files, of which those named ``train…`` or in a
+            folder of such a name are read, if there are any; a folder of images, read with its
             sub-folders (if all of them are splits, ``train`` alone is read); or the id of a data
             set on the Hub, split ``train``.
         column: The image column of a table.
@@ -162,10 +165,9 @@ def load_photos(source: str, column: str | None = None) -> Photos:
 def _load_table(source: str) -> Any:
     path = Path(source)
     if path.is_dir():
-        files = sorted(str(file) for file in path.rglob("*.parquet"))
+        files = training_files(path, path.rglob("*.parquet"))
         if not files:
             return read_folder(training_split(path), labels=False)
-        files = [file for file in files if Path(file).name.startswith("train")] or files
     elif path.suffix == ".parquet":
         if not path.is_file():
             raise DataError(f"{source}: no such file")

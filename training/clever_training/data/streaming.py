@@ -23,6 +23,7 @@ from datasets.distributed import split_dataset_by_node
 
 from clever_hub.errors import DataError
 from clever_training.data.image_column import find_image_column
+from clever_training.data.image_folder import training_files
 from clever_training.data.photos import encoded, first_line, naming_photo, open_encoded
 from clever_training.views.decode import EncodedPhoto
 
@@ -210,9 +211,8 @@ def _files(source: str) -> list[str]:
         return _expand(source)
     if path.is_dir():
         for ending in _KINDS:
-            found = sorted(str(file) for file in path.rglob(f"*{ending}"))
-            if found:
-                return [file for file in found if Path(file).name.startswith("train")] or found
+            if found := training_files(path, path.rglob(f"*{ending}")):
+                return found
         raise DataError(
             f"{source}: expected parquet files or WebDataset shards (.tar) to stream. For a folder "
             "of images leave run.stream out"

@@ -186,6 +186,7 @@ class Protocol(NamedTuple):
         shown: The conditions that tables show; all of them when None.
         subsets: Names in ``SUBSETS`` of the smaller subsets that it uses; their sizes go into
             evaluation.json.
+        fewest: The fewest training and validation photos that it can measure on.
     """
 
     run: Callable[[Context], Figures]
@@ -194,6 +195,7 @@ class Protocol(NamedTuple):
     unit: Literal["%", ""] = ""
     shown: tuple[str, ...] | None = None
     subsets: tuple[str, ...] = ()
+    fewest: tuple[int, int] = (1, 1)
 
     @property
     def classifies(self) -> bool:

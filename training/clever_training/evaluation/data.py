@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clever_hub.errors import DataError
+from clever_training.data.image_folder import has_other_splits
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.presets import expand
 
@@ -78,22 +79,42 @@ def check_classes(splits: Splits) -> None:
         )
 
 
+def has_splits(name: str) -> bool:
+    """Whether photos are one folder with several splits, which must not be mixed.
+
+    Args:
+        name: As for ``load_splits``.
+    """
+    folder = Path(name.partition("?")[0]).expanduser()
+    both = (("train",), VALIDATION_NAMES)
+    return folder.is_dir() and (
+        all(_split_in(folder, splits) for splits in both) or has_other_splits(folder)
+    )
+
+
 def _with_split(name: str, splits: Sequence[str]) -> str:
     """The file or sub-folder of a folder that holds one split; for a Hub id, ``id:split``."""
     folder = Path(name).expanduser()
     if not folder.exists():
         return f"{name}:{splits[0]}"
-    for split in splits:
-        if (folder / split).is_dir():
-            return str(Path(name) / split)
-        if files := sorted(folder.glob(f"{split}*.parquet")):
-            # Several shards, such as train-00000-of-00002.parquet, are named by a pattern.
-            return str(Path(name) / (files[0].name if len(files) == 1 else f"{split}*.parquet"))
+    if found := _split_in(folder, splits):
+        return str(Path(name) / found)
     raise DataError(
         f"{name}: expected {splits[0]}*.parquet or a folder {' or '.join(splits)}, found "
         f"{_some(sorted(entry.name for entry in folder.iterdir()))}. "
-        "Or name both: --data TRAIN,VALIDATION"
+        "Or name both: TRAIN,VALIDATION"
     )
+
+
+def _split_in(folder: Path, splits: Sequence[str]) -> str | None:
+    """The name in a folder of what holds one split."""
+    for split in splits:
+        if (folder / split).is_dir():
+            return split
+        if files := sorted(folder.glob(f"{split}*.parquet")):
+            # Several shards, such as train-00000-of-00002.parquet, are named by a pattern.
+            return files[0].name if len(files) == 1 else f"{split}*.parquet"
+    return None
 
 
 def _some(names: Sequence[str], limit: int = 5) -> str:

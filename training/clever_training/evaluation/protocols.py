@@ -55,6 +55,7 @@ PROTOCOLS = {
         ("same_centred", "gap", "gap_centred"),
         shown=copies.SHOWN,
         subsets=("sweep_photos",),
+        fewest=(1, 2),
     ),
     "retrieval": Protocol(
         copies.run_retrieval,
@@ -72,7 +73,10 @@ PROTOCOLS = {
             *("top1", "pose_mrr", "photo_mrr"),
         ),
         subsets=("sweep_photos", "pairs"),
+        fewest=(3, 2),
     ),
-    "collapse": Protocol(spread.run_collapse, spread.SETTINGS, ("std", "effective_rank", "dim")),
+    "collapse": Protocol(
+        spread.run_collapse, spread.SETTINGS, ("std", "effective_rank", "dim"), fewest=(1, 2)
+    ),
     "semi-supervised": Protocol(linear.run_semi_supervised, linear.SEMI_SETTINGS, ("top1",), "%"),
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from clever_hub.errors import DataError
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results
 from clever_training.evaluation.context import SUBSETS
@@ -62,7 +63,8 @@ class Evaluation:
             The content of evaluation.json.
 
         Raises:
-            DataError: When a photo cannot be read, or there is but one class to tell.
+            DataError: When a photo cannot be read, there is but one class to tell, or there are too
+                few photos for a protocol.
         """
         if any(PROTOCOLS[name].classifies for name in self.protocols):
             check_classes(self.splits)
@@ -70,6 +72,8 @@ class Evaluation:
             self.splits.train.stratified(self.profile.train),
             self.splits.validation.stratified(self.profile.validation),
         )
+        for name in self.protocols:
+            _check_enough(name, splits)
         seed = None if self.profile.random_models else self.seeds[0]
         others = named_baselines(extractor, baselines, beside, seed)
         steps = self._steps(1 + len(others))
@@ -146,6 +150,16 @@ class Evaluation:
         if self.probe in settings:
             settings["probe"] = self.probe
         return settings
+
+
+def _check_enough(protocol: str, splits: Splits) -> None:
+    """Refuse fewer photos than a protocol can measure on, before the work."""
+    for photos, fewest in zip(splits, PROTOCOLS[protocol].fewest, strict=True):
+        if len(photos) < fewest:
+            raise DataError(
+                f"{photos.name}: expected {fewest} photos or more to measure {protocol}, "
+                f"got {len(photos)}"
+            )
 
 
 def named_baselines(

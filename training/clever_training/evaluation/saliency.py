@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clever_hub.errors import DataError
 from clever_hub.jobs.saliency import THRESHOLD, WEAK_EDGE, find_cut
 from clever_training.evaluation.dense import DenseFeatures
 from clever_training.evaluation.results import Figures
@@ -66,7 +67,7 @@ def measure_saliency(
         ``plain`` and ``centred`` → part → ``corloc``, ``iou`` and ``cut_share`` in per cent.
 
     Raises:
-        DataError: When a mask cannot be read.
+        DataError: When a mask cannot be read, or none of the frames has an object.
         ImageError: When a frame cannot be read.
     """
     count, before = FrameCount(sum(len(_positions(video)) for video in videos), report), 0
@@ -79,6 +80,11 @@ def measure_saliency(
             for part, of_frames in by_part.items():
                 # From JSON they come as lists.
                 scores[condition][part] += [_Score(*one) for one in of_frames]
+    if not all(scores["plain"].values()):
+        raise DataError(
+            f"{videos[0].masks[0].parent.parent}: expected an object in the mask of some frame, "
+            f"found none in every {EVERY}th frame of each video, from the first on"
+        )
     return {
         condition: {part: _figures(found) for part, found in by_part.items()}
         for condition, by_part in scores.items()

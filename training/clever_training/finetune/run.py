@@ -129,6 +129,11 @@ def build_network(
     # Keys of timm and clever_hub are left out, so that both refuse a folder with a head.
     own = {"pretrained_cfg", "num_classes", "architectures", "auto_map", "model_type"}
     content = {k: v for k, v in model.config.to_dict().items() if k not in own}
+    if not settings.freeze and model.source is not None:
+        # What is said of the weights is no longer true of those that are written.
+        sha256 = model.source.weights_sha256
+        before = {**model.config.provenance, "name": model.config.name, "weights_sha256": sha256}
+        content["provenance"] = {"start": before}
     config = CleverConfig(
         **content,
         head_input=settings.head,
@@ -210,7 +215,6 @@ def _trainer(
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
         max_grad_norm=1.0,
-        bf16=settings.bf16,
         seed=settings.seed,
         eval_strategy="epoch",
         save_strategy="epoch",

@@ -31,7 +31,8 @@ class FinetuneSettings:
         weight_decay: Weight decay of matrices; biases and norms have none.
         crop_scale: Smallest share of a photo's area that a training crop has; the largest is 1.
         seed: Seed of the head, the order, the crops and the share.
-        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the hardware supports it.
+        precision: Of training: ``bf16``, ``fp32``, or ``auto``: bf16 where the hardware supports
+            it. Figures are measured in float32.
         workers: Processes that prepare photos; 0 uses the training process.
 
     Raises:
@@ -65,6 +66,7 @@ class FinetuneSettings:
         _check("--layer-decay", decay is None or 0 < decay <= 1, "in (0, 1]", decay)
         _check("--weight-decay", self.weight_decay >= 0, "0 or more", self.weight_decay)
         _check("--crop-scale", 0 < self.crop_scale <= 1, "in (0, 1]", self.crop_scale)
+        _check("--seed", 0 <= self.seed < 2**31, "0 to 2147483647", self.seed)
         known = ", ".join(PRECISIONS)
         _check("--precision", self.precision in PRECISIONS, f"one of {known}", self.precision)
         _check("--workers", self.workers >= 0, "0 or more", self.workers)
@@ -87,7 +89,7 @@ class FinetuneSettings:
 
     @property
     def bf16(self) -> bool:
-        """Whether to compute in bf16."""
+        """Whether to train in bf16."""
         if self.precision != "auto":
             return self.precision == "bf16"
         from clever_training.runtime.precision import computes_bf16

@@ -46,10 +46,16 @@ class FinetuneTrainer(Trainer):
         return self.optimizer
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The cross-entropy; a frozen backbone computes in eval mode."""
+        """The cross-entropy; a frozen backbone computes in eval mode.
+
+        bf16 is for training alone: it rounds logits to a few digits, so that some are equal, and
+        the model that is written computes in float32.
+        """
         if self.settings.freeze:
             self.accelerator.unwrap_model(model).backbone.eval()
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        bf16 = model.training and self.settings.bf16
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bf16):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
         if not bool(torch.isfinite(value).all()):  # of DataParallel, one for each GPU
             raise TrainingError(

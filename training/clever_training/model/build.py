@@ -10,6 +10,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from clever_hub.backends.timm import embedding_length
 from clever_hub.embeddings import invariant_length
+from clever_hub.errors import ConfigError
 from clever_training.model.backbones import check_size, checkpoint_gradients, start_backbone
 from clever_training.model.clever import Clever, LossWeights
 from clever_training.model.freezing import freeze_all_but, freeze_batch_norm
@@ -30,6 +31,9 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
     Returns:
         Backbone, heads, objective and, if the objective has one, the teacher. Its ``start`` is the
         origin of the backbone's weights.
+
+    Raises:
+        ConfigError: When the backbone does not take the views, or the split leaves a part empty.
     """
     settings, method = recipe.backbone, recipe.method
     backbone, start = start_backbone(
@@ -42,10 +46,15 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
     if settings.batch_norm == "frozen":
         freeze_batch_norm(backbone)
     features = embedding_length(backbone)
+    cut = invariant_length(features, method.split_ratio) if method.equivariance else features
+    if method.equivariance and not 0 < cut < features:
+        raise ConfigError(
+            f"method.split_ratio: {method.split_ratio} of {features} dimensions leaves a part empty"
+        )
     clever = Clever(
         backbone,
         features,
-        invariant_length(features, method.split_ratio) if method.equivariance else features,
+        cut,
         _objective(recipe, target_dim, linear=linear),
         LossWeights(
             method.orthogonality_weight,

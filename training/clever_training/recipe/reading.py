@@ -23,6 +23,8 @@ _SHORT = {"method": "name", "backbone": "architecture", "teacher": "model"}
 _DECIDED_BY_NAME = ("name", "objective", "equivariance")
 _OF_A_MOVING_TEACHER = ("teacher_", "warmup_teacher_", "freeze_last_layer_")
 _OF_THE_SPLIT = ("split_ratio", "orthogonality_weight", "regularization_weight")
+# Objectives take their place.
+_OF_ONE_OBJECTIVE = ("objective", "objective_args")
 
 
 def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -47,6 +49,8 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     """
     content = _read(str(name_or_path), Path(), ())
     if overrides and isinstance(content, dict):
+        if overrides.get("method.objectives"):
+            _leave_to_objectives(content)
         for dotted, value in overrides.items():
             if dotted in ("method", "method.name") and isinstance(value, str):
                 value = _other_method(content.get("method"), value)  # noqa: PLW2901
@@ -80,6 +84,8 @@ def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
     if not isinstance(content, dict) or "base" not in content:
         return content
     base = _read(str(content.pop("base")), path.parent, (*children, path))
+    if _mapping(content.get("method")).get("objectives"):
+        _leave_to_objectives(base)
     return _merged(base, content)
 
 
@@ -93,6 +99,14 @@ def _merged(base: Any, content: Any) -> Any:
         if key in base
     }
     return {**base, **content, **merged}
+
+
+def _leave_to_objectives(content: Any) -> None:
+    """Remove from a recipe what objectives that are laid over it replace."""
+    method = content.get("method") if isinstance(content, dict) else None
+    if isinstance(method, dict):
+        for key in _OF_ONE_OBJECTIVE:
+            method.pop(key, None)
 
 
 def _spelt_out(key: str, section: Any) -> Any:

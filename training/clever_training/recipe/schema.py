@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,9 @@ from clever_hub.errors import ConfigError, suggest
 from clever_training.recipe.methods import method_label, method_settings
 
 Scale = tuple[float, float]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Strength = Annotated[float, Field(ge=0.0)]
+HueStrength = Annotated[float, Field(ge=0.0, le=0.5)]  # 0.5 reaches every hue
 PerChannel = tuple[float, float, float]
 
 
@@ -133,8 +136,8 @@ class MethodRecipe(Section):
             in for a method that is given by its keys.
         objective: Name of the invariance term, or ``package.module:function``.
         objective_args: Its arguments.
-        objectives: Several invariance terms with weights, instead of ``objective``; the first one
-            defines head and terms of the equivariant part.
+        objectives: Several invariance terms with weights, instead of ``objective`` and its
+            arguments; the first one defines head and terms of the equivariant part.
         teacher: Teacher of the objective ``distill``.
         equivariance: Split the embedding and add CLeVER's terms; False for the plain objective.
         split_ratio: Share of the invariant part.
@@ -174,17 +177,16 @@ class MethodRecipe(Section):
     def _expand_name(cls, content: object) -> object:
         if isinstance(content, str):
             content = {"name": content}
-        if not isinstance(content, Mapping) or not isinstance(content.get("name") or None, str):
+        if not isinstance(content, Mapping):
             return content
+        if not isinstance(content.get("name") or None, str):
+            return cls._with_first_objective(content)
         settings = method_settings(content["name"])
-        first = (content.get("objectives") or [{}])[0]
-        if (
-            isinstance(first, Mapping)
-            and first.get("name", settings["objective"]) != (settings["objective"])
-        ):
+        first = _first_objective(content) or settings["objective"]
+        if first != settings["objective"]:
             raise ValueError(
                 f"{content['name']} has the objective {settings['objective']!r}, but the first of "
-                f"objectives is {first['name']!r}. Name the method after its first objective"
+                f"objectives is {first!r}. Name the method after its first objective"
             )
         for key in ("objective", "equivariance"):
             if content.get(key, settings[key]) != settings[key]:
@@ -192,7 +194,27 @@ class MethodRecipe(Section):
                     f"{content['name']} has {key} {settings[key]!r}, but {key} is also set to "
                     f"{content[key]!r}. Leave one of them out"
                 )
-        return {**settings, **content}
+        return cls._with_first_objective({**settings, **content})
+
+    @staticmethod
+    def _with_first_objective(content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Let ``objective`` be the first of ``objectives``; refuse what these would replace."""
+        if not content.get("objectives"):
+            return content
+        if content.get("objective_args"):
+            raise ValueError(
+                "objective_args: objectives take the place of objective and its arguments, so "
+                "these would be ignored. Give args to one of objectives instead"
+            )
+        first = _first_objective(content)
+        if first is None:
+            return content
+        if content.get("objective", first) != first:
+            raise ValueError(
+                f"objective: {content['objective']!r} would be ignored, the first of objectives is "
+                f"{first!r}. Leave objective out"
+            )
+        return {**content, "objective": first}
 
     @model_validator(mode="after")
     def _has_equivariant_part(self) -> MethodRecipe:
@@ -225,10 +247,17 @@ class MethodRecipe(Section):
     def _fill_name(self) -> MethodRecipe:
         # A method has the same name whether it is given by name or by its keys.
         if not self.name:
-            names = "+".join(term.name for term in self.terms)
-            label = method_label(names, self.equivariance, self.transformation_weight > 0)
+            first = self.terms[0].name
+            label = method_label(first, self.equivariance, self.transformation_weight > 0)
             object.__setattr__(self, "name", label)
         return self
+
+
+def _first_objective(method: Mapping[str, Any]) -> Any:
+    """The name of the first of ``objectives``; None where it has none yet."""
+    terms = method.get("objectives")
+    first = terms[0] if isinstance(terms, list) and terms else None
+    return first.get("name") if isinstance(first, Mapping) else None
 
 
 # Chen and He, "Exploring Simple Siamese Representation Learning", https://arxiv.org/abs/2011.10566
@@ -298,10 +327,10 @@ class ViewsRecipe(Section):
     elastic_sigma: float = Field(5.0, gt=0.0)
     corners: Literal["black", "context"] = "black"
     disc: float = Field(0.0, ge=0.0, le=1.0)
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter: tuple[Strength, Strength, Strength, HueStrength] = (0.4, 0.4, 0.2, 0.1)
     jitter_probability: float = Field(0.8, ge=0.0, le=1.0)
     grayscale: float = Field(0.2, ge=0.0, le=1.0)
-    blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
+    blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     scale_lengths: bool = True
     solarize: float = Field(0.2, ge=0.0, le=1.0)
@@ -319,6 +348,9 @@ class ViewsRecipe(Section):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name}: expected 0 < low <= high <= 1, got {[low, high]}")
+        low, high = self.blur_sigma
+        if not 0 <= low <= high:
+            raise ValueError(f"blur_sigma: expected 0 <= low <= high, got {[low, high]}")
         drawn_here = self.backend == "fast" and self.aug is None
         asked = {"disc": self.disc > 0, "rotation_probability": self.rotation_probability < 1}
         for name, used in asked.items():
@@ -399,7 +431,7 @@ class RunRecipe(Section):
 
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_whole)] = 100
     batch_size: int = Field(256, ge=2)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     channels_last: bool = True
     num_workers: int = Field(1, ge=0)
@@ -526,8 +558,15 @@ def _explain(model: type[BaseModel], issue: Any) -> str:
         told = issue["type"] in ("missing", "value_error")
         got = "" if told else f", got {issue['input']!r}"
         return f"{dotted or 'recipe'}: {issue['msg'].removeprefix('Value error, ')}{got}"
-    section: Any = model
+    section = model
     for part in path[:-1]:
-        annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        section = annotation if isinstance(annotation, type) else GrowthStep
+        if part in section.model_fields:  # and not the number of an entry
+            section = _section_in(section.model_fields[part].annotation)
     return f"{dotted}: unknown key. {suggest(path[-1], section.model_fields)}"
+
+
+def _section_in(annotation: Any) -> type[BaseModel]:
+    """The section in a type such as ``TeacherRecipe | None`` or ``list[TermRecipe]``."""
+    kinds: tuple[Any, ...] = get_args(annotation) or (annotation,)
+    found: type[BaseModel] = next(kind for kind in kinds if issubclass(kind, BaseModel))
+    return found

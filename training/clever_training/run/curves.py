@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clever_hub.errors import DataError
 from clever_hub.files import atomic_path, folder_name
+from clever_training.evaluation.report.legend import fitting_legend
 
 # Okabe and Ito's colours: told apart also without full colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -178,9 +179,7 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
             Line2D([], [], color=_color(n), linestyle=_dashes(n), label=_label(run), linewidth=2)
             for n, run in enumerate(runs)
         ]
-        figure.legend(
-            handles=handles, loc="outside upper left", ncols=min(2, len(runs)), frameon=False
-        )
+        fitting_legend(figure, handles, 2, loc="outside upper left")
         if any(
             _is_averaged(panel, run.curve(panel.key, along)[0]) for panel in panels for run in runs
         ):

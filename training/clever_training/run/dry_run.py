@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -111,9 +112,9 @@ class RunEstimate:
         workers = self.recipe.run.num_workers
         slow = [s for s in self.stages if workers and s.batch_seconds > workers * s.step_seconds]
         if slow:
-            need = max(s.batch_seconds / s.step_seconds for s in slow)
+            need = math.ceil(max(s.batch_seconds / s.step_seconds for s in slow))
             lines.append(
-                f"            loading is the slower part: --set run.num_workers={need:.0f} or more "
+                f"            loading is the slower part: --set run.num_workers={need} or more "
                 "if there are enough cores"
             )
         if self.teacher_seconds:

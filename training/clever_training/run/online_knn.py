@@ -15,7 +15,7 @@ from clever_hub.embeddings import invariant_length, split
 from clever_hub.errors import ConfigError
 from clever_hub.images.preparing import Preprocessor
 from clever_training.data.labelled import LabelledPhotos, load_labelled
-from clever_training.evaluation.data import Splits, check_classes, load_splits
+from clever_training.evaluation.data import Splits, check_classes, has_splits, load_splits
 from clever_training.evaluation.knn import K, knn_predict, top1
 from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
@@ -35,8 +35,8 @@ class OnlineKnn:
     on the weights that the model folder gets. Each process embeds its share.
 
     Args:
-        source: Labelled photos: ``NEIGHBOURS,QUERIES``, as ``evaluate`` takes them; or one set,
-            one half of which classifies the other.
+        source: Labelled photos: ``NEIGHBOURS,QUERIES`` or a folder with both splits, as
+            ``evaluate`` takes them; or one set, one half of which classifies the other.
         recipe: How often to measure, on how many photos, at which size.
 
     Raises:
@@ -46,7 +46,7 @@ class OnlineKnn:
 
     def __init__(self, source: str, recipe: Recipe) -> None:
         self.every = recipe.run.knn_every_epochs
-        if "," in source:
+        if "," in source or has_splits(source):
             splits = load_splits(source)
         else:
             photos = load_labelled(source, "validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,11 @@ class Entrant:
         """Number of validation photos of a protocol's figures."""
         found = self.records.get(protocol, {}).get("data", {}).get("validation", {}).get("photos")
         return int(found) if found else None
+
+    def subset(self, protocol: str) -> str | None:
+        """Hash of the validation photos of a protocol's figures; None when it is not known."""
+        found = self.records.get(protocol, {}).get("data", {}).get("validation", {}).get("subset")
+        return str(found) if found else None
 
     @property
     def sweep_photos(self) -> int | None:
@@ -232,19 +238,46 @@ def _seeds(figures: object) -> int:
 
 
 def _named_apart(entrants: list[Entrant]) -> list[Entrant]:
-    """Add the folder to names that two entrants share."""
-    names = [entrant.name for entrant in entrants]
-    result, taken = [], set[str]()
-    for one in entrants:
-        name = one.name
-        if names.count(name) > 1:
-            name = f"{name} ({one.folder.name})"
-        number = 2
-        while name in taken:
-            name, number = f"{one.name} ({one.folder.name}, {number})", number + 1
-        taken.add(name)
-        result.append(Entrant(name, one.kind, one.model, one.figures, one.records, one.folder))
-    return result
+    """Add to names that several entrants share what tells these apart."""
+    labels: dict[int, str] = {}
+    for name in {one.name for one in entrants}:
+        group = [place for place, one in enumerate(entrants) if one.name == name]
+        if len(group) > 1:
+            labels.update(zip(group, _labels([entrants[place] for place in group]), strict=True))
+    return [
+        replace(one, name=f"{one.name} ({labels[place]})") if place in labels else one
+        for place, one in enumerate(entrants)
+    ]
+
+
+def _labels(group: Sequence[Entrant]) -> list[str]:
+    """What tells entrants apart: the name of their data, the nearest folder, or a number."""
+    # Path.resolve would follow links.
+    folders = [Path(os.path.abspath(one.folder)).parts[::-1] for one in group]  # noqa: PTH100
+    depths = range(min(map(len, folders)) - 1)
+    tried = [
+        [_data_name(one) for one in group],
+        *([parts[depth] for parts in folders] for depth in depths),
+        *(["/".join(parts[depth::-1]) for parts in folders] for depth in depths),
+    ]
+    numbers = [str(number) for number in range(1, len(group) + 1)]
+    good = (labels for labels in tried if all(labels) and len(set(labels)) == len(group))
+    return next(good, numbers)
+
+
+def _data_name(one: Entrant) -> str:
+    """The photos that an entrant was measured on, without their split; empty for several."""
+    found = set()
+    for record in one.records.values():
+        data = record.get("data", {})
+        if "validation" not in data:  # videos
+            continue
+        # Of a Hub id the split follows a colon.
+        names = (str(data.get(p, {}).get("name", "")) for p in ("train", "validation"))
+        train, validation = (Path(name.partition(":")[0]) for name in names)
+        files = train != validation and train.parent == validation.parent
+        found.add((files and validation.parent.name) or validation.name)
+    return found.pop() if len(found) == 1 else ""
 
 
 def _tuned(path: Path) -> Mapping[str, Any]:

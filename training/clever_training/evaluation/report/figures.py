@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from clever_training.evaluation.report.collect import Entrant, Field, Value
+from clever_training.evaluation.report.legend import folded
 from clever_training.evaluation.report.style import (
     PART_LOOKS,
     Look,
@@ -93,7 +94,7 @@ def parts_figure(field: Field, path: Path) -> Path | None:
     trained = [t for t in ("upright", "rotated") if any(_any(e, "sweeps", t) for e in entrants)]
     if not entrants or not trained:
         return None
-    height = 1.0 + 3.0 * len(entrants)
+    height = 1.0 + 3.2 * len(entrants)
     figure, axes = new_figure(len(entrants), len(trained), height, sharey="row", sharex=True)
     for row, entrant in zip(axes, entrants, strict=True):
         for axis, kind in zip(row, trained, strict=True):
@@ -101,7 +102,8 @@ def parts_figure(field: Field, path: Path) -> Path | None:
                 where = ("sweeps", f"{kind}/rotation/", part, "top1")
                 _curve(axis, entrant, where, PART_LOOKS[part], part)
             _finish_sweep(axis, "rotation", SWEEPS["rotation"][0], 0.0)
-            axis.set_title(f"{entrant.name}: probe on {kind} photos", fontsize=10)
+            name = folded(entrant.name, 42)
+            axis.set_title(f"{name}\nprobe on {kind} photos", fontsize=10)
         row[0].set_ylabel(_ACCURACY)
     for axis in axes[:-1].flat:  # their numbers are those of the last row
         axis.set_xlabel("")
@@ -136,7 +138,7 @@ def invariance_figure(field: Field, path: Path) -> Path | None:
                 _curve(axis, entrant, where, PART_LOOKS[part], part)
             _finish_sweep(axis, name, label, neutral)
             axis.xaxis.label.set_fontsize(9)
-        row[0].set_ylabel(f"{entrant.name}\nsame − other photo", fontsize=9)
+        row[0].set_ylabel(f"{folded(entrant.name, 28)}\nsame − other photo", fontsize=9)
     for axis, name in zip(axes[0], SWEEPS, strict=True):
         axis.set_title(_PANELS[name], fontsize=10)
     for axis in axes[:-1].flat:  # their axis is that of the last row
@@ -172,7 +174,7 @@ def collapse_figure(field: Field, path: Path) -> Path | None:
                     axis.annotate(
                         f" {value:.2f}", (value, place), va="center", fontsize=9, color="#333333"
                     )
-                name = entrant.name if part == entrant.parts[0] else ""
+                name = folded(entrant.name, 40) if part == entrant.parts[0] else ""
                 ticks.append((place, f"{name}  {part}" if name else part))
                 place += 1
             place += 0.5

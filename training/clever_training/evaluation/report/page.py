@@ -166,14 +166,6 @@ def _published(field: Field) -> Iterator[Block]:
 
 def _curves(field: Field, out: Path) -> list[Block]:
     blocks: list[Block] = []
-    counts = {e.sweep_photos for e in field.having("sweeps")}
-    count = next(iter(counts)) if len(counts) == 1 else None
-    bands = (
-        f"bands are the 95 % interval that {count:,} photos leave; all lines are from the same "
-        "photos"
-        if count
-        else "bands are one standard deviation over the seeds"
-    )
     if path := figures.robustness_figure(field, out / "robustness.png"):
         blocks.append(
             Picture(
@@ -181,7 +173,7 @@ def _curves(field: Field, out: Path) -> list[Block]:
                 "Top-1 accuracy against angle, crop, brightness and blur, a line per model",
                 "Accuracy of a linear probe on the full embedding, trained on upright, undistorted "
                 "photos, against the strength of one transformation. The dotted line marks the "
-                f"neutral strength; {bands}.",
+                f"neutral strength; {_bands(field)}.",
             )
         )
     if path := figures.parts_figure(field, out / "robustness-parts.png"):
@@ -194,6 +186,21 @@ def _curves(field: Field, out: Path) -> list[Block]:
             )
         )
     return blocks
+
+
+def _bands(field: Field) -> str:
+    """What the bands of the curves are, and whether their photos are the same."""
+    entrants = field.having("sweeps")
+    known = sorted({entrant.sweep_photos or 0 for entrant in entrants})
+    if not any(known):
+        return "bands are one standard deviation over the seeds"
+    counts = f"{known[-1]:,}" if len(known) == 1 else "each line's"
+    words = f"bands are the 95 % interval that {counts} photos leave"
+    if not known[0]:
+        words += ", or one standard deviation over the seeds where their number is not known"
+    subsets = {entrant.subset("sweeps") for entrant in entrants}
+    same = len(known) == len(subsets) == 1 and None not in subsets
+    return f"{words}; all lines are from the same photos" if same else words
 
 
 def _accuracy(protocol: str, words: str) -> Callable[[Field, Path], list[Block]]:
@@ -270,8 +277,8 @@ def _scatter(field: Field, out: Path) -> list[Block]:
         "bottom right, a purely equivariant part at the top left. Hollow markers are baselines; a "
         "thin line joins the parts of one model. More dimensions contain more, so compare the "
         "height of the equivariant part with *invariant, cut*: as many random columns of the "
-        "invariant part, drawn above its marker. At the dotted line, R² 0, a part says nothing "
-        "about the angle; values below −0.05 are drawn at the bottom."
+        "invariant part, drawn at the same invariance as its marker. At the dotted line, R² 0, a "
+        "part says nothing about the angle; values below −0.05 are drawn at the bottom."
     )
     alt = "Invariance against equivariance of each part of each model"
     return [Picture(path, alt, caption)]

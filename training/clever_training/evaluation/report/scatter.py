@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from clever_training.evaluation.report.collect import Entrant, Field, Value
+from clever_training.evaluation.report.legend import fitting_legend
 from clever_training.evaluation.report.style import (
     PART_LOOKS,
     PART_NAMES,
@@ -107,7 +108,7 @@ def _join_parts(axis: Axes, points: Sequence[Any], styles: dict[str, Look]) -> N
 
 
 def _mark_slices(axis: Axes, points: Sequence[Any], styles: dict[str, Look]) -> None:
-    """The figure of the invariant slice, drawn above the marker of the invariant part."""
+    """The figure of the invariant slice, at the same invariance as the invariant part."""
     for entrant, part, still, _ in points:
         known = entrant.get("equivariance", "rotation", "invariant_slice", "ridge_r2")
         if part == "invariant" and known:
@@ -151,7 +152,7 @@ def _scatter_legends(axis: Axes, points: Sequence[Any], styles: dict[str, Look])
     ]
     assert axis.figure is not None
     figure: Any = axis.figure
-    figure.legend(handles=[*colours, *shapes], loc="outside lower center", ncols=3, frameon=False)
+    fitting_legend(figure, [*colours, *shapes], 3, loc="outside lower center")
 
 
 def _shapes(points: Sequence[Any]) -> list[str]:

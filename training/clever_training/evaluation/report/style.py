@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from clever_hub.files import atomic_path
 from clever_training.evaluation.report.collect import Entrant
+from clever_training.evaluation.report.legend import fitting_legend
 
 # Okabe and Ito's palette without its yellow, too pale on white (https://jfly.uni-koeln.de/color/).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -97,23 +98,15 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
     return figure, axes
 
 
-def legend_below(figure: Figure, axis: Axes, columns: int = 3) -> None:
+def legend_below(figure: Figure, axis: Axes) -> None:
     """One legend for all panels, under them.
 
     Args:
         figure: The figure.
         axis: The panel whose labels it takes.
-        columns: Number of columns of the legend.
     """
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=min(columns, len(labels)),
-            frameon=False,
-        )
+    handles, _ = axis.get_legend_handles_labels()
+    fitting_legend(figure, handles, 3, loc="outside lower center")
 
 
 def save(figure: Figure, path: Path) -> Path:

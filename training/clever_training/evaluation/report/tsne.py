@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from clever_hub.errors import DataError
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.knn import unit
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import ROTATED
+from clever_training.evaluation.report.legend import fitting_legend
 from clever_training.evaluation.report.style import MARKERS, PALETTE, new_figure, save
 
 # The number of colours that readers with any colour vision can distinguish.
@@ -55,7 +58,12 @@ def choose(photos: LabelledPhotos, points: int) -> LabelledPhotos:
 
     Returns:
         The chosen photos, equally many of each class if there are enough.
+
+    Raises:
+        DataError: When there is a single photo, which has no neighbours.
     """
+    if len(photos) < 2:
+        raise DataError(f"{photos.name}: expected 2 photos or more for a map, got {len(photos)}")
     known = np.unique(photos.labels)
     few = known[np.linspace(0, len(known) - 1, min(len(known), len(COLORS))).astype(int)]
     each = max(2, points // (TURNS * len(few)))
@@ -133,8 +141,10 @@ def neighbourhood(data: Turned, part: str) -> tuple[float, float]:
     similarity = rows @ rows.T
     similarity[data.photos[:, None] == data.photos[None, :]] = -np.inf
     nearest = np.argsort(-similarity, axis=1)[:, :NEIGHBOURS]
-    same = (data.labels[nearest] == data.labels[:, None]).mean() * 100
-    apart = np.abs(data.angles[nearest] - data.angles[:, None]).mean()
+    # There may be fewer points of other photos than neighbours.
+    others = np.isfinite(np.take_along_axis(similarity, nearest, axis=1))
+    same = (data.labels[nearest] == data.labels[:, None])[others].mean() * 100
+    apart = np.abs(data.angles[nearest] - data.angles[:, None])[others].mean()
     return float(same), float(apart)
 
 
@@ -176,22 +186,14 @@ def tsne_figure(name: str, data: Turned, path: Path) -> Path:
     axes[1, 0].set_ylabel("coloured by rotation\nt-SNE 2")
     bar = figure.colorbar(image, ax=axes[1, :].tolist(), shrink=0.9, ticks=[-90, -45, 0, 45, 90])
     bar.set_label("rotation in degrees")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-        markerscale=1.8,
-    )
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    fitting_legend(figure, handles, 4, loc="outside lower center", fontsize=9, markerscale=1.8)
     figure.suptitle(name, fontsize=12)
     return save(figure, path)
 
 
 def _by_class(axis: Axes, flat: NDArray[np.float32], data: Turned) -> None:
-    for label, class_ in enumerate(data.classes):
+    for label, class_ in enumerate(_first_synonyms(data.classes)):
         own = flat[data.labels == label]
         axis.scatter(
             own[:, 0],
@@ -212,6 +214,12 @@ def _bare(axis: Axes) -> None:
     axis.grid(visible=False)
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlabel("t-SNE 1")
+
+
+def _first_synonyms(classes: Sequence[str]) -> Sequence[str]:
+    """``academic gown`` of ``academic gown, academic robe``, where all of them still differ."""
+    first = [name.partition(",")[0] for name in classes]
+    return first if len(set(first)) == len(first) else classes
 
 
 def _plain(name: Any) -> str:
