@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -189,7 +190,7 @@ class ModelConfig:
         config = cls(**known)
         _check_derived(content, config._derived())
         extra = {key: value for key, value in content.items() if key not in config._derived()}
-        if timm_extra := _difference(content.get("pretrained_cfg"), config._pretrained_cfg()):
+        if timm_extra := _difference(content.get("pretrained_cfg"), config):
             extra["pretrained_cfg"] = timm_extra
             if config.projection:
                 _check_no_classifier(timm_extra)
@@ -282,7 +283,7 @@ class ModelConfig:
         return {
             "input_size": [3, preprocessing.crop_size, preprocessing.crop_size],
             "interpolation": preprocessing.interpolation,
-            "crop_pct": preprocessing.crop_size / preprocessing.resize_size,
+            "crop_pct": _crop_pct(preprocessing),
             "crop_mode": "center",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
@@ -301,11 +302,21 @@ def _check_derived(content: Mapping[str, Any], derived: Mapping[str, Any]) -> No
             raise ModelFormatError(f"{key}: expected {derived[key]!r}, got {content[key]!r}")
 
 
-def _difference(found: object, derived: Mapping[str, Any]) -> dict[str, Any]:
+def _crop_pct(preprocessing: PreprocessingConfig) -> float:
+    """The share from which timm computes the size to resize to, and rounds that down."""
+    crop, resize = preprocessing.crop_size, preprocessing.resize_size
+    share = crop / resize
+    return share if math.floor(crop / share) == resize else crop / (resize + 0.5)
+
+
+def _difference(found: object, config: ModelConfig) -> dict[str, Any]:
     """The keys of a file's ``pretrained_cfg`` that do not follow from the preprocessing."""
     found = _check_mapping("pretrained_cfg", {} if found is None else found)
+    derived, preprocessing = config._pretrained_cfg(), config.preprocessing
+    # As 0.2.0 wrote it, although timm came out one pixel short for some sizes.
+    earlier = {"crop_pct": preprocessing.crop_size / preprocessing.resize_size}
     for key, value in derived.items():
-        if key in found and found[key] != value:
+        if key in found and found[key] not in (value, earlier.get(key, value)):
             raise ModelFormatError(
                 f"pretrained_cfg.{key}: expected {value!r}, as in preprocessing, got {found[key]!r}"
             )

@@ -10,13 +10,14 @@ from typing import SupportsIndex
 from clever_hub.errors import ConfigError
 
 _CGROUP = Path("/sys/fs/cgroup/cpu.max")
+_MOST = 4096  # the libraries would try to start any number
 
 
 def check_threads(threads: SupportsIndex | None) -> int | None:
     """A number of threads that a user gives; None leaves it to the backend.
 
     Raises:
-        ConfigError: When it is no whole number of 1 or more.
+        ConfigError: When it is no whole number from 1 to 4096.
 
     Example:
         >>> check_threads(2), check_threads(None)
@@ -28,8 +29,8 @@ def check_threads(threads: SupportsIndex | None) -> int | None:
         count = operator.index(threads)
     except TypeError:
         count = 0
-    if count < 1 or isinstance(threads, bool):
-        raise ConfigError(f"threads: expected 1 or more, got {threads!r}")
+    if not 1 <= count <= _MOST or isinstance(threads, bool):
+        raise ConfigError(f"threads: expected 1 to {_MOST}, got {threads!r}")
     return count
 
 

@@ -85,15 +85,20 @@ def _key(folder: Path, photos: Sequence[Path]) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a variant is there and its files have the hashes that its config names."""
-    if not (folder / CONFIG_NAME).is_file():
+    """Whether a variant is there and its files have the hashes that its config names.
+
+    What is left of one is removed: it would be in the way of a new one.
+    """
+    if not folder.exists():
         return False
     try:
         variant = Variant.of(ModelConfig.load(folder))
-        return variant is not None and bool(variant.check(folder))
+        if variant is not None and variant.check(folder):
+            return True
     except ModelFormatError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return False
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
 
 
 def _make(folder: Path, target: Path, photos: Sequence[Path]) -> None:

@@ -391,7 +391,7 @@ def _providers(device: str, tensorrt: bool) -> list[Provider]:
         if tensorrt:
             raise ConfigError('tensorrt=True: TensorRT runs on GPUs only, add device="cuda"')
         return [_CPU]
-    if kind != "cuda" or (index and not index.isdigit()):
+    if kind != "cuda" or (index and not (index.isascii() and index.isdecimal())):
         raise DeviceError(
             f"device: the onnx backend knows 'cpu', 'cuda' and 'cuda:1' …, got {device!r}. Use "
             "providers for any other"

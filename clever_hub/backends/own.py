@@ -13,7 +13,7 @@ OWN_BACKBONES = {"vmamba_tiny": ("vmamba", "vmamba_blocks", "selective_scan")}
 REMOTE_CODE = ("configuration_clever.py", "modeling_clever.py", "image_processing_clever.py")
 # What an Inference Endpoint of Hugging Face runs, and what it installs for it.
 ENDPOINT_CODE = ("handler.py", "requirements.txt")
-_REQUIREMENTS = "timm>=1.0.20\ntransformers>=5.0\n"
+_REQUIREMENTS = "timm>=1.0.21\ntransformers>=5.10\n"
 _BEFORE = "from .configuration_clever import CleverConfig\n"
 
 

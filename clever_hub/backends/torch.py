@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -99,6 +100,8 @@ class CleverModel(JobsMixin, nn.Module):
         self.config = config
         self.source: Source | None = None
         self.preprocessor = Preprocessor(config.preprocessing)
+        # As it was for these weights, whatever becomes of the model's config or of its folder.
+        self._provenance = copy.deepcopy(config.provenance)
         self.backbone = _build_backbone(config)
         self._channels_last = faster_in_channels_last(self.backbone)
 
@@ -160,7 +163,8 @@ class CleverModel(JobsMixin, nn.Module):
 
         Heads go along while the weights are those that they were fitted to. After a change, such as
         fine-tuning, they would answer wrongly: the folder has none, and ``clever-hub heads`` fits
-        new ones.
+        new ones. The provenance then only says what the training began with, unless
+        ``model.config`` was given another one.
 
         Args:
             folder: The folder, made when missing; other files in it are left alone.
@@ -173,13 +177,31 @@ class CleverModel(JobsMixin, nn.Module):
             ModelFormatError: When a tensor is not finite, or float16 cannot hold it.
         """
         config, weights = self.config, self.backbone.state_dict()
-        if self.source is not None and self.has_heads:
-            if _is_stored(weights, self.source.path / WEIGHTS_NAME):
+        if self.source is not None:
+            if not self._is_stored(self.source.path):
+                config = self._changed_config(self.source)
+            elif self.has_heads:
                 copy_heads(self.source.path, folder)
-            else:
-                extra = {key: value for key, value in config.extra.items() if key != HEADS_KEY}
-                config = replace(config, extra=extra)
         return write_model_folder(folder, config, weights, half_matrices)
+
+    def _is_stored(self, folder: Path) -> bool:
+        """Whether a folder still has these weights, as those that were loaded from it."""
+        try:
+            # Saved onto itself after a change, a folder has them, and says where they came from.
+            loaded = ModelConfig.load(folder).provenance == self._provenance
+            return loaded and _has_values(folder / WEIGHTS_NAME, self.backbone.state_dict())
+        except ModelFormatError:
+            return False
+
+    def _changed_config(self, source: Source) -> ModelConfig:
+        """The config without what was said of the weights before they changed."""
+        config = self.config
+        extra = {key: value for key, value in config.extra.items() if key != HEADS_KEY}
+        provenance = config.provenance
+        if provenance == self._provenance:
+            before = {"name": config.name, "weights_sha256": source.weights_sha256}
+            provenance = {"start": {**provenance, **before}}
+        return replace(config, extra=extra, provenance=provenance)
 
     def _backend(self) -> str:
         """Device and dtype of the weights."""
@@ -364,17 +386,14 @@ def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
     backbone.load_state_dict(tensors, strict=True)
 
 
-def _is_stored(tensors: Mapping[str, Tensor], file: Path) -> bool:
-    """Whether a weights file still has these values, in the precision that both have."""
-    try:
-        with Weights(file) as weights:
-            stored = {name: torch.from_numpy(array) for name, array in weights.tensors().items()}
-            return stored.keys() == tensors.keys() and all(
-                torch.equal(stored[name].to(value.dtype), value.cpu())
-                for name, value in tensors.items()
-            )
-    except ModelFormatError:
-        return False
+def _has_values(file: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a weights file has these values, in the precision that both have."""
+    with Weights(file) as weights:
+        stored = {name: torch.from_numpy(array) for name, array in weights.tensors().items()}
+        return stored.keys() == tensors.keys() and all(
+            torch.equal(stored[name].to(value.dtype), value.cpu())
+            for name, value in tensors.items()
+        )
 
 
 def to_store(name: str, tensor: Tensor, half_matrices: bool) -> Tensor:

@@ -88,14 +88,17 @@ class Variant:
         """Refuse a variant that this processor would compute wrongly.
 
         Raises:
-            DeviceError: When the weights have eight bits and sums of their products overflow here.
+            DeviceError: When the weights have eight bits and sums of their products overflow here,
+                or may overflow.
         """
-        if self.precision == "int8" and self.weight_bits == 8 and sums_overflow():
-            raise DeviceError(
-                "this int8 variant was made for processors with VNNI; on this one sums of its "
-                "products overflow. Export it here: clever-hub export MODEL --precision int8 "
-                "--images PHOTOS -o FOLDER"
-            )
+        if self.precision != "int8" or self.weight_bits != 8 or (found := sums_overflow()) is False:
+            return
+        here = "on this one sums of its products overflow"
+        unknown = "whether this one has it is not known: only Linux tells"
+        raise DeviceError(
+            f"this int8 variant was made for processors with VNNI; {here if found else unknown}. "
+            "Export it here: clever-hub export MODEL --precision int8 --images PHOTOS -o FOLDER"
+        )
 
     def check(self, folder: Path) -> str:
         """Compare the files with their hashes in config.json.

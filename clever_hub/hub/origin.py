@@ -88,6 +88,22 @@ def labels_of(config: ModelConfig) -> str | None:
     return _labels_within(config.provenance)
 
 
+def without_labels(config: ModelConfig) -> bool:
+    """Whether the provenance tells of every stage, and its teacher, that no labels went in.
+
+    Args:
+        config: The model's.
+
+    Returns:
+        False where a stage is not told of: then ``labels_of`` gives None, too.
+    """
+    told = (
+        _is_unlabelled(stage) or (n > 0 and _is_own(stage, config.name))
+        for n, stage in enumerate(_chain(config.provenance))
+    )
+    return not _labels_within(config.provenance) and all(told)
+
+
 def method_name(method: str) -> str:
     """A method in words.
 
@@ -197,6 +213,18 @@ def _training(facts: Facts) -> str:
     return f"trained {without}on {data}"
 
 
+def _is_unlabelled(stage: Facts) -> bool:
+    if teacher := _teacher(stage):
+        return "without labels" in f"{_training(teacher)} {_text(teacher.get('words'))}"
+    return (
+        stage.get("init") == "random"
+        or _text(stage.get("method")) == "split"  # in closed form; what was split comes next
+        or "recipe" in stage
+        or _self_supervised(_text(stage.get("method")))
+        or "without labels" in _text(stage.get("data"))
+    )
+
+
 def _labels_within(provenance: Facts) -> str | None:
     places = [*_chain(provenance)]
     places += [teacher for place in places if (teacher := _teacher(place))]
@@ -253,17 +281,18 @@ def _effort(config: ModelConfig) -> str:
         return f"{_count(provenance['views'])} views" if _number(provenance.get("views")) else ""
     hours = f", {total['hours']:.1f} hours" if total["hours"] else ""
     several = " in all" if len(chain) > 1 else ""
-    return f"{total['epochs']:.3g} epochs{hours}{several}"
+    before = "before that " if "split" in provenance else ""
+    return f"{before}{total['epochs']:.3g} epochs{hours}{several}"
 
 
 def _chain(provenance: Facts) -> Iterator[Facts]:
     """The stages, the last one first, then what they began with."""
-    stage = provenance
+    stage = _before(provenance)
     for _ in range(_MAX_STAGES):
         yield stage
-        if not (start := _mapping(_before(stage).get("start"))):
+        if not (start := _mapping(stage.get("start"))):
             return
-        stage = start
+        stage = _before(start)
 
 
 def _stage(stage: Facts, own: str, *, last: bool) -> str:

@@ -292,6 +292,8 @@ class CleverForImageClassification(CleverPreTrainedModel):
             raise ValueError(f"head_input: expected one of {there}, got {config.head_input!r}")
         # Not "classifier": that is where many of timm's networks have a projection.
         self.clever_head = nn.Linear(widths[config.head_input], int(config.num_labels or 0))
+        # By which transformers finds the loss; it would look at the name of the class.
+        self.loss_type = "ForImageClassification"
         self.post_init()
 
     def forward(
@@ -305,7 +307,11 @@ class CleverForImageClassification(CleverPreTrainedModel):
 
         Args:
             pixel_values: (batch, 3, height, width), as the image processor makes them.
-            labels: (batch,) class numbers; gives ``loss``, the cross-entropy.
+            labels: Give ``loss``, as in transformers' own classifiers. ``config.problem_type`` says
+                which: the cross-entropy of class numbers (batch,), the binary one of several labels
+                (batch, num_labels), or the squared error of numbers to predict. If it is None, the
+                first labels set it: ``num_labels`` of 1 is a regression, whole numbers are classes,
+                and other numbers several labels.
             return_dict: False gives a tuple.
             **others: What trainers and pipelines add; not used.
 
@@ -318,6 +324,6 @@ class CleverForImageClassification(CleverPreTrainedModel):
             self.config.head_input, getattr(embedded, self.config.head_input, None)
         )
         logits = self.clever_head(part)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         output = ImageClassifierOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from clever_export.card_evaluation import own_evaluation
+from clever_export.card_picture import PICTURE_NAME, draw_figures, has_picture
 from clever_export.card_tables import SHOWN, angle_claim, mean, table
 from clever_export.card_text import (
     CITATION,
+    CUT,
     ONE_SEED,
     READING,
     SNIPPETS,
@@ -23,15 +26,12 @@ from clever_export.card_text import (
 )
 from clever_hub.backends.own import OWN_BACKBONES
 from clever_hub.config import ModelConfig
-from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_text
-from clever_hub.hub.evaluation import EVALUATION_NAME, check_evaluation, read_evaluation
-from clever_hub.hub.origin import labels_of, origin
+from clever_hub.hub.origin import labels_of, origin, without_labels
 from clever_hub.jobs.heads import HeadsConfig
-from clever_hub.weights import WEIGHTS_NAME, Weights, sha256_of
+from clever_hub.weights import WEIGHTS_NAME, Weights
 
 CARD_NAME = "README.md"
-PICTURE_NAME = "figures.png"
 _MANY_PHOTOS = 1_000_000
 _INDEXED = "k-NN top-1 (k 20), full embedding, upright"  # in the model index of the front matter
 
@@ -48,16 +48,14 @@ def write_card(folder: str | Path, by_name: bool = False) -> Path:
 
     Raises:
         ModelFormatError: When config.json or evaluation.json cannot be read, or the figures are
-            of other weights than the folder's, or were measured at another image size.
+            of other weights than the folder's, or of another embedding.
 
     Example:
         >>> write_card("runs/mine/model")  # doctest: +SKIP
     """
-    from clever_export.card_picture import draw_figures
-
     folder = Path(folder)
     evaluation = own_evaluation(folder)
-    if evaluation is not None:
+    if evaluation is not None and has_picture(evaluation):
         draw_figures(evaluation, folder / PICTURE_NAME)
     return write_text(folder / CARD_NAME, make_card(folder, by_name=by_name))
 
@@ -109,57 +107,19 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{content}\n"))
 
 
-def own_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The folder's evaluation.json, checked to be about this model; None where there is none.
-
-    Args:
-        folder: A model folder.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ModelFormatError: When it is no JSON of the schema that ``clever-hub evaluate`` writes,
-            about other weights than the folder's, or made with ``--image-size``.
-    """
-    path = folder / EVALUATION_NAME
-    content = read_evaluation(path)
-    if content is None:
-        return None
-    check_evaluation(content, path)
-    weights, measured = (content["model"].get(key) for key in ("weights_sha256", "input_size"))
-    if weights and (folder / WEIGHTS_NAME).is_file():
-        _check_weights(path, weights, sha256_of(folder / WEIGHTS_NAME))
-    size = ModelConfig.load(folder).preprocessing.crop_size
-    if measured not in (None, size):
-        raise ModelFormatError(
-            f"{path}: figures of photos of {measured} pixels, the model's own size is {size}. "
-            "Remove it, or measure again without --image-size"
-        )
-    return content
-
-
-def _check_weights(path: Path, measured: str, found: str) -> None:
-    if measured != found:
-        raise ModelFormatError(
-            f"{path}: figures of other weights (SHA-256 {measured}, the folder's has {found}). "
-            "Remove it, or measure again with clever-hub evaluate"
-        )
-
-
 def _tags(config: ModelConfig) -> list[str]:
     """What the Hub cannot see by itself: it finds safetensors, onnx and remote code."""
     tags = ["clever", "image-embeddings", "timm", config.architecture]
     if "imported" in config.provenance:
         return tags
-    learned = [] if labels_of(config) else ["self-supervised"]
+    learned = ["self-supervised"] if without_labels(config) else []
     return [*tags, *(["equivariance"] if config.equivariant_dim else []), *learned]
 
 
 def _results(evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
     """The entry for the model index; the card's table says more."""
     found = mean(evaluation or {"figures": {}}, "knn", "plain", "full", "top1")
-    if evaluation is not None and found is not None:
+    if evaluation is not None and found is not None and "knn" in evaluation["protocols"]:
         photos = evaluation["protocols"]["knn"]["data"]["validation"]
         yield EvalResult(
             task_type="image-feature-extraction",
@@ -176,7 +136,7 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
     """How it came about, and what it consists of."""
     provenance, side = config.provenance, config.preprocessing.crop_size
     hardware = f", on {provenance['hardware']}" if provenance.get("hardware") else ""
-    photos = provenance.get("photos")
+    photos = _photos_of(provenance)
     data = provenance.get("data") or "not recorded"
     counted = f"{photos:,} photos" if isinstance(photos, int) else ""
     if counted and f"{photos:,}" not in data:
@@ -185,16 +145,18 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
         f"**How it came about:** {origin(config)}{hardware}.",
         "",
         f"- **Backbone** timm's `{config.architecture}`{_size(folder)}; input {side} × {side} px",
-        f"- **Trained on** {data}",
+        # Of a model that was split, nothing was trained.
+        f"- **{'Fitted' if 'split' in provenance else 'Trained'} on** {data}",
         f"- **Heads** {_heads(config)}",
     ]
     if imported := provenance.get("imported"):
         keys = ("source", "file", "sha256", "layout")
         source, file, sha256, layout = (imported.get(key, "unknown") for key in keys)
-        facts[-1] = (
+        told = (
             f"- **Source** {source}, read from `{file}` (SHA-256 `{sha256}`), whose layout is that "
             f"of {layout}. Only the names of the tensors were changed."
         )
+        facts.insert(-1, told)
     if provenance.get("recipe"):
         again = "clever-hub pretrain recipe.yaml --data PHOTOS --output again --set name=again"
         option, start = _begins_from(provenance)
@@ -203,6 +165,14 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
             f"`{again}{option}`{start}"
         )
     return "\n".join(facts)
+
+
+def _photos_of(provenance: Mapping[str, Any]) -> Any:
+    """How many photos it was trained on; of a split, those that it was fitted to."""
+    split = provenance.get("split")
+    photos = split.get("photos") if isinstance(split, Mapping) else None
+    fitted = photos.get("fitted") if isinstance(photos, Mapping) else None
+    return fitted or provenance.get("photos")
 
 
 def _size(folder: Path) -> str:
@@ -216,6 +186,8 @@ def _size(folder: Path) -> str:
 
 def _heads(config: ModelConfig) -> str:
     heads = HeadsConfig.of(config)
+    if not config.equivariant_dim:
+        return "none; they read an equivariant part, which `clever-hub split` makes"
     if heads is None:
         return "none; `clever-hub heads` fits those that `relate` and `orient` need"
     return heads.in_words()
@@ -240,8 +212,9 @@ def _measured(evaluation: Mapping[str, Any] | None, name: str) -> str:
         (len(entry.get("seeds", ())) for entry in evaluation["protocols"].values()), default=0
     )
     spread = ONE_SEED if seeds == 1 else SPREAD.format(seeds=seeds or "the")
+    picture = has_picture(evaluation)
     sections = [
-        f"## Measured\n![What each part knows, as bars]({PICTURE_NAME})",
+        "## Measured" + f"\n![What each part knows, as bars]({PICTURE_NAME})" * picture,
         table(evaluation),
         f"{angle_claim(evaluation)} {READING.format(spread=spread)}".strip(),
         _commands(evaluation, name),
@@ -273,9 +246,13 @@ def _portable(command: str, name: str) -> str:
     words = shlex.split(command)
     if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
         words[2] = name
-    local = re.compile(r"(\.{0,2}|~)/")
+    # In --data=A,B each of the two is a path. Windows has its own.
+    local = re.compile(r"(\.{0,2}|~)[/\\]|\w:[/\\]")
     return shlex.join(
-        ",".join(Path(part).name if local.match(part) else part for part in word.split(","))
+        "".join(
+            PureWindowsPath(part).name if local.match(part) else part
+            for part in re.split("([,=])", word)
+        )
         for word in words
     )
 
@@ -285,7 +262,7 @@ def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool
     job = WITHOUT_HEADS if HeadsConfig.of(config) is None else WITH_HEADS
     places = {
         "name": name,
-        "split": config.invariant_dim,
+        "cut": CUT.format(split=config.invariant_dim) if config.equivariant_dim else "",
         "where": repo_id or "FOLDER",
         "timm": f"hf-hub:{repo_id}" if repo_id else "local-dir:FOLDER",
         # timm's classifier is the projection, where there is one.
@@ -325,10 +302,12 @@ def _licence(config: ModelConfig) -> str:
 
 
 def _limits_of_training(config: ModelConfig) -> Iterator[str]:
-    size, photos = config.preprocessing.crop_size, config.provenance.get("photos")
+    """Only what the provenance tells: of photos that it does not count, nothing is said."""
+    size, photos = config.preprocessing.crop_size, _photos_of(config.provenance)
     labels = labels_of(config)
-    if not isinstance(photos, int) or photos < _MANY_PHOTOS:
-        count = f"{photos:,} photos" if isinstance(photos, int) else "a small set of photos"
+    if isinstance(photos, int) and "split" in config.provenance:
+        yield f"- The split was fitted to {photos:,} photos: expect less of it on other kinds."
+    elif isinstance(photos, int) and photos < _MANY_PHOTOS:
         less = (
             "expect less of photos of other kinds"
             if labels  # then it knows more than these photos show
@@ -336,9 +315,12 @@ def _limits_of_training(config: ModelConfig) -> Iterator[str]:
             "trained on millions of photos"
         )
         here = " here" if labels else ""
-        yield f"- Trained{here} on {count} and made for {size} × {size} pixels: {less}."
-    yield "- Whether the equivariant part knows a pose is measured, not promised."
+        yield f"- Trained{here} on {photos:,} photos and made for {size} × {size} pixels: {less}."
+    if config.equivariant_dim:
+        yield "- Whether the equivariant part knows a pose is measured, not promised."
     if labels:
         yield f"- What {labels} favour is in the weights, as are biases of the photos."
-    else:
+    elif without_labels(config):
         yield "- Labels were not looked at; biases of the photos are in the weights."
+    else:
+        yield "- Biases of the photos that it was trained on are in the weights."

@@ -76,7 +76,13 @@ FIGURES = (
         digits=3,
         unit="",
     ),
-    Figure("k-NN top-1, upright, through a disc", ("knn", "upright"), "full", _TOP1),
+    Figure(
+        "k-NN top-1, upright, through a disc",
+        ("knn", "upright"),
+        "full",
+        _TOP1,
+        chance="classes",
+    ),
     Figure(f"linear probe, {_DISC}", ("linear", "rotated"), "invariant", _TOP1, chance="classes"),
 )
 
@@ -132,7 +138,7 @@ def _chance(evaluation: Mapping[str, Any], wanted: Figure) -> str:
     if wanted.chance == "classes":
         data = evaluation["protocols"].get(wanted.place[0], {}).get("data", {})
         classes = data.get("train", {}).get("classes")
-        return f"{100 / classes:.1f} %" if classes else "–"
+        return f"{100 / classes:.1f} %" if isinstance(classes, int) and classes else "–"
     return "–" if wanted.chance is None else f"{wanted.chance:g}{wanted.unit}"
 
 
@@ -196,7 +202,7 @@ def label(name: str, measured: Mapping[str, Any]) -> str:
         return BASELINES[name]
     model = measured.get("model", {})
     trained = [str(model["method"])] if model.get("method") else []
-    if model.get("epochs"):
+    if isinstance(model.get("epochs"), (int, float)) and model["epochs"]:
         trained.append(f"{model['epochs']:g} epochs")
     return f"{name} ({', '.join(trained)})" if trained else name
 

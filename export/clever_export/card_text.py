@@ -14,10 +14,23 @@ _TWO_PARTS = (
     "{invariant} of {dim} dimensions, {stays} the same when a photo is turned, cropped or "
     "recoloured; the **equivariant** part, the other {equivariant}, {changes} with it ({paper})."
 )
-_PLAIN = (
-    "A baseline, not {paper}: {objective} alone, on the whole embedding. Readers cut it as they "
-    "cut a CLeVER model, in {invariant} invariant and {equivariant} equivariant dimensions; the "
-    "training made no difference between the two."
+_PLAIN = "A baseline, not {paper}: {objective} alone, on the whole embedding. "
+_PLAIN_SPLIT = _PLAIN + (
+    "Readers cut it as they cut a CLeVER model, in {invariant} invariant and {equivariant} "
+    "equivariant dimensions; the training made no difference between the two."
+)
+_PLAIN_WHOLE = _PLAIN + "All {dim} dimensions count as invariant."
+_ONE_PART = (
+    "An image backbone whose embedding is to stay the same when a photo is turned, cropped or "
+    "recoloured ({paper}, without an equivariant part)."
+)
+_UNKNOWN_SPLIT = (
+    "An image backbone. Readers cut its {dim} dimensions in {invariant} invariant and "
+    "{equivariant} equivariant ones; what they were trained for is not recorded."
+)
+_UNKNOWN_WHOLE = (
+    "An image backbone. All its {dim} dimensions count as invariant; what they were trained for is "
+    "not recorded."
 )
 _IMPORTED_WHOLE = (
     "An image backbone whose weights were published elsewhere. Its {dim} dimensions have no "
@@ -54,7 +67,7 @@ CITATION = """\
 # before there is one, {name} is the model's name and FOLDER stands for the folder.
 SNIPPETS = (
     (
-        'clever-hub, `pip install "clever-hub[torch]"`:',
+        "clever-hub with its extra `torch`:",
         "model.safetensors",
         "python",
         """\
@@ -63,7 +76,7 @@ e = clever_hub.from_pretrained("{name}").encode("photo.jpg")
 e.invariant, e.equivariant, e.full  # float32 arrays, one row for each image""",
     ),
     (
-        'ONNX Runtime, without torch, `pip install "clever-hub[onnx]"`:',
+        "ONNX Runtime, without torch: clever-hub with its extra `onnx`:",
         "model.onnx",
         "python",
         """\
@@ -91,8 +104,7 @@ import timm
 from PIL import Image
 backbone = timm.create_model("{timm}", pretrained=True{timm_classes}).eval()
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
-full = backbone(prepare(Image.open("photo.jpg").convert("RGB"))[None])
-full[:, :{split}], full[:, {split}:]  # invariant, equivariant""",
+full = backbone(prepare(Image.open("photo.jpg").convert("RGB"))[None]){cut}""",
     ),
     (
         "The command line (`clever-hub --help` lists the other jobs):",
@@ -103,6 +115,7 @@ clever-hub embed {name} photos/ -o vectors/
 {job}""",
     ),
 )
+CUT = "\nfull[:, :{split}], full[:, {split}:]  # invariant, equivariant"
 WITH_HEADS = "clever-hub relate a.jpg b.jpg --model {name} --picture relation.png"
 WITHOUT_HEADS = "clever-hub duplicates photos/ --model {name} -o copies.html"
 
@@ -126,8 +139,13 @@ def what_it_is(
     settings = (provenance.get("recipe") or {}).get("method") or {}
     if "imported" in provenance:
         return (_IMPORTED_SPLIT if equivariant else _IMPORTED_WHOLE).format(**sizes)
+    if not projection and not method and not settings:
+        return (_UNKNOWN_SPLIT if equivariant else _UNKNOWN_WHOLE).format(**sizes)
     if not projection and not {"equivariance": not _is_plain(method), **settings}["equivariance"]:
-        return _PLAIN.format(paper=PAPER, objective=OBJECTIVES.get(method, "An objective"), **sizes)
+        plain = _PLAIN_SPLIT if equivariant else _PLAIN_WHOLE
+        return plain.format(paper=PAPER, objective=OBJECTIVES.get(method, "An objective"), **sizes)
+    if not equivariant:
+        return _ONE_PART.format(paper=PAPER)
     stays, changes = (
         ("stays most nearly", "changes") if projection else ("is to stay", "may change")
     )

@@ -36,8 +36,10 @@ from clever_hub.files import atomic_path
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
 OPSET = 20
-# Initialisers that are not in the weights file may only be shapes, axes and small constants.
-_MAX_INLINE_BYTES = 4_096
+# Initialisers that are not in the weights file are shapes, axes and tables, such as the relative
+# positions of a Swin. All of them together leave room for the nodes, below MAX_GRAPH_BYTES.
+_MAX_INLINE_BYTES = 500_000
+_OWN_WEIGHTS = "`clever-hub export … --single-file` writes a graph with weights of its own"
 _PREFIX = "backbone."
 
 
@@ -82,7 +84,7 @@ def export_onnx(folder: str | Path) -> Path:
     if len(content) >= MAX_GRAPH_BYTES:
         raise ModelFormatError(
             f"{folder}: expected a graph below {MAX_GRAPH_BYTES:,} bytes, got {len(content):,}. "
-            "It carries data that is not in the weights file"
+            f"It carries data that is not in the weights file. {_OWN_WEIGHTS}"
         )
     with atomic_path(folder / GRAPH_NAME) as temporary:
         temporary.write_bytes(content)
@@ -173,11 +175,11 @@ def _strip(graph: Any) -> None:
 def _point_into(graph: Any, weights: Weights) -> None:
     """Replace every weight of the graph by a reference into the weights file."""
     tensors = weights.tensors()
-    kept, casts = [], []
+    kept, casts, inline = [], [], 0
     for initializer in graph.graph.initializer:
         name = initializer.name.removeprefix(_PREFIX)
         if name == initializer.name or name not in weights.entries:
-            _check_inline(initializer, weights)
+            inline += len(initializer.SerializeToString())
             kept.append(initializer)
             continue
         stored = tensors[name]
@@ -194,6 +196,11 @@ def _point_into(graph: Any, weights: Weights) -> None:
                 helper.make_node("Cast", [reference.name], [initializer.name], to=TensorProto.FLOAT)
             )
         kept.append(reference)
+    if inline > _MAX_INLINE_BYTES:
+        raise ModelFormatError(
+            f"the exported graph carries {inline:,} bytes that are not in {weights.path}; it "
+            f"cannot share the weights file. {_OWN_WEIGHTS}"
+        )
     nodes = list(graph.graph.node)
     graph.graph.ClearField("initializer")
     graph.graph.initializer.extend(kept)
@@ -217,27 +224,20 @@ def _reference(name: str, weights: Weights, key: str) -> Any:
     return tensor
 
 
-def _check_inline(initializer: Any, weights: Weights) -> None:
-    size = numpy_helper.to_array(initializer).nbytes
-    if size > _MAX_INLINE_BYTES:
-        raise ModelFormatError(
-            f"{initializer.name}: the exported graph carries {size:,} bytes that are not in "
-            f"{weights.path}; it cannot share the weights file"
-        )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress the exporter's warnings about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Suppress the exporter's and the optimiser's warnings about their own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def check_graph(folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -121,5 +122,15 @@ def copy_model(source: Path, target: Path) -> Path:
     """
     for name in (CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME, EVALUATION_NAME):
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            _copy(source / name, target / name)
     return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        # shutil names the source first, and only the first is shown.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename, error.filename2 = str(target), None
+        raise

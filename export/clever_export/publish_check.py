@@ -9,9 +9,13 @@ from typing import Any
 
 import onnxruntime
 from huggingface_hub import ModelCard
+from PIL import Image
+from yaml import YAMLError
 
 import clever_hub
-from clever_export.card import CARD_NAME, PICTURE_NAME, make_card, own_evaluation
+from clever_export.card import CARD_NAME, make_card
+from clever_export.card_evaluation import own_evaluation
+from clever_export.card_picture import DIGEST_KEY, PICTURE_NAME, digest_of, has_picture
 from clever_export.card_tables import table
 from clever_export.package import AUTO_MAP, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
@@ -133,7 +137,7 @@ def _code_problems(folder: Path) -> Iterator[str]:
             yield f"{name} is of another backbone. Remove it"
     for name, content in {**code, **endpoint_code()}.items():
         path = folder / name
-        if path.is_file() and path.read_text(encoding="utf-8") != content:
+        if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != content:
             yield f"{name} is not this version's. Export the folder again"
     if config.extra.get("auto_map") != AUTO_MAP:
         yield f"{CONFIG_NAME}: auto_map leads to other code. Export the folder again"
@@ -203,20 +207,39 @@ def _config_problems(folder: Path) -> Iterator[str]:
 def _card_problems(folder: Path) -> Iterator[str]:
     advice = "`clever-hub export MODEL -o NEW` writes a complete one"
     try:
-        card = ModelCard.load(folder / CARD_NAME)
+        # read_text makes one kind of line ends of both
+        card = ModelCard((folder / CARD_NAME).read_text(encoding="utf-8"))
         expected = ModelCard(make_card(folder))
-    except (CleverError, ValueError, KeyError) as error:
-        yield f"{CARD_NAME}: {error}. {advice}"
+    except (CleverError, ValueError, KeyError, YAMLError) as error:
+        yield f"{CARD_NAME}: {' '.join(str(error).split())}. {advice}"
         return
     found, wanted = _front_matter(card), _front_matter(expected)
     if missing := [key for key in _CARD_KEYS if not found.get(key)]:
         yield f"{CARD_NAME} lacks {', '.join(missing)} in its front matter. {advice}"
-    figures = table(evaluation) if (evaluation := own_evaluation(folder)) else ""
+    evaluation = own_evaluation(folder)
+    figures = table(evaluation) if evaluation else ""
     if found.get("model-index") != wanted.get("model-index") or figures not in card.content:
         yield f"{CARD_NAME} has other figures than {EVALUATION_NAME}. {advice}"
     headings = [line for line in expected.content.splitlines() if line.startswith("## ")]
     if absent := [line for line in headings if line not in card.content]:
         yield f"{CARD_NAME} lacks the sections {', '.join(absent)}. {advice}"
+    if evaluation and has_picture(evaluation):
+        yield from _picture_problems(folder / PICTURE_NAME, digest_of(evaluation), advice)
+
+
+def _picture_problems(path: Path, digest: str, advice: str) -> Iterator[str]:
+    """The card shows the picture, so it must be there, and drawn from these figures."""
+    if not path.is_file():
+        yield f"missing: {path.name}, which {CARD_NAME} shows. {advice}"
+        return
+    try:
+        with Image.open(path) as picture:
+            drawn = picture.info.get(DIGEST_KEY)
+    except OSError as error:
+        yield f"{path.name} cannot be read ({error}). {advice}"
+        return
+    if drawn != digest:
+        yield f"{path.name} was drawn from other figures than {EVALUATION_NAME}. {advice}"
 
 
 def _front_matter(card: ModelCard) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from clever_export.card import make_card, write_card
 from clever_export.card_tables import ROWS, angle_claim, table
+from clever_export.card_text import SNIPPETS
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
@@ -299,6 +300,148 @@ def test_figures_of_other_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"others")
     with pytest.raises(ModelFormatError, match=r"evaluation\.json: figures of other weights"):
         make_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        ({"last_blocks": 4}, r"last 4 blocks.*--last-blocks"),
+        ({"dims": {"full": 2048}}, "2048 full dimensions, the model has 512"),
+        ({"dims": {"full": 512, "invariant": 400}}, "400 invariant dimensions, the model has 409"),
+    ],
+)
+def test_figures_of_another_embedding_are_refused(
+    measured: dict[str, Any], message: str, folder: Path
+) -> None:
+    content = _evaluation()
+    content["model"] |= {
+        "last_blocks": 1,
+        "dims": {"full": 512, "invariant": 409, "equivariant": 103},
+    }
+    write_json(folder / "evaluation.json", content)
+    make_card(folder)
+    content["model"] |= measured
+    write_json(folder / "evaluation.json", content)
+    with pytest.raises(ModelFormatError, match=message):
+        make_card(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("protocols.knn", 5),
+        ("protocols.knn.data", {}),
+        ("protocols.knn.command", None),
+        ("figures.knn.plain.full.top1.mean", None),
+        ("figures.invariance.rotation.full.same_centred", {}),
+        ("baselines.pixels", []),
+        ("baselines.pixels.figures.knn.upright.full.top1", {"mean": "4"}),
+    ],
+)
+def test_an_evaluation_of_another_shape_is_named_in_one_line(
+    place: str, value: object, folder: Path
+) -> None:
+    content = _evaluation()
+    *way, last = place.split(".")
+    inside = content
+    for key in way:
+        inside = inside[key]
+    inside[last] = value
+    write_json(folder / "evaluation.json", content)
+    with pytest.raises(ModelFormatError, match=r"is not as `clever-hub evaluate` writes") as told:
+        write_card(folder)
+    named = re.findall(r"json: (\S+) is", str(told.value))[0]
+    assert place.startswith(named)
+    assert "\n" not in str(told.value)
+
+
+def test_of_a_model_whose_training_is_not_recorded_nothing_is_claimed(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    assert "- self-supervised\n" in make_card(folder)
+    assert "Labels were not looked at" in make_card(folder)
+    content["provenance"] = {}
+    write_json(path, content)
+    text = make_card(folder)
+    assert "what they were trained for is not recorded" in text
+    for claim in ("self-supervised", "Labels were not", "small set", "millions", "is to stay"):
+        assert claim not in text
+
+
+@pytest.mark.parametrize("method", [None, "dino", "clever-dino", "imported"])
+def test_of_a_part_of_no_dimensions_nothing_is_said(method: str | None, folder: Path) -> None:
+    (folder / "evaluation.json").unlink()
+    path = folder / "config.json"
+    content = json.loads(path.read_text()) | {"invariant_dim": 512}
+    content["provenance"] = {"method": method} if method else {}
+    if method == "imported":
+        content["provenance"]["imported"] = {}
+    write_json(path, content)
+    text = make_card(folder)
+    for claim in ("**equivariant**", " 0 equivariant", "other 0", "knows a pose", "full[:, :"):
+        assert claim not in text
+    assert "- **Heads** none; they read an equivariant part, which `clever-hub split`" in text
+
+
+def test_an_imported_model_that_was_given_heads_says_so(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["provenance"] = {"method": "imported", "imported": {"source": "somebody"}}
+    content["heads"] = HeadsConfig("0" * 64, 103, 16, 180.0, "photos", 100).to_dict()
+    write_json(path, content)
+    lines = make_card(folder).splitlines()
+    (source,) = [n for n, line in enumerate(lines) if line.startswith("- **Source** somebody")]
+    assert lines[source + 1].startswith("- **Heads** for relate and orient")
+
+
+def test_a_split_model_was_fitted_and_not_trained(folder: Path) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["provenance"] = {
+        "method": "split",
+        "data": "pieces",
+        "photos": 200,
+        "split": {"photos": {"fitted": 120}},
+        "start": {"name": "lite", "provenance": {"method": "dino", "data": "Some Photos"}},
+    }
+    write_json(path, content)
+    text = make_card(folder)
+    assert "- **Fitted on** 120 photos: pieces\n" in text
+    assert "Trained on" not in text
+    assert "- The split was fitted to 120 photos" in text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        r"--data 'C:\Users\me\photos'",
+        r"--data '\\server\me\photos'",
+        "--data D:/me/photos",
+        "--data=/home/me/photos",
+    ],
+)
+def test_a_command_of_any_system_keeps_its_places_to_itself(given: str, folder: Path) -> None:
+    path = folder / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["protocols"]["knn"]["command"] = f"clever-hub evaluate mine {given} --seeds 3"
+    write_json(path, content)
+    (line,) = [n for n in make_card(folder).splitlines() if n.startswith("clever-hub evaluate")]
+    assert line.replace("=", " ") == "clever-hub evaluate clever-tiny --data photos --seeds 3"
+
+
+def test_every_accuracy_of_many_classes_has_its_chance() -> None:
+    top1 = {"full": {"top1": {"mean": 10.0, "std": None}}}
+    data = {"train": {"classes": 50}}
+    content = {"figures": {"knn": {"upright": top1}}, "protocols": {"knn": {"data": data}}}
+    assert table(content).endswith("through a disc, full embedding | **10.0 %** | 2.0 % |")
+
+
+def test_the_card_names_no_command_that_an_index_would_have_to_know(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"graph")
+    text = "".join(title for title, *_ in SNIPPETS) + make_card(folder)
+    assert "extra `torch`" in text
+    assert "extra `onnx`" in text
+    assert "pip install" not in text
 
 
 def test_how_it_came_about_is_one_line(folder: Path) -> None:

@@ -75,6 +75,12 @@ def test_a_damaged_one_is_made_again() -> None:
     assert len(weights.read_bytes()) == len(content)
 
 
+def test_one_that_lost_its_config_is_made_again() -> None:
+    folder = _int8().folder
+    (folder / "config.json").unlink()
+    assert _int8().folder == folder
+
+
 def test_other_photos_make_another(photos: dict[str, Path]) -> None:
     calibration = [path for path in photos.values() for _ in range(1)]
     with pytest.raises(clever_hub.errors.DataError, match="expected 16 images at least"):

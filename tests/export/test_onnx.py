@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,10 @@ import clever_hub
 from clever_export.onnx import _point_into, check_graph, export_onnx
 from clever_export.verify import verify
 from clever_hub.backends.onnx import read_graph_config
+from clever_hub.backends.timm import build_backbone, embedding_length
+from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
+from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.weights import Weights
 
@@ -167,11 +171,55 @@ def test_a_graph_with_weights_of_its_own_is_refused(exported: Exported, tmp_path
         values = np.array(weights.tensors()[name])
         for tensor in (
             onnx.numpy_helper.from_array(values + 1, f"backbone.{name}"),
-            onnx.numpy_helper.from_array(np.zeros((64, 64), np.float32), "made_up"),
+            onnx.numpy_helper.from_array(np.zeros((512, 256), np.float32), "made_up"),
         ):
             graph = onnx.helper.make_graph([], "g", [], [], [tensor])
-            with pytest.raises(ModelFormatError, match="cannot share the weights file"):
+            with pytest.raises(ModelFormatError, match="cannot share the weights file") as told:
                 _point_into(onnx.helper.make_model(graph), weights)
+        assert "--single-file" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "arguments", "size"),
+    [
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 56, "depths": [1, 1], "embed_dim": 16, "num_heads": [1, 2]},
+            56,
+        ),
+        (
+            "vit_small_patch16_dinov3",
+            {"img_size": 128, "depth": 1, "embed_dim": 64, "num_heads": 1},
+            128,
+        ),
+    ],
+    ids=["swin", "dinov3"],
+)
+def test_tables_that_are_no_weights_stand_in_the_graph(
+    architecture: str,
+    arguments: dict[str, Any],
+    size: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A Swin's relative positions and rotary embeddings are in no weights file."""
+    features = embedding_length(build_backbone(architecture, arguments))
+    config = ModelConfig(
+        name="tables",
+        architecture=architecture,
+        model_args=arguments,
+        num_features=features,
+        invariant_dim=features // 2,
+        preprocessing=PreprocessingConfig(size, size),
+    )
+    model = CleverModel(config)
+    export_onnx(model.save_pretrained(tmp_path))
+    pixels = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype(np.float32)
+    found = clever_hub.from_pretrained(tmp_path, backend="onnx")(pixels).full
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(pixels)).full
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2)
+    assert "Skipping constant folding" not in caplog.text
 
 
 class TestDamage:

@@ -148,8 +148,9 @@ def test_every_provider_is_checked_and_any_whole_number_is_taken(exported: Expor
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"threads": 0}, "threads: expected 1 or more, got 0"),
-        ({"threads": "2"}, "threads: expected 1 or more, got '2'"),
+        ({"threads": 0}, "threads: expected 1 to 4096, got 0"),
+        ({"threads": "2"}, "threads: expected 1 to 4096, got '2'"),
+        ({"threads": 3_000_000_000}, "expected 1 to 4096, got 3000000000"),
         ({"thread": 1}, "no option \\['thread'\\]"),
         ({"dtype": "float16"}, "computes in float32, got float16"),
         ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, "not both"),
@@ -157,7 +158,7 @@ def test_every_provider_is_checked_and_any_whole_number_is_taken(exported: Expor
         ({"providers": "CPUExecutionProvider"}, "providers: expected a list .*, got 'CPUExec"),
         ({"providers": [1]}, r"providers: expected a list such as .*, got \[1\]"),
         ({"providers": [("CPUExecutionProvider",)]}, "providers: expected a list such as"),
-        ({"threads": True}, "threads: expected 1 or more, got True"),
+        ({"threads": True}, "threads: expected 1 to 4096, got True"),
         ({"tensorrt": True}, 'add device="cuda"'),
         ({"tensorrt": True, "device": "cpu"}, 'add device="cuda"'),
     ],
@@ -167,9 +168,10 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str, exported
         clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", **options)
 
 
-def test_an_unknown_device_is_named(exported: Exported) -> None:
-    with pytest.raises(DeviceError, match="'tpu'"):
-        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device="tpu")
+@pytest.mark.parametrize("device", ["tpu", "cuda:²"])
+def test_an_unknown_device_is_named(device: str, exported: Exported) -> None:
+    with pytest.raises(DeviceError, match=f"'{device}'"):
+        clever_hub.from_pretrained(exported("test_resnet"), backend="onnx", device=device)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import clever_hub
+from clever_export.card import write_card
 from clever_export.package import copy_model, package
 from clever_export.publish_check import check_folder
 from clever_export.verify import verify
@@ -155,6 +158,75 @@ def test_figures_that_the_card_does_not_have_are_noticed(folder: Path) -> None:
     (folder / "evaluation.json").write_text(json.dumps(content))
     with pytest.raises(ModelFormatError, match=r"README\.md has other figures than evaluation"):
         check_folder(folder)
+
+
+@pytest.fixture
+def measured(folder: Path) -> Path:
+    """A ready folder with figures."""
+    top1 = {"full": {"top1": {"mean": 10.0, "std": None}}}
+    photos = {"train": {"photos": 10}, "validation": {"photos": 5}}
+    content = {
+        "schema_version": 1,
+        "model": {"name": "clever-test-resnet"},
+        "figures": {"knn": {"plain": top1}},
+        "protocols": {"knn": {"command": "clever-hub evaluate x", "data": photos}},
+    }
+    write_json(folder / "evaluation.json", content)
+    write_card(folder)
+    assert folder / "figures.png" in check_folder(folder)
+    return folder
+
+
+def test_the_picture_that_the_card_shows_must_be_there_and_of_its_figures(measured: Path) -> None:
+    path = measured / "figures.png"
+    Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(ModelFormatError, match=r"figures\.png was drawn from other figures"):
+        check_folder(measured)
+    path.write_bytes(b"no picture")
+    with pytest.raises(ModelFormatError, match=r"figures\.png cannot be read"):
+        check_folder(measured)
+    path.unlink()
+    with pytest.raises(ModelFormatError, match=r"missing: figures\.png, which README\.md shows"):
+        check_folder(measured)
+
+
+def test_the_line_ends_of_windows_are_no_fault(measured: Path) -> None:
+    path = measured / "README.md"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert check_folder(measured)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("handler.py", b'"""', b'"""\xff', r"handler\.py is not this version's"),
+        ("README.md", b"tags:", b"tags: [", r"README\.md: while parsing"),
+        ("README.md", b"## Use", b"\xff", r"README\.md: 'utf-8' codec"),
+        ("evaluation.json", b"10.0", b"null", r"figures\.knn\.plain\.full\.top1 is not"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_and_no_traceback(
+    name: str, old: bytes, new: bytes, told: str, measured: Path
+) -> None:
+    path = measured / name
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(ModelFormatError, match=told) as caught:
+        check_folder(measured)
+    assert str(caught.value).count("\n") == 1
+
+
+def test_a_full_disk_names_what_could_not_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        copy_model(folder, tmp_path / "out")
+    assert caught.value.filename == str(tmp_path / "out" / "config.json")
 
 
 def test_everything_is_listed_at_once(folder: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 from transformers import (
@@ -145,6 +146,36 @@ def test_a_classifier_sees_the_part_that_its_config_names(
     again = AutoModelForImageClassification.from_pretrained(tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(again(pixels).logits, model(pixels).logits)
+
+
+def _several(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def _squared(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.mse_loss(logits, labels.reshape(logits.shape))
+
+
+@pytest.mark.parametrize(
+    ("problem", "num_labels", "labels", "loss"),
+    [
+        ("single_label_classification", 3, [0, 2], F.cross_entropy),
+        (None, 3, [0, 2], F.cross_entropy),
+        ("multi_label_classification", 3, [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], _several),
+        (None, 3, [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], _several),
+        ("regression", 3, [[0.5, -1.0, 2.0], [3.0, 0.0, 0.1]], _squared),
+        (None, 1, [0.3, 1.2], _squared),
+        (None, 1, [[0.3], [1.2]], _squared),
+    ],
+)
+def test_the_loss_is_that_of_the_problem(
+    problem: str | None, num_labels: int, labels: list[Any], loss: Any, packaged: Exported
+) -> None:
+    options = {"num_labels": num_labels, "problem_type": problem}
+    model = AutoModelForImageClassification.from_pretrained(packaged("test_resnet"), **options)
+    targets = torch.tensor(labels)
+    output = model.eval()(torch.randn(2, 3, 32, 32), labels=targets)
+    torch.testing.assert_close(output.loss, loss(output.logits, targets))
 
 
 def test_the_trainer_fine_tunes_and_saves_what_the_other_readers_read(

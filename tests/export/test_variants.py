@@ -211,8 +211,17 @@ def test_eight_bits_are_for_processors_that_can_add_them(
     assert max(int(np.abs(value.astype(int)).max()) for value in weights) > 64
     clever_hub.from_pretrained(folder, backend="onnx")
     monkeypatch.setattr(hub_variants, "sums_overflow", lambda: True)
-    with pytest.raises(DeviceError, match=r"VNNI.*Export it here"):
+    with pytest.raises(DeviceError, match=r"VNNI; on this one .*Export it here"):
         clever_hub.from_pretrained(folder, backend="onnx")
+
+
+def test_eight_bits_are_refused_where_nothing_is_known_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_variants, "sums_overflow", lambda: None)  # as on Windows and macOS
+    with pytest.raises(DeviceError, match=r"VNNI; whether this one has it is not known"):
+        Variant("int8", "pixel_values", {}, weight_bits=8).check_processor()
+    Variant("int8", "pixel_values", {}, weight_bits=7).check_processor()
 
 
 def test_the_default_model_is_faithful_in_int8(tmp_path: Path, crops: list[Path]) -> None:
@@ -273,6 +282,24 @@ def test_photos_that_would_not_be_looked_at_are_refused(
     result = CliRunner().invoke(app, [*command, "--images", str(crops[0].parent)])
     assert result.exit_code == 1
     assert "Add --precision int8" in " ".join(result.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--triton-device", "gpu"], "--triton-device: is for --triton DIR"),
+        (["--limit", "3"], "--limit: without --images"),
+        (["--force", "--single-file"], "--force: without --images"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    options: list[str], named: str, exported: Exported, tmp_path: Path
+) -> None:
+    command = ["export", str(exported("test_resnet")), "--output", str(tmp_path / "v"), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert named in " ".join(result.output.split())
     assert list(tmp_path.iterdir()) == []
 
 

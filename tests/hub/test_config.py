@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clever_hub.config import ModelConfig
+from clever_hub.config import ModelConfig, PreprocessingConfig, _crop_pct
 from clever_hub.errors import ModelFormatError
 
 
@@ -36,6 +37,17 @@ def test_other_readers_find_their_keys(config: ModelConfig) -> None:
     assert timm_keys["num_classes"] == 0
     assert timm_keys["input_size"] == [3, 32, 32]
     assert timm_keys["crop_pct"] == 32 / 36
+
+
+def test_timm_resizes_to_the_size_that_the_config_names(config: ModelConfig) -> None:
+    for resize in range(32, 520):
+        for crop in range(resize // 2, resize + 1):
+            sizes = PreprocessingConfig(resize, crop)
+            assert math.floor(crop / _crop_pct(sizes)) == resize, sizes
+    content = replace(config, preprocessing=PreprocessingConfig(38, 21)).to_dict()
+    assert content["pretrained_cfg"]["crop_pct"] == 21 / 38.5
+    earlier = content | {"pretrained_cfg": content["pretrained_cfg"] | {"crop_pct": 21 / 38}}
+    assert ModelConfig.from_dict(earlier).to_dict() == content
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ class EndpointHandler:
         return prepared
 
 
-def _parameters(given: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+def _parameters(given: Any) -> tuple[tuple[str, ...], bool]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"parameters: expected an object, got {type(given).__name__}")
     if unknown := sorted(given.keys() - {"part", "normalize"}):
         raise ValueError(f"parameters: expected part and normalize, got {', '.join(unknown)}")
     part, normalize = given.get("part"), given.get("normalize", False)

@@ -11,6 +11,8 @@ import typer
 from clever_hub.cli.console import output
 from clever_hub.errors import ConfigError
 
+_LIMIT = 256
+
 
 class _Device(StrEnum):
     auto = "auto"
@@ -38,8 +40,11 @@ def run(
         ),
     ] = None,
     triton_device: Annotated[
-        _Device, typer.Option(help="Where Triton runs it; auto: on GPUs where there are some.")
-    ] = _Device.auto,
+        _Device | None,
+        typer.Option(
+            help="Where Triton runs it; auto: on GPUs where there are some.", show_default="auto"
+        ),
+    ] = None,
     precision: Annotated[
         _Precision, typer.Option(help="Precision of the graph: fp16 for GPUs, int8 for CPUs.")
     ] = _Precision.fp32,
@@ -60,8 +65,13 @@ def run(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, help="Use at most so many photos, evenly spaced over the folder.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Use at most so many photos, evenly spaced over the folder.",
+            show_default=str(_LIMIT),
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write a variant that fails the fidelity check, too.")
     ] = False,
@@ -89,22 +99,21 @@ def run(
 
     if (out is None) == (triton is None):
         raise ConfigError("expected --output FOLDER or --triton DIR, and not both")
+    is_variant = precision is not _Precision.fp32 or with_preprocessing or single_file
+    if triton is None and triton_device is not None:
+        raise ConfigError("--triton-device: is for --triton DIR. Add it, or leave this option out")
+    if precision is not _Precision.int8:  # that one asks for photos
+        _refuse_unused(bool(images), limit, force, plain=triton is None and not is_variant)
     folder, _ = resolve(model, optional=(EVALUATION_NAME, HEADS_NAME))
     refuse_variant(folder)
-    photos = spread_evenly(list(find_images(images or [])), limit)
-    is_variant = precision is not _Precision.fp32 or with_preprocessing or single_file
-    if photos and out is not None and not is_variant:
-        raise ConfigError(
-            "--images: an fp32 export keeps the model's weights and uses no photos. Add "
-            "--precision int8 (or fp16), or leave --images out"
-        )
+    photos = spread_evenly(list(find_images(images or [])), limit or _LIMIT)
     measured = None
     with bar() as report:
         if triton is not None:
             out, measured = export_triton(
                 folder,
                 triton,
-                device=triton_device.value,
+                device=(triton_device or _Device.auto).value,
                 precision=precision.value,
                 images=photos,
                 force=force,
@@ -133,3 +142,18 @@ def run(
             highlight=False,
         )
     output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_unused(images: bool, limit: int | None, force: bool, *, plain: bool) -> None:
+    """Refuse what would be ignored: photos, and options that need some."""
+    if images and plain:
+        raise ConfigError(
+            "--images: an fp32 export keeps the model's weights and uses no photos. Add "
+            "--precision int8 (or fp16), or leave --images out"
+        )
+    for option, given in (("--limit", limit is not None), ("--force", force)):
+        if given and not images:
+            raise ConfigError(
+                f"{option}: without --images nothing is calibrated or measured. Add --images and "
+                "--precision int8 (or fp16), or leave this option out"
+            )

@@ -58,9 +58,9 @@ def run(  # noqa: PLR0913, PLR0917 -- one for each option
             "checkpoint 0.8."
         ),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the input, in pixels.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of the input, in pixels.")] = None,
     resize_size: Annotated[
-        int | None, typer.Option(help="Length of the shortest side before the centre crop.")
+        int | None, typer.Option(min=1, help="Length of the shortest side before the centre crop.")
     ] = None,
     interpolation: Annotated[
         str | None, typer.Option(help="nearest, bilinear, bicubic or lanczos.")

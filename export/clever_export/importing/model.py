@@ -173,8 +173,10 @@ def _config(
         with torch.device("meta"):  # only its sizes are wanted
             backbone = build_backbone(architecture, options.model_args)
     except BackboneError as error:
-        option = "--architecture" if error.key == "architecture" else "--model-args"
-        raise ConfigError(f"{option}: {error}") from error
+        # Without arguments it is the name, or its tag, that timm does not take.
+        named = error.key == "architecture" or not options.model_args
+        option = "--architecture" if named else "--model-args"
+        raise ConfigError(f"{option}: {str(error).removeprefix(f'{error.key}: ')}") from error
     usual: dict[str, Any] = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
     width = embedding_length(backbone)
     config = ModelConfig(
@@ -191,8 +193,11 @@ def _config(
 def _preprocessing(usual: Mapping[str, Any], options: ImportOptions) -> PreprocessingConfig:
     """How images are prepared: as asked for, else as usual for the weights."""
     own = options.model_args.get("img_size")  # of a vision transformer
-    size = options.size or (own if isinstance(own, int) else int(usual["input_size"][-1]))
-    resize = options.resize_size or max(size, math.floor(size / usual["crop_pct"]))
+    size = own if isinstance(own, int) else int(usual["input_size"][-1])
+    size = size if options.size is None else options.size
+    resize = options.resize_size
+    if resize is None:
+        resize = max(size, math.floor(size / usual["crop_pct"]))
     try:
         return PreprocessingConfig(
             resize_size=resize,
@@ -202,7 +207,9 @@ def _preprocessing(usual: Mapping[str, Any], options: ImportOptions) -> Preproce
             std=options.std or usual["std"],
         )
     except ModelFormatError as error:
-        raise ConfigError(f"--size, --interpolation, --mean or --std: {error}") from error
+        raise ConfigError(
+            f"--size, --resize-size, --interpolation, --mean or --std: {error}"
+        ) from error
 
 
 def _invariant_dim(width: int, found: Found, ratio: float | None) -> int:

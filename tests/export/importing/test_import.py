@@ -375,6 +375,14 @@ def test_licence_and_source_must_be_said(resnet: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--size", "--resize-size"])
+def test_no_pixels_are_no_size(option: str, tmp_path: Path) -> None:
+    options = ["--architecture", "resnet18", "--license", "mit", "--source", "me", "-o", tmp_path]
+    code, said = command(tmp_path / "r.pth", *options, option, 0)
+    assert code == 2
+    assert f"Invalid value for '{option}'" in said
+
+
 def test_the_command_says_what_it_made(resnet: Any, tmp_path: Path) -> None:
     torch.save(_clever(resnet, resnet), tmp_path / "c.pth")
     options = ["--architecture", "resnet18", "--license", "mit", "--source", "me", "--size", 64]
@@ -455,7 +463,10 @@ def test_no_checkpoint(name: str, tmp_path: Path) -> None:
     ("architecture", "options", "message"),
     [
         ("resnet81", {}, r"--architecture: .*resnet81"),
+        ("resnet18.nope", {}, r"--architecture: .*nope"),
         ("resnet18", {"model_args": {"colour": 1}}, "--model-args"),
+        ("resnet18", {"model_args": RESNET, "size": 0}, "--size"),
+        ("resnet18", {"model_args": RESNET, "resize_size": 0}, "--resize-size"),
         ("resnet18", {"entry": "ema"}, r"no.*'ema'|under 'ema'"),
         ("resnet18", {"model_args": RESNET, "split_ratio": 1.5}, "--split-ratio"),
         ("resnet18", {"model_args": RESNET, "interpolation": "best"}, "--interpolation"),

@@ -21,6 +21,7 @@ import clever_hub
 from clever_hub.backends.torch import CleverModel, expected_shapes, write_model_folder
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
+from clever_hub.hub.origin import origin
 from clever_hub.weights import sha256_of
 
 
@@ -227,6 +228,43 @@ def test_what_half_precision_cannot_hold_is_not_written(model: CleverModel, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.fixture
+def self_supervised(model_folder: Path) -> CleverModel:
+    """Loaded from a folder which says that no labels were used."""
+    path = model_folder / "config.json"
+    made = {"method": "clever-simclr", "recipe": {}, "start": {"init": "random"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": made}))
+    return CleverModel.from_folder(model_folder)
+
+
+def test_what_was_trained_further_is_not_said_to_be_made_as_before(
+    self_supervised: CleverModel, model_folder: Path, tmp_path: Path
+) -> None:
+    model, before = self_supervised, self_supervised.config
+    digest = sha256_of(model_folder / "model.safetensors")
+    copied = ModelConfig.load(model.save_pretrained(tmp_path / "copy", half_matrices=True))
+    assert copied.provenance == before.provenance
+    assert "without labels" in origin(copied)
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.01)
+    for folder in (tmp_path / "tuned", model_folder, tmp_path / "again"):  # the second, onto itself
+        tuned = ModelConfig.load(model.save_pretrained(folder))
+        start = {**before.provenance, "name": "clever-tiny", "weights_sha256": digest}
+        assert tuned.provenance == {"start": start}
+        assert "without labels" not in origin(tuned)
+    assert model.config == before, "the model itself is as it was"
+
+
+def test_what_a_caller_says_of_a_training_is_kept(
+    self_supervised: CleverModel, tmp_path: Path
+) -> None:
+    model, said = self_supervised, {"method": "cross-entropy", "data": "mine, with labels"}
+    model.config = replace(model.config, provenance=said)
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.01)
+    assert ModelConfig.load(model.save_pretrained(tmp_path / "tuned")).provenance == said
+
+
 def test_a_reader_never_sees_half_of_a_folder_that_is_written_again(
     model: CleverModel, model_folder: Path
 ) -> None:
@@ -325,8 +363,10 @@ def test_a_dtype_that_does_not_compute_is_an_error(model_folder: Path, dtype: st
 def test_an_unknown_option_is_an_error(model_folder: Path) -> None:
     with pytest.raises(ConfigError, match="providers"):
         clever_hub.from_pretrained(model_folder, providers=[])  # type: ignore[call-overload]
-    with pytest.raises(ConfigError, match="threads: expected 1 or more, got 0"):
+    with pytest.raises(ConfigError, match="threads: expected 1 to 4096, got 0"):
         clever_hub.from_pretrained(model_folder, threads=0)
+    with pytest.raises(ConfigError, match="threads: expected 1 to 4096, got 3000000000"):
+        clever_hub.from_pretrained(model_folder, threads=3_000_000_000)
 
 
 def test_the_size_of_the_input_follows_the_config(resnet_config: ModelConfig) -> None:

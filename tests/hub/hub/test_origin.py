@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clever_hub.config import ModelConfig, PreprocessingConfig
-from clever_hub.hub.origin import labels_of, origin, stages
+from clever_hub.hub.origin import labels_of, origin, stages, without_labels
 
 _TEACHER = {"recipe": {"method": {"teacher": {"model": "efficientnet-lite2", "size": 160}}}}
 _OF_LITE2 = "distilled from EfficientNet-Lite2, which was trained with ImageNet's labels"
@@ -95,6 +95,42 @@ def test_a_split_is_no_training_and_tells_what_was_split() -> None:
         "projection, fitted to 1,200 photos; nothing was trained"
     )
     assert labels_of(config) == "ImageNet's labels"
+
+
+def test_a_split_keeps_the_stages_the_teacher_and_the_labels_of_what_was_split() -> None:
+    """The last stage of what was split is in the ``provenance`` of the start."""
+    first = {"name": "lite", "epochs": 5, "hours": 1.0, "start": {"init": "random"}}
+    before = {"method": "distill", "epochs": 7, "hours": 2.0, "start": first}
+    before["teacher"] = {"name": "big", "labels": "ImageNet-1k"}
+    start = {"init": "lite", "name": "lite", "provenance": before}
+    config = _model(method="split", split={}, start=start)
+    assert origin(config).endswith("; nothing was trained; before that 12 epochs, 3.0 hours in all")
+    assert "7 epochs, 2 hours, by distillation, teacher big" in stages(config)[2]
+    assert labels_of(config) == "ImageNet-1k's labels"
+
+
+_DINO = {"method": "dino", "start": {"init": "random"}}
+
+
+@pytest.mark.parametrize(
+    ("provenance", "known"),
+    [
+        ({}, False),
+        (_DINO, True),
+        ({"method": "clever-simclr", "start": {"name": "clever-mine", **_DINO}}, True),
+        ({"method": "split", "split": {}, "start": {"name": "x", "provenance": _DINO}}, True),
+        ({"method": "split", "split": {}, "start": {"name": "x"}}, False),
+        ({"method": "dino", "start": {"init": "timm", "name": "resnet18.a1_in1k"}}, False),
+        ({"method": "a way of mine"}, False),
+        ({"method": "distill", "teacher": "Some Network, without labels"}, True),
+        ({"method": "distill", "teacher": "Some Network"}, False),
+        ({"method": "distill", **_TEACHER}, False),
+    ],
+)
+def test_without_labels_is_said_only_where_every_stage_tells(
+    provenance: dict[str, Any], known: bool
+) -> None:
+    assert without_labels(_model(**provenance)) is known
 
 
 def test_stages_of_one_model_are_counted_and_listed_the_first_one_first() -> None:
