@@ -170,14 +170,15 @@ def best_words(path: Path) -> str:
     return "the most pixels" if image_size(path) != (0, 0) else "the first"
 
 
-def pixel_counts(paths: Sequence[Path]) -> NDArray[np.int64]:
+def pixel_counts(paths: Sequence[str | Path]) -> NDArray[np.int64]:
     """Width times height of each photo, from the file's header; 0 where it cannot be read.
 
     Of a link it is -1, so that it never is the best of a group: its file would be moved away, and
     it would lead nowhere.
     """
-    sizes = [image_size(path) for path in paths]
-    links = [path.is_symlink() for path in paths]
+    files = [Path(path) for path in paths]
+    sizes = [image_size(file) for file in files]
+    links = [file.is_symlink() for file in files]
     pixels = [-1 if link else w * h for (w, h), link in zip(sizes, links, strict=True)]
     return np.array(pixels, np.int64)
 
