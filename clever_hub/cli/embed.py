@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from clever_hub.cli.console import fail, report_skipped, say
 from clever_hub.cli.options import Backend, Device, Model, Revision
 from clever_hub.cli.stopping import clean_stop
 from clever_hub.embeddings import Skipped
+from clever_hub.scale.storage import FOLDER
 
 if TYPE_CHECKING:
     from clever_hub.scale.dataset import Summary
@@ -167,9 +169,13 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
 
 def _report(done: Summary, on_error: _OnError) -> None:
     bad = done.images - done.rows
-    report_skipped(Skipped(0, name, reason) for name, reason in done.skipped[:_SHOWN])
-    if bad > _SHOWN:
-        say(f"… {bad} in all, see _clever_hub/skipped in the folder")
+    # The parts of a file are gone with their side tables.
+    kept = "://" in done.output or Path(done.output, FOLDER).is_dir()
+    shown = done.skipped[:_SHOWN] if kept else done.skipped
+    report_skipped(Skipped(0, name, reason) for name, reason in shown)
+    if bad > len(shown):
+        where = f"see {FOLDER}/skipped in the folder" if kept else "a folder as --output keeps all"
+        say(f"… {bad} in all; {where}")
     for name in done.changes.examples if done.changes else ():
         say(f"vanished {name}")
     if done.changes and done.updated:

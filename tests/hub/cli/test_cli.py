@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -369,6 +370,21 @@ def test_shards_become_row_groups(model_folder: Path, folder: Path, tmp_path: Pa
     run("embed", model_folder, folder, "-o", out, "--batch-size", 1, "--shard-size", 3)
     metadata = pq.ParquetFile(tmp_path / "e.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3, 1]
+
+
+def test_many_bad_images_are_all_listed_where_no_table_keeps_them(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    shutil.copy(photos["chelsea"], root / "cat.png")
+    for number in range(101):
+        (root / f"{number}.jpg").touch()
+    for out, listed, rest in ((tmp_path / "v.parquet", 101, ""), (tmp_path / "v", 100, "skipped")):
+        result = run("embed", model_folder, root, "-o", out, "--on-error", "skip")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count("the file is empty") == listed
+        assert (f"101 in all; see _clever_hub/{rest}" in result.stderr) == bool(rest)
 
 
 def test_bad_images_are_listed_at_the_end(model_folder: Path, folder: Path, tmp_path: Path) -> None:
