@@ -104,6 +104,8 @@ class CleverModel(JobsMixin, nn.Module):
         self._provenance = copy.deepcopy(config.provenance)
         self.backbone = _build_backbone(config)
         self._channels_last = faster_in_channels_last(self.backbone)
+        self._loaded = -1  # changes in place to tensors when they were loaded
+        self._is_changed = False  # since then, as a save found
 
     def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> CleverOutput:
         """Embed a batch of prepared images, differentiably.
@@ -156,7 +158,9 @@ class CleverModel(JobsMixin, nn.Module):
             model = cls(config)
             _copy_weights(model.backbone, weights)
             model.source = Source("folder", config.name, Path(folder), None, weights.sha256())
-        return model.to(*target).eval()
+        model = model.to(*target).eval()
+        model._loaded = _changes(model.backbone.state_dict())
+        return model
 
     def save_pretrained(self, folder: str | Path, half_matrices: bool = False) -> Path:
         """Write a model folder that ``from_pretrained`` reads.
@@ -178,20 +182,21 @@ class CleverModel(JobsMixin, nn.Module):
         """
         config, weights = self.config, self.backbone.state_dict()
         if self.source is not None:
-            if not self._is_stored(self.source.path):
+            # Once saved onto its own folder, a changed model would be found there as it is.
+            self._is_changed = self._is_changed or not self._is_as_loaded(self.source.path)
+            if self._is_changed:
                 config = self._changed_config(self.source)
             elif self.has_heads:
                 copy_heads(self.source.path, folder)
         return write_model_folder(folder, config, weights, half_matrices)
 
-    def _is_stored(self, folder: Path) -> bool:
-        """Whether a folder still has these weights, as those that were loaded from it."""
+    def _is_as_loaded(self, folder: Path) -> bool:
+        """Whether these are the weights of the folder that they were loaded from."""
+        tensors = self.backbone.state_dict()
         try:
-            # Saved onto itself after a change, a folder has them, and says where they came from.
-            loaded = ModelConfig.load(folder).provenance == self._provenance
-            return loaded and _has_values(folder / WEIGHTS_NAME, self.backbone.state_dict())
-        except ModelFormatError:
-            return False
+            return _has_values(folder / WEIGHTS_NAME, tensors)
+        except ModelFormatError:  # the folder has gone
+            return _changes(tensors) == self._loaded
 
     def _changed_config(self, source: Source) -> ModelConfig:
         """The config without what was said of the weights before they changed."""
@@ -384,6 +389,11 @@ def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
     if bad := [name for name, tensor in tensors.items() if not _finite(tensor)]:
         raise ModelFormatError(f"{weights.path}: not finite: {', '.join(sorted(bad)[:20])}")
     backbone.load_state_dict(tensors, strict=True)
+
+
+def _changes(tensors: Mapping[str, Tensor]) -> int:
+    """How often tensors were changed in place, as training does."""
+    return sum(tensor._version for tensor in tensors.values())
 
 
 def _has_values(file: Path, tensors: Mapping[str, Tensor]) -> bool:

@@ -162,6 +162,6 @@ def _root(
 def main() -> None:
     """The entry point of the command ``clever-hub``."""
     # What the encoding of a terminal or a pipe lacks, such as an arrow, is written as an escape.
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     app()

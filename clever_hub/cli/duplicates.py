@@ -220,6 +220,7 @@ def _print(
     )
     table = Table("group", Column("photo", overflow="fold"), "what was done to the first")
     for number, group in enumerate(members[:_LISTED], 1):
+        why = grouped.best_words([paths[member.row] for member in group])
         for member in group:
             words = "–" if member.verdict is None else member.verdict.words()
             if member.of is not None and member.of != group[0].row:
@@ -228,7 +229,7 @@ def _print(
             table.add_row(
                 str(number) if first else "",
                 shown(text_of(paths[member.row])),
-                grouped.best_words(paths[member.row]) if first else shown(words),
+                why if first else shown(words),
             )
         table.add_section()
     if members:

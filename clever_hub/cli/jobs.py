@@ -20,6 +20,7 @@ from clever_hub.jobs.embedded import EmbeddedPhotos
 from clever_hub.jobs.sheets import PAGE, SHEETS, ShownRow, write_page, write_sheet
 from clever_hub.jobs.store import embed_photos
 from clever_hub.jobs.tables import FORMATS
+from clever_hub.scale.storage import FOLDER
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -161,10 +162,15 @@ def embedded(
 
 
 def is_embeddings(path: Path) -> bool:
-    """Whether a path is a file of embeddings, or a folder of such files that has no images."""
+    """Whether a path is a file of embeddings, or a folder of such files.
+
+    A folder of photos in which a table lies is none, unless ``clever-hub embed`` made the folder.
+    """
     if not path.is_dir():
         return path.suffix.lower() == ".parquet"
-    return any(path.glob("*.parquet")) and not _has_images(path)
+    if not any(path.glob("*.parquet")):
+        return False
+    return (path / FOLDER).is_dir() or not _has_images(path)
 
 
 def _has_images(folder: Path) -> bool:

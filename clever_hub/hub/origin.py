@@ -51,7 +51,8 @@ def origin(config: ModelConfig) -> str:
         'trained without labels from random weights by CLeVER over SimCLR; 56 epochs, …'
     """
     provenance = config.provenance
-    if not provenance.keys() & {"method", "imported", "source", "recipe"}:
+    told = provenance.keys() & {"method", "imported", "source", "recipe"}
+    if not told and not _is_trained_further(provenance):
         return "not recorded"
     return "; ".join(filter(None, (_how(provenance, config.name), _effort(config))))
 
@@ -140,6 +141,10 @@ def public_model_name(name: object) -> str:
 
 def _how(provenance: Facts, own: str) -> str:
     method, start = _text(provenance.get("method")), _mapping(provenance.get("start"))
+    if _is_trained_further(provenance):
+        own_way = start.keys() & {"method", "recipe"} and not start.keys() & {"imported", "split"}
+        name = f"{_name(start)}, which was {_how(start, own)}" if own_way else _described(start)
+        return f"trained further, by a method that is not recorded, from {name}"
     if "imported" in provenance or (not method and "source" in provenance):
         return f"published weights, unchanged; {_training(provenance)}"
     if "split" in provenance:
@@ -162,6 +167,11 @@ def _how(provenance: Facts, own: str) -> str:
     taught = next(filter(None, map(_teacher, _chain(provenance))), None)
     before = f", an earlier one distilled from {_described(taught)}" if taught else ""
     return f"trained{without}{begun}{several}{by}{before}"
+
+
+def _is_trained_further(provenance: Facts) -> bool:
+    """Whether it only says with what the training began, as after a change of the weights."""
+    return provenance.keys() == {"start"} and bool(_name(_mapping(provenance["start"])))
 
 
 def _distilled(teacher: Facts, root: Facts, earlier: int, with_teacher: int) -> str:
@@ -281,7 +291,8 @@ def _effort(config: ModelConfig) -> str:
         return f"{_count(provenance['views'])} views" if _number(provenance.get("views")) else ""
     hours = f", {total['hours']:.1f} hours" if total["hours"] else ""
     several = " in all" if len(chain) > 1 else ""
-    before = "before that " if "split" in provenance else ""
+    is_last = "split" in provenance or _is_trained_further(provenance)
+    before = "before that " if is_last else ""
     return f"{before}{total['epochs']:.3g} epochs{hours}{several}"
 
 

@@ -190,7 +190,7 @@ def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
 def _read(path: str) -> bytes:
     """The content of a regular file; a pipe would wait for a writer that never comes."""
     start = path[:8].lower()  # a file may be called "file:a.jpg"
-    if start.startswith("file://"):
+    if start.startswith("file:/"):
         path = os.fsdecode(unquote_to_bytes(os.fsencode(urlsplit(path).path)))
     elif start.startswith(("http://", "https://")):
         raise ValueError(

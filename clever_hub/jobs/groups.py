@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.sheets import Shown, ShownRow
+
+_FILTERS = threading.Lock()
 
 # What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
 PAIR_COLUMNS: dict[str, type] = {
@@ -150,11 +153,12 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
     rows = []
     for number, group in enumerate(groups, 1):
         best = group[0].row
+        why = best_words([paths[member.row] for member in group])
         photos = []
         for member in group:
             path = paths[member.row]
             width, height = image_size(path)
-            title = f"{best_words(path)}, kept" if member.of is None else "alike"
+            title = f"{why}, kept" if member.of is None else "alike"
             if member.verdict is not None:
                 title = member.verdict.words()
             if member.of is not None and member.of != best:
@@ -165,16 +169,17 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
     return rows
 
 
-def best_words(path: Path) -> str:
-    """Why a photo is the best of its group."""
-    return "the most pixels" if image_size(path) != (0, 0) else "the first"
+def best_words(group: Sequence[Path]) -> str:
+    """Why the first photo of a group is its best: a link may lead to one of more pixels."""
+    areas = [width * height for width, height in map(image_size, group)]
+    return "the most pixels" if areas[0] == max(areas) > 0 else "the first"
 
 
 def pixel_counts(paths: Sequence[str | Path]) -> NDArray[np.int64]:
     """Width times height of each photo, from the file's header; 0 where it cannot be read.
 
-    Of a link it is -1, so that it never is the best of a group: its file would be moved away, and
-    it would lead nowhere.
+    A link has -1, so that a photo is better: as the best of a group the link would stay, while the
+    photo that it leads to is moved away.
     """
     files = [Path(path) for path in paths]
     sizes = [image_size(file) for file in files]
@@ -191,10 +196,9 @@ def image_size(path: Path) -> tuple[int, int]:
         (0, 0)
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # only its header is read
+        # Only the header is read, of however many pixels. Filters are those of the whole process.
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return image.size
     except (OSError, Image.DecompressionBombError):

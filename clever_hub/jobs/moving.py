@@ -46,19 +46,23 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
         DataError: When a file has gone, or lies in that folder already.
         OSError: When a file cannot be moved; those before it are, and are in the log.
     """
-    # The folder alone is resolved: of a link the link is moved, not what it leads to.
-    sources = [file.parent.resolve() / file.name for file in files]
-    folder = folder.resolve()
+    # Without dots, but links are not followed: a link is moved, not what it leads to.
+    sources = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100
+    inside = folder.resolve()
     for source in sources:
         if not source.is_file():
             raise DataError(f"{source}: no such file any more; nothing was moved")
-        if source.is_relative_to(folder):
+        if source.parent.resolve().is_relative_to(inside):
             raise DataError(
                 f"{source}: is in {folder} already. Move to a folder outside the photos"
             )
     if not sources:
         return []
-    common = Path(os.path.commonpath([source.parent for source in sources]))
+    try:
+        common = Path(os.path.commonpath([source.parent for source in sources]))
+    except ValueError as error:  # on Windows
+        raise DataError("the photos are on several drives; move those of one at a time") from error
     moves: list[Move] = []
     with adding(folder / LOG_NAME) as add:
         for source in sources:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clever_hub.config import ModelConfig
-from clever_hub.errors import DataError
+from clever_hub.errors import CleverError, DataError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.scale.items import Item
 from clever_hub.scale.plan import plan_digest, plan_name, read_plan
@@ -23,6 +23,7 @@ from clever_hub.scale.settings import Made
 from clever_hub.scale.storage import FOLDER, Storage
 from clever_hub.scale.tables import Unreadable, is_hub_id, read_rows
 
+_SKIPPED = f"{FOLDER}/skipped"
 PLAN_KEY, MADE_KEY = "clever_hub.plan", "clever_hub.made"
 Advance = Callable[[int], None]
 
@@ -50,7 +51,7 @@ def shard_name(number: int) -> str:
 
 def skipped_name(number: int) -> str:
     """The side table of a shard: the images that could not be read."""
-    return f"{FOLDER}/skipped/{number:05}.jsonl"
+    return f"{_SKIPPED}/{number:05}.jsonl"
 
 
 def check_shard(storage: Storage, number: int, made: Made) -> Finished | None:
@@ -65,8 +66,8 @@ def check_shard(storage: Storage, number: int, made: Made) -> Finished | None:
     plan = None if found is None else read_plan(storage, number)
     if found is None or plan is None:
         return None
-    rows, metadata = found
-    if metadata.get(PLAN_KEY) != plan_digest(plan) or metadata.get(MADE_KEY) != made.fingerprint():
+    rows, _ = found
+    if not _is_of(found, rows, plan, made):
         return None
     if rows < len(plan) and rows + _count_skipped(storage, number) < len(plan):
         return None  # see retry_skipped
@@ -133,8 +134,10 @@ def finish_shard(
         have[places] = True
         skipped += [(missing[bad.position], bad.reason) for bad in batch.embeddings.skipped]
         advance(len(places) + len(batch.embeddings.skipped))
-    _write(storage, number, model.config, made, plan, vectors, have, sorted(skipped))
+    _write_skipped(storage, number, plan, sorted(skipped))
     rows = int(have.sum())
+    if rows > kept or not _is_of(_metadata(storage, number), rows, plan, made):
+        _write(storage, number, model.config, made, plan, vectors, have)
     return Finished(number, len(plan), rows, rows - kept)
 
 
@@ -151,8 +154,10 @@ def retry_skipped(storage: Storage, shards: Iterable[int]) -> None:
 
     A shard that lacks rows and has no side table is unfinished; its rows are kept.
     """
+    there = set(storage.names(_SKIPPED))  # of thousands of shards a few may have some
     for number in shards:
-        storage.remove(skipped_name(number))
+        if (name := skipped_name(number)).rpartition("/")[2] in there:
+            storage.remove(name)
 
 
 def _count_skipped(storage: Storage, number: int) -> int:
@@ -183,6 +188,17 @@ def schema(config: ModelConfig, made: Made, more: dict[str, str] | None = None) 
     return pa.schema(fields, metadata=metadata)
 
 
+def _write_skipped(
+    storage: Storage, number: int, plan: list[Item], skipped: list[tuple[int, str]]
+) -> None:
+    """Write the side table; before the shard, so that a shard that is there is complete."""
+    lines = [json.dumps({"path": plan[place].name, "reason": reason}) for place, reason in skipped]
+    if lines:
+        storage.write(skipped_name(number), ("\n".join(lines) + "\n").encode())
+    else:
+        storage.remove(skipped_name(number))
+
+
 def _write(
     storage: Storage,
     number: int,
@@ -191,14 +207,7 @@ def _write(
     plan: list[Item],
     vectors: NDArray[np.float32],
     have: NDArray[np.bool_],
-    skipped: list[tuple[int, str]],
 ) -> None:
-    """The side table first: a shard that is there is complete."""
-    lines = [json.dumps({"path": plan[place].name, "reason": reason}) for place, reason in skipped]
-    if lines:
-        storage.write(skipped_name(number), ("\n".join(lines) + "\n").encode())
-    else:
-        storage.remove(skipped_name(number))
     kept = [item for item, there in zip(plan, have, strict=True) if there]
     rows = vectors[have]
     wanted = schema(
@@ -252,8 +261,21 @@ def _fetched(address: str) -> bytes | Unreadable:
 
     try:
         return read(address)
+    except CleverError:  # such as a missing extra: so for all
+        raise
     except Exception as error:  # noqa: BLE001  # of s3fs, gcsfs, aiohttp: they share no base
         return Unreadable(error)
+
+
+def _is_of(
+    found: tuple[int, dict[str, str]] | None, rows: int, plan: list[Item], made: Made
+) -> bool:
+    """Whether a shard has so many rows, and is of this plan and made in this way."""
+    if found is None:
+        return False
+    there, metadata = found
+    of = (metadata.get(PLAN_KEY), metadata.get(MADE_KEY))
+    return there == rows and of == (plan_digest(plan), made.fingerprint())
 
 
 def _metadata(storage: Storage, number: int) -> tuple[int, dict[str, str]] | None:

@@ -38,8 +38,8 @@ class Storage(Protocol):
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
 
-    def names(self) -> list[str]:
-        """What lies in it, folders too, sorted; nothing when it does not exist."""
+    def names(self, folder: str = "") -> list[str]:
+        """What lies in it, or in a folder of it, sorted; nothing when it does not exist."""
 
 
 class LocalStorage:
@@ -81,9 +81,10 @@ class LocalStorage:
         """Remove a file if it is there."""
         (self._path / name).unlink(missing_ok=True)
 
-    def names(self) -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """What lies in the folder."""
-        return sorted(os.listdir(self._path)) if self._path.is_dir() else []  # noqa: PTH208
+        path = self._path / folder
+        return sorted(os.listdir(path)) if path.is_dir() else []  # noqa: PTH208
 
 
 class RemoteStorage:
@@ -124,11 +125,11 @@ class RemoteStorage:
         if self._filesystem.exists(target):
             self._filesystem.rm_file(target)
 
-    def names(self) -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """What lies in the folder."""
         self._filesystem.invalidate_cache()
         try:
-            found = self._filesystem.ls(self._path, detail=False)
+            found = self._filesystem.ls(f"{self._path}/{folder}".rstrip("/"), detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)

@@ -324,6 +324,10 @@ class CleverForImageClassification(CleverPreTrainedModel):
             self.config.head_input, getattr(embedded, self.config.head_input, None)
         )
         logits = self.clever_head(part)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        loss = None
+        if labels is not None:
+            # By whole numbers of 64 bits transformers tells classes from other targets.
+            labels = labels if labels.is_floating_point() else labels.long()
+            loss = self.loss_function(labels, logits, self.config)
         output = ImageClassifierOutput(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +22,7 @@ import clever_hub
 from clever_hub.backends.torch import CleverModel, expected_shapes, write_model_folder
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
-from clever_hub.hub.origin import origin
+from clever_hub.hub.origin import origin, without_labels
 from clever_hub.weights import sha256_of
 
 
@@ -251,8 +252,20 @@ def test_what_was_trained_further_is_not_said_to_be_made_as_before(
         tuned = ModelConfig.load(model.save_pretrained(folder))
         start = {**before.provenance, "name": "clever-tiny", "weights_sha256": digest}
         assert tuned.provenance == {"start": start}
-        assert "without labels" not in origin(tuned)
+        assert origin(tuned).startswith("trained further, by a method that is not recorded")
+        assert not without_labels(tuned)
     assert model.config == before, "the model itself is as it was"
+
+
+def test_without_its_folder_a_model_still_knows_whether_it_changed(
+    self_supervised: CleverModel, model_folder: Path, tmp_path: Path
+) -> None:
+    model, before = self_supervised, self_supervised.config.provenance
+    shutil.rmtree(model_folder)
+    assert ModelConfig.load(model.save_pretrained(tmp_path / "same")).provenance == before
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.01)
+    assert "start" in ModelConfig.load(model.save_pretrained(tmp_path / "tuned")).provenance
 
 
 def test_what_a_caller_says_of_a_training_is_kept(

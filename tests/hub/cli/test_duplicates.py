@@ -219,6 +219,11 @@ def test_a_table_among_photos_leaves_them_photos(
         == 0
     )
     assert "2 groups; 3 photos" in run(*verb, folder).stdout
+    made, out = tmp_path / "made", tmp_path / "groups.csv"
+    assert run("embed", model_folder, folder, "-o", made).exit_code == 0
+    shutil.copy(folder / "chelsea.png", made)  # a picture beside what embed made
+    assert run(*verb, made, "--threshold", "0.9", "-o", out).exit_code == 0
+    assert str(folder) in out.read_text()
     upper = folder / "v.parquet"
     upper.rename(tmp_path / "v.PARQUET")
     assert "0 groups" in run(*verb, tmp_path / "v.PARQUET", "--threshold", "0.9").stdout

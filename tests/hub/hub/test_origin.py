@@ -9,6 +9,7 @@ import pytest
 
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.hub.origin import labels_of, origin, stages, without_labels
+from clever_hub.hub.shipped import ZOO
 
 _TEACHER = {"recipe": {"method": {"teacher": {"model": "efficientnet-lite2", "size": 160}}}}
 _OF_LITE2 = "distilled from EfficientNet-Lite2, which was trained with ImageNet's labels"
@@ -208,3 +209,14 @@ def test_a_chain_without_end_ends() -> None:
     start: dict[str, Any] = {"name": "clever-mine", "epochs": 1}
     start["start"] = start
     assert len(stages(_model(method="dino", start=start))) == 100
+
+
+def test_what_was_trained_further_names_what_it_began_with() -> None:
+    shipped = ModelConfig.load(ZOO / "clever-resnet18")
+    start = {**shipped.provenance, "name": shipped.name, "weights_sha256": "0" * 64}
+    tuned = replace(shipped, provenance={"start": start})
+    said = "trained further, by a method that is not recorded, from clever-resnet18, which was "
+    assert origin(tuned).startswith(said + "distilled from EfficientNet-Lite2")
+    assert origin(tuned).endswith("; before that 72.2 epochs, 9.1 hours in all")
+    assert stages(tuned)[-1].startswith(said)
+    assert not without_labels(tuned)

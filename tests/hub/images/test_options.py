@@ -68,6 +68,10 @@ def test_a_tensor_of_torchvision_is_an_image_as_one_of_torch_is(model: CleverMod
             np.testing.assert_array_equal(model.encode(images, **loading).full, expected)
 
 
+def test_an_address_may_have_a_single_slash(photos: dict[str, Path]) -> None:
+    assert load_image(f"file:{photos['chelsea']}").size == load_image(photos["chelsea"]).size
+
+
 def test_a_file_may_be_called_as_an_address_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,6 +161,14 @@ def test_dots_in_a_path_do_not_lead_out_of_the_folder(files: list[Path], tmp_pat
         move_all([tmp_path / "photos" / ".." / "away" / "other" / "c.jpg"], tmp_path / "away")
 
 
+def test_photos_in_a_linked_folder_keep_their_place(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.jpg").write_text("photo 3")
+    move_all([tmp_path / "photos" / "linked" / "c.jpg", files[1]], tmp_path / "away")
+    assert content(tmp_path / "away") == {"linked/c.jpg": "photo 3", "deep/a.jpg": "photo 1"}
+
+
 def test_a_file_that_cannot_be_removed_stays_where_it_is(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

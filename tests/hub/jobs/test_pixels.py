@@ -143,6 +143,8 @@ def test_threads_that_overlap_give_blas_its_own_back() -> None:
         found = threadpoolctl.threadpool_info()
         return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
 
+    if not threads():
+        pytest.skip("threadpoolctl does not know this BLAS")
     with threadpoolctl.threadpool_limits(2, user_api="blas"):
         first, second = one_thread(), one_thread()
         first.__enter__()

@@ -283,7 +283,10 @@ def test_update_tries_again_what_could_not_be_read(
     after = rows(out)
     assert after.pop(str(bad))
     assert after == before, "good rows are kept"
-    assert embed(model_folder, album, out, update=True).computed == 0
+    written = {file: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
+    done = embed(model_folder, album, out, update=True)
+    assert (done.computed, [name for name, _ in done.skipped]) == (0, [str(worse)])
+    assert written == {file: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
 
 
 def test_a_photo_that_needs_an_extra_is_skipped(

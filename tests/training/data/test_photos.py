@@ -59,6 +59,7 @@ def test_names_of_files_and_classes_drop_no_photo(
         (("default/partial-train/0000", "default/partial-test/0000"), 1),
         (("a/0000", "b/retrained"), 2),
         (("training_tables/train-0", "training_tables/test-0"), 1),
+        (("trains/0000", "planes/0000", "train/0000"), 3),  # classes
     ],
 )
 def test_of_tables_told_apart_by_name_or_folder_the_training_part_is_read(

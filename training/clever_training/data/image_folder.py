@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clever_hub.images.decoding import EXTENSIONS
@@ -12,7 +12,7 @@ from clever_hub.images.decoding import EXTENSIONS
 _TRAINING = ("train", "training")
 _SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval")
 # The Hub's own conversion names the folder of a large data set's first gigabytes partial-train.
-_TRAINING_PART = re.compile("(partial-)?train", re.IGNORECASE)
+_PARTIAL = re.compile(f"(?:partial-)?({'|'.join(_SPLITS)})", re.IGNORECASE)
 
 
 def training_split(folder: Path) -> Path:
@@ -41,16 +41,24 @@ def training_files(folder: Path, files: Iterable[Path]) -> list[str]:
         files: Files in it, at any depth.
 
     Returns:
-        Those whose name begins with ``train``; else those in a folder of such a name; all of them
-        when there are none. They are sorted.
+        Those whose name begins with ``train``; else those in a folder ``train`` that lies beside
+        one of another split; all of them when there are none. They are sorted.
     """
     every = sorted(files, key=str)
-    train = [file for file in every if _TRAINING_PART.match(file.name)] or [
-        file
-        for file in every
-        if any(map(_TRAINING_PART.match, file.relative_to(folder).parent.parts))
-    ]
-    return [str(file) for file in train or every]
+    train = [file for file in every if file.name.lower().startswith("train")]
+    return [str(file) for file in train or _in_training_folders(folder, every) or every]
+
+
+def _in_training_folders(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """The files in a folder ``train`` that lies beside a folder of another split."""
+    splits: dict[Path, dict[bool, list[Path]]] = {}  # by the folder in which splits lie
+    for file in files:
+        for parent in file.relative_to(folder).parents:
+            if found := _PARTIAL.fullmatch(parent.name):
+                train = found[1].lower() in _TRAINING
+                splits.setdefault(parent.parent, {}).setdefault(train, []).append(file)
+    chosen = {file for kinds in splits.values() if len(kinds) == 2 for file in kinds[True]}
+    return [file for file in files if file in chosen]
 
 
 def has_other_splits(folder: Path) -> bool:

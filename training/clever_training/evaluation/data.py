@@ -13,7 +13,8 @@ from clever_training.data.image_folder import has_other_splits
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.presets import expand
 
-VALIDATION_NAMES = ("validation", "val", "valid", "test")
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test", "testing", "eval")
 
 
 class Splits(NamedTuple):
@@ -47,7 +48,7 @@ def load_splits(specification: str) -> Splits:
     names = [name.strip() for name in expand(specification).split(",")]
     if len(names) == 1:
         name, mark, columns = names[0].partition("?")
-        found = (_with_split(name, ("train",)), _with_split(name, VALIDATION_NAMES))
+        found = (_with_split(name, TRAIN_NAMES), _with_split(name, VALIDATION_NAMES))
         names = [split + mark + columns for split in found]
     if len(names) != 2 or not all(names):
         raise DataError(f"--data: expected TRAIN,VALIDATION or one folder, got {specification!r}")
@@ -86,7 +87,7 @@ def has_splits(name: str) -> bool:
         name: As for ``load_splits``.
     """
     folder = Path(name.partition("?")[0]).expanduser()
-    both = (("train",), VALIDATION_NAMES)
+    both = (TRAIN_NAMES, VALIDATION_NAMES)
     return folder.is_dir() and (
         all(_split_in(folder, splits) for splits in both) or has_other_splits(folder)
     )

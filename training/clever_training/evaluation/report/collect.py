@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,10 +245,18 @@ def _named_apart(entrants: list[Entrant]) -> list[Entrant]:
         group = [place for place, one in enumerate(entrants) if one.name == name]
         if len(group) > 1:
             labels.update(zip(group, _labels([entrants[place] for place in group]), strict=True))
-    return [
-        replace(one, name=f"{one.name} ({labels[place]})") if place in labels else one
-        for place, one in enumerate(entrants)
-    ]
+    taken = {one.name for place, one in enumerate(entrants) if place not in labels}
+    named: list[Entrant] = []
+    for place, one in enumerate(entrants):
+        if place not in labels:
+            named.append(one)
+            continue
+        numbered = (f", {number}" if number > 1 else "" for number in count(1))
+        names = (f"{one.name} ({labels[place]}{more})" for more in numbered)
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        named.append(replace(one, name=name))
+    return named
 
 
 def _labels(group: Sequence[Entrant]) -> list[str]:
