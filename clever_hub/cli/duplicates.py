@@ -220,7 +220,7 @@ def _print(
     )
     table = Table("group", Column("photo", overflow="fold"), "what was done to the first")
     for number, group in enumerate(members[:_LISTED], 1):
-        why = grouped.best_words([paths[member.row] for member in group])
+        why = grouped.best_words([grouped.image_size(paths[member.row]) for member in group])
         for member in group:
             words = "–" if member.verdict is None else member.verdict.words()
             if member.of is not None and member.of != group[0].row:

@@ -153,11 +153,11 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
     rows = []
     for number, group in enumerate(groups, 1):
         best = group[0].row
-        why = best_words([paths[member.row] for member in group])
+        sizes = [image_size(paths[member.row]) for member in group]
+        why = best_words(sizes)
         photos = []
-        for member in group:
+        for member, (width, height) in zip(group, sizes, strict=True):
             path = paths[member.row]
-            width, height = image_size(path)
             title = f"{why}, kept" if member.of is None else "alike"
             if member.verdict is not None:
                 title = member.verdict.words()
@@ -169,9 +169,9 @@ def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[Sho
     return rows
 
 
-def best_words(group: Sequence[Path]) -> str:
-    """Why the first photo of a group is its best: a link may lead to one of more pixels."""
-    areas = [width * height for width, height in map(image_size, group)]
+def best_words(sizes: Sequence[tuple[int, int]]) -> str:
+    """Why the first of a group's photos is its best: a link may lead to one of more pixels."""
+    areas = [width * height for width, height in sizes]
     return "the most pixels" if areas[0] == max(areas) > 0 else "the first"
 
 

@@ -240,19 +240,18 @@ def _keep(
     places: list[int],
 ) -> Shards | None:
     """Write rows to the cache and forget that they wait; None where it cannot be written."""
-    try:
-        if shards is not None and places:
-            known = [key for place in places if (key := keys[place]) is not None]
+    if shards is not None and places:
+        known = [key for place in places if (key := keys[place]) is not None]
+        try:
             shards.write(known, [part[places] for part in rows])
-    except OSError as error:
-        folder = shards.folder if shards is not None else ""
-        _LOG.warning(
-            "%s: %s. What is embedded is not kept; the next run computes it again. Choose another "
-            "cache folder, or free its disk",
-            folder,
-            error.strerror or error,
-        )
-        shards = None
+        except OSError as error:
+            _LOG.warning(
+                "%s: %s. What is embedded is not kept; the next run computes it again. Choose "
+                "another cache folder, or free its disk",
+                shards.folder,
+                error.strerror or error,
+            )
+            shards = None
     places.clear()
     return shards
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -137,14 +137,14 @@ class _BlasThreads:
         self._inside = 0
         self._limits: Any = None
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         limit = require("threadpoolctl", "jobs").threadpool_limits
         with self._lock:
             if not self._inside:
                 self._limits = limit(1, user_api="blas")
             self._inside += 1
 
-    def leave(self) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
@@ -154,8 +154,7 @@ class _BlasThreads:
 _BLAS = _BlasThreads()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """BLAS computes with one thread while this is open, in the whole process.
 
     Pairs are compared side by side already. BLAS's own threads wait for each other by spinning: on
@@ -165,11 +164,7 @@ def one_thread() -> Iterator[None]:
     Raises:
         MissingExtraError: When threadpoolctl is not installed, which the extra ``jobs`` has.
     """
-    _BLAS.enter()
-    try:
-        yield
-    finally:
-        _BLAS.leave()
+    return _BLAS
 
 
 def _compare(pair: tuple[Keypoints | ImageError, Keypoints | ImageError]) -> Alignment | None:

@@ -66,8 +66,8 @@ def check_shard(storage: Storage, number: int, made: Made) -> Finished | None:
     plan = None if found is None else read_plan(storage, number)
     if found is None or plan is None:
         return None
-    rows, _ = found
-    if not _is_of(found, rows, plan, made):
+    rows, metadata = found
+    if metadata.get(PLAN_KEY) != plan_digest(plan) or metadata.get(MADE_KEY) != made.fingerprint():
         return None
     if rows < len(plan) and rows + _count_skipped(storage, number) < len(plan):
         return None  # see retry_skipped
@@ -115,7 +115,7 @@ def finish_shard(
             f"{storage.root}: {plan_name(number)} is missing or damaged. Name another output"
         )
     vectors = np.empty((len(plan), model.config.num_features), np.float32)
-    have = _kept_rows(storage, number, made, plan, vectors)
+    have, is_current = _kept_rows(storage, number, made, plan, vectors)
     kept = int(have.sum())
     advance(kept)
     missing = [place for place in range(len(plan)) if not have[place]]
@@ -136,7 +136,7 @@ def finish_shard(
         advance(len(places) + len(batch.embeddings.skipped))
     _write_skipped(storage, number, plan, sorted(skipped))
     rows = int(have.sum())
-    if rows > kept or not _is_of(_metadata(storage, number), rows, plan, made):
+    if rows > kept or not is_current:
         _write(storage, number, model.config, made, plan, vectors, have)
     return Finished(number, len(plan), rows, rows - kept)
 
@@ -267,17 +267,6 @@ def _fetched(address: str) -> bytes | Unreadable:
         return Unreadable(error)
 
 
-def _is_of(
-    found: tuple[int, dict[str, str]] | None, rows: int, plan: list[Item], made: Made
-) -> bool:
-    """Whether a shard has so many rows, and is of this plan and made in this way."""
-    if found is None:
-        return False
-    there, metadata = found
-    of = (metadata.get(PLAN_KEY), metadata.get(MADE_KEY))
-    return there == rows and of == (plan_digest(plan), made.fingerprint())
-
-
 def _metadata(storage: Storage, number: int) -> tuple[int, dict[str, str]] | None:
     """Rows and metadata of a shard; None where it is missing, truncated or no parquet file."""
     file = storage.open(shard_name(number))
@@ -295,18 +284,22 @@ def _metadata(storage: Storage, number: int) -> tuple[int, dict[str, str]] | Non
 
 def _kept_rows(
     storage: Storage, number: int, made: Made, plan: list[Item], vectors: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    """Fill in the rows of images that have not changed; which these are."""
+) -> tuple[NDArray[np.bool_], bool]:
+    """Fill in the rows of images that have not changed.
+
+    Returns:
+        Which these are, and whether the shard is of this plan and has no other rows.
+    """
     have = np.zeros(len(plan), bool)
     found = _metadata(storage, number)
     if found is None or found[1].get(MADE_KEY) != made.fingerprint():
-        return have
+        return have, False
     file = storage.open(shard_name(number))
     with file:
         try:
             table = pq.read_table(file)
         except (OSError, pa.ArrowException):  # damaged behind its head
-            return have
+            return have, False
     columns: list[list[Any]] = [table[name].to_pylist() for name in ("path", "path_bytes", "stamp")]
     names = zip(*columns, strict=True)
     rows = {(exact or path.encode(), stamp): row for row, (path, exact, stamp) in enumerate(names)}
@@ -315,7 +308,7 @@ def _kept_rows(
         wanted = [rows[plan[place].key, plan[place].stamp] for place in places]
         vectors[places] = read_vectors(table)[wanted]
         have[places] = True
-    return have
+    return have, found[1].get(PLAN_KEY) == plan_digest(plan) and len(table) == len(places)
 
 
 def read_vectors(table: Any) -> NDArray[np.float32]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from clever_hub.images.decoding import EXTENSIONS
 
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test", "testing", "eval")
 # A folder is read as splits only when all of its sub-folders have one of these names.
-_TRAINING = ("train", "training")
-_SPLITS = (*_TRAINING, "val", "valid", "validation", "dev", "test", "testing", "eval")
+_SPLITS = (*TRAIN_NAMES, *VALIDATION_NAMES)
 # The Hub's own conversion names the folder of a large data set's first gigabytes partial-train.
 _PARTIAL = re.compile(f"(?:partial-)?({'|'.join(_SPLITS)})", re.IGNORECASE)
 
@@ -29,7 +30,7 @@ def training_split(folder: Path) -> Path:
     names = {entry.name.lower(): entry for entry in entries if entry.is_dir()}
     images = any(entry.suffix.lower() in EXTENSIONS for entry in entries if not entry.is_dir())
     if len(names) > 1 and not images and set(names) <= set(_SPLITS):
-        return next((names[name] for name in _TRAINING if name in names), folder)
+        return next((names[name] for name in TRAIN_NAMES if name in names), folder)
     return folder
 
 
@@ -55,7 +56,7 @@ def _in_training_folders(folder: Path, files: Sequence[Path]) -> list[Path]:
     for file in files:
         for parent in file.relative_to(folder).parents:
             if found := _PARTIAL.fullmatch(parent.name):
-                train = found[1].lower() in _TRAINING
+                train = found[1].lower() in TRAIN_NAMES
                 splits.setdefault(parent.parent, {}).setdefault(train, []).append(file)
     chosen = {file for kinds in splits.values() if len(kinds) == 2 for file in kinds[True]}
     return [file for file in files if file in chosen]

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from clever_hub.errors import DataError
-from clever_training.data.image_folder import has_other_splits
+from clever_training.data.image_folder import (
+    TRAIN_NAMES,
+    VALIDATION_NAMES,
+    has_other_splits,
+)
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.presets import expand
-
-TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("validation", "val", "valid", "dev", "test", "testing", "eval")
 
 
 class Splits(NamedTuple):
