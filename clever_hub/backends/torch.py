@@ -30,6 +30,7 @@ from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.embeddings import split
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
 from clever_hub.files import atomic_path, to_json
+from clever_hub.hub.origin import trained_further
 from clever_hub.hub.source import Source
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.answering import JobsMixin
@@ -204,8 +205,7 @@ class CleverModel(JobsMixin, nn.Module):
         extra = {key: value for key, value in config.extra.items() if key != HEADS_KEY}
         provenance = config.provenance
         if provenance == self._provenance:
-            before = {"name": config.name, "weights_sha256": source.weights_sha256}
-            provenance = {"start": {**provenance, **before}}
+            provenance = trained_further(config, source.weights_sha256)
         return replace(config, extra=extra, provenance=provenance)
 
     def _backend(self) -> str:

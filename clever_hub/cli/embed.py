@@ -174,7 +174,11 @@ def _report(done: Summary, on_error: _OnError) -> None:
     shown = done.skipped[:_SHOWN] if kept else done.skipped
     report_skipped(Skipped(0, name, reason) for name, reason in shown)
     if bad > len(shown):
-        where = f"see {FOLDER}/skipped in the folder" if kept else "a folder as --output keeps all"
+        where = (
+            f"see {FOLDER}/skipped in the folder"
+            if kept
+            else "write to a folder to keep the whole list"
+        )
         say(f"… {bad} in all; {where}")
     for name in done.changes.examples if done.changes else ():
         say(f"vanished {name}")

@@ -105,6 +105,17 @@ def without_labels(config: ModelConfig) -> bool:
     return not _labels_within(config.provenance) and all(told)
 
 
+def trained_further(config: ModelConfig, weights_sha256: str | None) -> dict[str, Any]:
+    """The provenance of weights that were trained further, which says what they began as.
+
+    Args:
+        config: Of the model that the training began with.
+        weights_sha256: Hash of its weights.
+    """
+    before = {"name": config.name, "weights_sha256": weights_sha256}
+    return {"start": {**config.provenance, **before}}
+
+
 def method_name(method: str) -> str:
     """A method in words.
 

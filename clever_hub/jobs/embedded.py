@@ -173,14 +173,11 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
 
 def _paths(table: Any) -> list[Path]:
     """The photos' paths, by their bytes where those are no text."""
-    texts = table["path"].to_pylist()
     if "path_bytes" not in table.column_names:
-        return [Path(str(text)) for text in texts]
-    exact = table["path_bytes"].to_pylist()
-    return [
-        Path(os.fsdecode(known)) if isinstance(known, bytes) else Path(str(text))
-        for text, known in zip(texts, exact, strict=True)
-    ]
+        return [Path(str(text)) for text in table["path"].to_pylist()]
+    from clever_hub.scale.formats import exact_paths
+
+    return [Path(os.fsdecode(exact)) for exact in exact_paths(table)]
 
 
 def to_column(rows: NDArray[np.float32]) -> Any:

@@ -247,7 +247,7 @@ def _keep(
         except OSError as error:
             _LOG.warning(
                 "%s: %s. What is embedded is not kept; the next run computes it again. Choose "
-                "another cache folder, or free its disk",
+                "another cache folder, or make room on its disk",
                 shards.folder,
                 error.strerror or error,
             )

@@ -18,6 +18,7 @@ from clever_hub.backends.torch import CleverModel
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
 from clever_hub.files import write_json, write_text
+from clever_hub.hub.origin import trained_further
 from clever_hub.transformers import (
     CleverConfig,
     CleverForImageClassification,
@@ -131,9 +132,7 @@ def build_network(
     content = {k: v for k, v in model.config.to_dict().items() if k not in own}
     if not settings.freeze and model.source is not None:
         # What is said of the weights is no longer true of those that are written.
-        sha256 = model.source.weights_sha256
-        before = {**model.config.provenance, "name": model.config.name, "weights_sha256": sha256}
-        content["provenance"] = {"start": before}
+        content["provenance"] = trained_further(model.config, model.source.weights_sha256)
     config = CleverConfig(
         **content,
         head_input=settings.head,
