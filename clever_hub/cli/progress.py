@@ -18,10 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from clever_hub.images.progress import LogLines
+
 
 @contextmanager
 def working_on(width: int = 0) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on stderr for each thing that is done; it appears with its first report.
+
+    Where stderr is no terminal, there are lines in its place.
 
     Args:
         width: Characters that the names of the things are aligned to.
@@ -36,11 +40,14 @@ def working_on(width: int = 0) -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    lines = LogLines(console)
+    with Progress(*columns, console=console) as bars:
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total or None)
             bars.update(tasks[what], completed=done, total=total or None)
+            lines.say(what, done, total)
 
         yield progress

@@ -9,6 +9,8 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from clever_hub.images.progress import LogLines
+
 # Arguments: the step, how much of it is done, and the total, which is 0 where it is not known.
 Report: TypeAlias = Callable[[str, int, int], None]
 
@@ -21,6 +23,8 @@ def silent(step: str, done: int, total: int) -> None:
 def bar() -> Iterator[Report]:
     """Show a bar on stderr for the current step; it disappears at the end.
 
+    Where stderr is no terminal, there are lines in its place.
+
     Yields:
         The function to report progress to.
 
@@ -29,11 +33,14 @@ def bar() -> Iterator[Report]:
         ...     report("calibrating", 8, 192)
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    lines = LogLines(console)
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("")
 
         def report(step: str, done: int, total: int) -> None:
             count = f" {done}/{total}" if total else ""
             progress.update(task, description=step + count, completed=done, total=total or None)
+            lines.say(step, done, total)
 
         yield report

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from clever_hub.images.progress import LogLines
 from clever_training.evaluation.dense_run import DENSE_PROTOCOLS, DenseProtocol
 from clever_training.evaluation.features import Report
 from clever_training.evaluation.protocols import PROTOCOLS, Protocol
@@ -20,7 +21,8 @@ from clever_training.evaluation.run import IN_ALL
 def progress_report(console: Console) -> Iterator[Report]:
     """Show a bar for the whole evaluation, and one for the current feature matrix or fit.
 
-    Without a terminal, print a line for each protocol of each model and seed.
+    Without a terminal, print a line for each protocol of each model and seed, and one every half
+    minute for the current feature matrix or fit.
 
     Args:
         console: Console to print to, usually standard error.
@@ -39,6 +41,7 @@ def progress_report(console: Console) -> Iterator[Report]:
         *columns, console=console, transient=True, speed_estimate_period=3600
     ) as progress:
         tasks: dict[str, Any] = {}
+        lines = LogLines(console)
 
         def report(label: str, done: int, total: int) -> None:
             if label.startswith(IN_ALL):
@@ -46,6 +49,8 @@ def progress_report(console: Console) -> Iterator[Report]:
                     line = f"{done / total:4.0%}  {label.removeprefix(IN_ALL)}"
                     console.print(line, markup=False, highlight=False, soft_wrap=True)
                 label = IN_ALL.rstrip(": ")
+            else:
+                lines.say(label, done, total)
             if label not in tasks:
                 tasks[label] = progress.add_task(label, total=total)
             progress.update(tasks[label], completed=done, visible=done < total)

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from clever_hub.errors import TrainingError
+from clever_hub.images.progress import LogLines
 from clever_hub.transformers import CleverForImageClassification
 from clever_hub.weights import WEIGHTS_NAME
 from clever_training.finetune.data import CroppedPhotos
@@ -145,7 +146,7 @@ class EpochCallback(TrainerCallback):
 
 
 class BarCallback(TrainerCallback):
-    """A progress bar with loss and time left on a terminal; elsewhere a line per epoch."""
+    """A progress bar with loss and time left on a terminal; elsewhere lines, one per epoch."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -160,6 +161,7 @@ class BarCallback(TrainerCallback):
             console=console,
             disable=not self._terminal,
         )
+        self._lines = LogLines(console)
         self._text = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -173,6 +175,8 @@ class BarCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Count a step."""
         self._bar.update(self._task, completed=state.global_step, text=self._text)
+        if state.is_world_process_zero:
+            self._lines.say("fine-tuning, step", state.global_step, state.max_steps)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from clever_hub.images.progress import LogLines
 from clever_training.data.embeddings import (
     TeacherEmbeddings,
     load_embeddings,
@@ -228,7 +227,8 @@ class _Bar:
 
     def __init__(self, name: str, *, enabled: bool) -> None:
         console = Console(stderr=True)
-        self._name, self._lines = name, enabled and not console.is_terminal
+        self._what = f"embedding by {name}"
+        self._lines = LogLines(console, "photos", show=enabled)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -238,11 +238,10 @@ class _Bar:
             console=console,
             disable=not (enabled and console.is_terminal),
         )
-        self._said = time.monotonic()
 
     def __enter__(self) -> Callable[[int, int], None]:
         self._bar.start()
-        self._task = self._bar.add_task(f"embedding by {self._name}", total=None, visible=False)
+        self._task = self._bar.add_task(self._what, total=None, visible=False)
         return self._advance
 
     def __exit__(self, *_: object) -> None:
@@ -250,6 +249,4 @@ class _Bar:
 
     def _advance(self, done: int, total: int) -> None:
         self._bar.update(self._task, completed=done, total=total, visible=True)
-        if self._lines and (time.monotonic() - self._said > 30 or done == total):
-            self._said = time.monotonic()
-            sys.stderr.write(f"{self._name} has embedded {done:,} of {total:,} photos\n")
+        self._lines.say(self._what, done, total)
