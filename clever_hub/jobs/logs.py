@@ -12,6 +12,29 @@ from typing import Any
 from clever_hub.errors import DataError
 
 
+def from_log(log: Path, path: Path) -> str | None:
+    """A path as seen from the folder of a log; None from another drive, under Windows.
+
+    Example:
+        >>> from_log(Path("/copies/moved.jsonl"), Path("/copies/2020/a.jpg"))
+        '2020/a.jpg'
+    """
+    try:
+        return os.path.relpath(path, log.parent)
+    except ValueError:
+        return None
+
+
+def seen_from_log(log: Path, relative: str) -> Path:
+    """The absolute path of what ``from_log`` named, wherever the log's folder is by now.
+
+    Example:
+        >>> seen_from_log(Path("/renamed/moved.jsonl"), "2020/a.jpg")
+        PosixPath('/renamed/2020/a.jpg')
+    """
+    return Path(os.path.abspath(log.parent / relative))  # noqa: PTH100, links are not followed
+
+
 @contextmanager
 def adding(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Open a log to add lines.

@@ -8,11 +8,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clever_hub.errors import DataError
 from clever_hub.files import write_text
-from clever_hub.jobs.logs import adding, damaged, read_log
+from clever_hub.jobs.logs import adding, damaged, from_log, read_log, seen_from_log
 
 LOG_NAME = "moved.jsonl"
 
@@ -33,7 +33,8 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
     """Move files into a folder, each below the path that it has under their common folder.
 
     Every move is written to ``moved.jsonl`` in the folder before it is made, so that an
-    interruption loses no trace. A file whose name is taken gets a number.
+    interruption loses no trace. A file whose name is taken gets a number. The log has each target
+    as it is seen from the folder, too, so that the folder may be renamed or moved.
 
     Args:
         files: What to move.
@@ -64,11 +65,13 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
     except ValueError as error:  # on Windows
         raise DataError("the photos are on several drives; move those of one at a time") from error
     moves: list[Move] = []
-    with adding(folder / LOG_NAME) as add:
+    log = folder / LOG_NAME
+    with adding(log) as add:
         for source in sources:
             target = _free(folder / source.relative_to(common))
             target.parent.mkdir(parents=True, exist_ok=True)
-            add({"source": os.fsdecode(source), "target": os.fsdecode(target)})
+            seen = {"from_log": from_log(log, target)}
+            add({"source": os.fsdecode(source), "target": os.fsdecode(target), **seen})
             _move(source, target)
             moves.append(Move(source, target))
     return moves
@@ -77,7 +80,8 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
 def undo(log: Path) -> tuple[list[Move], list[str]]:
     """Bring moved files back, the last one first.
 
-    What was brought back leaves the log; when nothing is left, the log goes too.
+    What was brought back leaves the log; when nothing is left, the log goes too. A file is looked
+    for beside the log first, then where it was moved to: either of the two may have been renamed.
 
     Args:
         log: The log, or the folder in which it lies.
@@ -89,44 +93,53 @@ def undo(log: Path) -> tuple[list[Move], list[str]]:
         DataError: When there is no log, or it is damaged.
     """
     log = log / LOG_NAME if log.is_dir() else log
-    moves = _read(log)
     back: list[Move] = []
-    kept: list[Move] = []
+    kept: list[dict[str, Any]] = []
     problems: list[str] = []
-    for move in reversed(moves):
+    for move, entry in reversed(_read(log)):
         # A link counts also where it leads nowhere, as one does that was moved on its own.
         if not os.path.lexists(move.target):
             # Written to the log, then interrupted before it was moved; or moved on by someone.
             if not os.path.lexists(move.source):
                 problems.append(f"{move.target}: has gone")
-                kept.append(move)
+                kept.append(entry)
         elif _copied(move):  # interrupted before the source was removed
             move.target.unlink()
         elif os.path.lexists(move.source):
             problems.append(f"{move.source}: another file is there now; {move.target} stays")
-            kept.append(move)
+            kept.append(entry)
         else:
             move.source.parent.mkdir(parents=True, exist_ok=True)
             _move(move.target, move.source)
             back.append(move)
     if kept:
-        entries = [{"source": str(m.source), "target": str(m.target)} for m in reversed(kept)]
-        write_text(log, "".join(json.dumps(entry) + "\n" for entry in entries))
+        write_text(log, "".join(json.dumps(entry) + "\n" for entry in reversed(kept)))
     else:
         log.unlink()
     return back, problems
 
 
-def _read(log: Path) -> list[Move]:
+def _read(log: Path) -> list[tuple[Move, dict[str, Any]]]:
+    """The moves, with the target where it is by now, and the lines that tell of them."""
     if not log.is_file():
         raise DataError(f"{log}: no such log. It is {LOG_NAME} in the folder that was moved to")
     moves = []
     for number, entry in enumerate(read_log(log), 1):
         try:
-            moves.append(Move(Path(entry["source"]), Path(entry["target"])))
+            moves.append((Move(Path(entry["source"]), _target(log, entry)), entry))
         except (KeyError, TypeError) as error:
             raise damaged(log, number, entry) from error
     return moves
+
+
+def _target(log: Path, entry: dict[str, Any]) -> Path:
+    """Where a file is that was moved; earlier versions logged the absolute path alone."""
+    logged = Path(entry["target"])
+    if entry.get("from_log") is None:
+        return logged
+    # First beside the log: where the folder was, other photos may have been moved to since.
+    beside = seen_from_log(log, entry["from_log"])
+    return logged if os.path.lexists(logged) and not os.path.lexists(beside) else beside
 
 
 def _move(source: Path, target: Path) -> None:

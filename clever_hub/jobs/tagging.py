@@ -20,7 +20,7 @@ from PIL import ExifTags, Image
 
 from clever_hub.errors import CleverError, DataError, require
 from clever_hub.files import atomic_path
-from clever_hub.jobs.logs import adding, damaged, read_log
+from clever_hub.jobs.logs import adding, damaged, from_log, read_log, seen_from_log
 
 LOG_NAME = "orient-log.jsonl"
 _JPEG = b"\xff\xd8\xff"
@@ -74,7 +74,8 @@ def apply_turns(turns: Iterable[tuple[Path, int]], log: Path) -> Iterator[Tagged
                 yield Tagged(path, quarter, str(refusal))
                 continue
             # First the log, then the photo: an interruption leaves a line too many, never one less.
-            add(_entry(path, quarter, before, after))
+            seen = {"from_log": from_log(log, path)}
+            add(_entry(path, quarter, before, after) | seen)
             try:
                 _replace(path, after)
             except OSError as error:
@@ -85,6 +86,9 @@ def apply_turns(turns: Iterable[tuple[Path, int]], log: Path) -> Iterator[Tagged
 
 def undo_turns(log: Path) -> Iterator[Tagged]:
     """Take back what a log says, the last first; the photos are as they were, byte for byte.
+
+    A photo that is not where it was is looked for as the log saw it: the folder in which both lie
+    may have been renamed.
 
     Args:
         log: Written by ``apply_turns``.
@@ -103,7 +107,7 @@ def undo_turns(log: Path) -> Iterator[Tagged]:
         if not _is_whole(entry):
             raise damaged(log, number, entry)
     for entry in reversed(entries):
-        path = Path(entry["path"])
+        path = _path(log, entry)
         yield Tagged(path, entry["quarter"], _take_back(path, entry))
 
 
@@ -189,9 +193,20 @@ def _entry(path: Path, quarter: int, before: bytes, after: bytes) -> dict[str, A
 def _is_whole(entry: Mapping[str, Any]) -> bool:
     kinds = {"path": str, "quarter": int, "at": int, "old": str, "new_length": int}
     kinds |= {"sha256_before": str, "sha256_after": str}
+    if not isinstance(entry.get("from_log"), str | None):  # earlier versions did not write it
+        return False
     return all(isinstance(entry.get(key), kind) for key, kind in kinds.items()) and bool(
         re.fullmatch(r"(?:[0-9a-f]{2})*", entry["old"])
     )
+
+
+def _path(log: Path, entry: Mapping[str, Any]) -> Path:
+    """Where a photo is by now."""
+    path = Path(entry["path"])
+    if path.exists() or entry.get("from_log") is None:
+        return path
+    seen = seen_from_log(log, entry["from_log"])
+    return seen if seen.exists() else path
 
 
 def _shared(one: bytes, other: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,47 @@ def test_a_file_that_cannot_be_removed_stays_where_it_is(
     shutil.copy2(files[0], away / "a.jpg")
     assert undo(away) == ([], [])
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("by", ["folder", "log"])
+def test_a_folder_that_was_renamed_since_gives_all_back(
+    files: list[Path], tmp_path: Path, by: str
+) -> None:
+    before, away, renamed = content(tmp_path / "photos"), tmp_path / "away", tmp_path / "new"
+    move_all(files[1:], away)
+    away.rename(renamed)
+    move_all(files[:1], away)  # another photo where the folder was
+    back, problems = undo(renamed if by == "folder" else renamed / LOG_NAME)
+    assert problems == []
+    assert [move.target for move in back] == [renamed / "er/b.jpg", renamed / "a.jpg"]
+    assert content(away) == {"a.jpg": "photo 0"}
+    undo(away)
+    assert content(tmp_path / "photos") == before
+
+
+def test_what_stays_in_a_renamed_folder_comes_back_later(files: list[Path], tmp_path: Path) -> None:
+    before, away, renamed = content(tmp_path / "photos"), tmp_path / "away", tmp_path / "new"
+    move_all(files, away)
+    files[0].write_text("another")
+    assert len(undo(away)[1]) == 1
+    away.rename(renamed)
+    files[0].unlink()
+    assert [move.source for move in undo(renamed)[0]] == [files[0]]
+    assert content(tmp_path / "photos") == before
+
+
+def test_a_log_that_was_moved_alone_and_one_of_an_earlier_version(
+    files: list[Path], tmp_path: Path
+) -> None:
+    before, away = content(tmp_path / "photos"), tmp_path / "away"
+    move_all(files[1:], away)
+    elsewhere = tmp_path / "elsewhere" / LOG_NAME
+    elsewhere.parent.mkdir()
+    (away / LOG_NAME).rename(elsewhere)
+    assert len(undo(elsewhere)[0]) == 2
+    move_all(files[1:], away)
+    entries = [json.loads(line) for line in (away / LOG_NAME).read_text().splitlines()]
+    earlier = [{key: entry[key] for key in ("source", "target")} for entry in entries]
+    (away / LOG_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in earlier))
+    assert len(undo(away)[0]) == 2
+    assert content(tmp_path / "photos") == before

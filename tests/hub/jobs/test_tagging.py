@@ -124,6 +124,18 @@ def test_a_photo_that_was_changed_since_is_not_taken_back(
     assert path.read_bytes().endswith(b"edited")
 
 
+def test_photos_and_their_log_may_be_renamed_together(photo: Image.Image, tmp_path: Path) -> None:
+    root, renamed = tmp_path / "photos", tmp_path / "renamed"
+    (root / "deep").mkdir(parents=True)
+    path = jpeg(root / "deep" / "a.jpg", photo)
+    before = path.read_bytes()
+    list(apply_turns([(path, 90)], root / "log.jsonl"))
+    root.rename(renamed)
+    (tagged,) = undo_turns(renamed / "log.jsonl")
+    assert tagged == Tagged(renamed / "deep" / "a.jpg", 90)
+    assert tagged.path.read_bytes() == before
+
+
 def test_an_interruption_between_log_and_photo_is_no_problem(
     photo: Image.Image, tmp_path: Path
 ) -> None:
