@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import clever_hub
 from clever_hub.cli.console import fail
+from clever_hub.cli.stopping import clean_stop
 from clever_hub.errors import CleverError, missing_extra
 
 GROUP = "clever_hub.commands"
@@ -61,7 +62,14 @@ class VerbGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. CleverError and OSError end it with one message and exit code 1."""
+        """Run the verb. CleverError and OSError end it with one message and exit code 1.
+
+        Ctrl-C and SIGTERM end it with one line and exit code 130 or 143.
+        """
+        with clean_stop(lambda: ctx.invoked_subcommand):
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except CleverError as error:

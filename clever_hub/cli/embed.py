@@ -11,7 +11,6 @@ import typer
 
 from clever_hub.cli.console import fail, report_skipped, say
 from clever_hub.cli.options import Backend, Device, Model, Revision
-from clever_hub.cli.stopping import clean_stop
 from clever_hub.embeddings import Skipped
 from clever_hub.scale.storage import FOLDER
 
@@ -140,30 +139,29 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
 
     # Threads of OpenMP that wait would spin, and take the cores from those that decode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with clean_stop("The same command goes on with the shards that are finished."):
-        done = embed_dataset(
-            model,
-            paths,
-            out,
-            engine=engine.value,
-            update=update,
-            backend=backend,
-            precision=precision.value,
-            calibration=calibration,
-            device=device,
-            revision=revision,
-            threads=threads,
-            num_workers=num_workers,
-            batch_size=batch_size,
-            normalize=normalize,
-            decode=decode.value,
-            color_management=color_management,
-            background=background,
-            shard_size=shard_size,
-            image_column=image_column,
-            progress=True,
-            **({} if address is None else {"address": address}),
-        )
+    done = embed_dataset(
+        model,
+        paths,
+        out,
+        engine=engine.value,
+        update=update,
+        backend=backend,
+        precision=precision.value,
+        calibration=calibration,
+        device=device,
+        revision=revision,
+        threads=threads,
+        num_workers=num_workers,
+        batch_size=batch_size,
+        normalize=normalize,
+        decode=decode.value,
+        color_management=color_management,
+        background=background,
+        shard_size=shard_size,
+        image_column=image_column,
+        progress=True,
+        **({} if address is None else {"address": address}),
+    )
     _report(done, on_error)
 
 

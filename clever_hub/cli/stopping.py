@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,17 +12,30 @@ import typer
 
 from clever_hub.cli.console import say
 
+_CACHED = "The same command goes on: what it has embedded so far is in the cache."
+# What is kept of a verb that was stopped; the others begin again.
+_KEPT = {
+    "embed": "The same command goes on with the shards that are finished.",
+    "index": "The same command goes on: the photos written so far are in the index.",
+    "duplicates": _CACHED,
+    "leaks": _CACHED,
+    "evaluate": "The same command goes on from the figures that are finished.",
+}
+
 
 class _Terminated(BaseException):
     """SIGTERM, raised where the program is: no handler of errors takes it for one."""
 
 
 @contextmanager
-def clean_stop(message: str) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a clean end.
+def clean_stop(verb: Callable[[], str | None]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a clean end; one line on stderr says what is kept.
+
+    A verb that handles these signals in its own way, as ``pretrain`` and ``serve`` do, sees them
+    first.
 
     Args:
-        message: What is kept and what to do; printed as one line.
+        verb: Gives the name of the verb, which is known only once it runs.
 
     Raises:
         typer.Exit: With 130 after Ctrl-C, 143 after SIGTERM, as shells count.
@@ -33,7 +46,7 @@ def clean_stop(message: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, _Terminated) as stop:
-        say(f"Stopped. {message}")
+        say(f"Stopped. {_KEPT.get(verb() or '', '')}".rstrip())
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
     finally:
         if before is not None:

@@ -183,8 +183,18 @@ def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
         content = source.read()
         if not isinstance(content, bytes):
             raise ValueError(f"expected a file opened for bytes, mode 'rb', got {describe(source)}")
+        if not content and (place := _place(source)):
+            raise ValueError(f"at its end (byte {place}), nothing to read: rewind it, seek(0)")
         return _open(content, layout, reduce_to)
     raise ValueError(f"expected {_EXPECTED}")
+
+
+def _place(file: Any) -> int:
+    """Where an open file is read from; 0 where it does not say, as a pipe."""
+    try:
+        return int(file.tell())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
 
 
 def _read(path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -228,6 +229,24 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused(source: object, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         load_image(source)  # type: ignore[arg-type]
+
+
+def test_a_buffer_that_was_just_written_says_to_rewind() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(CAT).save(buffer, "PNG")
+    with pytest.raises(ImageError, match=rf"at its end \(byte {buffer.tell()}\).*seek\(0\)"):
+        load_image(buffer)
+    buffer.seek(0)
+    np.testing.assert_array_equal(pixels(buffer), CAT)
+    with pytest.raises(ImageError, match="the file is empty"):
+        load_image(io.BytesIO())
+
+
+def test_a_pipe_that_brought_nothing_is_empty() -> None:
+    end, begin = os.pipe()
+    os.close(begin)
+    with os.fdopen(end, "rb") as pipe, pytest.raises(ImageError, match="the file is empty"):
+        load_image(pipe)
 
 
 def test_threads_may_share_an_image_that_is_not_decoded_yet() -> None:

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM end every verb with one line and the exit code that shells expect."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from clever_hub.cli.app import app
+from clever_hub.jobs import store
+
+IN_CACHE = "Stopped. The same command goes on: what it has embedded so far is in the cache."
+IN_INDEX = "Stopped. The same command goes on: the photos written so far are in the index."
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("verb", "said"), [("duplicates", IN_CACHE), ("leaks", IN_CACHE), ("index", IN_INDEX)]
+)
+def test_a_verb_that_is_stopped_says_what_is_kept(
+    verb: str,
+    said: str,
+    number: signal.Signals,
+    code: int,
+    model_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("the tests run in the background of a shell, which ignores this signal")
+    before, embed = signal.getsignal(signal.SIGTERM), store._embed
+
+    def stopped(*arguments: Any) -> Iterator[Any]:
+        for batch in embed(*arguments):
+            yield batch
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(store, "_embed", stopped)
+    folder, cache = str(photos["coffee"].parent), tmp_path / "cache"
+    more = {"index": ["-o", str(tmp_path / "i.lance")], "leaks": [folder]}.get(verb, [])
+    if verb != "index":
+        more += ["--cache", str(cache)]
+    # A verb that does not handle SIGTERM shall fail the test, not end it.
+    guard = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        result = CliRunner().invoke(app, [verb, folder, *more, "-m", str(model_folder)])
+    finally:
+        signal.signal(signal.SIGTERM, guard)
+    assert result.exit_code == code, result.output
+    assert result.stderr.splitlines()[-1] == said
+    assert "Traceback" not in result.output
+    assert verb == "index" or list(cache.rglob("*.parquet")), "what is embedded is kept"
+    assert signal.getsignal(signal.SIGTERM) == before
