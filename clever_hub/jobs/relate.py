@@ -25,6 +25,7 @@ _LEAST_R2 = 0.25
 _LEAST_LENGTH = 0.5  # where nothing was calibrated
 _QUARTERS = (0, 90, 180, 270)
 POSITIONS = 2 * len(_QUARTERS)  # of an image: each quarter turn, mirrored or not
+_ROUNDING = 1e-5  # of a vector's length; batches of another size differ by less
 _FLIP_FIRST = np.array([-1, 1], np.float32)
 
 
@@ -41,7 +42,8 @@ def relate(
             everything but ``same`` is unknown for pairs that more likely do not.
 
     Returns:
-        The relations of the N pairs.
+        The relations of the N pairs. Where two embeddings are the same, nothing was done to b:
+        the angle is 0 and so on, whatever the head would say.
 
     Raises:
         DataError: When the embeddings are of another model, normalised, or not as many.
@@ -56,7 +58,8 @@ def relate(
     features = pair_features(e_a, e_b, heads, values)
     calibration = heads.config.calibration
     branch = _Branch.of(values, calibration)
-    return _relations(values, branch, _same(features, calibration), calibration, given_same)
+    same, equal = _same(features, calibration), _equal(e_a, e_b)
+    return _relations(values, branch, same, equal, calibration, given_same)
 
 
 def relate_from_eight(
@@ -97,7 +100,8 @@ def relate_from_eight(
     one = symmetric(heads, eight_a[0].equivariant, eight_b[0].equivariant)
     same = _same(pair_features(eight_a[0], eight_b[0], heads, one), calibration)
     branch = _Branch.of(mean, calibration, calibration.from_eight if calibration else None)
-    return _relations(mean, branch, same, calibration, given_same)
+    equal = _equal(eight_a[0], eight_b[0])
+    return _relations(mean, branch, same, equal, calibration, given_same)
 
 
 def from_all_positions(heads: Heads, a: Sequence[Array], b: Sequence[Array]) -> PairValues:
@@ -209,6 +213,7 @@ def _relations(
     values: PairValues,
     branch: _Branch,
     same: Array,
+    equal: NDArray[np.bool_],
     calibration: Calibration | None,
     given_same: bool,
 ) -> Relations:
@@ -231,7 +236,14 @@ def _relations(
         colors_error=np.tile(errors.astype(np.float32), (many, 1)),
         by_pixels=np.zeros(many, bool),
     )
-    return found if given_same else found.hidden(same < 0.5)
+    found = found if given_same else found.hidden(same < 0.5)
+    return found.untouched(equal)
+
+
+def _equal(e_a: Embeddings, e_b: Embeddings) -> NDArray[np.bool_]:
+    """Rows that are the same but for rounding: those of one picture, and of no other."""
+    gap, size = (np.einsum("nd,nd->n", x, x) for x in (e_a.full - e_b.full, e_a.full))
+    return np.asarray(gap <= _ROUNDING**2 * size, bool)
 
 
 def symmetric(heads: Heads, a: Array, b: Array) -> PairValues:

@@ -75,8 +75,19 @@ class Relation:
     colors_error: Colors
     by: Literal["model", "pixels"] = "model"
 
+    @property
+    def identical(self) -> bool:
+        """Whether both are one picture: their vectors are the same, so that no value is estimated.
+
+        Keypoints, which are measured, leave an error.
+        """
+        certain = self.same == 1 and self.angle_error == 0 == self.zoom_error
+        return certain and self.angle == 0 and self.zoom == 1 and not self.mirrored
+
     def words(self) -> str:
         """The relation in words, such as "turned by 90° counter-clockwise, mirrored"."""
+        if self.identical:
+            return "the same picture"
         if self.same is not None and self.same < 0.5:
             return f"different photos (same: {self.same:.0%})"
         known = list(_in_words(self))
@@ -164,6 +175,24 @@ class Relations:
         changed: dict[str, Any] = {name: hide(name) for name in names}
         return replace(self, **changed)
 
+    def untouched(self, rows: NDArray[np.bool_]) -> Relations:
+        """The same, with nothing done to b where both images are known to be one picture.
+
+        Args:
+            rows: bool (N,), which pairs.
+        """
+        none: dict[str, float] = dict.fromkeys(("same", "zoom", "colors"), 1.0)
+
+        def put(name: str) -> Array:
+            values: Array = getattr(self, name)
+            mask = rows if values.ndim == 1 else rows[:, None]
+            return np.where(mask, np.float32(none.get(name, 0.0)), values).astype(np.float32)
+
+        names = [one.name for one in fields(self) if one.name != "by_pixels"]
+        changed: dict[str, Any] = {name: put(name) for name in names}
+        changed["colors"][rows, COLORS.index("hue")] = 0.0  # degrees; the others are factors
+        return replace(self, **changed)
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """The values as flat columns by name, for tables."""
         names = ("same", "angle", "angle_error", "mirrored_probability", "zoom", "zoom_error")
@@ -180,7 +209,7 @@ def _in_words(relation: Relation) -> Iterator[str]:
     if relation.mirrored:
         yield "mirrored"
     if relation.angle is None:
-        yield "turned by an unknown angle"
+        yield "the angle is unknown"
     elif abs(relation.angle) >= max(_LEAST_TURN[relation.by], relation.angle_error or 0.0):
         way = "counter-clockwise" if relation.angle > 0 else "clockwise"
         near = "" if relation.angle_error is None else f" (±{in_degrees(relation.angle_error)})"

@@ -74,9 +74,13 @@ def embeddings(count: int = 1, seed: int = 0) -> Embeddings:
     )
 
 
+def nearly(same: Embeddings) -> Embeddings:
+    """Embeddings of what certainly shows the same, but is not the same picture."""
+    return Embeddings(same.invariant * np.float32(1.001), same.equivariant)
+
+
 def related(heads: Heads, **options: bool) -> Relation:
-    """Of an embedding to itself, so that both are certainly the same."""
-    return relate(embeddings(), embeddings(), heads, **options)[0]
+    return relate(embeddings(), nearly(embeddings()), heads, **options)[0]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -88,6 +92,20 @@ def test_angles_are_counter_clockwise_from_a_to_b(angle: float, mirrored: bool) 
     assert found.angle_error == pytest.approx(4)
     assert found.same is not None
     assert found.same > 0.9
+
+
+@pytest.mark.parametrize("calibration", [CALIBRATION, None])
+def test_equal_embeddings_are_of_the_same_picture(calibration: dict[str, Any] | None) -> None:
+    heads = Scripted(angle=30, length=0.25, color=(1, 1, 1, 1), calibration=calibration)
+    a, b = embeddings(2), embeddings(2)
+    b.invariant[1] += 0.1
+    same, other = relate(a, b, heads)
+    assert same.words() == "the same picture"
+    assert (same.same, same.angle, same.mirrored, same.zoom, same.shift) == (1, 0, False, 1, (0, 0))
+    assert same.colors == (1, 1, 1, 0)
+    assert other.words() != "the same picture"
+    eight = [embeddings(1, seed) for seed in range(8)]
+    assert relate_from_eight(eight, eight, heads)[0].words() == "the same picture"
 
 
 def test_half_a_turn_is_plus_180() -> None:
@@ -113,7 +131,7 @@ def test_a_short_vector_is_an_unknown_angle() -> None:
     found = related(Scripted(angle=30, length=0.25))
     assert found.angle is None
     assert found.angle_error is None
-    assert "unknown angle" in found.words()
+    assert "the angle is unknown" in found.words(), "whether it was turned is not known"
     longer = related(Scripted(angle=30, length=0.5))
     assert longer.angle == pytest.approx(30, abs=1e-3)
     assert longer.angle_error == pytest.approx(20)
