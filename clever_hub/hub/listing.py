@@ -9,7 +9,7 @@ from functools import partial
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import CleverError, HubError, ModelFormatError
 from clever_hub.hub import shipped
-from clever_hub.hub.client import ORGANISATION, api, download, with_retries
+from clever_hub.hub.client import ORGANISATION, api, download, models_of, with_retries
 from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.hub.shipped import ModelInfo, model_info
 from clever_hub.weights import WEIGHTS_NAME
@@ -54,11 +54,7 @@ def list_remote(token: str | bool | None = None) -> list[ModelInfo]:
     Raises:
         HubError: When the Hub cannot be reached or refuses.
     """
-    return list(_described(with_retries(partial(_ids, token), ORGANISATION), token))
-
-
-def _ids(token: str | bool | None) -> list[str]:
-    return sorted(model.id for model in api(token).list_models(author=ORGANISATION))
+    return list(_described(models_of(ORGANISATION, token), token))
 
 
 def _described(repo_ids: list[str], token: str | bool | None) -> Iterator[ModelInfo]:

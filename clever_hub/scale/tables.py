@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from clever_hub.errors import DataError, require, suggest
+from clever_hub.errors import CleverError, DataError, require, suggest
 from clever_hub.files import file_stamp
 from clever_hub.scale.storage import FOLDER
 
@@ -226,8 +226,12 @@ def _hub(table: str, column: str | None) -> tuple[Any, str]:
     datasets = require("datasets", "train")
     datasets.disable_progress_bars()
     name = table.removeprefix(_HUB)
+    from clever_hub.hub.datasets import load_from_hub
+
     try:
-        splits = datasets.load_dataset(name)
+        splits = load_from_hub(name)
+    except CleverError:
+        raise
     except Exception as error:  # of the client, the network, the builder: they share no base
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import yaml
 
@@ -14,6 +14,7 @@ from tests.hub_server.state import Commit, Hub, Repository, now
 from tests.hub_server.store import Blob
 from tests.hub_server.web import Answer, RefusalError, Request, route
 
+_ON_PAGE = 2  # the Hub has a thousand
 _FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---", re.DOTALL)
 
 
@@ -61,15 +62,20 @@ def _front_matter_errors(content: object) -> list[str]:
 
 @route("GET", "/api/models")
 def listing(request: Request) -> Answer:
-    """List the repositories of an author that the user may see."""
+    """List the repositories of an author that the user may see, a few on a page."""
     user, author = request.user, request.query.get("author")
+    begin = int(request.query.get("cursor", 0))
     shown = [
         _description(request.hub, repository, repository.head)
         for repository in list(request.hub.repositories.values())
         if author in (None, repository.owner)
         and (not repository.private or (user and user.owns(repository.owner)))
     ]
-    return Answer.of(shown)
+    answer = Answer.of(shown[begin : begin + _ON_PAGE])
+    if begin + _ON_PAGE < len(shown):
+        query = urlencode({**request.query, "cursor": begin + _ON_PAGE})
+        answer.headers["Link"] = f'<{request.base}/api/models?{query}>; rel="next"'
+    return answer
 
 
 # Before the plain description, whose pattern would take "owner/name" only, so order is free.

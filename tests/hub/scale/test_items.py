@@ -84,6 +84,7 @@ def test_a_data_set_on_the_hub(
 ) -> None:
     data = datasets.load_dataset("parquet", data_files=str(table), cache_dir=str(tmp_path / "c"))
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"user/photos": data}[name])
+    monkeypatch.setattr("clever_hub.hub.datasets._is_cached", lambda name: name == "user/photos")
     assert names("user/photos")[:2] == ["user/photos#0", "user/photos#1"]
     done = embed_dataset(model_folder, "user/photos", tmp_path / "v", shard_size=7)
     assert (done.images, done.rows) == (20, 19)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.errors import DataError
+from clever_hub.hub.datasets import load_from_hub
 from clever_hub.images.finding import find_images
 from clever_hub.images.opening import load_image
 from clever_training.data.files import FileTable
-from clever_training.data.hub import load_from_hub
 from clever_training.data.image_column import check_column, find_image_column
 from clever_training.data.photos import Photos, undecoded
 

@@ -11,8 +11,8 @@ from typing import Any
 import datasets
 
 from clever_hub.errors import DataError, ImageError, MissingExtraError
+from clever_hub.hub.datasets import load_from_hub
 from clever_training.data.files import read_folder
-from clever_training.data.hub import load_from_hub
 from clever_training.data.image_column import find_image_column
 from clever_training.data.image_folder import training_files, training_split
 from clever_training.views.decode import EncodedPhoto, Image

@@ -1,4 +1,7 @@
-"""Data sets on the Hugging Face Hub, for names that are nothing on this machine."""
+"""Data sets on the Hugging Face Hub, for names that are nothing on this machine.
+
+Needs ``datasets``, the extra ``train``.
+"""
 
 from __future__ import annotations
 
