@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clever_hub.cli.console import fail, report_skipped, say
-from clever_hub.cli.options import Backend, Device, Model, Revision
+from clever_hub.cli.options import Backend, Device, Model, OnError, OnErrorChoice, Revision
 from clever_hub.embeddings import Skipped
 from clever_hub.scale.storage import FOLDER
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from clever_hub.scale.dataset import Summary
 
 _SHOWN = 100
-
-
-class _OnError(StrEnum):
-    raise_ = "raise"
-    skip = "skip"
 
 
 class _Decode(StrEnum):
@@ -82,10 +77,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         str | None,
         typer.Option(help="Colour behind transparent pixels, such as white or '#808080'."),
     ] = None,
-    on_error: Annotated[
-        _OnError,
-        typer.Option(help="If an image cannot be read, exit with 1 (raise) or 0 (skip)."),
-    ] = _OnError.raise_,
+    on_error: OnError = OnErrorChoice.raise_,
     shard_size: Annotated[
         int, typer.Option(min=1, help="Images in a shard, the most that a crash loses.")
     ] = 4096,
@@ -165,7 +157,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     _report(done, on_error)
 
 
-def _report(done: Summary, on_error: _OnError) -> None:
+def _report(done: Summary, on_error: OnErrorChoice) -> None:
     bad = done.images - done.rows
     # The parts of a file are gone with their side tables.
     kept = "://" in done.output or Path(done.output, FOLDER).is_dir()
@@ -186,5 +178,5 @@ def _report(done: Summary, on_error: _OnError) -> None:
         say(f"The images have changed: {done.changes.describe()}. To follow: --update")
     there = "" if done.computed == done.rows else f", {done.computed} of them now"
     say(f"{done.rows} of {done.images} images embedded{there} → {done.output}")
-    if bad and on_error is _OnError.raise_:
+    if bad and on_error is OnErrorChoice.raise_:
         fail(f"{bad} of {done.images} images could not be read. Allow it: --on-error skip")

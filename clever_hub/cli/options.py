@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import typer
 
 from clever_hub.pretrained import backend_names
+
+
+class OnErrorChoice(StrEnum):
+    """What the exit code says of images that cannot be read."""
+
+    raise_ = "raise"
+    skip = "skip"
+
 
 Model: TypeAlias = Annotated[
     str,
@@ -33,4 +42,8 @@ Backend: TypeAlias = Annotated[
 ]
 Device: TypeAlias = Annotated[
     str | None, typer.Option(help="Such as cuda or cuda:1. The default is the CPU.")
+]
+OnError: TypeAlias = Annotated[
+    OnErrorChoice,
+    typer.Option(help="If an image cannot be read, exit with 1 (raise) or 0 (skip)."),
 ]

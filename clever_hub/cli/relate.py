@@ -14,9 +14,9 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from clever_hub.cli.console import output, report_skipped, say, shown
+from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
-from clever_hub.cli.options import Backend, JobModel
+from clever_hub.cli.options import Backend, JobModel, OnError, OnErrorChoice
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
     from clever_hub.jobs.relation import Relation, Relations
 
-_A, _B = "a", "b"
+_A, _B, _WORDS = "a", "b", "words"
 
 
 def run(
@@ -62,6 +62,7 @@ def run(
             "is the default if that is installed.",
         ),
     ] = None,
+    on_error: OnError = OnErrorChoice.raise_,
     backend: Backend = "auto",
 ) -> None:
     """Tell whether two images show the same photo, and what was done to it.
@@ -69,20 +70,14 @@ def run(
     Where keypoints of both match, angle, mirroring, zoom and centre are measured on the pixels;
     elsewhere the model estimates them. Angles are in degrees counter-clockwise from A to B. A value
     that cannot be told is reported as unknown. Only the middle square of each image is compared.
+    With --pairs, the rows of pairs with an image that cannot be read are empty but for the paths,
+    and the exit code is 1.
 
     Examples:
     - `clever-hub relate cat.jpg copy.jpg --picture relation.png`
     - `clever-hub relate --pairs pairs.csv -o relations.parquet`
     """
-    given = [name for name in (a, b) if name is not None]
-    if len(given) != (2 if pairs is None else 0):
-        raise ConfigError("relate: expected two image files, or --pairs with a table of them")
-    if (pairs is None) != (out is None):
-        raise ConfigError("relate: --pairs and --output go together")
-    if picture is not None and pairs is not None:
-        raise ConfigError("relate: --picture draws one pair, A and B; it has no use with --pairs")
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
+    _check_use((a, b), pairs, out, picture)
     from clever_hub.jobs.default import default_model
     from clever_hub.jobs.pixels import can_measure, check_measurable
 
@@ -98,7 +93,13 @@ def run(
     loaded = load_model(model or default_model(heads=True), backend)
     _ = loaded.heads  # refused now, not after the work
     if many and out is not None:
-        _relate_many(loaded, many, out, given_same, can_measure() if pixels is None else pixels)
+        by_pixels = can_measure() if pixels is None else pixels
+        bad = _relate_many(loaded, many, out, given_same, by_pixels)
+        if bad and on_error is OnErrorChoice.raise_:
+            fail(
+                f"{bad} of {len(many)} pairs have an image that could not be read. Allow it: "
+                "--on-error skip"
+            )
         return
     assert a is not None
     assert b is not None
@@ -106,6 +107,24 @@ def run(
     _print(relation, a, b)
     if picture is not None:
         _draw(loaded, relation, a, b, picture)
+
+
+def _check_use(
+    images: tuple[str | None, str | None],
+    pairs: Path | None,
+    out: Path | None,
+    picture: Path | None,
+) -> None:
+    """Refuse options that do not go together."""
+    given = [name for name in images if name is not None]
+    if len(given) != (2 if pairs is None else 0):
+        raise ConfigError("relate: expected two image files, or --pairs with a table of them")
+    if (pairs is None) != (out is None):
+        raise ConfigError("relate: --pairs and --output go together")
+    if picture is not None and pairs is not None:
+        raise ConfigError("relate: --picture draws one pair, A and B; it has no use with --pairs")
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
 
 
 def _print(relation: Relation, a: str, b: str) -> None:
@@ -193,7 +212,8 @@ def _draw(model: JobsMixin, relation: Relation, a: str, b: str, target: Path) ->
 
 def _relate_many(
     model: JobsMixin, pairs: list[tuple[str, str]], target: Path, given_same: bool, pixels: bool
-) -> None:
+) -> int:
+    """Write the table; how many of the pairs have an image that cannot be read."""
     from clever_hub.jobs.relate import relate
     from clever_hub.jobs.tables import write_rows
 
@@ -210,10 +230,11 @@ def _relate_many(
     known = set(readable)
     rows = [{_A: pair[0], _B: pair[1], **(next(values) if pair in known else {})} for pair in pairs]
     kinds = {name: str if name == "by" else float for name in found.columns()}
-    write_rows(target, rows, {_A: str, _B: str, **kinds})
+    write_rows(target, rows, {_A: str, _B: str, **kinds, _WORDS: str})
     report_skipped(skipped)
     by = f", {int(found.by_pixels.sum())} of them measured on the pixels" if pixels else ""
     say(f"{len(readable)} of {len(pairs)} pairs related{by} → {target}")
+    return len(pairs) - len(readable)
 
 
 def _measured(
@@ -258,7 +279,9 @@ def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddin
 def _rows(found: Relations) -> list[dict[str, float | str]]:
     columns = found.columns()
     return [
-        {name: column[row].item() for name, column in columns.items()} for row in range(len(found))
+        {name: column[row].item() for name, column in columns.items()}
+        | {_WORDS: found[row].words()}
+        for row in range(len(found))
     ]
 
 
@@ -273,35 +296,35 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
     Raises:
         DataError: When it cannot be read, a column is missing, there are no pairs, or one is empty;
-            names the row.
+            names the line of the file, or the row of a parquet table, both counted from 1.
         ConfigError: When it is neither kind of file.
     """
     try:
-        columns = _columns(path)
+        rows = _table_rows(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected text in UTF-8: {error}. Save it as CSV UTF-8") from error
     except (csv.Error, ValueError) as error:  # Arrow's errors are such, too
         raise DataError(f"{path}: cannot be read as a table: {error}") from error
-    pairs = list(zip(columns[_A], columns[_B], strict=True))
-    if not pairs:
+    if not rows:
         raise DataError(f"{path}: expected pairs of images, got no rows")
-    for row, pair in enumerate(pairs):
+    for where, pair in rows:
         if not all(isinstance(entry, str) and entry for entry in pair):
-            raise DataError(f"{path}: row {row}: expected two paths, got {pair}")
-    return pairs
+            raise DataError(f"{path}: {where}: expected two paths, got {pair}")
+    return [pair for _, pair in rows]
 
 
-def _columns(path: Path) -> dict[str, list[Any]]:
+def _table_rows(path: Path) -> list[tuple[str, tuple[Any, Any]]]:
+    """Where each pair stands, such as ``"line 4"``, and its two entries."""
     if path.suffix.lower() == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             _check_columns(path, list(reader.fieldnames or ()))
-            lines = list(reader)
-        return {name: [line[name] for line in lines] for name in (_A, _B)}
+            return [(f"line {reader.line_num}", (row[_A], row[_B])) for row in reader]
     if path.suffix.lower() == ".parquet":
         table = require("pyarrow.parquet", "jobs").read_table(path)
         _check_columns(path, table.column_names)
-        return {name: table.column(name).to_pylist() for name in (_A, _B)}
+        columns = (table.column(name).to_pylist() for name in (_A, _B))
+        return [(f"row {row}", pair) for row, pair in enumerate(zip(*columns, strict=True), 1)]
     raise ConfigError(f"--pairs: expected a .csv or a .parquet, got {path}")
 
 

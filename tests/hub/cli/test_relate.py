@@ -65,13 +65,17 @@ def test_a_table_of_pairs(headed: Path, photos: dict[str, Path], tmp_path: Path)
     source, target = tmp_path / "pairs.csv", tmp_path / "out.csv"
     with source.open("w", newline="") as file:
         csv.writer(file).writerows([("a", "b"), *pairs])
-    result = call("--pairs", source, "-o", target, "-m", headed, "--given-same", "--no-pixels")
-    assert result.exit_code == 0, result.output
+    options = ("--pairs", source, "-o", target, "-m", headed, "--given-same", "--no-pixels")
+    result = call(*options)
+    assert result.exit_code == 1, "as embed does"
+    assert "1 of 4 pairs have an image that could not be read" in result.output
     assert "3 of 4 pairs related" in result.output
+    assert call(*options, "--on-error", "skip").exit_code == 0
     assert "gone.jpg" in result.output
     rows = list(csv.DictReader(target.read_text().splitlines()))
     assert [(row["a"], row["b"]) for row in rows] == pairs
-    assert rows[1]["zoom"] == ""
+    assert rows[1]["zoom"] == rows[1]["words"] == ""
+    assert rows[0]["words"].startswith("the same photo (")
     assert rows[0] == rows[3]
     model = clever_hub.from_pretrained(headed)
     e = model.encode([a, b])
@@ -94,6 +98,7 @@ def test_parquet_in_and_out(headed: Path, photos: dict[str, Path], tmp_path: Pat
     assert found.column_names[:3] == ["a", "b", "same"]
     first, second = found.to_pylist()
     assert first["by"] == "pixels"
+    assert "turned by 90° counter-clockwise" in first["words"]
     assert first["angle"] == pytest.approx(90, abs=0.5)
     assert second["by"] == "model"
 
@@ -103,7 +108,8 @@ def test_parquet_in_and_out(headed: Path, photos: dict[str, Path], tmp_path: Pat
     [
         ("x,y\n1,2\n", "expected the columns a and b, a and b missing; got x, y"),
         ("a,b\n", "expected pairs of images, got no rows"),
-        ("a,b\nphoto.jpg,\n", "row 0: expected two paths"),
+        ("a,b\nx.jpg,y.jpg\n\nphoto.jpg,\n", "line 4: expected two paths"),
+        ('a,b\n"x\ny.jpg",y.jpg\nphoto.jpg\n', "line 4: expected two paths"),
         ("a,b\ngone.jpg,lost.jpg\n", "no pair has two images that can be read"),
     ],
 )
@@ -116,6 +122,13 @@ def test_a_table_that_is_none_is_refused(
     assert result.exit_code == 1
     assert message in " ".join(result.output.split())
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_row_of_a_parquet_table_is_counted_from_one(headed: Path, tmp_path: Path) -> None:
+    source = tmp_path / "pairs.parquet"
+    pq.write_table(pa.table({"a": ["x.jpg", "y.jpg"], "b": ["y.jpg", None]}), source)
+    result = call("--pairs", source, "-o", tmp_path / "out.csv", "-m", headed)
+    assert "row 2: expected two paths, got ('y.jpg', None)" in " ".join(result.output.split())
 
 
 def test_bad_input_is_refused(headed: Path, model_folder: Path, photos: dict[str, Path]) -> None:
