@@ -116,8 +116,7 @@ def run(  # noqa: PLR0913, each is an option
     members = grouped.members(found, look)
     _print(found, members, photos.paths)
     if out is not None:
-        _write(out, found, members, photos.paths)
-        say(f"{len(members)} groups → {out}")
+        say(f"{_write(out, found, members, photos.paths)} → {out}")
     if move_to is not None:
         moves = move_all([photos.paths[row] for row in found.surplus], move_to)
         say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {move_to}")
@@ -250,10 +249,11 @@ def _write(
     found: Duplicates,
     members: Sequence[Sequence[grouped.Member]],
     paths: Sequence[Path],
-) -> None:
+) -> str:
+    """Write the groups; returns how many of them."""
     if out.suffix.lower() in FORMATS:
         write_rows(out, grouped.table(members, paths), grouped.COLUMNS)
-        return
+        return f"{len(members)} groups"
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
     if found.recall is not None:
@@ -262,7 +262,7 @@ def _write(
     def rows(first: int) -> list[ShownRow]:
         return grouped.shown(members[:first], paths)
 
-    write_shown(out, title, summary, rows, len(members), "largest groups")
+    return write_shown(out, title, summary, rows, len(members), "groups", "largest")
 
 
 def _undo(where: Path) -> None:

@@ -64,9 +64,10 @@ def write_shown(
     summary: Sequence[str],
     rows: Callable[[int], Sequence[ShownRow]],
     count: int,
-    what: str,
-) -> None:
-    """Write a page, or a picture of the first rows; the page says if it leaves any out.
+    noun: str,
+    which: str,
+) -> str:
+    """Write a page, or a picture of the first rows; both say if they leave any out.
 
     Args:
         out: The file; its ending decides.
@@ -74,15 +75,24 @@ def write_shown(
         summary: Lines below the heading of a page.
         rows: Gives the first so many rows, the most important first: no photo is read for others.
         count: How many rows there are.
-        what: What the first rows are called, such as ``"largest groups"``.
+        noun: What a row is, in the plural, such as ``"groups"``.
+        which: What the first rows are, such as ``"largest"``.
+
+    Returns:
+        What was written, such as ``"12 of 16 groups"``.
     """
-    if out.suffix.lower() in SHEETS:
-        write_sheet(out, title, rows(_ON_SHEET))
-        return
+    picture = out.suffix.lower() in SHEETS
+    most = _ON_SHEET if picture else _ON_PAGE
+    written = f"{most} of {count} {noun}" if count > most else f"{count} {noun}"
+    if picture:
+        shown = f" ({written} are shown, the {which})" if count > most else ""
+        write_sheet(out, title + shown, rows(most))
+        return written
     lines = list(summary)
-    if count > _ON_PAGE:
-        lines.append(f"The {_ON_PAGE} {what} are shown; a table has them all.")
-    write_page(out, title, lines, rows(_ON_PAGE))
+    if count > most:
+        lines.append(f"{written} are shown, the {which}; a table has them all.")
+    write_page(out, title, lines, rows(most))
+    return written
 
 
 class PartChoice(StrEnum):

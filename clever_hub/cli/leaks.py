@@ -76,8 +76,7 @@ def run(  # noqa: PLR0913, each is an option
     found, unreadable = _find(sets, part, threshold, expected_false, verify)
     _print(found, sets)
     if out is not None:
-        _write(out, found, sets)
-        say(f"{len(found.pairs.a)} pairs → {out}")
+        say(f"{_write(out, found, sets)} → {out}")
     if unreadable:
         fail(f"{len(unreadable)} candidates could not be read, so they may be copies")
     if found.leaked:
@@ -152,7 +151,8 @@ def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> N
     )
     photos = (Column(name, overflow="fold") for name in ("validation", "training"))
     table = Table(*photos, "what was done to it")
-    for row in leaks.table(found, train, validation)[:_LISTED]:
+    rows = leaks.table(found, train, validation)
+    for row in rows[:_LISTED]:
         table.add_row(
             shown(text_of(row["validation"])),
             shown(text_of(row["train"])),
@@ -160,14 +160,17 @@ def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> N
         )
     if found.leaked:
         console.print(table)
+    if len(rows) > _LISTED:
+        console.print(f"… {len(rows) - _LISTED} more pairs; all of them: -o leaks.html")
 
 
-def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:
+def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> str:
+    """Write the pairs, or pictures of the leaked photos; returns how many of them."""
     train, validation = (photos.paths for photos in sets)
     if out.suffix.lower() in FORMATS:
         write_rows(out, leaks.table(found, train, validation), leaks.COLUMNS)
-        return
+        return f"{len(found.pairs.a)} pairs"
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
     summary = [f"Candidates: {found.threshold}."]
-    write_shown(out, title, summary, lambda first: rows[:first], len(rows), "first leaks")
+    return write_shown(out, title, summary, lambda first: rows[:first], len(rows), "leaks", "first")

@@ -187,9 +187,9 @@ def _draw(turns: list[Found], target: Path, name: str) -> None:
             f"{shortened(one.path.name, side)}\n{one.quarter}°, confidence {one.confidence:.3f}"
         )
         panels.append((caption, photo.rotate(-one.quarter, expand=True)))
-    note = "As they would be shown, the least sure first. "
-    note += f"Looked at by {name}." if len(turns) <= _SHEET else f"{_SHEET} of {len(turns)}."
-    picture = page(f"{len(turns)} photos that would be turned", note, panels, side=side, across=6)
+    note = f"As they would be shown, the least sure first. Looked at by {name}."
+    count = f"{len(turns)}" if len(turns) <= _SHEET else f"{_SHEET} of {len(turns)}"
+    picture = page(f"{count} photos that would be turned", note, panels, side=side, across=6)
     with atomic_path(target) as temporary:
         picture.save(temporary, format="PNG")
     say(f"{min(len(turns), _SHEET)} of {len(turns)} turned photos → {target}")

@@ -18,6 +18,7 @@ from clever_hub.jobs.sheets import SHEETS, Shown, ShownRow, write_page, write_sh
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 
 _COLUMNS: dict[str, type] = {"path": str, "score": float, "invariant": float, "equivariant": float}
+_DRAWN = 500  # photos on a page or in a picture
 _WEIGHTS = {
     PartChoice.invariant: (1.0, 0.0),
     PartChoice.equivariant: (0.0, 1.0),
@@ -75,14 +76,14 @@ def run(  # noqa: PLR0913, each is an option
     output().print(table)
     for path in (out, sheet):
         if path is not None:
-            _write(path, query, hits)
-            say(f"{len(hits)} photos → {path}")
+            say(f"{_write(path, query, hits)} → {path}")
 
 
-def _write(path: Path, query: Path, hits: list[Hit]) -> None:
+def _write(path: Path, query: Path, hits: list[Hit]) -> str:
+    """Write what was found; returns how much of it."""
     if path.suffix.lower() in FORMATS:
         write_rows(path, [asdict(hit) for hit in hits], _COLUMNS)
-        return
+        return f"{len(hits)} photos"
     photos = [Shown(query, "query")]
     photos += [
         Shown(
@@ -90,11 +91,16 @@ def _write(path: Path, query: Path, hits: list[Hit]) -> None:
             f"{hit.score:.3f}",
             f"invariant {hit.invariant:.2f}, equivariant {hit.equivariant:.2f}",
         )
-        for hit in hits
+        for hit in hits[:_DRAWN]
     ]
     title = f"The {len(hits)} photos nearest to {query.name}"
+    written = f"{len(hits)} photos"
+    if len(hits) > _DRAWN:
+        written = f"{_DRAWN} of {written}"
+        title += f" ({written} are shown, the nearest)"
     if path.suffix.lower() in SHEETS:
         rows = [ShownRow("", photos[start : start + 6]) for start in range(0, len(photos), 6)]
         write_sheet(path, title, rows)
     else:
         write_page(path, title, [], [ShownRow(query.name, photos)])
+    return written

@@ -98,7 +98,7 @@ def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int =
     Args:
         path: Its name, ``.png``, ``.jpg`` or ``.webp``.
         title: Above them.
-        rows: The photos; of each row as many as fit.
+        rows: The photos; of each row as many as fit, and beside its heading how many more it has.
         columns: How many fit.
 
     Returns:
@@ -114,7 +114,12 @@ def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int =
     y = 56
     for row in rows:
         draw.line((pad, y, width - pad, y), "#cccccc")
-        draw.text((pad, y + 8), _fit(draw, row.heading, width - 2 * pad, 16), _INK, _font(16))
+        left = width - pad
+        if len(row.photos) > columns:
+            more = f"+{len(row.photos) - columns} more"
+            left -= round(draw.textlength(more, _font(16)))
+            draw.text((left, y + 8), more, _FAINT, _font(16))
+        draw.text((pad, y + 8), _fit(draw, row.heading, left - 2 * pad, 16), _INK, _font(16))
         for place, (first, photo) in enumerate(_marked(row)[:columns]):
             _draw_photo(sheet, (pad + place * cell, y + heading), photo, first)
         y += SIDE + caption + heading + pad

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_hub.cli import jobs
 from clever_hub.cli.app import app
 from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
@@ -101,6 +102,14 @@ def test_every_kind_of_output(
         text = out.read_text()
         assert "turned by 90° counter-clockwise" in text
         assert "cup.png" in text
+
+
+def test_the_terminal_says_what_a_picture_leaves_out(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_ON_SHEET", 1)
+    assert "1 of 2 groups → " in run(*verb, folder, "-o", tmp_path / "g.png").stderr
+    assert "\n2 groups → " in "\n" + run(*verb, folder, "-o", tmp_path / "g.csv").stderr
 
 
 def test_moving_and_back(verb: tuple[object, ...], folder: Path, tmp_path: Path) -> None:

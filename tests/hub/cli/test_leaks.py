@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
-from clever_hub.cli import jobs
+from clever_hub.cli import jobs, leaks
 from clever_hub.cli.app import app
 from clever_hub.jobs.sheets import ShownRow
 
@@ -89,19 +89,42 @@ def test_different_ways_of_embedding_are_refused(
     assert "are of different models: their weights have the hashes" in run("leaks", *files).stderr
 
 
-def test_a_page_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_and_a_picture_say_what_they_leave_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs, "_ON_PAGE", 1)
+    monkeypatch.setattr(jobs, "_ON_SHEET", 1)
+    titles = list[str]()
+    monkeypatch.setattr(jobs, "write_sheet", lambda _path, title, _rows: titles.append(title))
     rows, asked = [ShownRow("a", []), ShownRow("b", [])], list[int]()
 
     def first(many: int) -> list[ShownRow]:
         asked.append(many)
         return rows[:many]
 
-    for count, said in ((2, True), (1, False)):
-        jobs.write_shown(tmp_path / "p.html", "title", [], first, count, "first leaks")
+    for count, said in ((2, "1 of 2 leaks"), (1, "1 leaks")):
+        for name in ("p.html", "p.png"):
+            written = jobs.write_shown(tmp_path / name, "title", [], first, count, "leaks", "first")
+            assert written == said
         text = (tmp_path / "p.html").read_text(encoding="utf-8")
-        assert ("The 1 first leaks are shown; a table has them all." in text) == said
-    assert asked == [1, 1]  # the photos of other rows are not read
+        assert ("1 of 2 leaks are shown, the first; a table has them all." in text) == (count == 2)
+    assert titles == ["title (1 of 2 leaks are shown, the first)", "title"]
+    assert asked == [1, 1, 1, 1]  # the photos of other rows are not read
+
+
+def test_the_terminal_says_what_a_picture_and_the_table_leave_out(
+    sets: tuple[Path, Path],
+    options: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "_ON_SHEET", 1)
+    monkeypatch.setattr(leaks, "_LISTED", 1)
+    with Image.open(sets[0] / "coffee.png") as photo:
+        photo.rotate(180).save(sets[1] / "second.png")
+    result = run("leaks", *sets, *options, "-o", tmp_path / "leaks.png")
+    assert "1 of 2 leaks → " in result.stderr
+    assert "… 1 more pairs; all of them: -o leaks.html" in result.stdout
 
 
 def test_a_candidate_that_cannot_be_read_is_named_and_fails(

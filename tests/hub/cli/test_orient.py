@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from clever_hub.cli import orient, pictures
 from clever_hub.cli.app import app
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.heads import Heads
@@ -83,6 +84,25 @@ def test_a_dry_run_names_what_lies_turned_and_changes_nothing(
     # On the sheet the photos are upright: bright above.
     with Image.open(sheet) as image:
         assert image.width > 480
+
+
+def test_a_picture_says_what_it_leaves_out(
+    headed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bright(monkeypatch)
+    titles = list[str]()
+    page = pictures.page
+
+    def record(title: str, *words: Any, **sizes: Any) -> Image.Image:
+        titles.append(title)
+        return page(title, *words, **sizes)
+
+    monkeypatch.setattr(pictures, "page", record)
+    for most, said in ((2, "2 of 3"), (3, "3")):
+        monkeypatch.setattr(orient, "_SHEET", most)
+        result = call(folder, "-m", headed, "--sheet", tmp_path / "s.png", "--upright", 0.25)
+        assert f"{most} of 3 turned photos → " in result.output
+        assert titles.pop() == f"{said} photos that would be turned"
 
 
 def test_apply_turns_them_and_undo_takes_it_back(

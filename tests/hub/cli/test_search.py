@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from clever_hub.cli import search
 from clever_hub.cli.app import app
 
 pytest.importorskip("lancedb", reason="needs the extra search")
@@ -41,6 +42,22 @@ def test_index_then_search(model_folder: Path, photos: dict[str, Path], tmp_path
     with Image.open(sheet) as drawn:
         assert drawn.width > 1000
     assert page.read_text().count("data:image/jpeg") == 5
+
+
+def test_a_picture_says_what_it_leaves_out(
+    model_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, page = tmp_path / "photos.lance", tmp_path / "p.html"
+    run("index", photos["coffee"].parent, "-o", index, "--model", model_folder)
+    monkeypatch.setattr(search, "_DRAWN", 2)
+    result = run("search", index, photos["coffee"], "--sheet", tmp_path / "s.png", "-o", page)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("2 of 4 photos → ") == 2
+    assert page.read_text().count("data:image/jpeg") == 3
+    assert "(2 of 4 photos are shown, the nearest)" in page.read_text()
 
 
 def test_what_is_refused(model_folder: Path, photos: dict[str, Path], tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from clever_hub.errors import ConfigError
 from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
@@ -87,3 +88,20 @@ def test_the_sheet_has_room_for_all_rows(rows: list[ShownRow], tmp_path: Path) -
         assert any(colour == (255, 0, 0) for _, colour in colours), "the red photo is there"
         with Image.open(write_sheet(tmp_path / "one.png", "title", rows[:1])) as one:
             assert one.height < sheet.height
+
+
+def test_the_sheet_says_how_many_photos_of_a_row_it_leaves_out(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[str]()
+    text = ImageDraw.ImageDraw.text
+
+    def record(self: ImageDraw.ImageDraw, at: Any, words: str, *args: Any) -> None:
+        drawn.append(words)
+        text(self, at, words, *args)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    nine = [Shown(photos["coffee"], f"copy {number}") for number in range(9)]
+    write_sheet(tmp_path / "s.png", "title", [ShownRow("nine", nine), ShownRow("six", nine[:6])])
+    assert [words for words in drawn if "more" in words] == ["+3 more"]
+    assert sum("copy" in words for words in drawn) == 12
