@@ -12,7 +12,14 @@ from clever_hub.errors import DataError
 from clever_hub.files import file_stamp
 from clever_hub.images.decoding import EXTENSIONS
 from clever_hub.images.finding import find_images
-from clever_hub.scale.tables import is_hub_id, list_hub_rows, list_parquet_rows, parquet_files
+from clever_hub.scale.storage import FOLDER
+from clever_hub.scale.tables import (
+    embedded_photos,
+    is_hub_id,
+    list_hub_rows,
+    list_parquet_rows,
+    parquet_files,
+)
 
 STDIN = "-"
 
@@ -46,7 +53,8 @@ def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterat
         inputs: Image files; folders, searched as ``find_images`` does; parquet files, or folders
             that hold such and no images; ids of data sets on the Hub; addresses that fsspec opens,
             such as ``s3://bucket/photos``; or ``-`` for a list of paths on standard input,
-            separated by newlines, or by NUL as ``find -print0`` does.
+            separated by newlines, or by NUL as ``find -print0`` does. A table or a folder of
+            embeddings, as ``embed`` writes them, stands for the photos that it names.
         image_column: The image column of tables; None looks for it.
 
     Yields:
@@ -70,11 +78,28 @@ def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterat
         else:
             assert tables is not None
             for table in tables:
-                rows = list_hub_rows if is_hub_id(table) else list_parquet_rows
-                for row, stamp in rows(table, image_column):
-                    name = table.removeprefix("hub:")
-                    yield Item(os.fsencode(f"{name}#{row}"), stamp, table, row)
+                yield from _from_table(table, image_column)
     yield from _from_files(files)
+
+
+def _from_table(table: str, image_column: str | None) -> Iterator[Item]:
+    """The images in a table; of one that ``embed`` wrote, the photos that it names."""
+    remote = is_hub_id(table)
+    if image_column is None and not remote and (photos := embedded_photos(table)) is not None:
+        for photo in photos:
+            if "://" in photo:
+                yield from _from_address(photo)
+                continue
+            if not Path(photo).is_file():
+                raise DataError(
+                    f"{table}: holds embeddings, and no photos; its photo {photo} is not there. "
+                    "Name the photos, or the tables that hold them"
+                )
+            yield from _from_files([Path(photo)])
+        return
+    rows = list_hub_rows if remote else list_parquet_rows
+    for row, stamp in rows(table, image_column):
+        yield Item(os.fsencode(f"{table.removeprefix('hub:')}#{row}"), stamp, table, row)
 
 
 def _tables(given: str) -> list[str] | None:
@@ -99,6 +124,8 @@ def _tables(given: str) -> list[str] | None:
 
 def _tables_of_folder(folder: Path) -> list[str] | None:
     """The parquet files of a folder that has no images."""
+    if (folder / FOLDER).is_dir():  # embeddings: of which photos they say
+        return sorted(str(path) for path in folder.glob("part-*.parquet")) or None
     tables = parquet_files(folder)
     if not tables:
         return None

@@ -16,6 +16,8 @@ from clever_hub.scale.storage import FOLDER
 _HUB = "hub:"
 # Parquet files written without the Hub's metadata; the names that pretrain looks for, too.
 _USUAL_NAMES = ("image", "img")
+# What ``embed`` itself writes: ``path_bytes`` has names of photos, no photos.
+_OF_EMBED = {"path", "invariant", "path_bytes"}
 _OPTION = "Name the image column: --image-column COLUMN"
 
 
@@ -44,6 +46,37 @@ def parquet_files(folder: Path) -> list[str]:
         tables = (name for name in names if name.endswith(".parquet"))
         found += [str(Path(root, name)) for name in tables if not name.startswith((".", "_"))]
     return sorted(found)
+
+
+def embedded_photos(table: str) -> Iterator[str] | None:
+    """The photos whose embeddings a parquet file holds, if ``embed`` wrote it.
+
+    Args:
+        table: The file.
+
+    Returns:
+        Their names as they were given to ``embed``; None of any other table, such as one that has a
+        column of images, too.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    opened = _open(table, file_stamp(Path(table)))
+    schema = opened.schema_arrow
+    others = [field for field in schema if field.name not in _OF_EMBED]
+    if not set(schema.names) >= _OF_EMBED or any(_may_hold_images(f.type) for f in others):
+        return None
+    return _embedded(opened, table)
+
+
+def _embedded(opened: Any, table: str) -> Iterator[str]:
+    import pyarrow as pa
+
+    from clever_hub.scale.formats import exact_paths
+
+    for group in range(opened.metadata.num_row_groups):
+        for batch in _batches(opened, group, ["path", "path_bytes"], table):
+            yield from map(os.fsdecode, exact_paths(pa.Table.from_batches([batch])))
 
 
 def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
@@ -135,7 +168,7 @@ def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterat
         behind = first + opened.metadata.row_group(group).num_rows
         if row is not None and row < behind:
             # A few rows at a time: a row group may hold a gigabyte of photos.
-            for batch in _batches(opened, group, name, table):
+            for batch in _batches(opened, group, [name], table):
                 while row is not None and row < first + len(batch):
                     yield _image(batch.column(0)[row - first].as_py())
                     row = next(wanted, None)
@@ -143,12 +176,12 @@ def _parquet_rows(table: str, column: str | None, rows: Sequence[int]) -> Iterat
         first = behind
 
 
-def _batches(opened: Any, group: int, column: str, table: str) -> Iterator[Any]:
-    """The column of a row group, some rows at a time."""
+def _batches(opened: Any, group: int, columns: list[str], table: str) -> Iterator[Any]:
+    """Columns of a row group, some rows at a time."""
     import pyarrow as pa
 
     try:
-        yield from opened.iter_batches(64, row_groups=[group], columns=[column])
+        yield from opened.iter_batches(64, row_groups=[group], columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{table}: cannot be read: {error}") from error
 

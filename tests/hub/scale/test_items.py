@@ -64,6 +64,44 @@ def test_rows_of_a_parquet_file(
     assert found["invariant"][0].as_py() == pytest.approx(expected[0].tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["", ".parquet"])
+def test_what_embed_wrote_stands_for_its_photos(
+    kind: str, album: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    odd = (album / "00.jpg").rename(album / os.fsdecode(b"caf\xe9-\xff.jpg"))
+    made = tmp_path / f"v{kind}"
+    embed_dataset(model_folder, album, made, shard_size=8)
+    assert names(made) == [str(path) for path in find_images([album])]
+    again = tmp_path / "again.parquet"
+    assert embed_dataset(model_folder, made, again).rows == 30
+    first, second = (pq.read_table(table).sort_by("path") for table in (made, again))
+    assert first["path"] == second["path"]
+    odd.unlink()
+    with pytest.raises(
+        DataError, match=r"holds embeddings, and no photos; its photo .*jpg is"
+    ):
+        names(made)
+
+
+def test_a_column_of_images_beside_embeddings_is_taken(
+    album: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "v.parquet"
+    embed_dataset(model_folder, album, made)
+    table = pq.read_table(made)
+    images = [Path(str(path)).read_bytes() for path in table["path"].to_pylist()]
+    pq.write_table(table.append_column("image", pa.array(images)), made)
+    assert names(made)[:2] == [f"{made}#0", f"{made}#1"]
+
+
+def test_embeddings_of_rows_say_that_they_are_none_of_photos(
+    table: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    embed_dataset(model_folder, table, tmp_path / "v.parquet")
+    with pytest.raises(DataError, match=r"its photo .*photos\.parquet#0 is not there.*the tables"):
+        names(tmp_path / "v.parquet")
+
+
 def test_a_folder_of_tables_and_a_plain_binary_column(album: Path, tmp_path: Path) -> None:
     files = sorted(album.glob("*.jpg"))[:3]
     plain = pa.table({"id": [1, 2, 3], "photo": [file.read_bytes() for file in files]})
