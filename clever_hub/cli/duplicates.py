@@ -32,10 +32,12 @@ from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs import groups as grouped
+from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
+from clever_hub.jobs.photo_files import file_bytes
 from clever_hub.jobs.sheets import ShownRow
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
@@ -95,7 +97,8 @@ def run(  # noqa: PLR0913, each is an option
 
     Photos with similar embeddings become candidates. Then one photo of each candidate pair is
     aligned to the other and their pixels are compared, which also tells what was done to it. The
-    best photo of a group is the one with the most pixels. Nothing is ever deleted.
+    best photo of a group is the one with the most pixels; of several, the one in colour, lossless,
+    the largest file, or the oldest. Nothing is ever deleted.
 
     Examples:
     - `clever-hub duplicates photos/`
@@ -112,11 +115,11 @@ def run(  # noqa: PLR0913, each is an option
     if out is not None:
         check_format(out, OUTPUTS)
     photos, heads = _photos(paths, model, verify, turns, cache, decode, (backend, device, revision))
-    found, look = _find(photos, heads, verify, part, threshold, expected_false, exact)
+    found, look, ranking = _find(photos, heads, verify, part, threshold, expected_false, exact)
     members = grouped.members(found, look)
-    _print(found, members, photos.paths)
+    _print(found, members, photos.paths, ranking)
     if out is not None:
-        say(f"{_write(out, found, members, photos.paths)} → {out}")
+        say(f"{_write(out, found, members, photos.paths, ranking)} → {out}")
     if move_to is not None:
         moves = move_all([photos.paths[row] for row in found.surplus], move_to)
         say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {move_to}")
@@ -165,10 +168,10 @@ def _find(
     threshold: float | None,
     expected_false: float | None,
     exact: bool | None,
-) -> tuple[Duplicates, Verify | None]:
+) -> tuple[Duplicates, Verify | None, BestPhotos]:
     if exact is not True and len(photos) > APPROXIMATE_FROM:
         say(f"{len(photos):,} photos: an index finds each one's nearest. To compare all: --exact")
-    look = _verifier(photos, verify)
+    look, ranking = _verifier(photos, verify), BestPhotos(photos.paths)
     with working_on() as progress:
         if look is not None:
             look.progress = partial(progress, "verifying")
@@ -179,13 +182,13 @@ def _find(
             expected_false=expected_false,
             heads=heads,
             verify=look,
-            pixels=grouped.pixel_counts(photos.paths),
+            ranking=ranking,
             exact=exact,
             progress=partial(progress, "comparing"),
         )
     for row, error in sorted(look.unreadable.items() if look is not None else ()):
         say(f"not verified {photos.paths[row]}: {error.reason}")
-    return found, look
+    return found, look, ranking
 
 
 def _verifier(photos: EmbeddedPhotos, verify: VerifyChoice) -> PixelVerifier | None:
@@ -202,7 +205,10 @@ def _verifier(photos: EmbeddedPhotos, verify: VerifyChoice) -> PixelVerifier | N
 
 
 def _print(
-    found: Duplicates, members: Sequence[Sequence[grouped.Member]], paths: Sequence[Path]
+    found: Duplicates,
+    members: Sequence[Sequence[grouped.Member]],
+    paths: Sequence[Path],
+    ranking: BestPhotos,
 ) -> None:
     console = output()
     console.print(f"Candidates: {found.threshold}")
@@ -213,13 +219,13 @@ def _print(
         f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
     )
     surplus = [paths[row] for row in found.surplus]
-    size = file_size(sum(grouped.file_bytes(path) for path in surplus))
+    size = file_size(sum(file_bytes(path) for path in surplus))
     console.print(
         f"{len(found.groups):,} groups; {len(surplus):,} photos beside the best of each ({size})"
     )
     table = Table("group", Column("photo", overflow="fold"), "what was done to the first")
     for number, group in enumerate(members[:_LISTED], 1):
-        why = grouped.best_words([grouped.image_size(paths[member.row]) for member in group])
+        why = f"best: {ranking.why([member.row for member in group])}"
         for member in group:
             words = "–" if member.verdict is None else member.verdict.words()
             if member.of is not None and member.of != group[0].row:
@@ -249,6 +255,7 @@ def _write(
     found: Duplicates,
     members: Sequence[Sequence[grouped.Member]],
     paths: Sequence[Path],
+    ranking: BestPhotos,
 ) -> str:
     """Write the groups; returns how many of them."""
     if out.suffix.lower() in FORMATS:
@@ -260,7 +267,7 @@ def _write(
         summary.append(_approximate(found.recall))
 
     def rows(first: int) -> list[ShownRow]:
-        return grouped.shown(members[:first], paths)
+        return grouped.shown(members[:first], paths, ranking.why)
 
     return write_shown(out, title, summary, rows, len(members), "groups", "largest")
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from clever_hub.errors import require
 from clever_hub.images.opening import ImageSource, load_image
@@ -35,6 +36,8 @@ _ALIKE = 0.6  # correlation
 _LEAST_DEVIATION = 4.0  # of 255; where both have less, there is nothing to compare
 _LEAST_SEEN = 0.02  # share of a's area that can be compared
 _ROUNDING = 3  # of 255
+_COLOURED = (8, 0.01)  # of 255, between the channels of a pixel; and share of the pixels
+_FLAT = (6, 0.97)  # of 255, from the median; and share of the pixels
 _MAX_STRETCH = 2.5  # of one axis against the other; more is no copy that anyone makes
 # Counter-clockwise mirror images of SIFT's 8 directions, and its 4 rows upside down.
 _MIRRORED_DIRECTIONS = (-np.arange(8)) % 8
@@ -47,11 +50,13 @@ class Keypoints(NamedTuple):
         gray: uint8 (height, width), the working image, of about ``SIDE``² pixels.
         points: float32 (K, 2), x and y in it.
         descriptors: uint8 (K, 128), SIFT's.
+        coloured: Whether the image has colours; False of one in shades of grey.
     """
 
     gray: NDArray[np.uint8]
     points: NDArray[np.float32]
     descriptors: NDArray[np.uint8]
+    coloured: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Alignment:
         shown: Share of a's area that b shows.
         own: Share of b's area that is not of a: a frame, corners.
         keypoints: How many there are in the image that has fewer: whether there was much to match.
+        grey: Whether a, and whether b is in shades of grey.
+        corners: Share of a that are corners of one colour which b does not show, and share of b
+            that are such corners and not of a: what turning a picture leaves empty.
     """
 
     same: bool
@@ -81,6 +89,8 @@ class Alignment:
     shown: float = math.nan
     own: float = math.nan
     keypoints: int = 0
+    grey: tuple[bool, bool] = (False, False)
+    corners: tuple[float, float] = (0.0, 0.0)
 
     def words(self) -> str:
         """What was done to a, such as ``"mirrored, turned by 90° clockwise, cropped to 60 %"``.
@@ -125,7 +135,8 @@ def keypoints(image: ImageSource) -> Keypoints:
         MissingExtraError: When OpenCV is not installed.
     """
     cv2 = require("cv2", "jobs")
-    photo = load_image(image, target=SIDE, decode="reduced").convert("L")
+    coloured_photo = load_image(image, target=SIDE, decode="reduced")
+    coloured, photo = _is_coloured(coloured_photo), coloured_photo.convert("L")
     scale = SIDE / math.sqrt(photo.width * photo.height)
     size = tuple(max(16, round(side * scale)) for side in photo.size)
     # No copy is stretched to 12 times another side's length; a strip of paper is compared as such.
@@ -134,9 +145,10 @@ def keypoints(image: ImageSource) -> Keypoints:
     sift: Any = cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.01)
     found, descriptors = sift.detectAndCompute(gray, None)
     if descriptors is None:
-        return Keypoints(gray, np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8))
+        none = np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8)
+        return Keypoints(gray, *none, coloured)
     points = np.array([point.pt for point in found], np.float32)
-    return Keypoints(gray, points, descriptors.astype(np.uint8))
+    return Keypoints(gray, points, descriptors.astype(np.uint8), coloured)
 
 
 def align(a: Keypoints, b: Keypoints) -> Alignment:
@@ -154,16 +166,25 @@ def align(a: Keypoints, b: Keypoints) -> Alignment:
         >>> align(photo, keypoints("turned.jpg")).words()  # doctest: +SKIP
         'turned by 90° counter-clockwise'
     """
-    fewer = min(len(a.points), len(b.points))
+    fewer, grey = min(len(a.points), len(b.points)), (not a.coloured, not b.coloured)
     if _equal(a.gray, b.gray):
-        return Alignment(True, len(a.points), 1.0, False, 0.0, 1.0, (0.0, 0.0), 1.0, 0.0, fewer)
+        same = Alignment(True, len(a.points), 1.0, False, 0.0, 1.0, (0.0, 0.0), 1.0, 0.0)
+        return replace(same, keypoints=fewer, grey=grey)
     unit_a, unit_b = _root(a.descriptors), _root(b.descriptors)
     found = [Alignment(False)]
     for mirrored in (False, True):
         matches = _matches(_mirror(unit_a) if mirrored else unit_a, unit_b)
         if len(matches[0]) >= LEAST_INLIERS:
             found.append(_fit(a, b, *matches, mirrored))
-    return replace(max(found, key=lambda one: (one.same, one.inliers)), keypoints=fewer)
+    best = max(found, key=lambda one: (one.same, one.inliers))
+    return replace(best, keypoints=fewer, grey=grey)
+
+
+def _is_coloured(photo: Image.Image) -> bool:
+    """By some of its pixels. Copies in grey are stored as RGB as often as not."""
+    some = np.asarray(photo.resize((64, 64), Image.Resampling.NEAREST), np.int16)
+    difference, share = _COLOURED
+    return bool((some.max(axis=2) - some.min(axis=2) > difference).mean() > share)
 
 
 def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
@@ -226,7 +247,8 @@ def _fit(
     agreement = _agreement(gray, b.gray, matrix)
     inliers = int(kept.sum())
     same = agreement >= LEAST_AGREEMENT and inliers * agreement >= LEAST_EVIDENCE
-    return _described(same, inliers, agreement, mirrored, matrix, gray.shape, b.gray.shape)
+    found = _described(same, inliers, agreement, mirrored, matrix, gray.shape, b.gray.shape)
+    return replace(found, corners=_corners(gray, b.gray, matrix)) if same else found
 
 
 def _agreement(
@@ -258,6 +280,37 @@ def _agreement(
         return 0.0
     alike = covariance[seen] ** 2 > _ALIKE**2 * (variance_a * variance_b)[seen]
     return float((alike & (covariance[seen] > 0)).mean())
+
+
+def _corners(
+    gray_a: NDArray[np.uint8], gray_b: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> tuple[float, float]:
+    """What share of each is empty corners, where the other image does not lie."""
+    cv2 = require("cv2", "jobs")
+    back = cv2.invertAffineTransform(matrix)
+    return _empty(gray_a, gray_b.shape, matrix), _empty(gray_b, gray_a.shape, back)
+
+
+def _empty(gray: NDArray[np.uint8], other: tuple[int, ...], matrix: NDArray[np.float64]) -> float:
+    """Share of an image that lies beside another, if that is its corners, all of one colour.
+
+    A picture that was cut out of a larger one leaves no corners beside it but a frame, in one
+    piece: where the larger one has a plain background, it is still the original.
+    """
+    cv2 = require("cv2", "jobs")
+    height, width = gray.shape
+    covered = cv2.warpAffine(np.ones(other, np.uint8), matrix, (width, height), flags=0)
+    # Less its rim, where both pictures are blended.
+    beside = cv2.erode(1 - covered, np.ones((5, 5), np.uint8))
+    if not beside.any():
+        return 0.0
+    values = gray[beside > 0].astype(np.int16)
+    difference, share = _FLAT
+    flat = (np.abs(values - np.median(values)) <= difference).mean() >= share
+    pieces = cv2.connectedComponents(beside)[1]
+    corners = [int(piece) for piece in pieces[[0, 0, -1, -1], [0, -1, 0, -1]] if piece]
+    apart = len(set(corners)) == len(corners) and set(np.unique(pieces)) - {0} <= set(corners)
+    return float(beside.mean()) if flat and apart else 0.0
 
 
 def _described(

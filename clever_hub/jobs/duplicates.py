@@ -45,6 +45,17 @@ class Verdict(Protocol):
         """What was done to the first, in words."""
 
 
+class Ranking(Protocol):
+    """Which photo of a group is its best; such as ``clever_hub.jobs.best.BestPhotos``."""
+
+    @property
+    def rank(self) -> NDArray[np.int64]:
+        """int64 (N,), lower is better."""
+
+    def look(self, pairs: Pairs, verdicts: Sequence[Verdict]) -> None:
+        """Take in what a verification saw of pairs of copies; may change the rank."""
+
+
 Verify = Callable[[NDArray[np.int64], NDArray[np.int64]], Sequence[Verdict | None]]
 
 
@@ -79,7 +90,7 @@ class Duplicates:
         return np.sort(np.concatenate(rest)) if rest else np.empty(0, np.int64)
 
 
-def find_duplicates(
+def find_duplicates(  # noqa: PLR0913, each is an option
     embeddings: Embeddings | Vectors,
     *,
     part: str = "invariant",
@@ -88,6 +99,7 @@ def find_duplicates(
     heads: Heads | None = None,
     verify: Verify | None = None,
     pixels: NDArray[np.int64] | None = None,
+    ranking: Ranking | None = None,
     max_pairs: int = MAX_PAIRS,
     exact: bool | None = None,
     progress: Progress | None = None,
@@ -113,6 +125,7 @@ def find_duplicates(
             ``clever_hub.jobs.verifying.PixelVerifier``.
         pixels: int64 (N,), size of each photo; the largest of a group is its best. Without, the
             first is.
+        ranking: Which photo of a group is its best, by more than its size; in place of ``pixels``.
         max_pairs: At most so many candidates, the most alike.
         exact: Whether every pair is compared; None: up to 200,000 photos. False needs LanceDB.
         progress: Called with the blocks that are compared, or the photos, and how many there are.
@@ -135,6 +148,8 @@ def find_duplicates(
     """
     if max_pairs < 1:
         raise ConfigError(f"max_pairs: expected 1 or more, got {max_pairs}")
+    if pixels is not None and ranking is not None:
+        raise ConfigError("expected pixels or a ranking, got both: each says which photo is best")
     vectors = _vectors(embeddings, part)
     verifier, name = _verifier(embeddings, heads, verify)
     mean = centre(vectors, part, heads)
@@ -154,10 +169,14 @@ def find_duplicates(
     pairs_of: Callable[..., tuple[Pairs, float | None]] = _all_pairs if exact else nearest_pairs
     found, recall = pairs_of(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
     candidates = len(found.a)
-    found = better_first(found, pixels)
+    if ranking is None:
+        none = np.zeros(len(vectors), np.int64)
+        ranking = _ByPixels(none if pixels is None else -np.asarray(pixels, np.int64))
+    found = better_first(found, ranking.rank)
     kept, verdicts = look_at(found, verifier)
-    rank = np.zeros(len(vectors), np.int64) if pixels is None else -np.asarray(pixels)
-    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, recall)
+    ranking.look(kept, verdicts)
+    kept, verdicts = _turned_round(kept, verdicts, ranking.rank, verifier)
+    return Duplicates(kept, verdicts, group(kept, ranking.rank), cut, candidates, name, recall)
 
 
 def choose_threshold(
@@ -234,11 +253,14 @@ def centre(vectors: Vectors, part: str, heads: Heads | None) -> NDArray[np.float
     return np.asarray(vectors[::step].mean(axis=0, dtype=np.float64), np.float32)
 
 
-def better_first(pairs: Pairs, pixels: NDArray[np.int64] | None) -> Pairs:
-    """Turn pairs so that the larger photo comes first; of equal ones, the earlier."""
-    if pixels is None:
-        return pairs
-    swap = np.asarray(pixels)[pairs.b] > np.asarray(pixels)[pairs.a]
+def better_first(pairs: Pairs, rank: NDArray[np.int64]) -> Pairs:
+    """Turn pairs so that the better photo comes first; of equal ones, the earlier.
+
+    Args:
+        pairs: Pairs of rows.
+        rank: int64 (N,), lower is better.
+    """
+    swap = rank[pairs.b] < rank[pairs.a]
     a, b = np.where(swap, pairs.b, pairs.a), np.where(swap, pairs.a, pairs.b)
     return Pairs(a, b, pairs.cosine)
 
@@ -290,6 +312,35 @@ def group(pairs: Pairs, rank: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     groups = [sorted(rows, key=lambda row: (int(rank[row]), row)) for rows in members.values()]
     groups.sort(key=lambda rows: (-len(rows), rows[0]))
     return [np.array(rows, np.int64) for rows in groups]
+
+
+def _turned_round(
+    pairs: Pairs, verdicts: list[Verdict], rank: NDArray[np.int64], verify: Verify | None
+) -> tuple[Pairs, list[Verdict]]:
+    """Pairs with the better photo first also where only the verification told which that is.
+
+    What was done to the other one is looked at again, from there. Where that finds no copy, the
+    pair stays as it was.
+    """
+    places = np.flatnonzero(rank[pairs.b] < rank[pairs.a])
+    if not len(places) or verify is None:
+        return better_first(pairs, rank), verdicts
+    a, b, verdicts = pairs.a.copy(), pairs.b.copy(), list(verdicts)
+    again = verify(pairs.b[places], pairs.a[places])
+    for place, verdict in zip(places.tolist(), again, strict=True):
+        if verdict is not None and verdict.same >= 0.5:
+            a[place], b[place], verdicts[place] = pairs.b[place], pairs.a[place], verdict
+    return Pairs(a, b, pairs.cosine), verdicts
+
+
+@dataclass(frozen=True)
+class _ByPixels:
+    """The order by size alone, which no verification changes."""
+
+    rank: NDArray[np.int64]
+
+    def look(self, pairs: Pairs, verdicts: Sequence[Verdict]) -> None:
+        """Nothing to see."""
 
 
 def _all_pairs(vectors: Vectors, threshold: float, **options: Any) -> tuple[Pairs, None]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from clever_hub.errors import ImageError, MissingExtraError
-from clever_hub.images.opening import load_image
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
+from clever_hub.jobs.photo_files import file_bytes, image_size
 from clever_hub.jobs.sheets import Shown, ShownRow
-
-_FILTERS = threading.Lock()
 
 # What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
 PAIR_COLUMNS: dict[str, type] = {
@@ -148,31 +142,35 @@ def relation_columns(verdict: Verdict | None) -> dict[str, Any]:
     }
 
 
-def shown(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[ShownRow]:
-    """The groups as rows of a page: what was done to the best photo stands below each other one."""
+def shown(
+    groups: Sequence[Sequence[Member]],
+    paths: Sequence[Path],
+    why: Callable[[Sequence[int]], str],
+) -> list[ShownRow]:
+    """The groups as rows of a page: what was done to the best photo stands below each other one.
+
+    Args:
+        groups: What ``members`` gave.
+        paths: Where each row's photo is.
+        why: Says why the first of a group's rows is its best.
+    """
     rows = []
     for number, group in enumerate(groups, 1):
         best = group[0].row
-        sizes = [image_size(paths[member.row]) for member in group]
-        why = best_words(sizes)
+        kept = f"{why([member.row for member in group])}, kept"
         photos = []
-        for member, (width, height) in zip(group, sizes, strict=True):
+        for member in group:
             path = paths[member.row]
-            title = f"{why}, kept" if member.of is None else "alike"
+            title = kept if member.of is None else "alike"
             if member.verdict is not None:
                 title = member.verdict.words()
             if member.of is not None and member.of != best:
                 title += f" (from {paths[member.of].name})"
+            width, height = image_size(path)
             size = f"{width} × {height}, {file_bytes(path) / 1e3:,.0f} kB"
             photos.append(Shown(path, title, size))
         rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos))
     return rows
-
-
-def best_words(sizes: Sequence[tuple[int, int]]) -> str:
-    """Why the first of a group's photos is its best: a link may lead to one of more pixels."""
-    areas = [width * height for width, height in sizes]
-    return "the most pixels" if areas[0] == max(areas) > 0 else "the first"
 
 
 def pixel_counts(paths: Sequence[str | Path]) -> NDArray[np.int64]:
@@ -186,35 +184,6 @@ def pixel_counts(paths: Sequence[str | Path]) -> NDArray[np.int64]:
     links = [file.is_symlink() for file in files]
     pixels = [-1 if link else w * h for (w, h), link in zip(sizes, links, strict=True)]
     return np.array(pixels, np.int64)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of a photo; zeros where it cannot be read.
-
-    Example:
-        >>> image_size(Path("/nowhere/a.jpg"))
-        (0, 0)
-    """
-    try:
-        # Only the header is read, of however many pixels. Filters are those of the whole process.
-        with _FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.size
-    except (OSError, Image.DecompressionBombError):
-        pass
-    try:
-        return load_image(path).size  # a kind that Pillow knows by a plugin of ours
-    except (ImageError, MissingExtraError):
-        return 0, 0
-
-
-def file_bytes(path: Path) -> int:
-    """The size of a file; 0 where it has gone."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _look(pairs: list[tuple[int, int]], verify: Verify | None) -> Sequence[Verdict | None]:

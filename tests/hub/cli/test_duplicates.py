@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -102,6 +103,32 @@ def test_every_kind_of_output(
         text = out.read_text()
         assert "turned by 90° counter-clockwise" in text
         assert "cup.png" in text
+
+
+def test_copies_of_one_size_go_and_the_original_stays_with_the_true_reason(
+    verb: tuple[object, ...], photos: dict[str, Path], tmp_path: Path
+) -> None:
+    root, away = tmp_path / "photos", tmp_path / "away"
+    root.mkdir()
+    opened = {name: Image.open(path).convert("RGB") for name, path in photos.items()}
+    small = {name: photo.resize((300, 200)) for name, photo in opened.items()}
+    small["astronaut"].save(root / "IMG_1.jpg")
+    shutil.copy2(root / "IMG_1.jpg", root / "IMG_1 (1).jpg")
+    small["chelsea"].save(root / "z.jpg", quality=95)
+    small["chelsea"].save(root / "forwarded.jpg", quality=10)
+    small["coffee"].save(root / "color.jpg")
+    small["coffee"].convert("L").save(root / "bw.png")
+    small["rocket"].save(root / "y.png")
+    small["rocket"].rotate(20, expand=True).save(root / "x.png")
+    result = run(*verb, root, "-o", tmp_path / "g.html", "--move-to", away)
+    assert result.exit_code == 0, result.stderr
+    kept = {"IMG_1.jpg", "z.jpg", "color.jpg", "y.png"}
+    assert {path.name for path in root.iterdir()} == kept
+    page = (tmp_path / "g.html").read_text()
+    for why in ("its name is no copy's", "the largest file", "in colour", "not turned into empty"):
+        assert why in result.stdout
+        assert html.escape(why) in page
+    assert "the most pixels" not in result.stdout
 
 
 def test_the_terminal_says_what_a_picture_leaves_out(

@@ -15,9 +15,9 @@ from PIL import Image
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
-from clever_hub.jobs.groups import image_size
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.pairs import Pairs
+from clever_hub.jobs.photo_files import image_size
 from clever_hub.jobs.sheets import thumbnail
 from clever_hub.jobs.verifying import PixelVerifier
 
