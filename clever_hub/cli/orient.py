@@ -107,10 +107,14 @@ def run(
     if apply:
         require("exif", "jobs")
     from clever_hub.jobs.default import default_model
-    from clever_hub.jobs.orient import least_confidence
+    from clever_hub.jobs.orient import QUARTERS, least_confidences
 
     loaded = load_model(model or default_model(heads=True), backend)
-    least = confidence or least_confidence(loaded.heads, _ERROR_RATE, from_four=True)
+    least = (
+        least_confidences(loaded.heads, _ERROR_RATE, from_four=True, upright=upright)
+        if confidence is None
+        else dict.fromkeys(QUARTERS[1:], confidence)
+    )
     found, skipped = _look(loaded, list(find_images(paths)), upright, least)
     turns = [one for one in found if one.turn]
     _print(turns, len(found), least)
@@ -129,7 +133,7 @@ def run(
 
 
 def _look(
-    model: JobsMixin, files: list[Path], upright: float, least: float
+    model: JobsMixin, files: list[Path], upright: float, least: dict[int, float]
 ) -> tuple[list[Found], list[Skipped]]:
     from clever_hub.images.progress import counting
     from clever_hub.jobs.orient import orientation_from_four
@@ -141,16 +145,19 @@ def _look(
             o = orientation_from_four(batch.turned, model.heads, upright=upright)
             for row, source in enumerate(batch.sources):
                 quarter, sure = int(o.quarter[row]), float(o.confidence[row])
-                turn = quarter != 0 and sure >= least
+                turn = quarter != 0 and sure >= least[quarter]
                 found.append(Found(Path(source), quarter, sure, float(o.angle[row]), turn))
             skipped += batch.skipped
             advance(len(batch.sources) + len(batch.skipped))
     return found, skipped
 
 
-def _print(turns: list[Found], photos: int, least: float) -> None:
+def _print(turns: list[Found], photos: int, least: dict[int, float]) -> None:
+    sure = f"{least[90]:.3f} or more"
+    if least[90] != least[180]:
+        sure = f"sideways {sure}, upside down {least[180]:.3f}"
     table = Table(
-        title=f"{len(turns)} of {photos} photos are turned (confidence {least:.3f} or more)",
+        title=f"{len(turns)} of {photos} photos are turned (confidence: {sure})",
         title_justify="left",
     )
     for name in ("photo", "turned by", "turn it", "confidence"):

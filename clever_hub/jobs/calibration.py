@@ -19,6 +19,7 @@ from clever_hub.errors import ConfigError, ModelFormatError
 from clever_hub.jobs.checks import mapping, number, numbers
 
 PARTS = ("invariant", "equivariant", "full")
+TURNS = ("sideways", "upside_down")
 # What the probability of "same" may be made of; clever_hub.jobs.relate computes them.
 FEATURES = (
     "cosine_invariant",
@@ -78,16 +79,25 @@ class OrientationCalibration:
     """How sure a predicted turn is, by the length of its (sine, cosine).
 
     Attributes:
-        temperature: The probability of a quarter turn q goes with exp(v · u_q / temperature), v
-            being the predicted (sine, cosine) and u_q that of the quarter turn.
+        temperature: The probability of a quarter turn q goes with
+            exp(v · u_q · |v|^power / temperature), v being the predicted (sine, cosine) and u_q
+            that of the quarter turn.
         confidence_at: By rate of error, such as ``"0.01"``: the lowest confidence above which no
-            more than that share of the calibration's photos, turned by any quarter, was wrong.
-        from_four: Both for predictions averaged over the image and its three quarter turns.
+            more than that share of the calibration's photos that were said to be turned was wrong,
+            if nine tenths are upright.
+        from_four: All for predictions averaged over the image and its three quarter turns.
+        power: How much faster than in proportion to its length a longer v is surer.
+        by_turn: The same of each of ``TURNS`` alone, by the share of upright photos, such as
+            ``"0.9"``: turn → share → rate of error → confidence. An upside-down photo is one whose
+            other answer, upright, lies furthest away, so it must be surer at the same rate. None:
+            ``confidence_at`` is of all.
     """
 
     temperature: float
     confidence_at: Mapping[str, float]
     from_four: OrientationCalibration | None = None
+    power: float = 0.0
+    by_turn: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -265,11 +275,7 @@ def _thresholds(part: str, content: object) -> dict[str, Threshold]:
             number(f"{key}.high", entry.get("high")),
             extrapolated=bool(entry.get("extrapolated", False)),
         )
-        try:
-            rate_in_range = 0 < float(rate) < 1
-        except ValueError:
-            rate_in_range = False
-        if not rate_in_range:
+        if not _is_share(rate):
             raise ModelFormatError(f"calibration.{key}: expected a rate such as '1e-5'")
     if not found:
         raise ModelFormatError(f"calibration.cosine.{part}: expected thresholds by rate, got none")
@@ -325,19 +331,55 @@ def _eight_dict(found: EightCalibration) -> dict[str, Any]:
 
 
 def _orientation(entry: Mapping[str, Any]) -> OrientationCalibration:
-    levels = mapping("orientation.confidence_at", entry.get("confidence_at"))
     four = entry.get("from_four")
     return OrientationCalibration(
         number("orientation.temperature", entry.get("temperature"), 1e-6, 1e6),
-        {rate: number(f"confidence_at.{rate}", level) for rate, level in levels.items()},
+        _levels("confidence_at", entry.get("confidence_at")),
         None if four is None else _orientation(mapping("orientation.from_four", four)),
+        number("orientation.power", entry.get("power", 0.0), 0, 100),
+        _by_turn(entry["by_turn"]) if "by_turn" in entry else None,
     )
+
+
+def _by_turn(content: object) -> dict[str, dict[str, dict[str, float]]]:
+    turns = mapping("orientation.by_turn", content)
+    found = {}
+    for turn in TURNS:
+        shares = mapping(f"orientation.by_turn.{turn}", turns.get(turn))
+        found[turn] = {share: _levels(f"by_turn.{turn}.{share}", shares[share]) for share in shares}
+        if not found[turn] or not all(_is_share(share) for share in found[turn]):
+            raise ModelFormatError(
+                f"calibration.orientation.by_turn.{turn}: expected confidences by share of upright "
+                f"photos, such as '0.9', got {list(found[turn])}"
+            )
+    return found
+
+
+def _levels(key: str, content: object) -> dict[str, float]:
+    levels = mapping(f"orientation.{key}", content)
+    return {rate: number(f"{key}.{rate}", level) for rate, level in levels.items()}
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+def _plain(content: Any) -> Any:
+    """Mappings of mappings as ``dict``."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    return content
 
 
 def _orientation_dict(found: OrientationCalibration) -> dict[str, Any]:
     four = {} if found.from_four is None else {"from_four": _orientation_dict(found.from_four)}
     return {
         "temperature": found.temperature,
+        **({"power": found.power} if found.power else {}),
         "confidence_at": dict(found.confidence_at),
+        **({} if found.by_turn is None else {"by_turn": _plain(found.by_turn)}),
         **four,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
-from clever_hub.jobs.calibration import OrientationCalibration
+from clever_hub.jobs.calibration import TURNS, OrientationCalibration
 from clever_hub.jobs.heads import Array, Heads
 from clever_hub.jobs.relate import check_raw, turned
 
@@ -104,37 +104,53 @@ def orientation_from_four(
     return _orientation(np.mean(turns, axis=0), level, upright)
 
 
-def quarter_probabilities(vectors: Array, temperature: float, upright: float = 0.25) -> Array:
-    """Probability of each quarter turn: in proportion to its prior and exp(v · u / temperature).
+def quarter_probabilities(
+    vectors: Array, temperature: float, upright: float = 0.25, power: float = 0.0
+) -> Array:
+    """Probability of each quarter turn.
+
+    It is in proportion to its prior and exp(v · u · |v|^power / temperature).
 
     Args:
         vectors: float32 (N, 2), predicted sines and cosines.
         temperature: Of the calibration.
         upright: Prior probability of no turn; the other three share the rest.
+        power: Of the calibration.
 
     Returns:
         float32 (N, 4), in the order of ``QUARTERS``.
     """
     prior = np.array([upright, *(3 * [(1 - upright) / 3])])
-    logits = vectors.astype(np.float64) @ _UNITS.T / temperature + np.log(prior)
+    exact = vectors.astype(np.float64)
+    # No longer than 1, as all that were measured; a longer one would be surer without reason.
+    length = np.minimum(np.linalg.norm(exact, axis=1, keepdims=True), 1.0)
+    logits = exact @ _UNITS.T * length**power / temperature + np.log(prior)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 
-def least_confidence(heads: Heads, rate: float, *, from_four: bool) -> float:
-    """The confidence above which no more than a share ``rate`` is wrong, by the calibration.
+def least_confidences(
+    heads: Heads, rate: float, *, from_four: bool, upright: float = 0.9
+) -> dict[int, float]:
+    """The confidences above which no more than a share ``rate`` is wrong, by the calibration.
 
     Args:
         heads: The model's.
-        rate: Such as 0.01.
+        rate: Such as 0.01: the share of the photos said to be turned that is turned wrongly.
         from_four: Whether the answers come from ``orientation_from_four``.
+        upright: The share of upright photos that the answers were given for.
 
     Returns:
-        The confidence.
+        The confidence by quarter turn: 90, 180 and 270 degrees. Between two shares of upright
+        photos that were measured it is the larger one.
 
     Raises:
         ModelFormatError: When the model is not calibrated.
         ConfigError: When it was not calibrated for this rate; names those that it was.
+
+    Example:
+        >>> least_confidences(model.heads, 0.01, from_four=True)  # doctest: +SKIP
+        {90: 0.79, 180: 0.94, 270: 0.79}
     """
     found = heads.config.calibration
     if found is None:
@@ -143,13 +159,30 @@ def least_confidence(heads: Heads, rate: float, *, from_four: bool) -> float:
             "Give the confidence itself, or calibrate them: clever-hub heads MODEL --calibration"
         )
     level = (found.orientation.from_four if from_four else None) or found.orientation
-    for text, confidence in level.confidence_at.items():
+    if level.by_turn is None:
+        return dict.fromkeys(QUARTERS[1:], _at_rate(level.confidence_at, rate))
+    sideways, upside_down = (
+        max(_at_rate(shares[share], rate) for share in _around(shares, upright))
+        for shares in (level.by_turn[turn] for turn in TURNS)
+    )
+    return {90: sideways, 180: upside_down, 270: sideways}
+
+
+def _at_rate(levels: Mapping[str, float], rate: float) -> float:
+    for text, confidence in levels.items():
         if float(text) == rate:
             return confidence
     raise ConfigError(
-        f"rate of error: this model is calibrated for {', '.join(level.confidence_at) or 'none'}, "
-        f"got {rate:g}"
+        f"rate of error: this model is calibrated for {', '.join(levels) or 'none'}, got {rate:g}"
     )
+
+
+def _around(shares: Iterable[str], wanted: float) -> set[str]:
+    """The nearest share that is not above the wanted one, and the nearest that is not below."""
+    known = sorted(shares, key=float)
+    below = [share for share in known if float(share) <= wanted]
+    above = [share for share in known if float(share) >= wanted]
+    return {below[-1] if below else known[0], above[0] if above else known[-1]}
 
 
 def _turns(embeddings: Embeddings, heads: Heads) -> Array:
@@ -168,7 +201,7 @@ def _orientation(
     if not 0 < upright < 1:
         raise ConfigError(f"upright: expected a share between 0 and 1, got {upright}")
     temperature = level.temperature if level else _UNCALIBRATED
-    chances = quarter_probabilities(vectors, temperature, upright)
+    chances = quarter_probabilities(vectors, temperature, upright, level.power if level else 0.0)
     best = chances.argmax(axis=1)
     angle = np.degrees(np.arctan2(vectors[:, 0], vectors[:, 1])).astype(np.float32)
     return Orientation(

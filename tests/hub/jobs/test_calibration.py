@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clever_hub.errors import ConfigError, ModelFormatError
-from clever_hub.jobs.calibration import Calibration
+from clever_hub.jobs.calibration import TURNS, Calibration
 from tests.hub.jobs.conftest import CALIBRATION
 
 
@@ -36,7 +36,12 @@ def test_the_error_of_an_angle_shrinks_with_the_length() -> None:
 def test_what_was_measured_of_four_positions_is_kept() -> None:
     content = copy.deepcopy(CALIBRATION)
     content["from_eight"] = {"angle": content["angle"], "mirrored": [2.0, 0.1]}
-    content["orientation"]["from_four"] = {"temperature": 0.2, "confidence_at": {"0.01": 0.7}}
+    content["orientation"]["from_four"] = {
+        "temperature": 0.2,
+        "power": 1.5,
+        "confidence_at": {"0.01": 0.7},
+        "by_turn": {turn: {"0.25": {"0.01": 0.8}, "0.9": {"0.01": 0.6}} for turn in TURNS},
+    }
     assert Calibration.from_dict(content).to_dict() == content
 
 
@@ -50,6 +55,9 @@ def test_what_was_measured_of_four_positions_is_kept() -> None:
         ("angle.degrees", [1.0], "angle.degrees: expected a list of 3 numbers"),
         ("angle.lengths", [], "angle.lengths: expected a list of numbers"),
         ("orientation.temperature", 0, "orientation.temperature"),
+        ("orientation.power", -1, "orientation.power"),
+        ("orientation.by_turn", {"sideways": {}}, "by_turn.sideways: expected confidences by"),
+        ("orientation.by_turn", {"sideways": {"most": {}}}, "by_turn.sideways: .* such as '0.9'"),
         ("cosine.full", {}, "cosine.full: expected thresholds by rate"),
         ("cosine.full.often", CALIBRATION["cosine"]["full"]["1e-3"], "expected a rate such as"),
         ("cosine.full.1e-3", 0.5, "cosine.full.1e-3: expected an object"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from PIL import Image
 import clever_hub
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError, ImageError, ModelFormatError
+from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.orient import (
-    least_confidence,
+    least_confidences,
     orientation_from_four,
     quarter_probabilities,
 )
 from clever_hub.jobs.relate import turned
-from tests.hub.jobs.conftest import write_heads
+from tests.hub.jobs.conftest import CALIBRATION, write_heads
 
 
 def vectors(*degrees: float, length: float = 1.0) -> Any:
@@ -38,6 +40,35 @@ def test_a_shorter_vector_and_a_higher_temperature_are_less_sure() -> None:
     assert quarter_probabilities(vectors(90, length=0.5), 0.3)[0, 1] < sure
     assert quarter_probabilities(vectors(90), 0.6)[0, 1] < sure
     np.testing.assert_allclose(quarter_probabilities(vectors(90, length=0.0), 0.3), 0.25)
+
+
+def test_with_a_power_short_vectors_say_less_and_the_longest_as_much() -> None:
+    plain, power = (quarter_probabilities(vectors(90), 0.3, power=p)[0, 1] for p in (0.0, 2.0))
+    assert power == pytest.approx(plain)
+    short = vectors(90, length=0.5)
+    assert quarter_probabilities(short, 0.3, power=1.0)[0, 1] == pytest.approx(
+        quarter_probabilities(vectors(90, length=0.25), 0.3)[0, 1]
+    )
+    # Longer than a sine and a cosine can be, it is no surer for its power.
+    longer = vectors(90, length=1.2)
+    assert quarter_probabilities(longer, 0.3, power=9.0)[0, 1] == pytest.approx(
+        quarter_probabilities(longer, 0.3)[0, 1]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["clever-efficientnet-lite0", "clever-resnet18", "clever-resnet50", "clever-vit-tiny"]
+)
+@pytest.mark.parametrize("quarter", [90, 180, 270])
+def test_each_turn_can_be_sure_enough_for_orient(name: str, quarter: int) -> None:
+    """What ``orient`` asks for by default must be within reach of sideways photos, too."""
+    heads = Heads.load(Path(clever_hub.__file__).parent / "zoo" / name)
+    calibration = heads.config.calibration
+    assert calibration is not None
+    level = calibration.orientation.from_four
+    assert level is not None
+    chances = quarter_probabilities(vectors(quarter), level.temperature, 0.9, level.power)
+    assert chances.max() > least_confidences(heads, 0.01, from_four=True)[quarter]
 
 
 def test_a_belief_in_upright_photos_is_bayes_rule() -> None:
@@ -125,8 +156,39 @@ def test_the_confidence_for_a_rate_of_error_is_the_calibrations(
     headed_folder: Path, model_folder: Path
 ) -> None:
     heads = Heads.load(headed_folder)
-    assert least_confidence(heads, 0.01, from_four=True) == 0.9
+    assert least_confidences(heads, 0.01, from_four=True) == {90: 0.9, 180: 0.9, 270: 0.9}
     with pytest.raises(ConfigError, match=r"calibrated for 0\.01, got 0\.05"):
-        least_confidence(heads, 0.05, from_four=False)
+        least_confidences(heads, 0.05, from_four=False)
     with pytest.raises(ModelFormatError, match="not calibrated"):
-        least_confidence(Heads.load(write_heads(model_folder)), 0.01, from_four=True)
+        least_confidences(Heads.load(write_heads(model_folder)), 0.01, from_four=True)
+
+
+@pytest.mark.parametrize(
+    ("upright", "sideways", "upside_down"),
+    [
+        (0.1, 0.8, 0.7),
+        (0.25, 0.8, 0.7),
+        (0.5, 0.8, 0.95),
+        (0.9, 0.6, 0.95),
+        (0.99, 0.6, 0.95),
+    ],
+)
+def test_each_turn_has_its_own_confidence_by_the_share_of_upright_photos(
+    headed_folder: Path, upright: float, sideways: float, upside_down: float
+) -> None:
+    entry = {
+        **CALIBRATION,
+        "orientation": {
+            "temperature": 0.3,
+            "confidence_at": {"0.01": 0.9},
+            "by_turn": {
+                "sideways": {"0.25": {"0.01": 0.8}, "0.9": {"0.01": 0.6}},
+                "upside_down": {"0.25": {"0.01": 0.7}, "0.9": {"0.01": 0.95}},
+            },
+        },
+    }
+    heads = Heads.load(headed_folder)
+    config = replace(heads.config, calibration=Calibration.from_dict(entry))
+    calibrated = Heads(config, heads.tensors)
+    found = least_confidences(calibrated, 0.01, from_four=True, upright=upright)
+    assert found == {90: sideways, 180: upside_down, 270: sideways}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clever_hub.jobs.calibration import FEATURES, Calibration
+from clever_hub.jobs.calibration import FEATURES, TURNS, Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig
+from clever_hub.jobs.orient import quarter_probabilities
 from clever_hub.jobs.relate import relate
-from clever_training.heads.calibrate import calibrate, confidences, draw_pairs
+from clever_training.heads.calibrate import calibrate, confidences, draw_pairs, turn_vectors
 from clever_training.heads.embedding import EmbeddedViews
 from clever_training.heads.files import heads_tensors
 from clever_training.heads.fit import FitSettings, fit
@@ -104,6 +105,23 @@ def test_heads_that_know_nothing_say_so() -> None:
     assert np.isnan(relations.zoom).all()
     assert relations[0].mirrored is None
     assert found.measured["mirrored"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_photos_turned_either_way_can_be_sure_enough(
+    heads: Heads, calibration: Calibration, others: EmbeddedViews
+) -> None:
+    """Nine in ten upright: not upside-down photos alone, whose two answers lie further apart."""
+    level = calibration.orientation
+    vectors = turn_vectors(heads, others).reshape(-1, 2)
+    truth = np.tile(np.arange(4), len(others))
+    chances = quarter_probabilities(vectors, level.temperature, 0.9, level.power)
+    assert level.by_turn is not None
+    side, down = (level.by_turn[turn]["0.9"]["0.01"] for turn in TURNS)
+    said = chances.argmax(axis=1)
+    turned = chances.max(axis=1) >= np.array([2.0, side, down, side])[said]
+    found = turned & (said == truth)
+    assert min(found[truth == quarter].mean() for quarter in (1, 2, 3)) > 0.2
+    assert turned[truth == 0].mean() < 0.01
 
 
 def test_a_confidence_keeps_what_is_turned_wrongly_below_its_rate() -> None:

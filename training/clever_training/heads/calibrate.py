@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.jobs.calibration import (
     FEATURES,
     PARTS,
+    TURNS,
     AngleCalibration,
     Calibration,
     EightCalibration,
@@ -37,13 +38,15 @@ from clever_training.heads.views import POSITIONED
 from clever_training.objectives.transformation import Relative, relative_transformation
 
 RATES_OF_ERROR = ("0.002", "0.01", "0.05")
-UPRIGHT = 0.9  # the share of upright photos that the confidences of ``orient`` are for
+UPRIGHT = 0.9  # the share of upright photos that ``orient`` believes in by default
+SHARES_UPRIGHT = (0.25, UPRIGHT)
 _PAIRS = 20_000
 _DIFFERENT = 100_000
 _PRIOR = 0.5
 _TWO_THIRDS = 0.68
 _USELESS = 45.0  # degrees: an angle whose error is as likely above as below is none
 _BINS = 10
+_MOST_POWER = 4.0  # of a vector's length, in how sure it is
 
 Progress = Callable[[str], None]
 Random = np.random.Generator
@@ -182,21 +185,35 @@ def _quarters(
     truth: NDArray[np.int64],
     from_four: OrientationCalibration | None = None,
 ) -> OrientationCalibration:
-    def surprise(log_temperature: float) -> float:
-        chances = quarter_probabilities(vectors, float(np.exp(log_temperature)))
+    # With the temperature alone, what long vectors say would be less sure than it is: sideways
+    # photos would hardly ever be sure enough for the belief that most photos are upright.
+    def surprise(values: NDArray[np.float64]) -> float:
+        chances = quarter_probabilities(vectors, float(np.exp(values[0])), power=float(values[1]))
         right = chances[np.arange(len(truth)), truth].astype(np.float64)
         return float(-np.log(np.maximum(right, 1e-12)).mean())
 
-    best: Any = minimize_scalar(surprise, bounds=(np.log(0.02), np.log(20.0)), method="bounded")
-    temperature = float(np.exp(best.x))
-    chances = quarter_probabilities(vectors, temperature, UPRIGHT)
+    bounds = ((np.log(0.02), np.log(20.0)), (0.0, _MOST_POWER))
+    best: Any = minimize(surprise, (np.log(0.3), 0.5), method="Nelder-Mead", bounds=bounds)
+    temperature, power = round(float(np.exp(best.x[0])), 5), round(float(best.x[1]), 5)
+    by_share = {u: quarter_probabilities(vectors, temperature, u, power) for u in SHARES_UPRIGHT}
+    said = {"sideways": (1, 3), "upside_down": (2,)}
     return OrientationCalibration(
-        round(temperature, 5), confidences(chances, truth, UPRIGHT), from_four
+        temperature,
+        confidences(by_share[UPRIGHT], truth, UPRIGHT),
+        from_four,
+        power,
+        {
+            turn: {str(u): confidences(by_share[u], truth, u, said[turn]) for u in SHARES_UPRIGHT}
+            for turn in TURNS
+        },
     )
 
 
 def confidences(
-    chances: NDArray[np.float32], truth: NDArray[np.int64], upright: float
+    chances: NDArray[np.float32],
+    truth: NDArray[np.int64],
+    upright: float,
+    said: Sequence[int] = (1, 2, 3),
 ) -> dict[str, float]:
     """The least confidences that keep what is turned wrongly below a share of what is turned.
 
@@ -204,15 +221,16 @@ def confidences(
         chances: float32 (N, 4), probability of each quarter.
         truth: int64 (N,), which it is; each as often.
         upright: The share of upright photos in the libraries that this is for.
+        said: The answers that this is for, in quarters.
 
     Returns:
         Confidence by rate of error; 1 where none keeps it.
     """
-    said, sure = chances.argmax(axis=1), chances.max(axis=1)
+    best, sure = chances.argmax(axis=1), chances.max(axis=1)
     weights = np.where(truth == 0, upright, (1 - upright) / 3)
-    turns = said != 0
+    turns = np.isin(best, said)
     order = np.argsort(-sure[turns], kind="stable")
-    wrong = np.cumsum((weights * (said != truth))[turns][order])
+    wrong = np.cumsum((weights * (best != truth))[turns][order])
     share = wrong / np.maximum(np.cumsum(weights[turns][order]), 1e-12)
     found = {}
     for rate in RATES_OF_ERROR:
