@@ -121,8 +121,17 @@ def run(  # noqa: PLR0913, each is an option
     if out is not None:
         say(f"{_write(out, found, members, photos.paths, ranking)} → {out}")
     if move_to is not None:
-        moves = move_all([photos.paths[row] for row in found.surplus], move_to)
-        say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {move_to}")
+        _move(photos, found, move_to)
+
+
+def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
+    """Move all but the best photo of each group; of embeddings, those that are there."""
+    surplus = [photos.paths[row] for row in found.surplus]
+    there = [path for path in surplus if path.is_file()]
+    if len(there) < len(surplus):
+        say(f"{len(surplus) - len(there)} photos are not where they were, and cannot be moved")
+    moves = move_all(there, folder)
+    say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {folder}")
 
 
 def _photos(
@@ -138,7 +147,7 @@ def _photos(
     if any(is_embeddings(path) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
-        photos = read_embeddings(paths[0])
+        photos = _present(read_embeddings(paths[0]), paths[0], verify)
         if verify is not VerifyChoice.heads:
             return photos, None
         loaded = load(name, *where)
@@ -149,6 +158,32 @@ def _photos(
     heads = loaded.heads if by_heads else None  # before the work
     averaged = turns and not by_heads  # heads read the photo as it lies
     return embedded(loaded, paths, cache=cache, averaged=averaged, decode=decode), heads
+
+
+def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> EmbeddedPhotos:
+    """The photos that are there, if they are to be looked at; all of them if none is.
+
+    What has gone, such as copies that were moved away, is no copy any more.
+    """
+    there = photos.there()
+    if verify in (VerifyChoice.heads, VerifyChoice.none) or there.all():
+        return photos
+    gone = [path for path, is_there in zip(photos.paths, there, strict=True) if not is_there]
+    if there.any():
+        for path in gone[:_LISTED]:
+            say(f"left out {path}: no such file")
+        say(f"{len(gone)} of {len(photos)} photos are not where {file} says, and are left out")
+        return photos.take(there)
+    if verify is VerifyChoice.pixels:
+        raise DataError(
+            f"{file}: none of its {len(photos)} photos is found, so no pixels can be compared. "
+            "Call it from where the photos are, or take --verify none or --verify heads"
+        )
+    say(
+        f"NOT VERIFIED: none of the {len(photos)} photos is where {file} says; the cosine alone "
+        "decides. Call it from where the photos are, or ask a model that has heads: --verify heads"
+    )
+    return photos
 
 
 def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:
@@ -194,12 +229,7 @@ def _find(
 def _verifier(photos: EmbeddedPhotos, verify: VerifyChoice) -> PixelVerifier | None:
     if verify in (VerifyChoice.heads, VerifyChoice.none):
         return None
-    there = sum(path.is_file() for path in photos.paths)
-    if verify is VerifyChoice.auto and there < len(photos):
-        say(
-            f"{len(photos) - there} of {len(photos)} photos are not where the file of embeddings "
-            "says: candidates are not verified. With a model that has heads: --verify heads"
-        )
+    if len(photos) and not photos.there().any():
         return None
     return PixelVerifier(photos.paths)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 from rich.table import Column, Table
@@ -26,7 +26,14 @@ from clever_hub.cli.jobs import (
     load,
     write_shown,
 )
-from clever_hub.cli.options import Backend, Device, JobModel, Revision
+from clever_hub.cli.options import (
+    Backend,
+    Device,
+    JobModel,
+    OnError,
+    OnErrorChoice,
+    Revision,
+)
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError
 from clever_hub.jobs import leaks
@@ -35,6 +42,23 @@ from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
 _LISTED = 20  # leaks that are printed
+_NAMED = 100  # photos that could not be read
+
+Sets: TypeAlias = tuple[EmbeddedPhotos, EmbeddedPhotos]
+
+
+class Unchecked(NamedTuple):
+    """What stands against the answer that there are no more leaks.
+
+    Attributes:
+        skipped: Photos that could not be read, and so not be compared.
+        unread: Photos of candidates that could not be read, and so not be looked at.
+        lost: Of which side no photo was found, so that no candidate was looked at; else empty.
+    """
+
+    skipped: int
+    unread: int
+    lost: str
 
 
 def run(  # noqa: PLR0913, each is an option
@@ -53,6 +77,7 @@ def run(  # noqa: PLR0913, each is an option
     verify: Annotated[
         bool, typer.Option(help="Align each candidate with the training photo and compare pixels.")
     ] = True,
+    on_error: OnError = OnErrorChoice.raise_,
     turns: Turns = True,
     decode: Decode = DecodeChoice.reduced,
     cache: Cache = None,
@@ -62,9 +87,12 @@ def run(  # noqa: PLR0913, each is an option
 ) -> None:
     """Find validation photos that are copies of training photos, however they were changed.
 
-    The exit code is 1 if there are any, or if a candidate cannot be read and so not be looked at:
-    a CI pipeline stops. A model that was trained on copies of the validation photos looks better
-    than it is.
+    The exit code is 1 if there are any, so that a CI pipeline stops. It is 1, too, if a photo of
+    either side, or of a candidate, could not be read: it was not checked. --on-error skip accepts
+    that. Embeddings are enough to find candidates; to look at them, the photos are needed. If none
+    is found, the exit code is 1, unless --no-verify leaves it to the embeddings.
+
+    A model that was trained on copies of the validation photos looks better than it is.
 
     Examples:
     - `clever-hub leaks train/ validation/`
@@ -73,12 +101,26 @@ def run(  # noqa: PLR0913, each is an option
     if out is not None:
         check_format(out, OUTPUTS)
     sets = _photos((train, validation), model, turns, cache, decode, (backend, device, revision))
-    found, unreadable = _find(sets, part, threshold, expected_false, verify)
-    _print(found, sets)
+    found, unchecked = _find(sets, part, threshold, expected_false, verify)
+    _print(found, sets, unchecked)
     if out is not None:
-        say(f"{_write(out, found, sets)} → {out}")
-    if unreadable:
-        fail(f"{len(unreadable)} candidates could not be read, so they may be copies")
+        say(f"{_write(out, found, sets, unchecked)} → {out}")
+    _judge(found, unchecked, on_error)
+
+
+def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) -> None:
+    """End with exit code 1 for copies, and for what was not checked: it must not pass."""
+    if unchecked.lost:
+        fail(
+            f"no candidate was looked at: none of {unchecked.lost} was found. Call it from where "
+            "the photos are, or leave it to the embeddings: --no-verify"
+        )
+    problems = [f"{unchecked.skipped} photos could not be read, and were not checked"]
+    problems += [f"{unchecked.unread} photos of candidates could not be read; they may be copies"]
+    counts = (unchecked.skipped, unchecked.unread)
+    said = "; ".join(words for words, count in zip(problems, counts, strict=True) if count)
+    if said and on_error is OnErrorChoice.raise_:
+        fail(f"{said}. Accept it: --on-error skip")
     if found.leaked:
         raise typer.Exit(1)
 
@@ -90,7 +132,7 @@ def _photos(
     cache: Path | None,
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
-) -> tuple[EmbeddedPhotos, EmbeddedPhotos]:
+) -> Sets:
     files = [is_embeddings(path) for path in paths]
     if all(files):
         return read_embeddings(paths[0]), read_embeddings(paths[1])
@@ -106,19 +148,17 @@ def _photos(
 
 
 def _find(
-    sets: tuple[EmbeddedPhotos, EmbeddedPhotos],
+    sets: Sets,
     part: PartChoice,
     threshold: float | None,
     expected_false: float | None,
     verify: bool,
-) -> tuple[leaks.Leaks, list[str]]:
-    """The copies, and what is wrong with candidates that cannot be read."""
-    missing = sum(not path.is_file() for photos in sets for path in photos.paths)
-    if verify and missing:
-        say(f"{missing} photos are not where the embeddings say: candidates are not verified")
+) -> tuple[leaks.Leaks, Unchecked]:
+    """The copies, and what could not be checked."""
+    lost = _lost(sets) if verify else ""
     with working_on() as progress:
         look = None
-        if verify and not missing:
+        if verify and not lost:
             train, validation = (photos.paths for photos in sets)
             look = PixelVerifier(train, others=validation, progress=partial(progress, "verifying"))
         found = leaks.find_leaks(
@@ -130,20 +170,39 @@ def _find(
             progress=partial(progress, "comparing"),
         )
     problems = (look.unreadable, look.unreadable_others) if look is not None else ()
-    unreadable = [
+    unread = [
         f"{photos.paths[row]}: {error.reason}"
         for photos, bad in zip(sets, problems, strict=False)
         for row, error in sorted(bad.items())
     ]
-    for one in unreadable:
+    for one in unread[:_NAMED]:
         say(f"not verified {one}")
-    return found, unreadable
+    if len(unread) > _NAMED:
+        say(f"… {len(unread) - _NAMED} more")
+    skipped = sum(len(photos.embeddings.skipped) for photos in sets)
+    return found, Unchecked(skipped, len(unread), lost)
 
 
-def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> None:
+def _lost(sets: Sets) -> str:
+    """The sides of which no photo is found; says of others how many are missing."""
+    lost = []
+    for name, photos in zip(("training", "validation"), sets, strict=True):
+        there = int(photos.there().sum())
+        if missing := len(photos) - there:
+            say(f"{missing} of {len(photos)} {name} photos are not where their embeddings say")
+        if len(photos) and not there:
+            lost.append(f"the {name} photos")
+    if lost:
+        say(f"NOT VERIFIED: none of {' and '.join(lost)} is found; the cosine alone decides")
+    return " and ".join(lost)
+
+
+def _print(found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> None:
     train, validation = (photos.paths for photos in sets)
     console = output()
     verified = "verified by pixels" if found.verified else "not verified"
+    if unchecked.skipped or unchecked.unread:
+        verified += f", {unchecked.skipped + unchecked.unread} photos could not be read"
     console.print(f"Candidates: {found.threshold}")
     console.print(
         f"{found.candidates:,} candidates; {len(found.leaked):,} of {len(validation):,} validation "
@@ -164,7 +223,7 @@ def _print(found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> N
         console.print(f"… {len(rows) - _LISTED} more pairs; all of them: -o leaks.html")
 
 
-def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPhotos]) -> str:
+def _write(out: Path, found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> str:
     """Write the pairs, or pictures of the leaked photos; returns how many of them."""
     train, validation = (photos.paths for photos in sets)
     if out.suffix.lower() in FORMATS:
@@ -173,4 +232,8 @@ def _write(out: Path, found: leaks.Leaks, sets: tuple[EmbeddedPhotos, EmbeddedPh
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
     summary = [f"Candidates: {found.threshold}."]
+    if not found.verified:
+        summary.append("Not verified: the cosine alone decided.")
+    if unread := unchecked.skipped + unchecked.unread:
+        summary.append(f"{unread} photos could not be read, and were not checked.")
     return write_shown(out, title, summary, lambda first: rows[:first], len(rows), "leaks", "first")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -41,6 +42,16 @@ class EmbeddedPhotos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def there(self) -> NDArray[np.bool_]:
+        """Whether each photo's file is there, bool (N,)."""
+        return np.array([path.is_file() for path in self.paths], bool)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Some of the photos, by their rows."""
+        chosen = np.arange(len(self))[rows]
+        paths = [self.paths[row] for row in chosen]
+        return replace(self, paths=paths, embeddings=self.embeddings[chosen])
+
 
 class ModelKey(NamedTuple):
     """By what vectors are known to be of the same model; an empty entry is unknown.
@@ -71,7 +82,10 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         path: A parquet file, or a folder of them.
 
     Returns:
-        The photos' paths as they were written, and their embeddings.
+        The photos' paths, and their embeddings. Relative paths are as they were written, if they
+        lead to photos from the working folder; else they begin at the folder that has the most of
+        them: one from which ``embed`` was called, where that is recorded, or that of the file or
+        one above it.
 
     Raises:
         DataError: When it cannot be read, has other columns, or its files are of several models.
@@ -88,8 +102,9 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
     parts = [_read(file) for file in files]
     for part, file in zip(parts[1:], files[1:], strict=True):
         check_comparable(parts[0], part, str(files[0]), str(file))
+    paths = [photo for part in parts for photo in part.paths]
     return EmbeddedPhotos(
-        [photo for part in parts for photo in part.paths],
+        _located(paths, (path if path.is_dir() else path.parent).resolve()),
         Embeddings(
             _joined([part.embeddings.invariant for part in parts]),
             _joined([part.embeddings.equivariant for part in parts]),
@@ -178,6 +193,44 @@ def _paths(table: Any) -> list[Path]:
     from clever_hub.scale.formats import exact_paths
 
     return [Path(os.fsdecode(exact)) for exact in exact_paths(table)]
+
+
+def _located(paths: list[Path], beside: Path) -> list[Path]:
+    """Relative paths, beginning where the photos are.
+
+    All were written from one folder. So one is chosen for all, the one with the most photos: what
+    bears a photo's name elsewhere may be another photo.
+    """
+    relative = [path for path in paths if not path.is_absolute()]
+    here, recorded = Path(), _recorded(beside)
+    best, most = here, 0
+    for folder in (here, *recorded, beside, *beside.parents):
+        found = sum((folder / path).is_file() for path in relative)
+        if found > most:
+            best, most = folder, found
+        if found == len(relative):
+            break
+
+    def place(path: Path) -> Path:
+        # Updates may have been made from several folders, which are known then.
+        places = (folder / path for folder in (best, *recorded))
+        return next((place for place in places if place.is_file()), best / path)
+
+    return [path if path.is_absolute() else place(path) for path in paths]
+
+
+def _recorded(folder: Path) -> list[Path]:
+    """From where ``embed`` wrote the shards of a folder, if it says so."""
+    from clever_hub.scale.storage import FOLDER
+
+    try:
+        run = json.loads((folder / FOLDER / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    folders = run.get("folders") if isinstance(run, dict) else None
+    if not isinstance(folders, list):  # not of this version
+        return []
+    return [Path(one) for one in folders if isinstance(one, str)]
 
 
 def to_column(rows: NDArray[np.float32]) -> Any:

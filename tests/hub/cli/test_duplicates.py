@@ -159,12 +159,46 @@ def test_from_a_file_of_embeddings(
     run("embed", model_folder, folder, "-o", file)
     assert "2 groups" in run(*verb, file).stdout
     (folder / "coffee.png").unlink()
-    result = run(*verb, file, "--threshold", 0.99)
-    assert "1 of 7 photos are not where the file of embeddings says" in result.stderr
-    assert "(not verified)" in result.stdout
-    assert "the rate of false pairs is unknown" in result.stdout
+    result = run(*verb, file)
+    assert f"left out {folder / 'coffee.png'}: no such file" in result.stderr
+    assert f"1 of 7 photos are not where {file} says, and are left out" in result.stderr
+    assert "2 groups" in result.stdout
+    assert "(by pixels)" in result.stdout
     assert "no heads" in fails(*verb, file, "--verify", "heads")
     assert "expected one file of embeddings" in fails(*verb, file, folder)
+
+
+def test_photos_that_were_moved_away_are_left_out_the_next_time(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    file, away = tmp_path / "e.parquet", tmp_path / "away"
+    run("embed", model_folder, folder, "-o", file)
+    assert "3 photos moved" in run(*verb, file, "--move-to", away).stderr
+    result = run(*verb, file, "--move-to", away)
+    assert result.exit_code == 0, result.stderr
+    assert "3 of 7 photos are not where" in result.stderr
+    assert "0 groups" in result.stdout
+    # By the cosine alone those that have gone are compared, too; who is there is not moved away.
+    left = sorted(folder.rglob("*.*"))
+    options = ("--verify", "none", "--threshold", 0.9, "--move-to", away)
+    result = run(*verb, file, *options)
+    assert result.exit_code == 0, result.stderr
+    assert "photos are not where they were, and cannot be moved" in result.stderr
+    assert sorted(folder.rglob("*.*")) == left
+
+
+def test_without_any_photo_the_answer_says_loudly_that_it_is_not_verified(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.parquet"
+    run("embed", model_folder, folder, "-o", file)
+    folder.rename(tmp_path / "renamed")
+    result = run(*verb, file, "--threshold", 0.99)
+    assert result.exit_code == 0
+    assert "NOT VERIFIED: none of the 7 photos is where" in result.stderr
+    assert "(not verified)" in result.stdout
+    assert "the rate of false pairs is unknown" in result.stdout
+    assert "no pixels can be compared" in fails(*verb, file, "--verify", "pixels")
 
 
 def test_heads_of_another_model_are_refused(

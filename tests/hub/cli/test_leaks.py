@@ -138,5 +138,81 @@ def test_a_candidate_that_cannot_be_read_is_named_and_fails(
     result = run("leaks", *files)
     assert result.exit_code == 1
     assert f"not verified {copy}" in result.stderr.replace("\n", "")
-    assert "1 candidates could not be read" in result.stderr.replace("\n", " ")
+    assert "1 photos of candidates could not be read; they may be copies" in result.stderr
     assert "0 of 3 validation photos" in result.stdout
+    assert "verified by pixels, 1 photos could not be read" in " ".join(result.stdout.split())
+    assert run("leaks", *files, "--on-error", "skip").exit_code == 0
+
+
+@pytest.fixture
+def tables(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Embeddings of the photos by relative paths, beside their folders; called from elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    files = [f"{folder.name}.parquet" for folder in sets]
+    for folder, file in zip(sets, files, strict=True):
+        assert run("embed", model_folder, folder.name, "-o", file).exit_code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return [f"../{file}" for file in files]
+
+
+def test_photos_are_found_beside_their_embeddings(tables: list[str], tmp_path: Path) -> None:
+    result = run("leaks", *tables, "-o", "leaks.json")
+    assert result.exit_code == 1
+    assert "1 of 3 validation photos are copies of training photos (verified" in result.stdout
+    (row,) = json.loads(Path("leaks.json").read_text())
+    assert row["validation"] == str(tmp_path / "validation" / "new.png")
+
+
+def test_photos_that_have_gone_keep_no_other_from_being_looked_at(
+    tables: list[str], sets: tuple[Path, Path]
+) -> None:
+    gone = sets[0] / "coffee.png"
+    gone.unlink()
+    result = run("leaks", *tables)
+    assert result.exit_code == 1
+    assert "1 of 3 validation photos" in result.stdout
+    assert f"not verified {gone}: no such file" in result.stderr
+    assert "1 photos of candidates could not be read" in result.stderr
+    (sets[1] / "new.png").unlink()
+    result = run("leaks", *tables)
+    assert result.exit_code == 1, "the copy has gone, but two photos were not looked at"
+    assert "2 photos of candidates could not be read" in result.stderr
+    assert run("leaks", *tables, "--on-error", "skip").exit_code == 0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_check_that_could_not_be_made_does_not_pass(
+    tables: list[str], sets: tuple[Path, Path], side: int
+) -> None:
+    for photo in sets[side].iterdir():
+        photo.unlink()
+    options = ("--threshold", 0.999)
+    for accepted in ((), ("--on-error", "skip")):
+        result = run("leaks", *tables, *options, *accepted)
+        assert result.exit_code == 1
+        assert (
+            f"NOT VERIFIED: none of the {('training', 'validation')[side]} photos" in result.stderr
+        )
+        assert "no candidate was looked at" in result.stderr
+    assert "0 of 3 validation photos" in result.stdout
+    assert run("leaks", *tables, *options, "--no-verify").exit_code == 0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_photo_that_cannot_be_read_was_not_checked(
+    sets: tuple[Path, Path], options: tuple[object, ...], side: int
+) -> None:
+    (sets[1] / "new.png").unlink()
+    whole = (sets[0] / "coffee.png").read_bytes()
+    (sets[side] / "broken.png").write_bytes(whole[: len(whole) // 2])
+    result = run("leaks", *sets, *options)
+    assert result.exit_code == 1
+    assert "0 of 2 validation photos" in result.stdout
+    assert "broken.png" in result.stderr
+    assert "1 photos could not be read, and were not checked" in result.stderr
+    result = run("leaks", *sets, *options, "--on-error", "skip")
+    assert result.exit_code == 0, result.stderr
+    assert "1 photos could not be read" in " ".join(result.stdout.split())
