@@ -18,6 +18,7 @@ from clever_training.evaluation.models import (
     ModelFeatures,
     PixelFeatures,
     load_extractor,
+    random_model,
     random_twin,
 )
 
@@ -199,3 +200,26 @@ def test_a_random_timm_model_needs_no_weights() -> None:
 def test_names_that_lead_nowhere_are_refused(name: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         load_extractor(name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features"), [("resnet18", 512), ("convnext_atto", 320), ("regnetx_002", 368)]
+)
+def test_all_branches_of_a_random_network_speak(architecture: str, features: int) -> None:
+    """Those of ResNets start at 0, ConvNeXt's at 1e-6: what is left hardly sees a photo."""
+    preprocessing = PreprocessingConfig(32, 32)
+    config = ModelConfig(
+        name="x",
+        architecture=architecture,
+        num_features=features,
+        invariant_dim=features // 2,
+        preprocessing=preprocessing,
+    )
+    backbone = random_model(config, 0).backbone
+    weights = [p for name, p in backbone.named_parameters() if not name.endswith("bias")]
+    assert min(float(p.detach().abs().max()) for p in weights) > 1e-3
+    # The middle of the photo counts, which a ResNet's shortcuts alone do not see.
+    plain, other = torch.zeros(2, 1, 3, 32, 32)
+    other[..., 13:16, 13:16] = 1.0
+    with torch.no_grad():
+        assert (backbone(plain) - backbone(other)).abs().max() > 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +23,9 @@ from clever_training.model.backbones import check_size
 from clever_training.model.pretrained import load_pretrained, pretrained_config
 
 PIXELS_SIDE = 16
+# The weight of a norm, and what timm calls a layer scale.
+_OF_BRANCH = re.compile(r"\.(weight|gamma\w*)$")
+_SILENT = 1e-3
 
 
 @runtime_checkable
@@ -307,10 +311,20 @@ def random_twin(extractor: FeatureExtractor, seed: int) -> FeatureExtractor | No
 
 
 def random_model(config: ModelConfig, seed: int, device: str | None = None) -> CleverModel:
-    """A model with newly initialised weights; torch's global generator does not change."""
+    """A model with newly initialised weights; torch's global generator does not change.
+
+    Networks are often made so that each residual branch starts silent: the last norm of it with a
+    weight of 0, or a layer scale of 1e-6. What is left hardly looks at the photo: of a ResNet, the
+    stem and the strided 1 × 1 shortcuts. As a network to compare with, all branches speak: these
+    weights are 1.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CleverModel(config)
+    with torch.no_grad():
+        for name, weight in model.backbone.named_parameters():
+            if _OF_BRANCH.search(name) and weight.ndim == 1 and weight.abs().max() < _SILENT:
+                weight.fill_(1.0)
     return model.to(torch.device(device or "cpu")).eval()
 
 
