@@ -115,6 +115,35 @@ def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
         load_labelled(str(tmp_path), "train")
 
 
+def draw(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+
+
+def test_folders_within_a_class_are_no_classes(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        names = ("cat/front/a", "cat/back/a", "dog/front/a", "dog/back/old/a", "dog/b")
+        draw(*(tmp_path / split / f"{name}.png" for name in names))
+    for photos in load_splits(str(tmp_path)):
+        assert photos.classes == ("cat", "dog")
+        assert photos.labels.tolist() == [0, 0, 1, 1, 1]
+    two = f"{tmp_path / 'train'},{tmp_path / 'val'}"
+    assert load_splits(two).train.classes == ("cat", "dog")
+
+
+def test_images_beside_the_folders_of_classes_are_refused_by_name(tmp_path: Path) -> None:
+    draw(tmp_path / "cat" / "a.png", tmp_path / "dog" / "a.png", tmp_path / "stray.png")
+    with pytest.raises(DataError, match=r"got stray\.png beside the folders cat, dog\. Move"):
+        load_labelled(str(tmp_path), "train")
+
+
+def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
+    draw(*(tmp_path / name for name in ("train/cat/a.png", "train/dog/a.png", "val/cat/a.png")))
+    with pytest.raises(DataError, match=r"folders of several: train, val\. Name one of them"):
+        load_labelled(str(tmp_path), "train")
+
+
 def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
     for split, name in (("train", "cat"), ("val", "dog")):
         (tmp_path / split / name).mkdir(parents=True)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
 
 
 class FileTable:
-    """Image files by row, with the folder that each lies in as its class.
+    """Image files by row, with the first folder on the way to each as its class.
 
     It has as much of the interface of ``datasets.Dataset`` as photo sources use. Names may hold
     brackets and need not be UTF-8, both of which ``datasets`` would not find.
 
     Args:
         paths: The files.
-        labels: Add a column ``label``: the name of the folder of each file.
+        root: Add a column ``label``: the name of the folder in ``root`` below which a file lies,
+            at any depth. None adds none.
+
+    Raises:
+        DataError: When files lie in ``root`` itself, so that they have no class.
 
     Example:
-        >>> table = FileTable([Path("a/1.png"), Path("b/2.png")], labels=True)
+        >>> table = FileTable([Path("p/a/1.png"), Path("p/b/left/2.png")], root=Path("p"))
         >>> table.features["label"].names, table[1]["label"], table[1]["image"]["path"]
-        (['a', 'b'], 1, 'b/2.png')
+        (['a', 'b'], 1, 'p/b/left/2.png')
     """
 
-    def __init__(self, paths: list[Path], labels: bool) -> None:
+    def __init__(self, paths: list[Path], root: Path | None = None) -> None:
         self._paths = [str(path) for path in paths]
-        names = sorted({path.parent.name for path in paths}) if labels else []
-        place = {name: number for number, name in enumerate(names)}
-        self._labels = [place[path.parent.name] for path in paths] if labels else []
+        self._labels: list[int] = []
         self.features: dict[str, Any] = {"image": datasets.Image(decode=False)}
-        if labels:
+        if root is not None:
+            classes = _classes(paths, root)
+            names = sorted(set(classes))
+            place = {name: number for number, name in enumerate(names)}
+            self._labels = [place[name] for name in classes]
             self.features["label"] = datasets.ClassLabel(names=names)
 
     @property
@@ -61,12 +69,11 @@ class FileTable:
         return self
 
 
-def read_folder(folder: Path, labels: bool) -> FileTable:
+def read_folder(folder: Path) -> FileTable:
     """Every image in a folder and its sub-folders, links to folders included.
 
     Args:
         folder: The folder.
-        labels: Take the folder that an image lies in as its class.
 
     Returns:
         The files, ordered by their paths.
@@ -74,4 +81,34 @@ def read_folder(folder: Path, labels: bool) -> FileTable:
     Raises:
         DataError: When there are none, or a folder cannot be read.
     """
-    return FileTable(sorted(find_images([folder])), labels)
+    return FileTable(sorted(find_images([folder])))
+
+
+def _classes(paths: list[Path], root: Path) -> list[str]:
+    """The class of each file; folders within that of a class do not matter."""
+    parts = [path.relative_to(root).parts for path in paths]
+    loose = [first for first, *rest in parts if not rest]
+    classes = [first for first, *rest in parts if rest]
+    if not classes:
+        raise DataError(
+            f"{root}: expected one sub-folder per class, got all images in one folder. "
+            "Move the images of each class into a sub-folder with its name"
+        )
+    if loose:
+        found = sorted(set(classes))
+        raise DataError(
+            f"{root}: expected all images in the folders of their classes, got {some(loose)} "
+            f"beside the folders {some(found)}. Move them into the folder of their class, or away"
+        )
+    return classes
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """A few names for a message, and how many there are.
+
+    Example:
+        >>> some(["a", "b", "c"], limit=2)
+        'a, b, … (3 in all)'
+    """
+    more = f", … ({len(names)} in all)" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else "nothing"

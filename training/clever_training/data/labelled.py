@@ -19,8 +19,9 @@ from clever_hub.errors import DataError
 from clever_hub.hub.datasets import load_from_hub
 from clever_hub.images.finding import find_images
 from clever_hub.images.opening import load_image
-from clever_training.data.files import FileTable
+from clever_training.data.files import FileTable, some
 from clever_training.data.image_column import check_column, find_image_column
+from clever_training.data.image_folder import training_split
 from clever_training.data.photos import Photos, undecoded
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -152,8 +153,9 @@ def load_labelled(name: str, split: str) -> LabelledPhotos:
 
     Args:
         name: A parquet file, a folder of parquet files, an image folder (one sub-folder per
-            class) or a Hub id, ``id:split`` to name the split. ``NAME?image=COLUMN&label=COLUMN``
-            names the columns when they cannot be found by type and name.
+            class, which may have sub-folders of its own) or a Hub id, ``id:split`` to name the
+            split. ``NAME?image=COLUMN&label=COLUMN`` names the columns when they cannot be found
+            by type and name.
         split: The split of a Hub data set whose name has none.
 
     Returns:
@@ -230,12 +232,22 @@ def _load_path(path: Path) -> tuple[Any, str]:
         images = sorted(find_images([path]))
     except DataError as error:
         raise DataError(f"{path}: expected parquet files or images. {error}") from error
-    if all(image.parent == path for image in images):
+    _refuse_splits(path, images)
+    return FileTable(images, root=path), _hash_files(images, path)
+
+
+def _refuse_splits(folder: Path, images: Sequence[Path]) -> None:
+    """Refuse a folder of splits: their names would be taken for classes.
+
+    A class may be called train, too; then its images lie in the folder of that name itself.
+    """
+    split = training_split(folder)
+    if split != folder and all(len(image.relative_to(folder).parts) > 2 for image in images):
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         raise DataError(
-            f"{path}: expected one sub-folder per class, got all images in one folder. "
-            "Move the images of each class into a sub-folder with its name"
+            f"{folder}: expected one split, got folders of several: {some(names)}. "
+            f"Name one of them, such as {split}"
         )
-    return FileTable(images, labels=True), _hash_files(images, path)
 
 
 def _load_hub(name: str, split: str) -> tuple[Any, str]:

@@ -167,7 +167,7 @@ def _load_table(source: str) -> Any:
     if path.is_dir():
         files = training_files(path, path.rglob("*.parquet"))
         if not files:
-            return read_folder(training_split(path), labels=False)
+            return read_folder(training_split(path))
     elif path.suffix == ".parquet":
         if not path.is_file():
             raise DataError(f"{source}: no such file")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clever_hub.errors import DataError
+from clever_training.data.files import some
 from clever_training.data.image_folder import (
     TRAIN_NAMES,
     VALIDATION_NAMES,
@@ -57,7 +58,7 @@ def load_splits(specification: str) -> Splits:
     if splits.train.classes != splits.validation.classes:
         raise DataError(
             f"{names[0]} and {names[1]}: expected the same classes in the same order, got "
-            f"{_some(splits.train.classes)} and {_some(splits.validation.classes)}"
+            f"{some(splits.train.classes)} and {some(splits.validation.classes)}"
         )
     return splits
 
@@ -77,7 +78,7 @@ def check_classes(splits: Splits) -> None:
         raise DataError(
             f"{splits.train.name}: expected photos of 2 classes or more, got the class {only!r} "
             "alone, which every classifier gets right. Put each class into a folder of its own, or "
-            "name the label column: NAME?label=COLUMN"
+            "name the folder that has these, or name the label column: NAME?label=COLUMN"
         )
 
 
@@ -103,7 +104,7 @@ def _with_split(name: str, splits: Sequence[str]) -> str:
         return str(Path(name) / found)
     raise DataError(
         f"{name}: expected {splits[0]}*.parquet or a folder {' or '.join(splits)}, found "
-        f"{_some(sorted(entry.name for entry in folder.iterdir()))}. "
+        f"{some(sorted(entry.name for entry in folder.iterdir()))}. "
         "Or name both: TRAIN,VALIDATION"
     )
 
@@ -117,8 +118,3 @@ def _split_in(folder: Path, splits: Sequence[str]) -> str | None:
             # Several shards, such as train-00000-of-00002.parquet, are named by a pattern.
             return files[0].name if len(files) == 1 else f"{split}*.parquet"
     return None
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more if names else "nothing"
