@@ -19,6 +19,7 @@ from clever_hub.errors import DataError
 from clever_hub.hub.datasets import load_from_hub
 from clever_hub.images.finding import find_images
 from clever_hub.images.opening import load_image
+from clever_training.data.classes import read_classes
 from clever_training.data.files import FileTable, some
 from clever_training.data.image_column import check_column, find_image_column
 from clever_training.data.image_folder import training_split
@@ -177,7 +178,7 @@ def load_labelled(name: str, split: str) -> LabelledPhotos:
     if label is None:
         label = _label_column(name, table)
     check_column(table.features, label, name)
-    labels, classes = _labels(name, table, label)
+    labels, classes = read_classes(name, table, label)
     return LabelledPhotos(photos, labels, classes, fingerprint, np.arange(len(table)))
 
 
@@ -284,19 +285,3 @@ def _label_column(name: str, table: Any) -> str:
             f"{table.column_names}. Name the label column: {name}?label=COLUMN"
         )
     return str(found[0])
-
-
-def _labels(name: str, table: Any, column: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    values = table[column][:]
-    if any(value is None or value == -1 for value in values):
-        raise DataError(
-            f"{name}: expected a label in every row, got empty entries in the column {column!r}. "
-            "Remove the rows without a label"
-        )
-    kind = table.features[column]
-    if isinstance(kind, datasets.ClassLabel):
-        return np.asarray(values, dtype=np.int64), tuple(kind.names)
-    known = sorted(set(values))
-    place = {value: index for index, value in enumerate(known)}
-    labels = np.asarray([place[value] for value in values], dtype=np.int64)
-    return labels, tuple(str(value) for value in known)
