@@ -28,7 +28,7 @@ from clever_training.evaluation.data import Splits, load_splits
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.run import build_network, finetune
 from clever_training.finetune.settings import FinetuneSettings
-from clever_training.finetune.trainer import accuracies, parameter_groups
+from clever_training.finetune.trainer import accuracies
 
 SIDE = 32
 
@@ -250,26 +250,6 @@ def test_trained_weights_are_not_said_to_be_made_as_before(model_folder: Path) -
         assert network.config.provenance == (before if freeze else {"start": start})
 
 
-def test_learning_rates_fall_from_the_head_to_the_stem(model_folder: Path) -> None:
-    model = clever_hub.from_pretrained(model_folder)
-    settings = FinetuneSettings(lr=1.0, layer_decay=0.5)
-    network = build_network(model, ("a", "b"), settings)
-    groups = parameter_groups(network, settings)
-    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    named = dict(network.named_parameters())
-    assert set(rate) == {id(parameter) for parameter in named.values()}
-    by_layer = [
-        max(rate[id(p)] for name, p in named.items() if name.startswith(f"{layer}."))
-        for layer in ("clever_head", "backbone.layer4", "backbone.layer2", "backbone.layer1")
-    ]
-    assert by_layer == sorted(by_layer, reverse=True)
-    assert len(set(by_layer[1:])) == 3
-    assert all(decay[id(p)] == 0 for p in named.values() if p.ndim == 1)
-    frozen = FinetuneSettings(freeze=True)
-    assert len(parameter_groups(build_network(model, ("a", "b"), frozen), frozen)) == 2
-
-
 def test_crops_follow_seed_epoch_and_photo_alone(splits: Splits) -> None:
     def crop(seed: int, epoch: int, photos: Any = splits.train, at: int = 4) -> torch.Tensor:
         found = CroppedPhotos(photos, PreprocessingConfig(SIDE, SIDE), 0.35, seed)
@@ -334,6 +314,7 @@ def test_the_command(model_folder: Path, splits: Splits, tmp_path: Path) -> None
     words += ["--epochs", "1", "--freeze", "--head", "equivariant", "--precision", "fp32"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
+    assert "learning rate 0.01\n" in result.stderr
     assert "head/100%, head on equivariant, 100 training photos: Top-1" in result.stderr
     content = json.loads((tmp_path / "o" / "finetune.json").read_text())
     assert content["protocols"]["finetune"]["command"].endswith(

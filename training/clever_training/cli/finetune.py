@@ -43,7 +43,8 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     layer_decay: Annotated[
         float | None,
         typer.Option(
-            help="Learning rate of a block relative to the one above. [default: ViT 0.75, else 0.9]"
+            help="Learning rate of a block relative to the one above. [default: transformers 0.75, "
+            "others 0.9]"
         ),
     ] = None,
     weight_decay: Annotated[

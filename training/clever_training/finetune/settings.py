@@ -27,7 +27,7 @@ class FinetuneSettings:
         lr: Learning rate of the head, for AdamW; None is 1e-3, with ``freeze`` 1e-2. The blocks
             below get less, see ``layer_decay``.
         layer_decay: Factor on the learning rate from one block to the block below; None is 0.75
-            for transformers and 0.9 for others.
+            for transformers (``rates.is_transformer``) and 0.9 for others.
         weight_decay: Weight decay of matrices; biases and norms have none.
         crop_scale: Smallest share of a photo's area that a training crop has; the largest is 1.
         seed: Seed of the head, the order, the crops and the share.
@@ -81,11 +81,11 @@ class FinetuneSettings:
         """What was trained on which share, as in finetune.json: ``network/10%``, ``head/1%``."""
         return f"{'head' if self.freeze else 'network'}/{self.share * 100:g}%"
 
-    def decay_for(self, has_blocks: bool) -> float:
-        """The layer decay of a backbone: with blocks, as a transformer, or another."""
+    def decay_for(self, transformer: bool) -> float:
+        """The layer decay of a transformer or of another backbone."""
         if self.layer_decay is not None:
             return self.layer_decay
-        return VIT_LAYER_DECAY if has_blocks else CONV_LAYER_DECAY
+        return VIT_LAYER_DECAY if transformer else CONV_LAYER_DECAY
 
     @property
     def bf16(self) -> bool:

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file
-from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from clever_hub.errors import TrainingError
 from clever_hub.images.progress import LogLines
-from clever_hub.transformers import CleverForImageClassification
 from clever_hub.weights import WEIGHTS_NAME
 from clever_training.finetune.data import CroppedPhotos
+from clever_training.finetune.rates import describe_rates, parameter_groups
 from clever_training.finetune.settings import FinetuneSettings
 
 
@@ -84,39 +83,6 @@ class FinetuneTrainer(Trainer):
         network.load_state_dict(state, strict=True)
 
 
-def parameter_groups(
-    model: CleverForImageClassification, settings: FinetuneSettings
-) -> list[dict[str, Any]]:
-    """Parameters with their learning rate and weight decay.
-
-    Args:
-        model: The network; if its backbone is frozen, only the head requires gradients.
-        settings: Learning rate and decays.
-
-    Returns:
-        Groups for an optimiser: the head first, then the backbone's layers.
-    """
-    rate, head = settings.learning_rate, model.clever_head
-    groups: list[dict[str, Any]] = [
-        {"params": [head.weight], "lr": rate, "weight_decay": settings.weight_decay},
-        {"params": [head.bias], "lr": rate, "weight_decay": 0.0},
-    ]
-    if settings.freeze:
-        return groups
-    backbone: Any = model.backbone
-    kept = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
-    layers = param_groups_layer_decay(
-        backbone,
-        weight_decay=settings.weight_decay,
-        no_weight_decay_list=kept,
-        layer_decay=settings.decay_for(hasattr(backbone, "blocks")),
-    )
-    for layer in layers:
-        scale = layer.pop("lr_scale")
-        groups.append({**layer, "lr": rate * scale})
-    return groups
-
-
 def accuracies(prediction: EvalPrediction) -> dict[str, float]:
     """Top-1 and Top-5 in per cent.
 
@@ -164,8 +130,10 @@ class BarCallback(TrainerCallback):
         self._lines = LogLines(console)
         self._text = ""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Show the bar in the first process."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ARG002
+        """Show the range of the learning rates and the bar in the first process."""
+        if state.is_world_process_zero:
+            sys.stderr.write(f"{describe_rates(others['optimizer'].param_groups)}\n")
         self._bar.disable = not (self._terminal and state.is_world_process_zero)
         self._task = self._bar.add_task(
             "", total=state.max_steps, completed=state.global_step, text=""
