@@ -16,6 +16,7 @@ from clever_hub.scale.storage import FOLDER
 
 if TYPE_CHECKING:
     from clever_hub.scale.dataset import Summary
+    from clever_hub.scale.planning import Changes
 
 _SHOWN = 100
 
@@ -58,7 +59,14 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         typer.Option(
             "--update",
             help="Update the folder: add new images, redo changed ones, retry unreadable ones, "
-            "drop missing ones.",
+            "drop missing ones. Rows of photos that are not named now stay.",
+        ),
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="With --update: drop the rows of photos that are there but not named now.",
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
@@ -120,7 +128,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
 
     Examples:
     - `clever-hub embed clever-resnet18 photos/ -o vectors/`
-    - `clever-hub embed clever-resnet18 photos/ -o vectors/ --update`
+    - `clever-hub embed clever-resnet18 photos/ more/ -o vectors/ --update`
     - `clever-hub embed clever-resnet18 a.jpg b.png -o two.csv --normalize`
     - `find photos -name '*.jpg' -print0 | clever-hub embed clever-resnet18 - -o vectors/`
 
@@ -137,6 +145,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         out,
         engine=engine.value,
         update=update,
+        prune=prune,
         backend=backend,
         precision=precision.value,
         calibration=calibration,
@@ -172,11 +181,24 @@ def _report(done: Summary, on_error: OnErrorChoice) -> None:
         say(f"… {bad} in all; {where}")
     for name in done.changes.examples if done.changes else ():
         say(f"vanished {name}")
-    if done.changes and done.updated:
-        say(f"Updated: {done.changes.describe()}")
-    elif done.changes:
-        say(f"The images have changed: {done.changes.describe()}. To follow: --update")
+    if done.changes:
+        _tell(done.changes, done.updated)
     there = "" if done.computed == done.rows else f", {done.computed} of them now"
     say(f"{done.rows} of {done.images} images embedded{there} → {done.output}")
     if bad and on_error is OnErrorChoice.raise_:
         fail(f"{bad} of {done.images} images could not be read. Allow it: --on-error skip")
+
+
+def _tell(changes: Changes, updated: bool) -> None:
+    """What has changed, what was done about it, and what would drop rows."""
+    if updated:
+        say(f"Updated: {changes.describe()}")
+    elif changes.new or changes.changed or changes.vanished:
+        say(f"The images have changed: {changes.describe()}. To follow: --update")
+    if not changes.unnamed:
+        return
+    rows = f"The rows of {changes.unnamed} images that are there but not named now"
+    if changes.pruned:
+        say(f"{rows} were dropped")
+    else:
+        say(f"{rows} stay. To drop them: --update --prune")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from clever_hub.errors import ConfigError, DataError, require
@@ -18,6 +19,7 @@ from clever_hub.threads import available_cores
 if TYPE_CHECKING:
     from clever_hub.backends.int8 import Calibration
     from clever_hub.jobs.answering import JobsMixin
+    from clever_hub.scale.places import Places
     from clever_hub.scale.planning import Changes
     from clever_hub.scale.settings import Run
     from clever_hub.scale.shards import Finished
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 RUN_NAME = "_clever_hub/run.json"
 SHARD_SIZE = 4096
 _MOST_SKIPPED = 1000
+_MOST_NAMED = 5
 Inputs: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
@@ -60,6 +63,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     *,
     engine: Literal["local", "ray"] = "local",
     update: bool = False,
+    prune: bool = False,
     backend: str = "auto",
     precision: Literal["float32", "int8"] = "float32",
     calibration: Calibration = None,
@@ -93,7 +97,8 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         engine: ``"local"``, or ``"ray"`` for a cluster.
         update: Bring a folder that is there to the images as they are now: embed those that are new
             or changed, try those again that could not be read, take out the rows of those that have
-            vanished.
+            vanished. Rows of images that are there, but that ``inputs`` no longer name, stay.
+        prune: With ``update``, take out these rows, too.
         backend: ``"onnx"``, ``"torch"``, or ``"auto"`` for the faster of those that can.
         precision: ``"int8"`` is faster on a CPU; the variant is made once.
         calibration: Photos to calibrate int8 on; None takes those that ship.
@@ -126,11 +131,14 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     """
     require("pyarrow.parquet", "onnx")
     from clever_hub.scale.items import list_items
+    from clever_hub.scale.places import Places
     from clever_hub.scale.planning import compare_plan
     from clever_hub.scale.settings import Made, Run
     from clever_hub.scale.shards import read_skipped
     from clever_hub.scale.target import Target
 
+    if prune and not update:
+        raise ConfigError("--prune: takes out rows when a folder is updated. Give --update, too")
     compute = _engine(engine, engine_options)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     names = [os.fspath(one) for one in given]
@@ -156,9 +164,9 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         batch_size=batch_size,
         load=load,
     )
-    wanted = Run(made, names, image_column, shard_size, 0, 0)
+    wanted = Run(made, names, image_column, shard_size, 0, 0, _working_folders(names))
     with target.held():
-        run, changes = _plan(target, before, wanted, update, progress)
+        run, changes = _plan(target, before, wanted, update, prune, progress)
         with counting("embedding", run.images, progress) as advance:
             done = list(compute(target.storage, run, how, loaded, advance, **engine_options))
         rows, computed = sum(one.rows for one in done), sum(one.computed for one in done)
@@ -170,7 +178,8 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
             raise DataError(_none_readable(skipped))
         if before is not None and not update and not computed:
             items = list_items(names, image_column)
-            changes = compare_plan(target.storage, items, run.shards)
+            places = Places(run.folders, names)
+            changes = compare_plan(target.storage, items, run.shards, places)
         target.finish(run.shards, loaded.config, made)
     return Summary(os.fspath(output), images, rows, computed, skipped, changes, update)
 
@@ -193,6 +202,7 @@ def _compute(
     storage: Storage, run: Run, how: Engine, model: JobsMixin, advance: Callable[[int], None]
 ) -> Iterator[Finished]:
     """The local engine: one shard after the other."""
+    from clever_hub.scale.places import Places
     from clever_hub.scale.shards import finish_shard
 
     for number in range(run.shards):
@@ -203,6 +213,7 @@ def _compute(
             run.made,
             num_workers=how.num_workers,
             image_column=run.image_column,
+            folders=("", *Places(run.folders).folders),
             advance=advance,
         )
 
@@ -214,11 +225,19 @@ def _read_run(storage: Storage) -> Run | None:
     return None if content is None else Run.from_json(content, f"{storage.root}/{RUN_NAME}")
 
 
+def _working_folders(names: Sequence[str]) -> list[str]:
+    """The working folder, if any name may begin at it."""
+    local = (name for name in names if "://" not in name)
+    relative = any(not os.path.isabs(name) for name in local)  # noqa: PTH117
+    return [str(Path.cwd())] if relative else []
+
+
 def _plan(
-    target: Target, before: Run | None, wanted: Run, update: bool, progress: bool
+    target: Target, before: Run | None, wanted: Run, update: bool, prune: bool, progress: bool
 ) -> tuple[Run, Changes | None]:
     """The plan that is there, a new one, or one brought up to date; and what has changed."""
     from clever_hub.scale.items import list_items
+    from clever_hub.scale.places import Places
     from clever_hub.scale.planning import make_plan, update_plan
     from clever_hub.scale.shards import retry_skipped
 
@@ -233,19 +252,33 @@ def _plan(
         if before is None:
             shards, images = make_plan(storage, items, wanted.shard_size, advance)
         else:
-            wanted = replace(wanted, shard_size=before.shard_size)
+            places = Places(before.folders, wanted.inputs)
             shards, images, changes = update_plan(
-                storage, items, before.shards, before.shard_size, advance
+                storage,
+                items,
+                before.shards,
+                before.shard_size,
+                advance,
+                places,
+                prune=prune,
             )
+            wanted = _joined(before, wanted, places, kept=bool(changes.unnamed) and not prune)
             retry_skipped(storage, range(before.shards))
     run = replace(wanted, shards=shards, images=images)
     storage.write(RUN_NAME, run.to_json())
     return run, changes
 
 
+def _joined(before: Run, wanted: Run, places: Places, *, kept: bool) -> Run:
+    """What an updated folder was made of; ``kept`` tells whether it has rows of other inputs."""
+    inputs = places.outermost([*before.inputs, *wanted.inputs]) if kept else wanted.inputs
+    folders = list(dict.fromkeys([*before.folders, *wanted.folders]))
+    return replace(wanted, inputs=inputs, shard_size=before.shard_size, folders=folders)
+
+
 def _check_same(target: Target, before: Run, wanted: Run, update: bool) -> None:
     root, other = target.storage.root, "Name another folder"
-    follow = "bring it to these inputs: --update"
+    follow = "add these to it: --update"
     if target.file is not None:  # these are its parts, of a run that was stopped
         other, follow = "Remove this folder, name another file", "give the same inputs"
     if different := before.made.differences(wanted.made):
@@ -253,11 +286,23 @@ def _check_same(target: Target, before: Run, wanted: Run, update: bool) -> None:
             f"{root}: was made by another model or with other options ({'; '.join(different)}). "
             f"{other}, or give the same options"
         )
-    if not update and (before.inputs, before.image_column) != (wanted.inputs, wanted.image_column):
+    if update:
+        return
+    from clever_hub.scale.places import Places
+
+    places = Places(before.folders)
+    was, now = ([places.whole_input(one) for one in run.inputs] for run in (before, wanted))
+    if (was, before.image_column) != (now, wanted.image_column):
         raise DataError(
-            f"{root}: was made of {', '.join(before.inputs)}, not of {', '.join(wanted.inputs)}. "
+            f"{root}: was made of {_some(before.inputs)}, not of {_some(wanted.inputs)}. "
             f"{other}, or {follow}"
         )
+
+
+def _some(names: list[str]) -> str:
+    """Names, the first of them if there are many."""
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} … ({len(names)} in all)"
 
 
 def _none_readable(skipped: list[tuple[str, str]]) -> str:

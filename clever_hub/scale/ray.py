@@ -90,7 +90,7 @@ def compute(
             fn_constructor_args=(
                 ray.put(_files_of(model)),
                 _everywhere(storage),
-                str(Path.cwd()),
+                (str(Path.cwd()), *run.folders),
                 run,
                 how,
             ),
@@ -106,7 +106,9 @@ def compute(
 class _Worker:
     """An actor: it holds the model, and computes one shard after the other."""
 
-    def __init__(self, files: Any, root: str, base: str, run: Run, how: Engine) -> None:
+    def __init__(
+        self, files: Any, root: str, folders: tuple[str, ...], run: Run, how: Engine
+    ) -> None:
         import ray
 
         # Ray may kill an actor, and then nothing would clear up: its files go once they are read.
@@ -122,7 +124,7 @@ class _Worker:
             kept["device"] = "cuda" if str(device).startswith("cuda") else device
             there = replace(how, model=folder, options={**kept, "threads": CPUS})
             self._model, self._run, self._how = there.load(), run, how
-        self._storage, self._base = open_storage(root), base
+        self._storage, self._folders = open_storage(root), folders
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow as pa
@@ -135,7 +137,7 @@ class _Worker:
                 self._run.made,
                 num_workers=self._how.num_workers or CPUS,
                 image_column=self._run.image_column,
-                base=self._base,
+                folders=self._folders,
             )._asdict()
             for number in batch["shard"].to_pylist()
         ]

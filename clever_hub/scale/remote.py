@@ -33,6 +33,17 @@ def open_filesystem(address: str) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
+def whole_address(address: str) -> str:
+    """An address as ``list_images`` spells those that lie under it.
+
+    Raises:
+        MissingExtraError: As ``open_filesystem``.
+        DataError: As ``open_filesystem``.
+    """
+    filesystem, path = open_filesystem(address)
+    return str(filesystem.unstrip_protocol(path)).rstrip("/")
+
+
 def list_images(address: str) -> Iterator[tuple[str, str]]:
     """Images under an address, or the one at it, sorted; with what tells their versions.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import clever_hub
@@ -97,7 +97,7 @@ class Made:
         Raises:
             DataError: When keys are missing or unknown: another version wrote it.
         """
-        names = {field.name for field in fields(cls)}
+        names = {one.name for one in fields(cls)}
         if entry.keys() not in (names, names - {"config"}):
             raise DataError(
                 f"{where}: expected the keys {sorted(names)}, got {sorted(entry)}: another version "
@@ -113,7 +113,7 @@ class Made:
             >>> a.differences(Made("m", "1", "onnx", decode="reduced"))
             ["decode: 'exact' there, 'reduced' now"]
         """
-        names = [field.name for field in fields(self) if field.name not in _MAY_DIFFER]
+        names = [one.name for one in fields(self) if one.name not in _MAY_DIFFER]
         found = [
             f"{name}: {getattr(self, name)!r} there, {getattr(wanted, name)!r} now"
             for name in names
@@ -162,11 +162,14 @@ class Run:
 
     Attributes:
         made: By what its vectors are made.
-        inputs: What was given, in order.
+        inputs: What was given, in order; after an update also what was given before, where rows of
+            it stay.
         image_column: The image column of tables, if it was named.
         shard_size: Images in a shard.
         shards: How many there are when all is done.
         images: Images in all, those included that cannot be read.
+        folders: The working folders at which relative names begin; empty where there are none, or
+            an older version wrote it.
     """
 
     made: Made
@@ -175,6 +178,7 @@ class Run:
     shard_size: int
     shards: int
     images: int
+    folders: list[str] = field(default_factory=list)
 
     def to_json(self) -> bytes:
         """Ready to be written."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.errors import CleverError, DataError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.scale.items import Item
+from clever_hub.scale.places import located
 from clever_hub.scale.plan import plan_digest, plan_name, read_plan
 from clever_hub.scale.settings import Made
 from clever_hub.scale.storage import FOLDER, Storage
@@ -82,7 +82,7 @@ def finish_shard(
     *,
     num_workers: int | None = None,
     image_column: str | None = None,
-    base: str = "",
+    folders: Sequence[str] = ("",),
     advance: Advance = lambda _: None,
 ) -> Finished:
     """Compute a shard if it is not there; rows of images that have not changed are kept.
@@ -96,7 +96,7 @@ def finish_shard(
         made: By what its vectors are made.
         num_workers: Threads that decode; None chooses by the number of cores.
         image_column: The image column of tables; None looks for it.
-        base: The folder that relative paths begin at; empty for the working directory.
+        folders: Where relative paths may begin, as for ``places.located``.
         advance: Called with how many more images are done.
 
     Returns:
@@ -121,7 +121,7 @@ def finish_shard(
     missing = [place for place in range(len(plan)) if not have[place]]
     skipped: list[tuple[int, str]] = []
     batches = model.encode_batches(
-        _sources([plan[place] for place in missing], image_column, base),
+        _sources([plan[place] for place in missing], image_column, folders),
         batch_size=made.batch_size,
         normalize=made.normalized,
         on_error="skip",
@@ -239,20 +239,16 @@ def _exact(key: bytes) -> bytes | None:
     return None if text_of(key).encode() == key else key
 
 
-def _sources(items: Sequence[Item], column: str | None, base: str) -> Iterator[Any]:
+def _sources(items: Sequence[Item], column: str | None, folders: Sequence[str]) -> Iterator[Any]:
     """What ``encode_batches`` takes: paths, or the bytes of rows and addresses."""
     for table, group in groupby(items, key=lambda item: item.table):
         if table:
-            where = table if is_hub_id(table) else _beside(base, table)
+            where = table if is_hub_id(table) else located(table, folders)
             yield from read_rows(where, column, [item.row for item in group])
             continue
         for item in group:
             remote = "://" in item.name
-            yield _fetched(item.name) if remote else _beside(base, item.name)
-
-
-def _beside(base: str, path: str) -> str:
-    return os.path.join(base, path)  # noqa: PTH118  # of text, which may begin with file://
+            yield _fetched(item.name) if remote else located(item.name, folders)
 
 
 def _fetched(address: str) -> bytes | Unreadable:

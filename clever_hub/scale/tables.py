@@ -95,6 +95,15 @@ def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str
     yield from ((row, stamp) for row in range(opened.metadata.num_rows))
 
 
+def count_rows(table: str) -> int:
+    """How many rows a parquet file has.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    return int(_open(table, file_stamp(Path(table))).metadata.num_rows)
+
+
 def list_hub_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
     """Number and stamp of each row of a data set on the Hub; it is downloaded.
 

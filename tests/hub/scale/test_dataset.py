@@ -50,7 +50,7 @@ def rows(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def embed(model: Path, album: Path, out: Path, **options: Any) -> Any:
+def embed(model: Path, album: Any, out: Any, **options: Any) -> Any:
     return embed_dataset(model, album, out, **{"shard_size": 8, **options})
 
 
@@ -207,6 +207,134 @@ def test_update_follows_what_is_new_changed_and_gone(
     assert after[str(album / "03.jpg")] != before[str(album / "03.jpg")]
     assert len(list(out.glob("part-*"))) == 5, "new ones fill up the last shard first"
     assert embed(model_folder, album, out, update=True).computed == 0
+
+
+def test_an_update_drops_no_row_of_a_photo_that_is_there(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(album / "second", "more")
+    embed(model_folder, Path("album"), tmp_path / "v")
+    before = rows(tmp_path / "v")
+    with pytest.raises(DataError, match=r"made of album, not of more.*or add these to it: --upda"):
+        embed(model_folder, Path("more"), tmp_path / "v")
+    (album / "03.jpg").unlink()
+    done = embed(model_folder, Path("more"), tmp_path / "v", update=True)
+    assert done.changes.describe() == "10 new, 0 changed, 1 vanished, 29 no longer named"
+    assert (done.computed, done.images) == (10, 39)
+    after = rows(tmp_path / "v")
+    assert before.items() - after.items() == {("album/03.jpg", before["album/03.jpg"])}
+    one = embed(model_folder, Path("album/05.jpg"), tmp_path / "v", update=True)
+    assert one.changes.describe() == "0 new, 0 changed, 0 vanished, 38 no longer named"
+    assert rows(tmp_path / "v") == after
+    both = embed(model_folder, ["album", "more"], tmp_path / "v")
+    assert (both.computed, both.changes.describe()) == (0, "0 new, 0 changed, 0 vanished")
+    pruned = embed(model_folder, Path("more"), tmp_path / "v", update=True, prune=True)
+    assert (pruned.computed, pruned.images, pruned.changes.pruned) == (0, 10, True)
+    assert rows(tmp_path / "v") == {k: v for k, v in after.items() if k.startswith("more")}
+    assert embed(model_folder, Path("more"), tmp_path / "v").rows == 10, "its inputs are these now"
+
+
+def test_to_prune_is_to_update(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--prune: .*Give --update"):
+        embed(model_folder, album, tmp_path / "v", prune=True)
+
+
+def test_a_photo_is_the_same_by_its_relative_and_its_absolute_name(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(album)
+    embed(model_folder, Path("album"), Path("v"))
+    before = rows(Path("v"))
+    spellings = (album, Path("./album"), Path("elsewhere/../album"), Path("link"))
+    for spelling in spellings:
+        assert embed(model_folder, spelling, Path("v")).computed == 0
+        done = embed(model_folder, spelling, Path("v"), update=True)
+        assert (done.computed, done.changes.describe()) == (0, "0 new, 0 changed, 0 vanished")
+        assert rows(Path("v")) == before, "names stay as they were"
+    monkeypatch.chdir("elsewhere")
+    Image.open(album / "02.jpg").rotate(180).save(album / "02.jpg")
+    shutil.copy(album / "01.jpg", "new.jpg")
+    (album / "04.jpg").unlink()
+    done = embed(model_folder, [album, "new.jpg"], tmp_path / "v", update=True)
+    assert done.changes.describe() == "1 new, 1 changed, 1 vanished"
+    after = rows(tmp_path / "v")
+    assert after.keys() == before.keys() - {"album/04.jpg"} | {"new.jpg"}
+    assert after["album/02.jpg"] != before["album/02.jpg"], "read where its name began"
+    # From a third folder, none of the relative names leads anywhere.
+    monkeypatch.chdir(tmp_path / "album")
+    done = embed(model_folder, Path("05.jpg"), tmp_path / "v", update=True)
+    assert done.changes.describe() == "0 new, 0 changed, 0 vanished, 29 no longer named"
+    assert rows(tmp_path / "v") == after
+
+
+def test_relative_names_of_an_older_version_are_not_dropped_from_elsewhere(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    embed(model_folder, Path("album"), tmp_path / "v")
+    run = tmp_path / "v" / "_clever_hub" / "run.json"
+    content = json.loads(run.read_text())
+    del content["folders"]
+    run.write_text(json.dumps(content))
+    shutil.copytree(album / "second", tmp_path / "b" / "more")
+    monkeypatch.chdir(tmp_path / "b")
+    done = embed(model_folder, Path("more"), tmp_path / "v", update=True)
+    assert done.changes.describe() == "10 new, 0 changed, 0 vanished, 30 no longer named"
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(album / "second")
+    done = embed(model_folder, Path("album"), tmp_path / "v", update=True)
+    assert done.changes.describe() == "0 new, 0 changed, 10 vanished, 10 no longer named"
+
+
+def test_rows_of_tables_that_are_there_stay(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos = [path.read_bytes() for path in sorted(album.glob("*.jpg"))[:6]]
+
+    def write(name: str, content: list[bytes]) -> None:
+        pq.write_table(pa.table({"image": pa.array(content, pa.binary())}), name)
+
+    write("a.parquet", photos[:4])
+    write("b.parquet", photos[4:])
+    embed(model_folder, "a.parquet", "v")
+    before = rows(Path("v"))
+    done = embed(model_folder, "b.parquet", "v", update=True)
+    assert done.changes.describe() == "2 new, 0 changed, 0 vanished, 4 no longer named"
+    assert before.items() < rows(Path("v")).items()
+    given = [str(tmp_path / "a.parquet"), "b.parquet"]
+    assert embed(model_folder, given, "v", update=True).computed == 0
+    write("a.parquet", photos[:2])
+    done = embed(model_folder, "b.parquet", "v", update=True)
+    assert done.changes.describe() == "0 new, 0 changed, 2 vanished, 2 no longer named"
+
+
+def test_addresses_that_are_not_under_what_is_listed_stay(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for index, path in enumerate(sorted(album.glob("*.jpg"))[:6]):
+        memory.pipe_file(f"/places/{'ab'[index // 3]}/{index}.jpg", path.read_bytes())
+    a, b = "memory://places/a", "memory://places/b"
+    embed(model_folder, a, tmp_path / "v")
+    done = embed(model_folder, b, tmp_path / "v", update=True)
+    assert done.changes.describe() == "3 new, 0 changed, 0 vanished, 3 no longer named"
+    memory.rm_file("/places/a/0.jpg")
+    done = embed(model_folder, [a, b], tmp_path / "v", update=True)
+    assert done.changes.describe() == "0 new, 0 changed, 1 vanished"
+
+
+def test_many_inputs_are_not_all_in_the_message(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    many = [str(path) for path in sorted(album.glob("*.jpg"))]
+    embed(model_folder, many, tmp_path / "v")
+    with pytest.raises(DataError, match=r"04\.jpg … \(20 in all\), not of .*second\. Name"):
+        embed(model_folder, str(album / "second"), tmp_path / "v")
 
 
 def test_an_update_that_was_interrupted_goes_on(

@@ -77,9 +77,7 @@ def test_what_embed_wrote_stands_for_its_photos(
     first, second = (pq.read_table(table).sort_by("path") for table in (made, again))
     assert first["path"] == second["path"]
     odd.unlink()
-    with pytest.raises(
-        DataError, match=r"holds embeddings, and no photos; its photo .*jpg is"
-    ):
+    with pytest.raises(DataError, match=r"holds embeddings, and no photos; its photo .*jpg is"):
         names(made)
 
 
