@@ -118,6 +118,18 @@ def test_few_labels_are_shares_of_the_whole_data_set(context: Context) -> None:
     # 1 % of 60 photos is less than one for each of the 4 classes; 10 % are 6 of the 40 used.
     assert figures["1%"]["full"]["photos"] == 4
     assert figures["10%"]["full"]["photos"] == 6
+    assert figures["1%"]["full"]["classes"] == 4
+
+
+def test_few_labels_are_of_every_class_that_there_is(context: Context) -> None:
+    labels = context.splits.train.labels
+    # All photos of one class and a single one of each other.
+    single = [int(np.flatnonzero(labels == label)[0]) for label in (1, 2, 3)]
+    rows = np.concatenate([np.flatnonzero(labels == 0), single])
+    uneven = context.splits._replace(train=context.splits.train.subset(rows))
+    figures = run_semi_supervised(replace(context, splits=uneven))
+    for share in ("1%", "10%"):
+        assert figures[share]["full"]["classes"] == 4
 
 
 def test_collapse_reports_every_part(context: Context) -> None:

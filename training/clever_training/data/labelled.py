@@ -149,6 +149,27 @@ def stratified_positions(labels: NDArray[np.int64], count: int, seed: int) -> ND
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
+def positions_of_every_class(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """``stratified_positions``, and the first photo of each class whose share rounds to 0.
+
+    Args:
+        labels: int64 (N,).
+        count: How many to choose, at most N.
+        seed: Seed of the choice.
+
+    Returns:
+        int64, ascending positions; ``count`` of them, and one more for each class that was missing.
+
+    Example:
+        >>> positions_of_every_class(np.array([0] * 98 + [1, 2]), 3, seed=0).tolist()[-2:]
+        [98, 99]
+    """
+    chosen = stratified_positions(labels, count, seed)
+    missing = np.setdiff1d(labels, labels[chosen])
+    first = [int(np.flatnonzero(labels == label)[0]) for label in missing]
+    return np.sort(np.concatenate([chosen, np.asarray(first, dtype=np.int64)]))
+
+
 def load_labelled(name: str, split: str) -> LabelledPhotos:
     """Load one split with its labels.
 

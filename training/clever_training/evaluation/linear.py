@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from clever_training.data.labelled import stratified_positions
+from clever_training.data.labelled import positions_of_every_class
 from clever_training.evaluation import probe
 from clever_training.evaluation.context import SLICE, Columns, Context
 from clever_training.evaluation.kept import keep
@@ -46,7 +46,8 @@ SETTINGS = {
 }
 SEMI_SETTINGS = {
     **PROBE_SETTINGS,
-    "photos": "a stratified share of all training photos of the data set, another with each seed",
+    "photos": "a stratified share of all training photos of the data set, another with each seed; "
+    "a class whose share rounds to 0 gives one",
     "seen": "the whole square, upright",
 }
 
@@ -73,7 +74,11 @@ def run_semi_supervised(context: Context) -> Figures:
     for condition, share in SHARES.items():
         # A share of the whole data set, so that every profile fits on the same number of photos.
         wanted = max(len(train.classes), round(share * len(train.table)))
-        rows = stratified_positions(train.labels, min(wanted, len(train)), context.seed)
+        rows = positions_of_every_class(train.labels, min(wanted, len(train)), context.seed)
+        fitted_on = {
+            "photos": float(len(rows)),
+            "classes": float(len(np.unique(train.labels[rows]))),
+        }
         figures[condition] = {}
         for part, columns in context.parts.items():
             fitted = fit_probe(
@@ -85,7 +90,7 @@ def run_semi_supervised(context: Context) -> Figures:
                 report=context.progress(f"probe {condition} {part}"),
             )
             found = _figures(fitted, asked[:, columns], validation.labels)
-            figures[condition][part] = {**found, "photos": float(len(rows))}
+            figures[condition][part] = {**found, **fitted_on}
     return figures
 
 

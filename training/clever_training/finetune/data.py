@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, default_collate
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import CleverError
 from clever_hub.images.preparing import Preprocessor
-from clever_training.data.labelled import LabelledPhotos, stratified_positions
+from clever_training.data.labelled import LabelledPhotos, positions_of_every_class
 from clever_training.recipe.schema import ViewsRecipe
 from clever_training.views.render import render_fast
 from clever_training.views.sample import sample
@@ -151,8 +151,4 @@ def semi_supervised(photos: LabelledPhotos, share: float, seed: int) -> Labelled
     if share == 1:
         return photos
     count = max(round(share * len(photos)), len(np.unique(photos.labels)))
-    chosen = stratified_positions(photos.labels, count, seed)
-    missing = sorted(set(photos.labels.tolist()) - set(photos.labels[chosen].tolist()))
-    # A class whose share rounds to 0 gives its first photo.
-    first = [int(np.flatnonzero(photos.labels == label)[0]) for label in missing]
-    return photos.subset(np.concatenate([chosen, np.asarray(first, dtype=np.int64)]))
+    return photos.subset(positions_of_every_class(photos.labels, count, seed))
