@@ -49,6 +49,8 @@ class Agreement:
         max_abs: Largest absolute difference for each part.
         min_cosine: Smallest cosine over the images for each part.
         exact: Whether ``max_abs`` decides; otherwise ``min_cosine`` does.
+        error: What the reader said when it could not compute the embeddings; then it has no
+            figures.
     """
 
     reader: str
@@ -56,10 +58,13 @@ class Agreement:
     max_abs: dict[str, float]
     min_cosine: dict[str, float]
     exact: bool = True
+    error: str = ""
 
     @property
     def green(self) -> bool:
-        """Whether every part is within the tolerance; NaN never is."""
+        """Whether every part is within the tolerance; NaN never is, nor is an error."""
+        if self.error:
+            return False
         if self.exact:
             return all(value <= TOLERANCE for value in self.max_abs.values())
         return all(value >= MIN_COSINE for value in self.min_cosine.values())
@@ -90,7 +95,8 @@ def verify(
 
     Raises:
         DataError: When the report cannot be written.
-        ModelFormatError: When a reader refuses the folder.
+        ModelFormatError: When a reader refuses the folder, or the reference cannot compute the
+            embeddings. Another reader's error is in its entry.
         MissingExtraError: When no reader of the folder's files is installed.
 
     Example:
@@ -110,14 +116,34 @@ def verify(
         found = readers(folder)
         work = [(name, size) for name in found for size in BATCH_SIZES]
         progress(f"comparing {len(found)} readers", 0, len(work) + 1)
-        expected = next(iter(found.values()))(paths, 4)
+        reference = next(iter(found))
+        expected, error = _read(found[reference], paths, 4)
+        if expected is None:
+            raise ModelFormatError(
+                f"{folder}: {reference} cannot compute embeddings: {error}. Fetch it again, or "
+                "export it again"
+            )
         agreements: list[Agreement] = []
         for name, size in work:
             progress(f"comparing {len(found)} readers", len(agreements) + 1, len(work) + 1)
-            vectors = found[name](paths, size)
-            agreements.append(_compare(name, size, vectors, expected, config.invariant_dim, exact))
+            vectors, error = _read(found[name], paths, size)
+            agreements.append(
+                Agreement(name, size, {}, {}, exact, error)
+                if vectors is None
+                else _compare(name, size, vectors, expected, config.invariant_dim, exact)
+            )
     _write_report(folder, agreements, len(paths), Path(report or folder / REPORT_NAME))
     return agreements
+
+
+def _read(reader: Reader, paths: list[Path], size: int) -> tuple[Vectors | None, str]:
+    """The embeddings, or what the reader says in their place."""
+    try:
+        return reader(paths, size), ""
+    except CleverError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the other libraries' errors have no other common base
+        return None, f"{type(error).__name__}: {error}"
 
 
 def readers(folder: Path) -> Mapping[str, Reader]:
@@ -347,6 +373,7 @@ def _write_report(folder: Path, agreements: list[Agreement], images: int, path: 
                 # JSON has no NaN.
                 "max_abs": _finite(agreement.max_abs),
                 "min_cosine": _finite(agreement.min_cosine),
+                **({"error": agreement.error} if agreement.error else {}),
             }
             for agreement in agreements
         ],

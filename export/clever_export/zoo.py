@@ -167,7 +167,9 @@ def _verify(folder: Path, photos: list[str | Path] | list[Path]) -> None:
     agreements = verify(folder, photos)
     red = [agreement for agreement in agreements if not agreement.green]
     if red:
-        shown = "".join(f"\n  {a.reader}, batches of {a.batch_size}: {a.max_abs}" for a in red)
+        shown = "".join(
+            f"\n  {a.reader}, batches of {a.batch_size}: {a.error or a.max_abs}" for a in red
+        )
         raise ModelFormatError(f"{folder.name}: not shipped, its readers differ:{shown}")
 
 

@@ -33,7 +33,7 @@ import clever_hub
 import clever_hub.transformers
 from clever_export.package import package
 from clever_hub.errors import ModelFormatError
-from clever_hub.transformers import CleverConfig, CleverModel
+from clever_hub.transformers import CleverConfig, CleverModel, modeling_clever
 from tests.hub.jobs.conftest import CALIBRATION, write_heads
 from tests.hub_server.client import Client
 from tests.hub_server.server import HubServer
@@ -631,3 +631,61 @@ def test_the_commands_take_all_of_a_model_on_the_hub(
     out = tmp_path / "out"
     assert client.call(f"{tasks}:command", "export", "alice/headed", "-o", str(out)) == 0
     assert clever_hub.from_pretrained(out).heads.config.in_dim == 20
+
+
+NOT_IN_THE_FILE = pytest.mark.parametrize(
+    ("architecture", "arguments", "size"),
+    [
+        ("resnetblur18", {}, 64),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"img_size": 64, "window_size": 4, "depths": [2, 2], "embed_dim": 24},
+            64,
+        ),
+        (
+            "eva02_tiny_patch14_224",
+            {"img_size": 56, "depth": 2, "embed_dim": 48, "num_heads": 2},
+            56,
+        ),
+        (
+            "vit_relpos_small_patch16_224",
+            {"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 2},
+            64,
+        ),
+    ],
+)
+
+
+@NOT_IN_THE_FILE
+@pytest.mark.parametrize("computes", [True, False], ids=["timm-computes", "older-timm"])
+def test_buffers_that_no_file_holds_are_those_of_the_network(
+    architecture: str,
+    arguments: dict[str, Any],
+    size: int,
+    computes: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network: Any = timm.create_model(architecture, num_classes=0, **arguments)
+    features = network.num_features
+    config = CleverConfig(
+        architecture, model_args=arguments, num_features=features, invariant_dim=features // 2
+    )
+    model: Any = CleverModel(config).eval()
+    if not computes:  # timm 1.0.21 has no method that computes them
+        monkeypatch.setattr(modeling_clever, "_COMPUTE", "none_has_this")
+    buffers = dict(model.named_non_persistent_buffers())
+    assert buffers
+    model.save_pretrained(tmp_path)
+    pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(pixels).pooler_output
+    state = torch.get_rng_state()
+    loaded: Any = AutoModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, buffer in loaded.named_non_persistent_buffers():
+        assert torch.equal(buffer, buffers[name]), name
+    head: Any = AutoModelForImageClassification.from_pretrained(tmp_path, num_labels=2)
+    for found in (loaded, CleverModel.from_pretrained(tmp_path).eval(), head.eval()):
+        with torch.no_grad():
+            assert torch.equal(found.embed(pixels).pooler_output, expected)

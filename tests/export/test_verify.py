@@ -70,6 +70,37 @@ def test_a_reader_that_differs_turns_it_red(
     assert "should not be published" in result.output
 
 
+def test_a_reader_that_raises_is_reported_and_the_others_are_compared(
+    complete: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> module.Vectors:
+        raise IndexError("index 7 is out of bounds [1]")
+
+    opened = module.readers(complete)
+    sound = opened["clever_hub torch"]
+    found = {"sound": sound, "broken": broken, "last": sound}
+    monkeypatch.setattr(module, "readers", lambda _: found)
+    report = tmp_path / "report.json"
+    arguments = ["verify", str(complete), str(photos["chelsea"]), "-o", str(report)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    words = "broken fails: IndexError: index 7 is out of bounds [1]"
+    assert words in result.output
+    assert "broken cannot read it: this folder should not be published" in result.output
+    content = json.loads(report.read_text())
+    assert not content["green"]
+    for entry in content["readers"]:
+        assert bool(entry["max_abs"]) == (entry["reader"] != "broken")
+        assert ("error" in entry) == (entry["reader"] == "broken")
+    found = {"broken": broken, "sound": sound}
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert "broken cannot compute embeddings: IndexError" in result.output
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

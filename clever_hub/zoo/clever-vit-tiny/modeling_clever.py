@@ -96,12 +96,7 @@ class CleverPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
-        self.backbone = timm.create_model(
-            config.architecture,
-            pretrained=False,
-            num_classes=config.num_features if config.projection else 0,
-            **config.model_args,
-        )
+        self.backbone = _backbone(config)
         config._attn_implementation = self._attend(config._attn_implementation)
 
     @classmethod
@@ -116,6 +111,7 @@ class CleverPreTrainedModel(PreTrainedModel):
         again = copy.copy(kwargs)
         result: Any = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         model, found = result
+        _compute_buffers(model)
         headed = isinstance(model, CleverForImageClassification)
         old = not model.config.projection and found["unexpected_keys"] == _OLD_NAMES
         if old and headed and "key_mapping" not in again:
@@ -231,10 +227,48 @@ class CleverPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Only a new head is ours: timm has initialised its own."""
+        """Only a new head is ours: timm has initialised its own, but for buffers in no file."""
         if module is getattr(self, "clever_head", None):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
+        compute = getattr(module, _COMPUTE, None)
+        if compute is not None:
+            compute()
+
+
+# What timm calls the method that computes the buffers in no file; its release 1.0.21 has none.
+_COMPUTE = "init_non_persistent_buffers"
+
+
+def _backbone(config: CleverConfig) -> nn.Module:
+    built: nn.Module = timm.create_model(
+        config.architecture,
+        pretrained=False,
+        num_classes=config.num_features if config.projection else 0,
+        **config.model_args,
+    )
+    return built
+
+
+@torch.no_grad()
+def _compute_buffers(model: Any) -> None:
+    """Fill the buffers that are in no file, where ``_init_weights`` could not.
+
+    transformers builds on the meta device, and puts memory as it finds it in the place of such
+    buffers: filters, tables of places and angles. Those that their module does not compute itself
+    are taken from another backbone.
+    """
+    left = [
+        f"{name}.{key}".lstrip(".")
+        for name, module in model.backbone.named_modules()
+        for key in module._non_persistent_buffers_set
+        if not hasattr(module, _COMPUTE) and module._buffers.get(key) is not None
+    ]
+    if left:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            computed = _backbone(model.config)
+        for name in left:
+            model.backbone.get_buffer(name).copy_(computed.get_buffer(name))
 
 
 def _refuse(others: dict[str, Any]) -> None:

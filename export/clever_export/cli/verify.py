@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clever_hub.cli.console import fail, output, shown
+
+if TYPE_CHECKING:
+    from clever_export.verify import Agreement
 
 
 def run(
@@ -33,8 +36,8 @@ def run(
 
     Compares clever_hub (torch and onnx), a bare ONNX Runtime session, transformers and timm, at
     several batch sizes, on your photos and on odd-sized, gray and EXIF-rotated copies. Writes a
-    report. Exits with 1 when a reader differs by more than 0.0001; for a float16 or int8 variant,
-    when the cosine is below 0.999.
+    report. Exits with 1 when a reader fails or differs by more than 0.0001; for a float16 or int8
+    variant, when the cosine is below 0.999.
 
     **Example:** `clever-hub verify my-model photos/`
     """
@@ -65,14 +68,25 @@ def run(
             str(agreement.batch_size),
             " / ".join(f"{value:.1e}" for value in agreement.max_abs.values()),
             " / ".join(f"{value:.6f}" for value in agreement.min_cosine.values()),
-            "[green]ok[/green]" if agreement.green else "[red]differs[/red]",
+            _word(agreement),
         )
     table.caption = "invariant / equivariant part"
     output().print(table)
+    errors = {agreement.reader: agreement.error for agreement in agreements if agreement.error}
+    for reader, error in errors.items():
+        output().print(f"{reader} fails: {error}", highlight=False, markup=False, soft_wrap=True)
     for reader, condition in conditions(path).items():
         output().print(f"{reader} reads it {condition}", highlight=False, markup=False)
     for reader, reason in not_compared(path).items():
         output().print(f"Not compared: {reader} ({reason})", highlight=False, markup=False)
     output().print(f"Wrote {report}", highlight=False, markup=False, soft_wrap=True)
+    if errors:
+        fail(f"{', '.join(errors)} cannot read it: this folder should not be published")
     if not all(agreement.green for agreement in agreements):
         fail("readers differ by more than the tolerance: this folder should not be published")
+
+
+def _word(agreement: Agreement) -> str:
+    if agreement.error:
+        return "[red]fails[/red]"
+    return "[green]ok[/green]" if agreement.green else "[red]differs[/red]"
