@@ -42,11 +42,15 @@ def test_another_method_keeps_what_it_takes_and_names_the_rest(
     assert "method.teacher_momentum" in record.getMessage()
 
 
-def test_a_plain_method_leaves_the_split_out(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("first", [True, False], ids=["method-first", "method-last"])
+def test_a_plain_method_leaves_the_split_out(first: bool, caplog: pytest.LogCaptureFixture) -> None:
     overrides = {"method.split_ratio": 0.7, "method": "vicreg"}
+    if first:
+        overrides = dict(reversed(overrides.items()))
     with caplog.at_level(logging.WARNING):
         method = read_recipe("clever-resnet18-tiny", overrides).method
     assert not method.equivariance
+    assert method.split_ratio == 0.8
     assert "method.split_ratio" in caplog.text
 
 
@@ -121,6 +125,56 @@ def test_an_objective_of_ones_own_keeps_its_arguments(tmp_path: Path) -> None:
         "name: own\nmethod: {name: 'mine:loss', objective_args: {scale: 2}, split_ratio: 0.7}\n"
     )
     assert read_recipe(path, {"method": "clever-mine:loss"}).method.objective_args == {"scale": 2}
+
+
+@pytest.fixture
+def own_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with a function, and with a class that has no ``dim``."""
+    (tmp_path / "ones_own.py").write_text(
+        "def agree(views, temperature=1.0):\n    return views.var()\n\n"
+        "class Whole:\n    def __init__(self, hidden_dim=8):\n        pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "ones_own"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["method-first", "method-last"])
+def test_the_head_of_ones_own_objective_is_as_wide_as_asked(
+    first: bool, own_objectives: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    method = {"method": f"clever-{own_objectives}:agree"}
+    width = {"method.objective_args.dim": 32}
+    overrides = {**method, **width} if first else {**width, **method}
+    with caplog.at_level(logging.WARNING):
+        found = read_recipe("clever-resnet18-tiny", overrides).method
+    assert found.objective == f"{own_objectives}:agree"
+    assert found.objective_args == {"dim": 32}
+    assert not caplog.records
+
+
+def test_ones_own_objective_keeps_of_a_recipe_what_it_takes(
+    own_objectives: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.yaml"
+    arguments = "{dim: 16, hidden_dim: 64, temperature: 0.3}"
+    path.write_text(f"{{name: mine, method: {{name: simclr, objective_args: {arguments}}}}}")
+    function = read_recipe(path, {"method": f"{own_objectives}:agree"}).method
+    assert function.objective_args == {"dim": 16, "hidden_dim": 64, "temperature": 0.3}
+    unknown = read_recipe(path, {"method": "no_such_module:agree"}).method
+    assert unknown.objective_args == {"dim": 16, "hidden_dim": 64}
+    caplog.clear()
+    whole = read_recipe(path, {"method": f"{own_objectives}:Whole"}).method
+    assert whole.objective_args == {"hidden_dim": 64}
+    assert "method.objective_args.dim, method.objective_args.temperature" in caplog.text
+
+
+def test_what_is_replaced_is_not_said_to_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    overrides = {"method.objective_args.prototypes": 7, "method": "clever-simclr"}
+    with caplog.at_level(logging.WARNING):
+        found = read_recipe("clever-dino-resnet18-tiny", overrides).method
+    assert found.objective_args["prototypes"] == 7  # simclr refuses it and names what it has
+    assert "method.teacher_momentum" in caplog.text
+    assert "prototypes" not in caplog.text
 
 
 def test_a_base_may_have_short_sections(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from clever_hub.errors import ConfigError, suggest
 from clever_training.objectives.base import Objective, Projections
 from clever_training.objectives.projectors import PlainHead
+from clever_training.recipe.methods import HEAD_ARGUMENTS
 from clever_training.runtime.gathering import gather_photos
-
-HEAD_ARGUMENTS = ("dim", "hidden_dim")
 
 
 class FunctionObjective(Objective):

@@ -31,6 +31,8 @@ OBJECTIVE_ARGUMENTS: dict[str, tuple[str, ...]] = {
         *("invariance_weight", "variance_weight", "covariance_weight"),
     ),
 }
+# Those of a function of one's own, beside the function's.
+HEAD_ARGUMENTS = ("dim", "hidden_dim")
 OBJECTIVE_NAMES = tuple(OBJECTIVE_ARGUMENTS)
 TRANSFORMATION_WEIGHT = 1.0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 from clever_hub.errors import ConfigError, suggest
+from clever_training.recipe.methods import HEAD_ARGUMENTS
 
 
 def load_object(path: str, key: str) -> Any:
@@ -41,6 +43,29 @@ def load_object(path: str, key: str) -> Any:
         hint = suggest(name, (known for known in vars(module) if not known.startswith("_")))
         raise ConfigError(f"{key}: {module_name} has no {name!r}. {hint}")
     return getattr(module, name)
+
+
+def objective_arguments(path: str) -> tuple[str, ...]:
+    """What ``method.objective_args`` may hold for an objective of one's own.
+
+    Args:
+        path: ``package.module:name`` of a class, or of a function whose first argument is views.
+
+    Returns:
+        The arguments of a class; of a function those after the first, and those of its head. The
+        head's alone where there is no such object: that is refused where it is needed.
+
+    Example:
+        >>> objective_arguments("bisect:insort")[:4]
+        ('dim', 'hidden_dim', 'x', 'lo')
+    """
+    try:
+        found = load_object(path, "method.objective")
+        parameters = inspect.signature(found).parameters.values()
+    except (ConfigError, TypeError, ValueError):
+        return HEAD_ARGUMENTS
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return tuple(named) if isinstance(found, type) else (*HEAD_ARGUMENTS, *named[1:])
 
 
 def _import_from_working_directory(module_name: str, path: str, key: str) -> Any:

@@ -12,6 +12,7 @@ import yaml
 
 from clever_hub.errors import ConfigError, suggest
 from clever_training.recipe.methods import OBJECTIVE_ARGUMENTS, method_settings
+from clever_training.recipe.plugin import objective_arguments
 from clever_training.recipe.schema import Recipe
 from clever_training.recipe.yaml_reader import read_yaml
 
@@ -19,6 +20,8 @@ _LOG = logging.getLogger(__name__)
 # Sections that may be a single string, with the key that the string stands for.
 _SHORT = {"method": "name", "backbone": "architecture", "teacher": "model"}
 
+# What names another method.
+_METHOD = ("method", "method.name")
 # A method's name stands for these.
 _DECIDED_BY_NAME = ("name", "objective", "equivariance")
 _OF_A_MOVING_TEACHER = ("teacher_", "warmup_teacher_", "freeze_last_layer_")
@@ -51,11 +54,7 @@ def read_recipe(name_or_path: str | Path, overrides: Mapping[str, Any] | None = 
     if overrides and isinstance(content, dict):
         if overrides.get("method.objectives"):
             _leave_to_objectives(content)
-        for dotted, value in overrides.items():
-            if dotted in ("method", "method.name") and isinstance(value, str):
-                value = _other_method(content.get("method"), value)  # noqa: PLW2901
-                dotted = "method"  # noqa: PLW2901
-            _set(content, dotted, value)
+        _override(content, overrides)
     return Recipe.parse(content, str(name_or_path))
 
 
@@ -125,25 +124,45 @@ def _set(content: dict[str, Any], dotted: str, value: Any) -> None:
     content[last] = value
 
 
-def _other_method(section: Any, name: str) -> Any:
-    """The method section of a recipe for another method: what both take is kept."""
+def _override(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Set the overrides. A method comes first: those beside it are meant for it."""
+    named = [key for key in _METHOD if isinstance(overrides.get(key), str)]
+    before, left_out = content.get("method"), set[str]()
+    for key in named:
+        content["method"], dropped = _other_method(content.get("method"), overrides[key])
+        left_out |= {name for name in dropped if name not in overrides}
+    for dotted, value in overrides.items():
+        if dotted not in named:
+            _set(content, dotted, value)
+    section = content.get("method")
+    if not (named and isinstance(before, Mapping) and isinstance(section, dict)):
+        return
+    if section.get("name") != before.get("name"):
+        # An objective refuses arguments that it has not; what else is of no use is left out.
+        for key in _of_no_use(section):
+            left_out.add(f"method.{key}")
+            del section[key]
+    if left_out:
+        _LOG.warning(
+            "method %s does not take these settings of the recipe, they are left out: %s",
+            section.get("name"),
+            ", ".join(sorted(left_out)),
+        )
+
+
+def _other_method(section: Any, name: str) -> tuple[Any, list[str]]:
+    """The method section for another method, of what both take, and what is left out of it."""
     if not isinstance(section, Mapping):
-        return name
+        return name, []
     try:
         settings = method_settings(name)
     except ValueError:
-        return name  # refused, with the nearest name, where the recipe is checked
-    before = str(section.get("name") or "")
+        return name, []  # refused, with the nearest name, where the recipe is checked
     kept = {key: value for key, value in section.items() if key not in _DECIDED_BY_NAME}
-    if before != name:
-        kept, dropped = _taken(kept, settings, same=_objective(section) == settings["objective"])
-        if dropped:
-            _LOG.warning(
-                "method %s does not take these settings of the recipe, they are left out: %s",
-                name,
-                ", ".join(dropped),
-            )
-    return {"name": name, **kept}
+    dropped: list[str] = []
+    if section.get("name") != name:
+        kept, dropped = _taken(kept, name, same=_objective(section) == settings["objective"])
+    return {"name": name, **kept}, dropped
 
 
 def _objective(section: Mapping[str, Any]) -> Any:
@@ -154,33 +173,46 @@ def _objective(section: Mapping[str, Any]) -> Any:
         return None
 
 
-def _taken(
-    kept: dict[str, Any], settings: dict[str, Any], *, same: bool
-) -> tuple[dict[str, Any], list[str]]:
+def _taken(kept: dict[str, Any], name: str, *, same: bool) -> tuple[dict[str, Any], list[str]]:
     """The settings that a method takes, and the dotted names of those that it does not."""
-    kept, objective = dict(kept), settings["objective"]
+    kept, objective = dict(kept), method_settings(name)["objective"]
     terms = _terms(kept)
-    # A method is named after the first of its objectives; the others go with it.
-    mixed = bool(terms) and terms[0].get("name") == objective
-    names = {str(term.get("name")) for term in terms} if mixed else {objective}
-    known = OBJECTIVE_ARGUMENTS.get(objective, ())
+    known = OBJECTIVE_ARGUMENTS.get(objective) or objective_arguments(objective)
     if same:  # a function of one's own takes what it took
         known = (*known, *_mapping(kept.get("objective_args")))
     arguments: dict[str, Any] = {}
     dropped: list[str] = []
-    if not mixed:
+    if not _mixed(terms, objective):
         arguments, dropped = _taken_arguments(kept, terms, objective, known)
-    for prefix, wanted in (
-        *((key, "dino" in names) for key in _OF_A_MOVING_TEACHER),
+    for key in _of_no_use({**kept, "name": name}):
+        dropped.append(f"method.{key}")
+        del kept[key]
+    return {**kept, **({"objective_args": arguments} if arguments else {})}, sorted(dropped)
+
+
+def _mixed(terms: list[Mapping[str, Any]], objective: str) -> bool:
+    """A method is named after the first of its objectives; the others go with it."""
+    return bool(terms) and terms[0].get("name") == objective
+
+
+def _of_no_use(section: Mapping[str, Any]) -> list[str]:
+    """The keys of a method section that its method, given by name, does not read."""
+    try:
+        settings = method_settings(str(section.get("name")))
+    except ValueError:
+        return []
+    objective, terms = settings["objective"], _terms(section)
+    mixed = _mixed(terms, objective)
+    names = {str(term.get("name")) for term in terms} if mixed else {objective}
+    wanted = (
+        *((prefix, "dino" in names) for prefix in _OF_A_MOVING_TEACHER),
         ("transformation_", "transformation_weight" in settings),
         ("teacher", "distill" in names),
         ("objectives", mixed),
-        *((key, settings["equivariance"]) for key in _OF_THE_SPLIT),
-    ):
-        for key in [key for key in kept if _belongs(key, prefix) and not wanted]:
-            dropped.append(f"method.{key}")
-            del kept[key]
-    return {**kept, **({"objective_args": arguments} if arguments else {})}, sorted(dropped)
+        *((prefix, settings["equivariance"]) for prefix in _OF_THE_SPLIT),
+    )
+    unread = [prefix for prefix, read in wanted if not read]
+    return [key for key in section if any(_belongs(key, prefix) for prefix in unread)]
 
 
 def _taken_arguments(
