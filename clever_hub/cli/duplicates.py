@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.table import Column, Table
 
+from clever_hub.cli.checks import check_candidates, check_part, check_photos
 from clever_hub.cli.console import file_size, output, say, shown
 from clever_hub.cli.jobs import (
     OUTPUTS,
@@ -30,16 +31,17 @@ from clever_hub.cli.jobs import (
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
-from clever_hub.errors import ConfigError, DataError
+from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.images.finding import find_images
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
-from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
+from clever_hub.jobs.duplicates import Duplicates, Verify, check_enough, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
-from clever_hub.jobs.moving import LOG_NAME, move_all, undo
+from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
 from clever_hub.jobs.photo_files import file_bytes
 from clever_hub.jobs.sheets import ShownRow
-from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
+from clever_hub.jobs.tables import FORMATS, check_format, check_place, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
@@ -108,20 +110,65 @@ def run(  # noqa: PLR0913, each is an option
     - `clever-hub duplicates --undo copies/`
     """
     if undo_move is not None:
+        if paths or move_to is not None or out is not None:
+            raise ConfigError(
+                "--undo brings back what was moved; leave out PATHS, --move-to and -o"
+            )
         _undo(undo_move)
         return
     if not paths:
         raise ConfigError("expected image files, folders or a parquet file: `duplicates photos/`")
+    check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS)
-    photos, heads = _photos(paths, model, verify, turns, cache, decode, (backend, device, revision))
-    found, look, ranking = _find(photos, heads, verify, part, threshold, expected_false, exact)
+    if move_to is not None:
+        check_place(move_to, "--move-to", folder=True)
+    asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to)
+    photos, heads = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
+    found, look, ranking = _find(photos, heads, asked)
     members = grouped.members(found, look)
     _print(found, members, photos.paths, ranking)
     if out is not None:
         say(f"{_write(out, found, members, photos.paths, ranking)} → {out}")
     if move_to is not None:
         _move(photos, found, move_to)
+
+
+class _Asked(NamedTuple):
+    """What is asked of the photos; as the options of the verb."""
+
+    verify: VerifyChoice
+    part: str
+    threshold: float | None
+    expected_false: float | None
+    exact: bool | None
+    move_to: Path | None
+
+    @property
+    def by_pixels(self) -> bool:
+        return self.verify in (VerifyChoice.auto, VerifyChoice.pixels)
+
+    def check(self, files: Sequence[Path]) -> None:
+        """Refuse what cannot be done with these photos, before they are embedded.
+
+        Raises:
+            ConfigError: When there are too few of them to measure a rate on.
+            DataError: When they cannot be moved to the folder.
+            MissingExtraError: When a package is not installed.
+        """
+        if self.by_pixels:
+            require("cv2", "jobs")
+        if self.exact is False or (self.exact is None and len(files) > APPROXIMATE_FROM):
+            require("lancedb", "search")
+        if self.verify is not VerifyChoice.heads:  # their calibration has a threshold for few
+            check_enough(
+                len(files),
+                threshold=self.threshold,
+                expected_false=self.expected_false,
+                verified=self.by_pixels,
+            )
+        if self.move_to is not None:
+            check_folder(files, self.move_to)
 
 
 def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
@@ -136,28 +183,34 @@ def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
 
 def _photos(
     paths: list[Path],
+    asked: _Asked,
     name: str | None,
-    verify: VerifyChoice,
     turns: bool,
     cache: Path | None,
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
 ) -> tuple[EmbeddedPhotos, Heads | None]:
     """Photos with their embeddings, and the model's heads where they are to be asked."""
+    by_heads = asked.verify is VerifyChoice.heads
     if any(is_embeddings(path) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
-        photos = _present(read_embeddings(paths[0]), paths[0], verify)
-        if verify is not VerifyChoice.heads:
+        photos = _present(read_embeddings(paths[0]), paths[0], asked.verify)
+        if asked.move_to is not None:
+            check_folder(photos.paths, asked.move_to)
+        if not by_heads:
             return photos, None
         loaded = load(name, *where)
         _check_same_model(photos, loaded, paths[0])
         return photos, loaded.heads
+    check_photos(paths, embeddings=True)
+    files = list(find_images(paths))
+    asked.check(files)
     loaded = load(name, *where)
-    by_heads = verify is VerifyChoice.heads
+    check_part(loaded, asked.part)
     heads = loaded.heads if by_heads else None  # before the work
     averaged = turns and not by_heads  # heads read the photo as it lies
-    return embedded(loaded, paths, cache=cache, averaged=averaged, decode=decode), heads
+    return embedded(loaded, files, cache=cache, averaged=averaged, decode=decode), heads
 
 
 def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> EmbeddedPhotos:
@@ -198,27 +251,23 @@ def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> N
 def _find(
     photos: EmbeddedPhotos,
     heads: Heads | None,
-    verify: VerifyChoice,
-    part: PartChoice,
-    threshold: float | None,
-    expected_false: float | None,
-    exact: bool | None,
+    asked: _Asked,
 ) -> tuple[Duplicates, Verify | None, BestPhotos]:
-    if exact is not True and len(photos) > APPROXIMATE_FROM:
+    if asked.exact is not True and len(photos) > APPROXIMATE_FROM:
         say(f"{len(photos):,} photos: an index finds each one's nearest. To compare all: --exact")
-    look, ranking = _verifier(photos, verify), BestPhotos(photos.paths)
+    look, ranking = _verifier(photos, asked), BestPhotos(photos.paths)
     with working_on() as progress:
         if look is not None:
             look.progress = partial(progress, "verifying")
         found = find_duplicates(
             photos.embeddings,
-            part=part.value,
-            threshold=threshold,
-            expected_false=expected_false,
+            part=asked.part,
+            threshold=asked.threshold,
+            expected_false=asked.expected_false,
             heads=heads,
             verify=look,
             ranking=ranking,
-            exact=exact,
+            exact=asked.exact,
             progress=partial(progress, "comparing"),
         )
     for row, error in sorted(look.unreadable.items() if look is not None else ()):
@@ -226,8 +275,8 @@ def _find(
     return found, look, ranking
 
 
-def _verifier(photos: EmbeddedPhotos, verify: VerifyChoice) -> PixelVerifier | None:
-    if verify in (VerifyChoice.heads, VerifyChoice.none):
+def _verifier(photos: EmbeddedPhotos, asked: _Asked) -> PixelVerifier | None:
+    if not asked.by_pixels:
         return None
     if len(photos) and not photos.there().any():
         return None

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from clever_hub.cli.checks import check_photos
 from clever_hub.cli.console import report_skipped, say
-from clever_hub.cli.jobs import Decode, DecodeChoice, load
+from clever_hub.cli.jobs import DecodeChoice, load
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
-from clever_hub.errors import DataError, require
+from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
-from clever_hub.jobs.search import ABOUT, PhotoIndex
+from clever_hub.jobs.search import PhotoIndex
+from clever_hub.jobs.tables import check_place
 
 
 def run(
@@ -25,7 +27,14 @@ def run(
         Path, typer.Option("--output", "-o", help="The folder of the index, such as photos.lance.")
     ],
     model: JobModel = None,
-    decode: Decode = DecodeChoice.reduced,
+    decode: Annotated[
+        DecodeChoice | None,
+        typer.Option(
+            help="reduced lets the JPEG decoder shrink large photos: several times faster. The "
+            "default is what the index was made with, of a new one reduced.",
+            show_default=False,
+        ),
+    ] = None,
     backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -41,11 +50,19 @@ def run(
     - `clever-hub search photos.lance query.jpg`
     """
     require("lancedb", "search")
+    check_photos(paths)
+    check_place(out, "--output", folder=True)
+    if PhotoIndex.is_there(out):  # it knows what made it
+        about = PhotoIndex.open(out).about
+        model = model or about.source
+        if decode is not None and decode.value != about.decode:
+            raise ConfigError(
+                f"--decode {decode}: the photos of {out} were decoded as by {about.decode}; "
+                "leave the option out, or make another index"
+            )
     files = list(find_images(paths))
-    if not model and (out / ABOUT).is_file():  # an index knows what made it
-        model = PhotoIndex.open(out).about.source
     loaded = load(model, backend, device, revision)
-    index = PhotoIndex.open_or_create(out, loaded, files, decode.value)
+    index = PhotoIndex.open_or_create(out, loaded, files, decode or DecodeChoice.reduced)
     with counting("indexing", len(files)) as advance:
         changes = index.update(loaded, files, advance)
     report_skipped(changes.skipped)

@@ -139,25 +139,24 @@ CandidatePart: TypeAlias = Annotated[
 
 def embedded(
     model: JobsMixin,
-    paths: list[Path],
+    files: Sequence[Path],
     *,
     cache: Path | None,
     averaged: bool,
     decode: DecodeChoice,
 ) -> EmbeddedPhotos:
-    """Embed the photos among paths; those that cannot be read are named and left out.
+    """Embed photos; those that cannot be read are named and left out.
 
     Args:
         model: What embeds them.
-        paths: Image files and folders.
+        files: The photos, as ``find_images`` gives them.
         cache: Where embeddings are kept; None is the default place.
         averaged: Over four looks at each photo, for finding copies.
         decode: How JPEGs are decoded.
 
     Raises:
-        DataError: When there are no photos, or none can be read.
+        DataError: When none of them can be read.
     """
-    files = list(find_images(paths))
     with counting("embedding", len(files)) as advance:
         photos = embed_photos(
             model,

@@ -9,6 +9,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 import typer
 from rich.table import Column, Table
 
+from clever_hub.cli.checks import check_candidates, check_part, check_photos
 from clever_hub.cli.console import fail, output, say, shown
 from clever_hub.cli.jobs import (
     OUTPUTS,
@@ -35,8 +36,10 @@ from clever_hub.cli.options import (
     Revision,
 )
 from clever_hub.cli.progress import working_on
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, require
+from clever_hub.images.finding import find_images
 from clever_hub.jobs import leaks
+from clever_hub.jobs.duplicates import check_enough
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
@@ -98,14 +101,26 @@ def run(  # noqa: PLR0913, each is an option
     - `clever-hub leaks train/ validation/`
     - `clever-hub leaks train.parquet validation.parquet -o leaks.html`
     """
+    check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS)
-    sets = _photos((train, validation), model, turns, cache, decode, (backend, device, revision))
-    found, unchecked = _find(sets, part, threshold, expected_false, verify)
+    asked = _Asked(part.value, threshold, expected_false, verify)
+    paths = (train, validation)
+    sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
+    found, unchecked = _find(sets, asked)
     _print(found, sets, unchecked)
     if out is not None:
         say(f"{_write(out, found, sets, unchecked)} → {out}")
     _judge(found, unchecked, on_error)
+
+
+class _Asked(NamedTuple):
+    """What is asked of the photos; as the options of the verb."""
+
+    part: str
+    threshold: float | None
+    expected_false: float | None
+    verify: bool
 
 
 def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) -> None:
@@ -127,6 +142,7 @@ def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) ->
 
 def _photos(
     paths: tuple[Path, Path],
+    asked: _Asked,
     name: str | None,
     turns: bool,
     cache: Path | None,
@@ -136,36 +152,43 @@ def _photos(
     files = [is_embeddings(path) for path in paths]
     if all(files):
         return read_embeddings(paths[0]), read_embeddings(paths[1])
+    check_photos(paths, embeddings=True)
     if any(files):
         raise ConfigError(
             "expected two folders of photos, or two files of embeddings; got one each"
         )
+    if asked.verify:
+        require("cv2", "jobs")
+    train, validation = (list(find_images([path])) for path in paths)
+    check_enough(
+        len(train),
+        len(validation),
+        threshold=asked.threshold,
+        expected_false=asked.expected_false,
+        verified=asked.verify,
+    )
     loaded = load(name, *where)
+    check_part(loaded, asked.part)
     first, second = (
-        embedded(loaded, [path], cache=cache, averaged=turns, decode=decode) for path in paths
+        embedded(loaded, side, cache=cache, averaged=turns, decode=decode)
+        for side in (train, validation)
     )
     return first, second
 
 
-def _find(
-    sets: Sets,
-    part: PartChoice,
-    threshold: float | None,
-    expected_false: float | None,
-    verify: bool,
-) -> tuple[leaks.Leaks, Unchecked]:
+def _find(sets: Sets, asked: _Asked) -> tuple[leaks.Leaks, Unchecked]:
     """The copies, and what could not be checked."""
-    lost = _lost(sets) if verify else ""
+    lost = _lost(sets) if asked.verify else ""
     with working_on() as progress:
         look = None
-        if verify and not lost:
+        if asked.verify and not lost:
             train, validation = (photos.paths for photos in sets)
             look = PixelVerifier(train, others=validation, progress=partial(progress, "verifying"))
         found = leaks.find_leaks(
             *sets,
-            part=part.value,
-            threshold=threshold,
-            expected_false=expected_false,
+            part=asked.part,
+            threshold=asked.threshold,
+            expected_false=asked.expected_false,
             verify=look,
             progress=partial(progress, "comparing"),
         )

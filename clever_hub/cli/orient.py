@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from rich.table import Table
 
+from clever_hub.cli.checks import check_photos
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
@@ -94,18 +95,14 @@ def run(
     - `clever-hub orient --undo --log turned.jsonl`
     """
     if undo:
+        if paths or apply:
+            raise ConfigError(
+                "orient: --undo takes back what is in --log; leave out PATHS, --apply"
+            )
         _undo(log)
         return
-    if not paths:
-        raise ConfigError("orient: expected photos or folders, got none")
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise ConfigError(f"--sheet: expected a name that ends in .png, got {sheet}")
-    if out is not None:
-        from clever_hub.jobs.tables import check_format
-
-        check_format(out)
-    if apply:
-        require("exif", "jobs")
+    _check(paths or [], out, sheet, log if apply else None)
+    files = list(find_images(paths or []))
     from clever_hub.jobs.default import default_model
     from clever_hub.jobs.orient import QUARTERS, least_confidences
 
@@ -115,7 +112,7 @@ def run(
         if confidence is None
         else dict.fromkeys(QUARTERS[1:], confidence)
     )
-    found, skipped = _look(loaded, list(find_images(paths)), upright, least)
+    found, skipped = _look(loaded, files, upright, least)
     turns = [one for one in found if one.turn]
     _print(turns, len(found), least)
     if out is not None:
@@ -130,6 +127,24 @@ def run(
         _apply(turns, log)
     elif turns:
         say(f"Nothing was changed. To turn these {len(turns)} photos by their tag: add --apply")
+
+
+def _check(paths: list[Path], out: Path | None, sheet: Path | None, log: Path | None) -> None:
+    """Refuse what would fail when all photos were looked at; the log is None where none is kept."""
+    from clever_hub.jobs.logs import check_log
+    from clever_hub.jobs.tables import check_format, check_place
+
+    if not paths:
+        raise ConfigError("orient: expected photos or folders, got none")
+    check_photos(paths)
+    if sheet is not None:
+        check_format(sheet, (".png",), "--sheet")
+    if out is not None:
+        check_format(out)
+    if log is not None:
+        require("exif", "jobs")
+        check_place(log, "--log")
+        check_log(log)
 
 
 def _look(

@@ -14,6 +14,7 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from clever_hub.cli.checks import check_image
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel, OnError, OnErrorChoice
@@ -123,8 +124,12 @@ def _check_use(
         raise ConfigError("relate: --pairs and --output go together")
     if picture is not None and pairs is not None:
         raise ConfigError("relate: --picture draws one pair, A and B; it has no use with --pairs")
-    if picture is not None and picture.suffix.lower() != ".png":
-        raise ConfigError(f"--picture: expected a name that ends in .png, got {picture}")
+    if picture is not None:
+        from clever_hub.jobs.tables import check_format
+
+        check_format(picture, (".png",), "--picture")
+    for image in given:
+        check_image(image)
 
 
 def _print(relation: Relation, a: str, b: str) -> None:

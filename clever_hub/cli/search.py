@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from clever_hub.cli.checks import check_image
 from clever_hub.cli.console import output, say, shown
 from clever_hub.cli.jobs import OUTPUTS, Output, PartChoice, load
 from clever_hub.cli.options import Backend, Device, Revision
@@ -31,12 +32,13 @@ def run(  # noqa: PLR0913, each is an option
     query: Annotated[Path, typer.Argument(metavar="QUERY", help="An image file.")],
     *,
     part: Annotated[
-        PartChoice,
+        PartChoice | None,
         typer.Option(
-            help="invariant: the same subject in any orientation; equivariant: the same pose; "
-            "full: both."
+            help="invariant: the same subject in any orientation, the default; equivariant: the "
+            "same pose; full: both.",
+            show_default=False,
         ),
-    ] = PartChoice.invariant,
+    ] = None,
     weights: Annotated[
         tuple[float, float] | None,
         typer.Option(help="Weights of the invariant and the equivariant part, instead of --part."),
@@ -63,12 +65,15 @@ def run(  # noqa: PLR0913, each is an option
     require("lancedb", "search")
     if out is not None:
         check_format(out, OUTPUTS)
-    if sheet is not None and sheet.suffix.lower() not in SHEETS:
-        raise ConfigError(f"--sheet: expected a name with {' or '.join(SHEETS)}, got {sheet}")
+    if sheet is not None:
+        check_format(sheet, SHEETS, "--sheet")
+    check_image(query)
     opened = PhotoIndex.open(index)
+    chosen = _weights(part, weights)
+    opened.check_weights(chosen)
     model = load(opened.about.source, backend, device, revision)
     opened.check(model)
-    hits = opened.search(model.encode(query), weights=weights or _WEIGHTS[part], k=k, exact=exact)
+    hits = opened.search(model.encode(query), weights=chosen, k=k, exact=exact)
     table = Table("score", "invariant", "equivariant", Column("photo", overflow="fold"))
     for hit in hits:
         values = (f"{value:.3f}" for value in (hit.score, hit.invariant, hit.equivariant))
@@ -77,6 +82,17 @@ def run(  # noqa: PLR0913, each is an option
     for path in (out, sheet):
         if path is not None:
             say(f"{_write(path, query, hits)} → {path}")
+
+
+def _weights(part: PartChoice | None, weights: tuple[float, float] | None) -> tuple[float, float]:
+    if weights is None:
+        return _WEIGHTS[part or PartChoice.invariant]
+    if part is not None:
+        raise ConfigError(
+            f"--part and --weights: expected one of them, got both; --part {part} is the same as "
+            "--weights {:g} {:g}".format(*_WEIGHTS[part])
+        )
+    return weights
 
 
 def _write(path: Path, query: Path, hits: list[Hit]) -> str:

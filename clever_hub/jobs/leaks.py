@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clever_hub.jobs.duplicates import (
-    FALSE_PER_PHOTO,
-    UNVERIFIED_FALSE,
     Verdict,
     Verify,
     centre,
+    check_options,
     choose_threshold,
     look_at,
+    vectors_of,
 )
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
@@ -87,15 +87,15 @@ def find_leaks(
         DataError: When the two were embedded by different models, or differently.
         ConfigError: As ``find_duplicates``.
     """
+    check_options(threshold, expected_false)
     check_comparable(train, validation, "the training photos", "the validation photos")
-    a, b = (getattr(photos.embeddings, part) for photos in (train, validation))
+    a, b = (vectors_of(photos.embeddings, part) for photos in (train, validation))
     mean = centre(a, part, heads)
-    wanted = FALSE_PER_PHOTO * max(1, len(validation)) if verify is not None else UNVERIFIED_FALSE
     cut = choose_threshold(
         a,
         part=part,
         threshold=threshold,
-        expected_false=wanted if expected_false is None else expected_false,
+        expected_false=expected_false,
         heads=heads,
         mean=mean,
         others=b,

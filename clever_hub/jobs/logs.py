@@ -102,21 +102,41 @@ def _entry(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _mend(path: Path) -> None:
-    """Let the file end in a whole line.
+def check_log(path: Path) -> None:
+    """Refuse a file that ``adding`` would refuse, before any work is done.
+
+    Raises:
+        DataError: When the file is there and is no log.
+        OSError: When it cannot be read.
+    """
+    _content_and_end(path)
+
+
+def _content_and_end(path: Path) -> tuple[bytes, str]:
+    """A log's bytes, and what follows its last line end.
 
     Raises:
         DataError: When it is no log.
     """
     content = path.read_bytes() if path.is_file() else b""
     *lines, torn = content.decode("utf-8", "replace").split("\n")
-    whole = _entry(torn) is not None  # whoever edited it left out the line end
     cut_short = torn.startswith('{"') or '{"'.startswith(torn) or not torn.strip("\0")
+    whole = _entry(torn) is not None
     if any(_entry(line) is None for line in lines) or not (whole or cut_short):
         raise DataError(
             f"{path}: expected a log of earlier changes, or a new name, got another file"
         )
-    if whole:
+    return content, torn
+
+
+def _mend(path: Path) -> None:
+    """Let the file end in a whole line.
+
+    Raises:
+        DataError: When it is no log.
+    """
+    content, torn = _content_and_end(path)
+    if _entry(torn) is not None:  # whoever edited it left out the line end
         with path.open("ab") as file:
             file.write(b"\n")
     elif torn:

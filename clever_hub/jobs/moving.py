@@ -6,13 +6,13 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clever_hub.errors import DataError
 from clever_hub.files import write_text
-from clever_hub.jobs.logs import adding, damaged, from_log, read_log, seen_from_log
+from clever_hub.jobs.logs import adding, check_log, damaged, from_log, read_log, seen_from_log
 
 LOG_NAME = "moved.jsonl"
 
@@ -27,6 +27,30 @@ class Move(NamedTuple):
 
     source: Path
     target: Path
+
+
+def check_folder(files: Iterable[Path], folder: Path) -> None:
+    """Refuse a folder to which not all of some files could be moved, before any work is done.
+
+    Args:
+        files: What may be moved.
+        folder: Where to.
+
+    Raises:
+        DataError: When a file lies in that folder already, or a file named as the log is no log.
+    """
+    check_log(folder / LOG_NAME)
+    _check_outside(files, folder)
+
+
+def _check_outside(files: Iterable[Path], folder: Path) -> None:
+    inside, known = folder.resolve(), set[Path]()
+    for file in files:
+        if file.parent in known:
+            continue
+        known.add(file.parent)
+        if file.parent.resolve().is_relative_to(inside):
+            raise DataError(f"{file}: is in {folder} already. Move to a folder outside the photos")
 
 
 def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
@@ -50,14 +74,10 @@ def move_all(files: Sequence[Path], folder: Path) -> list[Move]:
     # Without dots, but links are not followed: a link is moved, not what it leads to.
     sources = [Path(os.path.abspath(file)) for file in files]  # noqa: PTH100
     folder = Path(os.path.abspath(folder))  # noqa: PTH100
-    inside = folder.resolve()
     for source in sources:
         if not source.is_file():
             raise DataError(f"{source}: no such file any more; nothing was moved")
-        if source.parent.resolve().is_relative_to(inside):
-            raise DataError(
-                f"{source}: is in {folder} already. Move to a folder outside the photos"
-            )
+    _check_outside(sources, folder)
     if not sources:
         return []
     try:

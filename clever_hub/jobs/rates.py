@@ -121,13 +121,7 @@ def threshold_by_data(
         ConfigError: When there are too few photos to see a tail.
     """
     used = max(rate, LOWEST_RATE)
-    few = min(len(vectors), len(vectors if others is None else others))
-    if few < MIN_PHOTOS and not (counted and used >= _SEEN[-1]):
-        raise ConfigError(
-            f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
-            "are needed. Give a cosine (--threshold), or ask heads with a calibration: `duplicates "
-            "--verify heads`"
-        )
+    check_measurable(rate, len(vectors), None if others is None else len(others), counted)
     rng = np.random.default_rng(seed)
     left = _sample(vectors, rng, mean)
     if others is None:
@@ -137,6 +131,29 @@ def threshold_by_data(
     if used >= _SEEN[-1]:
         return Threshold(_upper_quantile(cosines, used), pairs, used, "data")
     return Threshold(_tail(cosines, used), pairs, used, "data", extrapolated=True)
+
+
+def check_measurable(rate: float, photos: int, others: int | None, counted: bool) -> None:
+    """Refuse a rate that so few photos do not show.
+
+    Args:
+        rate: Share of pairs of different photos above the threshold.
+        photos: How many there are.
+        others: How many others, where pairs are of one of each; else None.
+        counted: As for ``threshold_by_data``.
+
+    Raises:
+        ConfigError: When there are too few photos to see a tail.
+    """
+    few = photos if others is None else min(photos, others)
+    if few >= MIN_PHOTOS or (counted and rate >= _SEEN[-1]):
+        return
+    # Leaks have no heads that could be asked.
+    heads = ", or ask heads with a calibration (--verify heads)" if others is None else ""
+    raise ConfigError(
+        f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
+        f"are needed. Give a cosine (--threshold){heads}"
+    )
 
 
 def _sample(

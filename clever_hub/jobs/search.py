@@ -164,12 +164,10 @@ class PhotoIndex:
             DataError: When the index is of another model, or the folder is something else.
         """
         folder = Path(folder)
-        if (folder / ABOUT).is_file():
+        if cls.is_there(folder):
             index = cls.open(folder)
             index.check(model)
             return index
-        if folder.exists() and any(folder.iterdir()):
-            raise DataError(f"{folder}: is not an index of photos. Choose another --output")
         lancedb = require("lancedb", "search")
         key = ModelKey.of(model)
         about = About(
@@ -185,6 +183,20 @@ class PhotoIndex:
         lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
         write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
         return cls(folder, about)
+
+    @staticmethod
+    def is_there(folder: str | Path) -> bool:
+        """Whether an index is there, not a place for a new one.
+
+        Raises:
+            DataError: When something else is there.
+        """
+        folder = Path(folder)
+        if (folder / ABOUT).is_file():
+            return True
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise DataError(f"{folder}: is not an index of photos. Choose another --output")
+        return False
 
     def check(self, model: JobsMixin) -> None:
         """Refuse a model that did not make the index.
@@ -251,6 +263,21 @@ class PhotoIndex:
         self._approximate()
         return Changes(written - changed, changed, len(gone) + lost, kept, skipped)
 
+    def check_weights(self, weights: tuple[float, float]) -> None:
+        """Refuse weights by which nothing can be found, before a query is embedded.
+
+        Args:
+            weights: Of the invariant and of the equivariant part.
+
+        Raises:
+            ConfigError: When one is below 0 or not finite, both are 0, or all the weight is on a
+                part that the model does not have.
+        """
+        if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+            raise ConfigError(f"weights: expected two of at least 0, not both 0; got {weights}")
+        if not any(w for w, part in zip(weights, PARTS, strict=True) if part in self._parts()):
+            raise ConfigError("this model has no equivariant part: search by the invariant one")
+
     def search(
         self,
         query: Embeddings,
@@ -275,8 +302,9 @@ class PhotoIndex:
             DataError: When the query is of another model.
             ConfigError: When an option is out of range.
         """
-        if not (k >= 1 and min(weights) >= 0 and 0 < sum(weights) < math.inf):
-            raise ConfigError(f"expected k ≥ 1 and weights ≥ 0, not both 0; got {k} and {weights}")
+        if k < 1:
+            raise ConfigError(f"k: expected 1 or more, got {k}")
+        self.check_weights(weights)
         if len(query) != 1:
             raise ConfigError(f"expected the embedding of one image, got {len(query)}")
         vectors = self._vectors(query)
@@ -285,8 +313,6 @@ class PhotoIndex:
             for part, vector, weight in zip(PARTS, vectors, weights, strict=True)
             if weight > 0 and vector.shape[1]
         ]
-        if not used:
-            raise ConfigError("this model has no equivariant part: search by the invariant one")
         wide = k if len(used) == 1 else _WIDEN * k
         rows = {}
         for part, vector in used:

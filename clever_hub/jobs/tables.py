@@ -17,18 +17,19 @@ FORMATS = (".parquet", ".csv", ".json")
 Row = Mapping[str, Any]
 
 
-def check_format(path: Path, formats: Sequence[str] = FORMATS) -> str:
+def check_format(path: Path, formats: Sequence[str] = FORMATS, option: str = "--output") -> str:
     """The ending of a file that is to be written, before any work is done.
 
     Args:
         path: Its name.
         formats: The endings that can be written.
+        option: By which the path was given.
 
     Returns:
         The ending, in lower case.
 
     Raises:
-        ConfigError: When it is none of them, or the path is a folder.
+        ConfigError: When it is none of them, or as ``check_place``.
 
     Example:
         >>> check_format(Path("groups.CSV"))
@@ -36,12 +37,35 @@ def check_format(path: Path, formats: Sequence[str] = FORMATS) -> str:
     """
     ending = path.suffix.lower()
     if ending not in formats:
-        raise ConfigError(f"--output: expected a name with {', '.join(formats)}, got {path}")
-    if path.is_dir():
-        raise ConfigError(f"--output: expected the name of a file, got the folder {path}")
+        raise ConfigError(f"{option}: expected a name with {', '.join(formats)}, got {path}")
+    check_place(path, option)
     if ending == ".parquet":
         require("pyarrow.parquet", "jobs")
     return ending
+
+
+def check_place(path: Path, option: str, *, folder: bool = False) -> None:
+    """Refuse a path at which nothing can be written, before any work is done.
+
+    Args:
+        path: Of a file, or of a folder; folders that it lies in are made when they are missing.
+        option: By which it was given.
+        folder: Whether a folder is to be there.
+
+    Raises:
+        ConfigError: When something else is there, or in the place of a folder above it; or when a
+            folder may not be written to.
+    """
+    wanted = "a folder" if folder else "the name of a file"
+    if path.exists() and not (path.is_dir() if folder else path.is_file()):
+        found = "folder" if path.is_dir() else "file"
+        raise ConfigError(f"{option}: expected {wanted}, got the {found} {path}")
+    places = (path, *path.absolute().parents) if folder else path.absolute().parents
+    above = next(place for place in places if os.path.lexists(place))
+    if not above.is_dir():
+        raise ConfigError(f"{option}: {path} cannot be written, {above} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{option}: {path} cannot be written, {above} is read-only")
 
 
 def write_rows(path: Path, rows: Sequence[Row], columns: Mapping[str, type]) -> Path:

@@ -146,7 +146,10 @@ def test_unreadable_photos_are_named_and_left_out(
 
 def test_bad_input_is_refused(headed: Path, model_folder: Path, tmp_path: Path) -> None:
     assert "expected photos or folders" in call("-m", headed).output
-    assert "ends in .png" in call(tmp_path, "-m", headed, "--sheet", "a.jpg").output
+    assert (
+        "--sheet: expected a name with .png"
+        in call(tmp_path, "-m", headed, "--sheet", "a.jpg").output
+    )
     assert "--output: expected a name with .parquet" in call(tmp_path, "-o", "a.txt").output
     result = call("--undo", "--log", tmp_path / "gone.jsonl")
     assert result.exit_code == 1

@@ -135,7 +135,7 @@ def test_bad_input_is_refused(headed: Path, model_folder: Path, photos: dict[str
     assert "expected two image files" in call(photos["coffee"], "-m", headed).output
     assert "go together" in call("--pairs", "a.csv", "-m", headed).output
     both = (photos["coffee"], photos["rocket"])
-    assert "ends in .png" in call(*both, "-m", headed, "--picture", "a.gif").output
+    assert "name with .png" in call(*both, "-m", headed, "--picture", "a.gif").output
     assert call(*both, "-m", "nowhere").exit_code == 1
 
 

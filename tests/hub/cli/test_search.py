@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from clever_hub.cli import search
+from clever_hub.cli import jobs, search
 from clever_hub.cli.app import app
 
 pytest.importorskip("lancedb", reason="needs the extra search")
@@ -67,6 +67,31 @@ def test_what_is_refused(model_folder: Path, photos: dict[str, Path], tmp_path: 
     index = tmp_path / "i.lance"
     run("index", photos["coffee"], "-o", index, "--model", model_folder)
     result = run("search", index, photos["coffee"], "--sheet", tmp_path / "s.gif")
-    assert "--sheet: expected a name with .png or .jpg" in result.stderr
-    assert "gone.jpg" in run("search", index, tmp_path / "gone.jpg").stderr
+    assert "--sheet: expected a name with .png, .jpg" in result.stderr
+    assert "gone.jpg: no such file" in run("search", index, tmp_path / "gone.jpg").stderr
     assert run("index", photos["coffee"], "-o", index, "--model", "clever-resnet18").exit_code == 1
+
+
+def test_an_index_says_what_does_not_go_with_it_before_a_model_is_loaded(
+    model_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index, photo = tmp_path / "i.lance", photos["coffee"]
+    assert run("index", photo, "-o", index, "--model", model_folder).exit_code == 0
+    monkeypatch.delattr(jobs, "load_model")
+    for options, said in (
+        (("--part", "full", "--weights", 1, 2), "--part and --weights: expected one of them"),
+        (("--part", "full", "--weights", 1, 2), "--part full is the same as --weights 0.5 0.5"),
+        (("--weights", 0, 0), "not both 0; got (0.0, 0.0)"),
+        (("--weights", -1, 1), "weights: expected two of at least 0"),
+        (("--weights", "nan", 1), "weights: expected two of at least 0"),
+        (("--sheet", photo / "s.png"), "--sheet: "),
+        (("-o", photo / "s.csv"), "--output: "),
+    ):
+        result = run("search", index, photo, *options)
+        assert result.exit_code == 1
+        assert said in result.stderr
+    result = run("index", photo, "-o", index, "--decode", "exact")
+    assert "were decoded as by reduced" in result.stderr, "the option was passed over"

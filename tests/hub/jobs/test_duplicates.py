@@ -15,7 +15,9 @@ from PIL import Image
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
+from clever_hub.jobs.embedded import EmbeddedPhotos
 from clever_hub.jobs.heads import Heads
+from clever_hub.jobs.leaks import find_leaks
 from clever_hub.jobs.pairs import Pairs
 from clever_hub.jobs.photo_files import image_size
 from clever_hub.jobs.sheets import thumbnail
@@ -105,6 +107,17 @@ def test_a_rate_cannot_be_had_from_a_few_photos(vectors: NDArray[np.float32]) ->
         find_duplicates(vectors, expected_false=0)
     with pytest.raises(ConfigError, match="a cosine, -1 to 1, got 90"):
         find_duplicates(vectors, threshold=90)
+
+
+def test_two_options_for_one_thing_and_a_part_that_is_missing() -> None:
+    vectors = np.eye(20, dtype=np.float32)
+    photos = EmbeddedPhotos([Path("a")] * 20, Embeddings(vectors, vectors[:, :0]), "")
+    with pytest.raises(ConfigError, match="expected one of them, got both"):
+        find_duplicates(vectors, threshold=0.5, expected_false=3)
+    with pytest.raises(ConfigError, match="expected one of them, got both"):
+        find_leaks(photos, photos, threshold=0.5, expected_false=3)
+    with pytest.raises(ConfigError, match="no equivariant part"):
+        find_leaks(photos, photos, threshold=0.5, part="equivariant")
 
 
 def test_the_part_is_chosen(vectors: NDArray[np.float32]) -> None:

@@ -179,7 +179,7 @@ def test_another_model_is_refused(
     with pytest.raises(ConfigError, match="of one image, got 2"):
         index.search(loaded.encode(files[:2]))
     for options in ({"k": 0}, {"weights": (0.0, 0.0)}, {"weights": (-1.0, 2.0)}):
-        with pytest.raises(ConfigError, match="expected k ≥ 1 and weights ≥ 0"):
+        with pytest.raises(ConfigError, match=r"k: expected 1 or more|weights: expected two of"):
             index.search(loaded.encode(files[0]), **options)
 
 
