@@ -221,6 +221,29 @@ def test_a_photo_that_cannot_be_read_is_named_in_one_line(
     assert str(raised.value) == "photos, row 7: truncated"
 
 
+def test_a_photo_that_is_left_over_is_dropped_where_batch_norm_trains(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    # 100 photos are three batches of 33 and one; the last feature map is of a single value.
+    seen: list[int] = []
+
+    class Steps(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            seen.append(state.global_step)
+
+    for name, freeze in (("network", False), ("head", True)):
+        settings = few_epochs(epochs=1, batch_size=33, freeze=freeze)
+        finetune(str(model_folder), splits, tmp_path / name, settings, callbacks=(Steps(),))
+    assert seen == [3, 4]
+
+
+def test_batches_of_one_photo_are_refused_where_batch_norm_needs_more(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"got 1\. Take a larger --batch-size"):
+        finetune(str(model_folder), splits, tmp_path / "out", few_epochs(batch_size=1))
+
+
 def test_a_frozen_backbone_stays_to_the_last_bit(
     model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:

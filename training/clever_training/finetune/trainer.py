@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from clever_hub.errors import TrainingError
@@ -45,6 +48,34 @@ class FinetuneTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate)
         return self.optimizer
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The training photos, in another order each epoch.
+
+        A last batch that leaves a device one photo alone is dropped where BatchNorm trains: of one
+        photo there is no variance.
+        """
+        before = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = self._leaves_one()  # else also of validation batches
+        try:
+            loader: DataLoader[Any] = super().get_train_dataloader()
+        finally:
+            self.args.dataloader_drop_last = before
+        return loader
+
+    def _leaves_one(self) -> bool:
+        """Whether a device has one photo in the last of several batches, and BatchNorm trains."""
+        photos: Any = self.train_dataset
+        whole, rest = divmod(len(photos), self.args.train_batch_size)
+        network = self.accelerator.unwrap_model(self.model)
+        trains = not self.settings.freeze and any(
+            isinstance(module, _BatchNorm) for module in network.modules()
+        )
+        # accelerate fills the last batch of several processes.
+        if not (trains and whole and rest) or self.accelerator.num_processes > 1:
+            return False
+        share: int = math.ceil(rest / max(1, self.args.n_gpu))  # of a device, under DataParallel
+        return (rest - 1) % share == 0
+
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The cross-entropy; a frozen backbone computes in eval mode.
 
@@ -54,8 +85,15 @@ class FinetuneTrainer(Trainer):
         if self.settings.freeze:
             self.accelerator.unwrap_model(model).backbone.eval()
         bf16 = model.training and self.settings.bf16
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bf16):
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+        try:
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=bf16):
+                loss = super().compute_loss(model, inputs, *args, **kwargs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise TrainingError(
+                "BatchNorm needs 2 photos or more in a step, got 1. Take a larger --batch-size"
+            ) from error
         value = loss[0] if isinstance(loss, tuple) else loss
         if not bool(torch.isfinite(value).all()):  # of DataParallel, one for each GPU
             raise TrainingError(
