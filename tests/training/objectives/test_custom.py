@@ -29,8 +29,18 @@ def agree(views, weight=1.0):
 def per_photo(views):
     return views.mean(dim=(0, 2))
 
+def cut_off(views):
+    return views.detach().var()
+
+def a_number_again(views):
+    return torch.tensor(views.mean().item())
+
 class Wider(Vicreg):
     pass
+
+class CutOff(Vicreg):
+    def invariance(self, projections, temperature):
+        return super().invariance(projections, temperature).detach()
 
 nothing = 3
 """
@@ -82,6 +92,35 @@ def test_a_function_that_returns_no_scalar_is_named(module: str) -> None:
     objective = make_objective(f"{module}:per_photo", {})
     with pytest.raises(ConfigError, match=r"per_photo should return a scalar.*shape \(4,\)"):
         objective.invariance(Projections(torch.zeros(2, 4, 3)), 0.0)
+
+
+@pytest.mark.parametrize("name", ["cut_off", "a_number_again"])
+def test_a_function_that_loses_the_gradient_is_named(module: str, name: str) -> None:
+    objective = make_objective(f"{module}:{name}", {})
+    views = torch.rand(2, 4, 3, requires_grad=True)
+    with pytest.raises(ConfigError, match=rf"{name} should return a loss with a gradient.*detach"):
+        objective.invariance(Projections(views), 0.0)
+    with torch.no_grad():  # where it is only measured, nothing is lost
+        assert objective.invariance(Projections(views), 0.0).ndim == 0
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_class_that_loses_the_gradient_ends_the_run(
+    mixed: bool,
+    module: str,
+    photo_folder: Path,
+    tiny_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+) -> None:
+    own = {"name": f"{module}:CutOff", "args": {"dim": 8, "hidden_dim": 8}}
+    method = (
+        {"objectives": [{"name": "simclr", "args": {"dim": 8, "hidden_dim": 8}}, own]}
+        if mixed
+        else {"objective": own["name"], "objective_args": own["args"]}
+    )
+    recipe = tiny_recipe(method=method, run__max_steps=1)
+    with pytest.raises(ConfigError, match="CutOff should return a loss with a gradient"):
+        pretrain(recipe, str(photo_folder), tmp_path / "run", progress=False)
 
 
 def test_the_example_in_the_readme_trains(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clever_hub.embeddings import split
 from clever_training.objectives import Objective, Projections
+from clever_training.objectives.base import check_gradient
 from clever_training.objectives.transformation import (
     TransformationHead,
     transformation_loss,
@@ -189,6 +190,7 @@ class Clever(nn.Module):
     ) -> dict[str, Tensor]:
         """The detached terms, and their weighted sum as ``loss``."""
         loss = self.objective.invariance(invariant, temperature)
+        check_gradient(loss, invariant, type(self.objective).__name__)
         terms = {"invariance": loss.detach()}
         if equivariant is not None and self.student.equivariant is not None:
             orthogonality = self.objective.orthogonality(equivariant, temperature)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clever_hub.errors import ConfigError
 from clever_training.objectives.equivariance import (
     cosine_matrix,
     mean_of_pairs,
@@ -35,6 +36,25 @@ class Projections:
     teacher: Float[Tensor, "globals batch dim"] | None = None
     global_count: int = 2
     targets: Float[Tensor, "batch target_dim"] | None = None
+
+
+def check_gradient(loss: Tensor, projections: Projections, name: str) -> None:
+    """Refuse a term from which nothing would be learned while the other terms train on.
+
+    Args:
+        loss: The term.
+        projections: What it was computed from.
+        name: The objective's, for the error.
+
+    Raises:
+        ConfigError: When the term has no gradient although the student's outputs have one.
+    """
+    if torch.is_grad_enabled() and projections.student.requires_grad and not loss.requires_grad:
+        raise ConfigError(
+            f"method.objective: {name} should return a loss with a gradient, and got views that "
+            "have one, but returned a tensor without. Compute it from the views by torch alone: "
+            "detach(), item(), numpy(), torch.tensor() and no_grad() cut the gradient off"
+        )
 
 
 class Objective(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clever_hub.errors import ConfigError, suggest
-from clever_training.objectives.base import Objective, Projections
+from clever_training.objectives.base import Objective, Projections, check_gradient
 from clever_training.objectives.projectors import PlainHead
 from clever_training.recipe.methods import HEAD_ARGUMENTS
 from clever_training.runtime.gathering import gather_photos
@@ -57,13 +57,18 @@ class FunctionObjective(Objective):
         return PlainHead([in_dim, self.hidden_dim, self.hidden_dim, self.dim])
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:  # noqa: ARG002 -- the interface's
-        """The value of the function, for the photos of all processes."""
+        """The value of the function, for the photos of all processes.
+
+        Raises:
+            ConfigError: When it is no scalar, or has lost the gradient of the views.
+        """
         loss = self.function(gather_photos(projections.student), **self.arguments)
         if not isinstance(loss, Tensor) or loss.ndim != 0:
             raise ConfigError(
                 f"method.objective: {getattr(self.function, '__name__', self.function)} should "
                 f"return a scalar tensor, got {_describe(loss)}"
             )
+        check_gradient(loss, projections, getattr(self.function, "__name__", str(self.function)))
         return loss
 
 

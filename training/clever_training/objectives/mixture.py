@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from clever_training.objectives.base import Objective, Projections
+from clever_training.objectives.base import Objective, Projections, check_gradient
 
 
 class SideBySide(nn.Module):
@@ -72,12 +72,13 @@ class Mixture(Objective):
 
     def invariance(self, projections: Projections, temperature: float) -> Tensor:
         """The weighted sum of the terms."""
-        terms = [
-            weight * part.invariance(share, temperature)
-            for part, weight, share in zip(
-                self._parts(), self.weights, self._shares(projections), strict=True
-            )
-        ]
+        terms = []
+        for part, weight, share in zip(
+            self._parts(), self.weights, self._shares(projections), strict=True
+        ):
+            term = part.invariance(share, temperature)
+            check_gradient(term, share, type(part).__name__)
+            terms.append(weight * term)
         return torch.stack(terms).sum()
 
     def orthogonality(self, projections: Projections, temperature: float) -> Tensor:
