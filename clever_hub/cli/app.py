@@ -31,7 +31,8 @@ _ORDER = (
 )
 # Scripts and published model cards use them.
 _EARLIER_NAMES = {"--out": "--output", "--report": "--output"}
-_KEYWORD = re.compile(r"""\b(backend|device|precision|revision)=["']?([\w:]+)["']?""")
+# A key of a recipe, such as run.precision, is no option.
+_KEYWORD = re.compile(r"""(?<![.\w])(backend|device|precision|revision)=["']?([\w:]+)["']?""")
 _PANELS = {"clever_training": "Train and measure", "clever_export": "Package and publish"}
 
 

@@ -605,3 +605,15 @@ def test_a_pipe_that_knows_no_arrows(tmp_path: Path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "clever-resnet18" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("pass precision='fp32'", "pass --precision fp32"),
+        ("set run.precision=fp32, or device=cpu", "set run.precision=fp32, or --device cpu"),
+        ("my_device=cuda", "my_device=cuda"),
+    ],
+)
+def test_keywords_become_options_and_keys_of_recipes_stay(message: str, shown: str) -> None:
+    assert app_module._in_words_of_the_command_line(message) == shown
