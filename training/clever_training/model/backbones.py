@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
 from clever_hub.errors import ConfigError
 
+_RGB = 3
+
 
 def create_backbone(
     architecture: str,
@@ -214,6 +216,12 @@ def check_size(backbone: nn.Module, what: str, size: int) -> None:
             device = next(backbone.parameters()).device
             shape = tuple(backbone(torch.zeros(1, 3, size, size, device=device)).shape)
     except Exception as error:  # a backbone may raise anything
+        if (channels := _input_channels(backbone, size)) != _RGB:
+            raise ConfigError(
+                f"{what} takes images of {channels} channels, and models here take RGB: grey "
+                "photos are converted, their three channels being the same. Leave in_chans out of "
+                "model_args (of a recipe: backbone.model_args)"
+            ) from error
         raise ConfigError(
             f"{what} takes no RGB images of {size} x {size} pixels ({error}). For several sizes, a "
             "vision transformer needs model_args (of a recipe: backbone.model_args): "
@@ -225,3 +233,17 @@ def check_size(backbone: nn.Module, what: str, size: int) -> None:
             f"{what}: expected an embedding of shape {expected}, got {shape}. Use a backbone with "
             "pooled features, and do not change its pooling"
         )
+
+
+@torch.no_grad()
+def _input_channels(backbone: nn.Module, size: int) -> int:
+    """How many channels the images have that a backbone takes; 3 where it takes none."""
+    convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(convolutions, None)
+    if first is None:
+        return _RGB
+    try:  # a stem may rearrange its images before the first convolution
+        backbone(torch.zeros(1, first.in_channels, size, size, device=first.weight.device))
+    except Exception:  # noqa: BLE001 -- a backbone may raise anything
+        return _RGB
+    return first.in_channels
