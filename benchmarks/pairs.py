@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from results import machine, write_section
 
-from clever_hub.jobs.duplicates import FALSE_PER_PHOTO, centre, choose_threshold
+from clever_hub.jobs.candidates import FALSE_PER_PHOTO, centre, choose_threshold
 from clever_hub.jobs.embedded import read_embeddings
 from clever_hub.jobs.nearest import nearest_pairs
 from clever_hub.jobs.pairs import similar_pairs

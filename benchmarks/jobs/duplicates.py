@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from results import machine, write_section
 
-from clever_hub.jobs.duplicates import centre, find_duplicates, group
+from clever_hub.jobs.candidates import centre
+from clever_hub.jobs.duplicates import find_duplicates, group
 from clever_hub.jobs.pairs import Pairs, similar_pairs
 from clever_hub.jobs.rates import threshold_by_data
 from clever_hub.jobs.verifying import PixelVerifier

@@ -23,7 +23,7 @@ def check_candidates(threshold: float | None, expected_false: float | None) -> N
     Raises:
         ConfigError: Says which.
     """
-    from clever_hub.jobs.duplicates import check_options
+    from clever_hub.jobs.candidates import check_options
 
     try:
         check_options(threshold, expected_false)

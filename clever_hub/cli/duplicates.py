@@ -35,7 +35,8 @@ from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.finding import find_images
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
-from clever_hub.jobs.duplicates import Duplicates, Verify, check_enough, find_duplicates
+from clever_hub.jobs.candidates import check_enough
+from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE

@@ -39,7 +39,7 @@ from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, require
 from clever_hub.images.finding import find_images
 from clever_hub.jobs import leaks
-from clever_hub.jobs.duplicates import check_enough
+from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier

@@ -8,15 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clever_hub.jobs.duplicates import (
-    Verdict,
-    Verify,
-    centre,
-    check_options,
-    choose_threshold,
-    look_at,
-    vectors_of,
-)
+from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
+from clever_hub.jobs.duplicates import Verdict, Verify, look_at
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.pairs import Pairs, Progress, similar_pairs

@@ -16,7 +16,7 @@ from clever_hub.cli.app import app
 from clever_hub.cli.checks import check_part
 from clever_hub.config import ModelConfig
 from clever_hub.errors import ConfigError
-from clever_hub.jobs.duplicates import check_enough
+from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.moving import LOG_NAME
 
 runner = CliRunner()
