@@ -24,6 +24,8 @@ def read(values: list[Any], kind: Any) -> tuple[list[int], tuple[str, ...]]:
         ([-1, 1, -1], Value("int64"), [0, 1, 0], ("-1", "1")),
         ([2.0, 0.0, 10.0], Value("float32"), [1, 0, 2], ("0", "2", "10")),
         (["b", "a"], Value("string"), [1, 0], ("a", "b")),
+        (["cafe\u0301", "caf\u00e9"], Value("string"), [0, 0], ("caf\u00e9",)),
+        ([0], ClassLabel(names=["cafe\u0301"]), [0], ("caf\u00e9",)),
         ([True, False], Value("bool"), [1, 0], ("False", "True")),
         ([1, 0], ClassLabel(names=["b", "a"]), [1, 0], ("b", "a")),
     ],

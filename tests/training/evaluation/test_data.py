@@ -144,12 +144,42 @@ def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
         load_labelled(str(tmp_path), "train")
 
 
-def test_splits_with_different_classes_are_refused(tmp_path: Path) -> None:
-    for split, name in (("train", "cat"), ("val", "dog")):
-        (tmp_path / split / name).mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / split / name / "a.png")
-    with pytest.raises(DataError, match="the same classes"):
+def test_what_classes_one_split_alone_has_is_said(tmp_path: Path) -> None:
+    for number in range(9):
+        draw(tmp_path / "train" / f"c{number}" / "a.png")
+    draw(tmp_path / "val" / "c0" / "a.png", tmp_path / "val" / "c9" / "a.png")
+    for number in (1, 2, 3, 4, 5, 6, 7):
+        draw(tmp_path / "val" / f"c{number}" / "a.png")
+    with pytest.raises(DataError, match=r"same classes .* this alone has c9, that alone c8"):
         load_splits(str(tmp_path))
+
+
+def test_validation_photos_may_be_of_some_classes(tmp_path: Path) -> None:
+    draw(*(tmp_path / "train" / name / "a.png" for name in ("ant", "bee", "cat")))
+    draw(*(tmp_path / "val" / name / "a.png" for name in ("bee", "cat")))
+    validation = load_splits(str(tmp_path)).validation
+    assert validation.classes == ("ant", "bee", "cat")
+    assert validation.labels.tolist() == [1, 2]
+
+
+def test_classes_are_the_same_in_another_order(tmp_path: Path) -> None:
+    for split, names in (("train", ["a", "b"]), ("validation", ["b", "a", "unused"])):
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        image = Image.new("RGB", (8, 8))
+        rows = {"image": [image, image], "label": [0, 1]}
+        table = datasets.Dataset.from_dict(rows, datasets.Features(kinds))
+        table.to_parquet(tmp_path / f"{split}.parquet")
+    splits = load_splits(str(tmp_path))
+    assert splits.validation.classes == ("a", "b")
+    assert splits.validation.labels.tolist() == [1, 0]
+
+
+def test_names_of_classes_are_the_same_however_their_accents_are_written(tmp_path: Path) -> None:
+    draw(*(tmp_path / "train" / name / "a.png" for name in ("caf\u00e9", "th\u00e9")))
+    draw(*(tmp_path / "val" / name / "a.png" for name in ("cafe\u0301", "the\u0301")))
+    assert [photos.classes for photos in load_splits(str(tmp_path))] == [
+        ("caf\u00e9", "th\u00e9")
+    ] * 2
 
 
 def test_an_unreadable_row_is_named(tmp_path: Path) -> None:

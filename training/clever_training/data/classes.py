@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.errors import DataError
+from clever_training.data.files import normal_name
 
 _EXACT = ("int", "uint", "bool", "string", "large_string", "string_view", "null")
 
@@ -39,7 +40,9 @@ def read_classes(name: str, table: Any, column: str) -> tuple[NDArray[np.int64],
     if isinstance(kind, datasets.ClassLabel):
         # Of a ClassLabel, -1 says that there is none; test sets of the Hub have it.
         _refuse_missing(name, column, [value is None or value == -1 for value in values])
-        return np.asarray(values, dtype=np.int64), tuple(kind.names)
+        return np.asarray(values, dtype=np.int64), tuple(
+            normal_name(class_) for class_ in kind.names
+        )
     dtype = kind.dtype if isinstance(kind, datasets.Value) else None
     floating = dtype is not None and dtype.startswith("float")
     if not floating and (dtype is None or dtype.rstrip("0123456789") not in _EXACT):
@@ -51,6 +54,7 @@ def read_classes(name: str, table: Any, column: str) -> tuple[NDArray[np.int64],
     _refuse_missing(name, column, missing)
     if floating:
         values = _whole(name, column, values)
+    values = [normal_name(value) if isinstance(value, str) else value for value in values]
     known = sorted(set(values))
     place = {value: index for index, value in enumerate(known)}
     labels = np.asarray([place[value] for value in values], dtype=np.int64)

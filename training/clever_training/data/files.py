@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _classes(paths: list[Path], root: Path) -> list[str]:
     """The class of each file; folders within that of a class do not matter."""
     parts = [path.relative_to(root).parts for path in paths]
     loose = [first for first, *rest in parts if not rest]
-    classes = [first for first, *rest in parts if rest]
+    classes = [normal_name(first) for first, *rest in parts if rest]
     if not classes:
         raise DataError(
             f"{root}: expected one sub-folder per class, got all images in one folder. "
@@ -101,6 +102,11 @@ def _classes(paths: list[Path], root: Path) -> list[str]:
             f"beside the folders {some(found)}. Move them into the folder of their class, or away"
         )
     return classes
+
+
+def normal_name(name: str) -> str:
+    """A class's name in Unicode's form NFC: macOS writes folders' names in another one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

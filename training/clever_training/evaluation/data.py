@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,8 @@ def load_splits(specification: str) -> Splits:
         Both splits.
 
     Raises:
-        DataError: When a split is missing, has no images or no labels, or the classes differ.
+        DataError: When a split is missing, has no images or no labels, or validation photos have
+            classes that the training photos have not. Fewer classes are good.
 
     Example:
         >>> splits = load_splits("data/train.parquet,data/validation.parquet")  # doctest: +SKIP
@@ -54,13 +56,8 @@ def load_splits(specification: str) -> Splits:
         names = [split + mark + columns for split in found]
     if len(names) != 2 or not all(names):
         raise DataError(f"--data: expected TRAIN,VALIDATION or one folder, got {specification!r}")
-    splits = Splits(load_labelled(names[0], "train"), load_labelled(names[1], "validation"))
-    if splits.train.classes != splits.validation.classes:
-        raise DataError(
-            f"{names[0]} and {names[1]}: expected the same classes in the same order, got "
-            f"{some(splits.train.classes)} and {some(splits.validation.classes)}"
-        )
-    return splits
+    train, validation = load_labelled(names[0], "train"), load_labelled(names[1], "validation")
+    return Splits(train, _with_classes_of(train, validation))
 
 
 def check_classes(splits: Splits) -> None:
@@ -80,6 +77,27 @@ def check_classes(splits: Splits) -> None:
             "alone, which every classifier gets right. Put each class into a folder of its own, or "
             "name the folder that has these, or name the label column: NAME?label=COLUMN"
         )
+
+
+def _with_classes_of(train: LabelledPhotos, validation: LabelledPhotos) -> LabelledPhotos:
+    """The validation photos with the numbers that the training photos' classes have.
+
+    Raises:
+        DataError: When validation photos have a class that the training photos have not.
+    """
+    if train.classes == validation.classes:
+        return validation
+    used = {validation.classes[label] for label in np.unique(validation.labels)}
+    if new := sorted(used - set(train.classes)):
+        lacking = sorted(set(train.classes) - used)
+        raise DataError(
+            f"{validation.name}: expected the same classes as {train.name} has, or some of them; "
+            f"this alone has {some(new)}, that alone {some(lacking)}. Name classes alike in both, "
+            "or remove what one side alone has"
+        )
+    place = {name: number for number, name in enumerate(train.classes)}
+    moved = np.asarray([place.get(name, -1) for name in validation.classes], dtype=np.int64)
+    return replace(validation, labels=moved[validation.labels], classes=train.classes)
 
 
 def has_splits(name: str) -> bool:
