@@ -6,6 +6,7 @@ of it (a head, a projector, the momentum copy), or the import is refused and lis
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ LAYOUTS = (
 )
 
 
+# What may stand beside a network under a prefix of its own, as in a module of Lightning.
+_BESIDE = (*_HEADS, *_PROJECTORS, "criterion.")
+
+
 @dataclass(frozen=True)
 class Found:
     """A backbone's tensors under the names of its training code.
@@ -90,7 +95,8 @@ def find_backbone(
         The backbone's tensors.
 
     Raises:
-        ModelFormatError: When a tensor is neither of the backbone nor of a known other part.
+        ModelFormatError: When a tensor is neither of the backbone nor of a known other part, or
+            there are several whole networks.
         ConfigError: When one of ``ignore`` is no regular expression.
 
     Example:
@@ -104,6 +110,9 @@ def find_backbone(
     ignored = [name for name in tensors if any(pattern.search(name) for pattern in patterns)]
     named = {name: _unwrapped(name) for name in tensors if name not in ignored}
     layout = _recognised(named.values())
+    if not layout.prefix and (prefix := _own_prefix(set(named.values()), expected)):
+        name = f"a network under {prefix!r}"
+        layout = Layout(name, prefix, _BESIDE, own_normalisation=layout.own_normalisation)
     inside: dict[str, Tensor] = {}
     left_out, unknown = list(ignored), []
     for name, plain in named.items():
@@ -150,3 +159,25 @@ def _recognised(names: Iterable[str]) -> Layout:
         if there and needed and not (torchvision and layout.prefix == "encoder."):
             return layout
     return LAYOUTS[-1]
+
+
+def _own_prefix(names: Collection[str], expected: Collection[str]) -> str:
+    """What somebody's module calls its network, with a dot; nothing where names begin with none.
+
+    Either the network's tensors are all there under it, or every tensor of the file is.
+    """
+    wanted = [name for name in expected if not name.endswith("num_batches_tracked")]
+    if not wanted or any(name in names for name in wanted):
+        return ""
+    first = f".{wanted[0]}"
+    ends = {name.removesuffix(first) + "." for name in names if name.endswith(first)}
+    whole = sorted(end for end in ends if all(f"{end}{name}" in names for name in wanted))
+    if len(whole) > 1:
+        raise ModelFormatError(
+            f"The file has {len(whole)} whole networks, under {', '.join(map(repr, whole))}. Leave "
+            f"out all but one: --ignore '^{re.escape(whole[-1])}'"
+        )
+    shared = os.path.commonprefix([*names]).rpartition(".")  # noqa: RUF071 -- names, no paths
+    if whole or shared[0].partition(".")[0] in {name.partition(".")[0] for name in expected}:
+        return "".join(whole)
+    return shared[0] + shared[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 import clever_hub
 from clever_export.importing import known
+from clever_export.importing.layouts import find_backbone
 from clever_export.importing.model import Imported, ImportOptions, Origin, import_checkpoint
 from clever_hub.backends import own
 from clever_hub.cli.app import app
@@ -436,6 +438,44 @@ def test_leftovers_are_listed_until_they_are_ignored(resnet: Any, tmp_path: Path
         made(tmp_path / "m.pth", "resnet18", model_args=RESNET, ignore=("jig[",))
     done, _ = made(tmp_path / "m.pth", "resnet18", model_args=RESNET, ignore=("jigsaw",))
     assert done.left_out["jigsaw"] == 1
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "module.learner.encoder."])
+def test_a_network_under_a_prefix_of_ones_own(prefix: str, resnet: Any, tmp_path: Path) -> None:
+    content = {"state_dict": prefixed(prefix, body(resnet)), "pytorch-lightning_version": "2.6"}
+    torch.save(content, tmp_path / "whole.ckpt")
+    whole, folder = made(tmp_path / "whole.ckpt", "resnet18", model_args=RESNET)
+    plain = prefix.removeprefix("module.")
+    assert (whole.layout, whole.left_out) == (f"a network under {plain!r}", {})
+    torch.testing.assert_close(embedded(folder), features(resnet))
+
+
+def test_what_stands_beside_a_network_under_a_prefix(resnet: Any, tmp_path: Path) -> None:
+    path = tmp_path / "beside.ckpt"
+    state = prefixed("model.", resnet.state_dict()) | head("classifier")
+    torch.save({"state_dict": state}, path)
+    done, folder = made(path, "resnet18", model_args=RESNET)
+    assert sum(done.left_out.values()) == len(state) - len(body(resnet))
+    torch.testing.assert_close(embedded(folder), features(resnet))
+    shutil.rmtree(folder)
+    torch.save({"state_dict": state | {"metric.total": torch.ones(2)}}, path)
+    words = r"a network under 'model\.' .* 1 tensors are neither .*metric\.total.*--ignore"
+    with pytest.raises(ModelFormatError, match=words):
+        made(path, "resnet18", model_args=RESNET)
+    torch.save({"state_dict": state | prefixed("ema.", body(resnet))}, path)
+    with pytest.raises(ModelFormatError, match=r"2 whole networks, under 'ema\.', 'model\.'"):
+        made(path, "resnet18", model_args=RESNET)
+    done, folder = made(path, "resnet18", model_args=RESNET, ignore=(r"^ema\.",))
+    assert done.layout == "a network under 'model.'"
+
+
+def test_other_implementations_names_under_a_prefix() -> None:
+    names = ["model.conv_proj.weight", "model.encoder.layers.encoder_layer_0.ln_1.weight"]
+    found = find_backbone({name: torch.ones(1) for name in names}, ["patch_embed.proj.weight"])
+    assert [*found.tensors] == [name.removeprefix("model.") for name in names]
+    part = ["layer1.0.conv1.weight", "layer1.1.conv1.weight"]
+    found = find_backbone({name: torch.ones(1) for name in part}, ["conv1.weight", *part])
+    assert [*found.tensors] == part
 
 
 class Config:
