@@ -221,6 +221,28 @@ def test_a_photo_that_cannot_be_read_is_named_in_one_line(
     assert str(raised.value) == "photos, row 7: truncated"
 
 
+def test_a_run_without_a_checkpoint_leaves_its_folder_to_another(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    broken = splits._replace(train=Unreadable(**vars(splits.train)))
+    with pytest.raises(DataError, match="row 7"):
+        finetune(str(model_folder), broken, tmp_path, few_epochs())
+    repaired = splits._replace(train=splits.train.subset(np.arange(8, 100)))
+    finetune(str(model_folder), repaired, tmp_path, few_epochs(epochs=1, batch_size=20))
+    content = json.loads((tmp_path / "finetune.json").read_text())
+    assert content["data"]["train"]["photos"] == 92
+    assert content["settings"]["batch_size"] == 20
+
+
+def test_a_run_with_a_checkpoint_keeps_its_folder(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    out = stopped(model_folder, splits, tmp_path / "out")
+    fewer = splits._replace(train=splits.train.subset(np.arange(8, 100)))
+    with pytest.raises(TrainingError, match="a run with other data"):
+        finetune(str(model_folder), fewer, out, few_epochs())
+
+
 def test_a_photo_that_is_left_over_is_dropped_where_batch_norm_trains(
     model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:

@@ -182,7 +182,12 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     known = json.loads(found.read_text(encoding="utf-8"))
     # A round trip through JSON turns tuples into lists.
     wanted = json.loads(json.dumps(run))
-    if differing := [key for key in wanted if known.get(key) != wanted[key]]:
+    differing = [key for key in wanted if known.get(key) != wanted[key]]
+    if differing and found == note and _last_checkpoint(out / STATE) is None:
+        # That run has nothing to go on from, as where a photo was broken and is removed now.
+        write_json(note, run)
+        return False
+    if differing:
         raise TrainingError(
             f"{out}: belongs to a run with other {' and '.join(differing)}. Give another --output, "
             "or remove the folder"
