@@ -179,7 +179,8 @@ def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
     if len(there) < len(surplus):
         say(f"{len(surplus) - len(there)} photos are not where they were, and cannot be moved")
     moves = move_all(there, folder)
-    say(f"{len(moves)} photos moved. Bring them back: clever-hub duplicates --undo {folder}")
+    back = f". Bring them back: clever-hub duplicates --undo {folder}" if moves else ""
+    say(f"{len(moves)} photos moved{back}")
 
 
 def _photos(

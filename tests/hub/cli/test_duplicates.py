@@ -177,6 +177,7 @@ def test_photos_that_were_moved_away_are_left_out_the_next_time(
     result = run(*verb, file, "--move-to", away)
     assert result.exit_code == 0, result.stderr
     assert "3 of 7 photos are not where" in result.stderr
+    assert "0 photos moved\n" in result.stderr, "there is nothing to bring back"
     assert "0 groups" in result.stdout
     # By the cosine alone those that have gone are compared, too; who is there is not moved away.
     left = sorted(folder.rglob("*.*"))

@@ -96,9 +96,9 @@ def test_the_sheet_says_how_many_photos_of_a_row_it_leaves_out(
     drawn = list[str]()
     text = ImageDraw.ImageDraw.text
 
-    def record(self: ImageDraw.ImageDraw, at: Any, words: str, *args: Any) -> None:
+    def record(self: ImageDraw.ImageDraw, at: Any, words: str, *args: Any, **more: Any) -> None:
         drawn.append(words)
-        text(self, at, words, *args)
+        text(self, at, words, *args, **more)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     nine = [Shown(photos["coffee"], f"copy {number}") for number in range(9)]
