@@ -87,6 +87,10 @@ def test_the_servers_page_is_inside_whole(repository: Path, contents: set[str]) 
     assert files <= contents
 
 
+def test_the_font_of_pictures_is_inside_with_its_licence(contents: set[str]) -> None:
+    assert {"clever_hub/fonts/DejaVuSans.ttf", "clever_hub/fonts/LICENSE"} <= contents
+
+
 def test_wheel_fits_a_package_index(wheel: Path) -> None:
     assert wheel.stat().st_size < LIMIT
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from clever_hub.config import PreprocessingConfig
+from clever_hub.fonts import width_of, write
 from clever_hub.images.opening import ImageSource
 from clever_hub.images.preparing import Preprocessor
 
@@ -63,18 +66,20 @@ def attention_picture(
         len(panels), *((4, 5) if len(panels) > 5 else (5,)), key=lambda n: -len(panels) % n
     )
     down = -(-len(panels) // across)
-    width = 2 * _MARGIN + across * (PANEL + _GAP) - _GAP
+    title = f"Where {model_name} looks"
+    wide = max(across * (PANEL + _GAP) - _GAP, width_of(title, 20), width_of(_note(1.0), 13))
+    width = 2 * _MARGIN + math.ceil(wide)
     top, step = _TITLE + _MARGIN, PANEL + _CAPTION + _GAP
     page = Image.new("RGB", (width, top + down * step + 70), _WHITE)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 16), f"Where {model_name} looks", _INK, font(20))
+    write(draw, (_MARGIN, 16), title, _INK, 20)
     explained = f"attention of the CLS token in the last block, {rows} by {columns} patches"
-    draw.text((_MARGIN, 44), explained, _GREY, font(14))
+    write(draw, (_MARGIN, 44), explained, _GREY, 14)
     for place, (caption, panel) in enumerate(panels):
         left = _MARGIN + place % across * (PANEL + _GAP)
         upper = top + place // across * step
         page.paste(panel, (left, upper + _CAPTION))
-        draw.text((left, upper + 4), caption, _INK, font(14))
+        write(draw, (left, upper + 4), caption, _INK, 13)
     _draw_scale(page, draw, top + down * step + 4, 1 / (rows * columns))
     return page
 
@@ -111,13 +116,10 @@ def colours(level: NDArray[np.float64]) -> NDArray[np.float64]:
 def _draw_scale(page: Image.Image, draw: ImageDraw.ImageDraw, top: int, even: float) -> None:
     bar = colours(np.broadcast_to(np.linspace(0, 1, 2 * PANEL), (14, 2 * PANEL)))
     page.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (_MARGIN, top))
-    small = font(13)
-    draw.text((_MARGIN, top + 20), "no attention", _INK, small)
-    draw.text((_MARGIN + 2 * PANEL, top + 20), "the panel's highest", _INK, small, anchor="ra")
-    note = f"“up to” is that patch's share of a head's attention; spread evenly: {even:.1%} each"
-    draw.text((_MARGIN, top + 40), note, _GREY, small)
+    write(draw, (_MARGIN, top + 20), "no attention", _INK, 13)
+    write(draw, (_MARGIN + 2 * PANEL, top + 20), "the panel's highest", _INK, 13, right=True)
+    write(draw, (_MARGIN, top + 40), _note(even), _GREY, 13)
 
 
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font in a size in pixels."""
-    return ImageFont.load_default(size)
+def _note(even: float) -> str:
+    return f"“up to” is that patch's share of a head's attention; spread evenly: {even:.1%} each"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from clever_hub.fonts import width_of, write
 
 WHITE, INK, GREY = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 _GAP, _MARGIN, _LINE = 16, 24, 18
-
-
-def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """The font of all pages."""
-    return ImageFont.load_default(size)
 
 
 def page(
@@ -41,22 +39,22 @@ def page(
     """
     across = max(1, min(across, len(panels)))
     width = 2 * _MARGIN + across * (side + _GAP) - _GAP
-    notes = wrapped(note, max(width, 480) - 2 * _MARGIN, 14)
-    width = max(width, 480)
+    width = max(width, 480, 2 * _MARGIN + math.ceil(width_of(title, 20)))
+    notes = wrapped(note, width - 2 * _MARGIN, 14)
     lines = max((caption.count("\n") + 1 for caption, _ in panels), default=1)
     top = _MARGIN + 30 + _LINE * len(notes) + _GAP
     step = side + lines * _LINE + _GAP
     rows = -(-len(panels) // across)
     sheet = Image.new("RGB", (width, top + rows * step + _MARGIN), WHITE)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN - 8), title, INK, font(20))
+    write(draw, (_MARGIN, _MARGIN - 8), title, INK, 20)
     for number, line in enumerate(notes):
-        draw.text((_MARGIN, _MARGIN + 24 + number * _LINE), line, GREY, font(14))
+        write(draw, (_MARGIN, _MARGIN + 24 + number * _LINE), line, GREY, 14)
     for number, (caption, photo) in enumerate(panels):
         left = _MARGIN + number % across * (side + _GAP)
         upper = top + number // across * step
         for place, line in enumerate(caption.split("\n")):
-            draw.text((left, upper + place * _LINE), line, INK if not place else GREY, font(13))
+            write(draw, (left, upper + place * _LINE), line, INK if not place else GREY, 13)
         shown = fitted(photo, side)
         sheet.paste(shown, (left, upper + lines * _LINE))
     return sheet
@@ -75,9 +73,9 @@ def fitted(photo: Image.Image, side: int) -> Image.Image:
 
 def shortened(text: str, width: int, size: int = 13) -> str:
     """The end of a text that is too long for a width in pixels, after an ellipsis."""
-    if font(size).getlength(text) <= width:
+    if width_of(text, size) <= width:
         return text
-    while text and font(size).getlength("…" + text) > width:
+    while text and width_of("…" + text, size) > width:
         text = text[1:]
     return "…" + text
 
@@ -86,7 +84,7 @@ def wrapped(text: str, width: int, size: int) -> list[str]:
     """The lines of a text in a width in pixels."""
     lines: list[str] = []
     for word in text.split():
-        if lines and font(size).getlength(f"{lines[-1]} {word}") <= width:
+        if lines and width_of(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from clever_hub.cli.attention_picture import colours, font
+from clever_hub.cli.attention_picture import colours
+from clever_hub.fonts import width_of, write
 from clever_hub.jobs.saliency import Cut
 
 HEIGHT = 280
@@ -43,18 +46,21 @@ def saliency_picture(photo: Image.Image, cut: Cut, model_name: str) -> Image.Ima
         ("second eigenvector, dark to bright", _strength(small, cut)),
         ("the object", _object(small, cut)),
     )
-    width = 2 * _MARGIN + len(panels) * (size[0] + _GAP) - _GAP
-    page = Image.new("RGB", (max(width, 420), _TITLE + _MARGIN + _CAPTION + HEIGHT + 50), _WHITE)
+    title = f"The object that {model_name} tells from the rest"
+    step = _GAP + math.ceil(max(size[0], *(width_of(caption, 14) for caption, _ in panels)))
+    wide = max(len(panels) * step - _GAP, math.ceil(width_of(title, 20)), 420)
+    height = _TITLE + _MARGIN + _CAPTION + HEIGHT + 50
+    page = Image.new("RGB", (wide + 2 * _MARGIN, height), _WHITE)
     draw = ImageDraw.Draw(page)
-    draw.text((_MARGIN, 18), f"The object that {model_name} tells from the rest", _INK, font(20))
+    write(draw, (_MARGIN, 18), title, _INK, 20)
     for place, (caption, panel) in enumerate(panels):
-        left, top = _MARGIN + place * (size[0] + _GAP), _TITLE + _MARGIN
+        left, top = _MARGIN + place * step, _TITLE + _MARGIN
         page.paste(panel, (left, top + _CAPTION))
-        draw.text((left, top + 4), caption, _INK, font(14))
+        write(draw, (left, top + 4), caption, _INK, 14)
     rows, columns = cut.mask.shape
     share = float(cut.object.mean())
     note = f"TokenCut over {rows} by {columns} patches; the object is {share:.0%} of them"
-    draw.text((_MARGIN, page.height - 36), note, _GREY, font(14))
+    write(draw, (_MARGIN, page.height - 36), note, _GREY, 14)
     return page
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.files import atomic_path, write_text
+from clever_hub.fonts import width_of, write
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.tables import text_of
 
@@ -110,16 +111,16 @@ def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int =
     width = max(pad + columns * cell, 640)
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((pad, 16), _fit(draw, title, width - 2 * pad, 22), _INK, _font(22))
+    write(draw, (pad, 16), _fit(title, width - 2 * pad, 22), _INK, 22)
     y = 56
     for row in rows:
         draw.line((pad, y, width - pad, y), "#cccccc")
         left = width - pad
         if len(row.photos) > columns:
             more = f"+{len(row.photos) - columns} more"
-            left -= round(draw.textlength(more, _font(16)))
-            draw.text((left, y + 8), more, _FAINT, _font(16))
-        draw.text((pad, y + 8), _fit(draw, row.heading, left - 2 * pad, 16), _INK, _font(16))
+            write(draw, (left, y + 8), more, _FAINT, 16, right=True)
+            left -= round(width_of(more, 16))
+        write(draw, (pad, y + 8), _fit(row.heading, left - 2 * pad, 16), _INK, 16)
         for place, (first, photo) in enumerate(_marked(row)[:columns]):
             _draw_photo(sheet, (pad + place * cell, y + heading), photo, first)
         y += SIDE + caption + heading + pad
@@ -165,38 +166,38 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Shown, first
     image = thumbnail(photo.path, SIDE - 6)
     if image is None:
         draw.rectangle((x, y, x + SIDE - 6, y + SIDE - 6), "#eeeeee")
-        draw.text((x + 40, y + 90), "cannot be read", _FAINT, _font(14))
+        write(draw, (x + 40, y + 90), "cannot be read", _FAINT, 14)
     else:
         top = y + SIDE - 6 - image.height
         sheet.paste(image, (x + 3, top + 3))
         if first:
             box = (x, top, x + image.width + 5, top + image.height + 5)
             draw.rectangle(box, outline=_MARK, width=3)
-    lines = [(line, _INK) for line in _wrapped(draw, photo.title, SIDE - 6, 13)]
-    lines += [(_fit(draw, text, SIDE - 6, 13), _FAINT) for text in (photo.path.name, photo.note)]
+    lines = [(line, _INK) for line in _wrapped(photo.title, SIDE - 6, 13)]
+    lines += [(_fit(text, SIDE - 6, 13), _FAINT) for text in (photo.path.name, photo.note)]
     for number, (text, colour) in enumerate(lines):
-        draw.text((x, y + SIDE + 4 + 17 * number), text, colour, _font(13))
+        write(draw, (x, y + SIDE + 4 + 17 * number), text, colour, 13)
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> list[str]:
+def _wrapped(text: str, width: int, size: int) -> list[str]:
     """The text on two lines at most."""
     words, first = _line(text).split(" "), 0
-    while first < len(words) and draw.textlength(" ".join(words[: first + 1]), _font(size)) < width:
+    while first < len(words) and width_of(" ".join(words[: first + 1]), size) < width:
         first += 1
     rest = " ".join(words[first:])
     return (
-        [" ".join(words[:first]), _fit(draw, rest, width, size)]
+        [" ".join(words[:first]), _fit(rest, width, size)]
         if first and rest
-        else [_fit(draw, text, width, size)]
+        else [_fit(text, width, size)]
     )
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
-    """The text, cut at the end so that it fits; Pillow's own font has no multiplication sign."""
-    font, text = _font(size), _line(text).replace("×", "x")
-    if draw.textlength(text, font) <= width:
+def _fit(text: str, width: int, size: int) -> str:
+    """The text, cut at the end so that it fits."""
+    text = _line(text)
+    if width_of(text, size) <= width:
         return text
-    while text and draw.textlength(text + "…", font) > width:
+    while text and width_of(text + "…", size) > width:
         text = text[:-1]
     return text + "…"
 
@@ -204,7 +205,3 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, size: int) -> str:
 def _line(text: str) -> str:
     """The text on one line: names of files may have several."""
     return " ".join(text_of(text).splitlines())
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

@@ -40,7 +40,9 @@ def test_the_small_print_is_explained_and_fits(monkeypatch: pytest.MonkeyPatch) 
     printed: list[tuple[float, str]] = []
     monkeypatch.setattr(
         "PIL.ImageDraw.ImageDraw.text",
-        lambda _, place, text, __, font: printed.append((place[0] + font.getlength(text), text)),
+        lambda _, place, text, __, font, **___: printed.append(
+            (place[0] + font.getlength(text), text)
+        ),
     )
     photo = np.zeros((60, 80, 3), dtype=np.uint8)
     longest = ViewParameters(angle=-88.0, elastic_alpha=100.0, elastic_sigma=5.0, hue=-0.05)

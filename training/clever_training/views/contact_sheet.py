@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as PilImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
+from clever_hub.cli.pictures import shortened
+from clever_hub.fonts import width_of, write
 from clever_training.views.decode import Image
 from clever_training.views.parameters import ViewParameters
 
@@ -20,7 +22,7 @@ _LINE = 13
 _LINES = 4  # of small print below a view
 _HEAD = 58
 _FOOT = 3 * _LINE
-_NARROWEST = 140  # room for the longest line of small print
+_NARROWEST = 152  # room for the longest line of small print
 _LEGEND = (
     "Frames on the photo are the views' crops, each in the colour of its heading.",
     "%: the crop's share of the photo. Elastic: typical displacement.",
@@ -67,17 +69,17 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, global_count: int) -> Pi
     lefts = np.cumsum([_GAP, *(column + _GAP for column in widths)]).tolist()
     row_height = _CELL + _LINES * _LINE + 2 * _GAP
     foot = _HEAD + len(rows) * row_height
-    width = max(lefts[-1], *(2 * _GAP + round(_font(11.0).getlength(line)) for line in _LEGEND))
+    width = max(lefts[-1], *(2 * _GAP + round(width_of(line, 11)) for line in _LEGEND))
     sheet = PilImage.new("RGB", (width, foot + _FOOT), _PAPER)
     draw = ImageDraw.Draw(sheet)
     _print(draw, _GAP, foot - _GAP, _LEGEND)
-    draw.text((_GAP, 10), title, _INK, _font(15.0))
-    draw.text((lefts[0], _HEAD - 20), "photo and crops", _INK, _font(12.0))
+    write(draw, (_GAP, 10), title, _INK, 15)
+    write(draw, (lefts[0], _HEAD - 20), "photo and crops", _INK, 12)
     for place, view in enumerate(rows[0].views):
         kind = "global" if place < global_count else "local"
         number = place + 1 if place < global_count else place + 1 - global_count
         heading = f"{kind} {number} · {view.shape[0]} px"
-        draw.text((lefts[place + 1], _HEAD - 20), heading, _color(place), _font(12.0))
+        write(draw, (lefts[place + 1], _HEAD - 20), heading, _color(place), 12)
     for number, row in enumerate(rows):
         top = _HEAD + number * row_height
         photo = _with_crops(row)
@@ -127,7 +129,7 @@ def _displacement(view: ViewParameters) -> float:
 
 def _described(row: SheetRow) -> list[str]:
     height, width = row.photo.shape[:2]
-    return [row.name, f"{width} x {height} px"]
+    return [shortened(row.name, _CELL, 11), f"{width} × {height} px"]
 
 
 def _with_crops(row: SheetRow) -> PilImage.Image:
@@ -152,11 +154,7 @@ def _filter(view: Image, side: int) -> PilImage.Resampling:
 
 def _print(draw: ImageDraw.ImageDraw, left: int, top: int, lines: Sequence[str]) -> None:
     for number, line in enumerate(lines):
-        draw.text((left, top + 4 + number * _LINE), line, _FAINT, _font(11.0))
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+        write(draw, (left, top + 4 + number * _LINE), line, _FAINT, 11)
 
 
 def _color(place: int) -> tuple[int, int, int]:
