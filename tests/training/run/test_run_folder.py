@@ -72,3 +72,74 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(
     with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*whole; make room"):
         actions[action]()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*.*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {".notes.tmp.bak": "precious"},
+        {"recipe.json": '{"my": "recipe"}', "metrics.jsonl": "x"},
+        {"recipe.json": "[1]"},
+        {".cache.tmp/notes.txt": "mine"},
+        {"photos/a.jpg": "a photo"},
+    ],
+)
+def test_a_folder_of_other_files_is_refused_and_left_as_it_was(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with (
+        pytest.raises(TrainingError, match=r"empty one or one of a run, got other files: .*--out"),
+        RunFolder(tmp_path).locked(),
+    ):
+        pass
+    assert _files(tmp_path) == files
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_of_partial_files_only_a_runs_own_are_removed(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    own = [".state.0123abcd.tmp.safetensors", "model/.config.0123abcd.tmp.json"]
+    kept = [".notes.tmp.bak", "model/.notes.0123abcd.tmp.txt", ".state.0123abcd.tmp.d/a.txt"]
+    with folder.locked():  # a new one
+        folder.claim(tiny_recipe(), "photos/", 48)
+    for name in [*own, *kept]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("partial")
+    with folder.locked():
+        assert not any((tmp_path / name).exists() for name in own)
+        assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_a_run_that_was_killed_before_its_recipe_was_there_begins(tmp_path: Path) -> None:
+    for name in (".lock", ".recipe.0123abcd.tmp.json"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path).locked():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_damaged_files_of_a_run_are_named(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(tiny_recipe(), "photos/", 48)
+    folder.state.touch()
+    folder.metrics.write_text("x\n")
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: expected the metrics of the run"):
+        folder.rewind_metrics(1)
+    folder.recipe.write_text("{")
+    for use in (folder.earlier_recipe, lambda: folder.claim(tiny_recipe(), "photos/", 48)):
+        with pytest.raises(TrainingError, match=r"recipe\.json: expected the recipe of the run"):
+            use()

@@ -5,20 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ConfigError, TrainingError
 from clever_hub.files import write_json, write_text
 from clever_hub.hub.shipped import model_names
+from clever_hub.jobs.heads import HEADS_NAME
+from clever_hub.weights import WEIGHTS_NAME
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME, read_counters
 
 # Settings that may change when a run is resumed.
 _FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
+_WRITTEN = (STATE_NAME, "metrics.jsonl", "recipe.json", CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME)
+# A partial file that a killed process left of one of a run's own (``files.atomic_path``).
+_PARTIAL = re.compile(
+    rf"\.({'|'.join(Path(name).stem for name in _WRITTEN)})\.[0-9a-f]{{8}}\.tmp(\.\w+)?"
+)
 _WORDS = ("name", "data_name", "data_terms")
 
 
@@ -51,8 +60,10 @@ class RunFolder:
         """Lock the folder; the operating system releases the lock when the process ends.
 
         Raises:
-            TrainingError: When another process has locked it, or it cannot be written to.
+            TrainingError: When another process has locked it, it cannot be written to, or it holds
+                files and no run; then none is touched.
         """
+        self._check_ours()
         with _writing(self.path / ".lock"):
             lock = (self.path / ".lock").open("w")
         with lock as file:
@@ -65,15 +76,54 @@ class RunFolder:
                     "Stop it, or give another --output"
                 ) from error
             for path in (self.path, self.model):
-                for stale in path.glob(".*.tmp*"):
-                    stale.unlink()  # a partial file that a killed process left
+                for stale in filter(_is_partial, path.glob(".*.tmp*")):
+                    stale.unlink()
             yield
+
+    def _check_ours(self) -> None:
+        """Refuse a folder of somebody's files, of which some may have the names of ours."""
+        if self.state.exists() or self._holds_recipe():
+            return
+        # A run that was killed at its beginning, or that begins just now, has written these.
+        found = sorted(self.path.iterdir())
+        others = [path.name for path in found if path.name != ".lock" and not _is_partial(path)]
+        if others:
+            raise TrainingError(
+                f"{self.path}: expected a new folder, an empty one or one of a run, got other "
+                f"files: {', '.join(others[:5])}{' …' if len(others) > 5 else ''}. Give another "
+                "--output"
+            )
+
+    def _holds_recipe(self) -> bool:
+        """Whether there is a recipe of ours, as a run has from its beginning on."""
+        try:
+            self._begun()
+        except TrainingError:
+            return False
+        return True
+
+    def _begun(self) -> dict[str, Any]:
+        """What recipe.json says of the run.
+
+        Raises:
+            TrainingError: When it cannot be read, or is none of ours.
+        """
+        try:
+            found = json.loads(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        if not (isinstance(found, dict) and {"recipe", "data", "photos"} <= found.keys()):
+            raise TrainingError(
+                f"{self.recipe}: expected the recipe of the run in this folder, got another file, "
+                "or a damaged one. Restore it, or give another --output"
+            )
+        return found
 
     def earlier_recipe(self) -> Recipe | None:
         """The recipe of the run that is in the folder; None where none has begun."""
         if not (self.state.exists() and self.recipe.exists()):
             return None
-        found = json.loads(self.recipe.read_text(encoding="utf-8"))
+        found = self._begun()
         return Recipe.parse(found["recipe"], str(self.recipe))
 
     def claim(self, recipe: Recipe, data: str, photos: int) -> None:
@@ -96,7 +146,7 @@ class RunFolder:
                     f"{self.state}: a state without the {self.recipe.name} of its run. Restore it, "
                     "move the state away, or give another --output"
                 )
-            found = json.loads(self.recipe.read_text(encoding="utf-8"))
+            found = self._begun()
             # Keys that recipes did not have when the run was started get their defaults.
             found["recipe"] = Recipe.parse(found["recipe"], str(self.recipe)).model_dump(
                 mode="json"
@@ -126,12 +176,21 @@ class RunFolder:
 
         Args:
             step: Steps done when the state was saved.
+
+        Raises:
+            TrainingError: When the file holds something else, or cannot be written.
         """
         if not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
         # A line that was cut off by a kill has no line end; its step is done again.
-        kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        try:
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{self.metrics}: expected the metrics of the run in this folder, got another "
+                "file, or a damaged one. Restore it, or move it away"
+            ) from error
         with _writing(self.metrics):
             write_text(self.metrics, "".join(kept))
 
@@ -155,6 +214,10 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror or error}). The last state, if there is "
             "one, is whole; make room or fix the permissions, then run the same command again"
         ) from error
+
+
+def _is_partial(path: Path) -> bool:
+    return bool(_PARTIAL.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
 
 
 def _forget_in_children(file: IO[str]) -> None:
