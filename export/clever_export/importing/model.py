@@ -161,7 +161,7 @@ def import_checkpoint(
     with new_folder(Path(output)) as temporary:
         model.save_pretrained(temporary)
         write_card(temporary)
-    parts = Counter(_part(name) for name in found.left_out)
+    parts = Counter(_part(name, found.layout.prefix) for name in found.left_out)
     return Imported(config, layout, checkpoint.entry, checkpoint.others, len(renamed), dict(parts))
 
 
@@ -290,13 +290,18 @@ def _provenance(
             "sha256": sha256_of(checkpoint.path),
             "layout": layout,
             **({"entry": checkpoint.entry} if checkpoint.entry else {}),
-            "left_out": sorted({_part(name) for name in found.left_out}),
+            "left_out": sorted({_part(name, found.layout.prefix) for name in found.left_out}),
         },
         "clever_hub": __version__,
     }
 
 
-def _part(name: str) -> str:
-    """The first names of a tensor, all that a part of a network has in common."""
+def _part(name: str, prefix: str) -> str:
+    """The first names of a tensor, all that a part of a network has in common.
+
+    Below the backbone's prefix the next one tells which part it is.
+    """
     names = [part for part in name.split(".")[:-1] if part not in ("module", "_orig_mod")]
-    return ".".join(names[:2] if names[:1] in (["backbone"], ["encoder"]) else names[:1]) or name
+    outer = prefix.split(".")[:-1]
+    inside = bool(outer) and names[: len(outer)] == outer
+    return ".".join(names[: len(outer) + 1] if inside else names[:1]) or name
