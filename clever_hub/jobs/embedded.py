@@ -190,7 +190,7 @@ def _paths(table: Any) -> list[Path]:
     """The photos' paths, by their bytes where those are no text."""
     if "path_bytes" not in table.column_names:
         return [Path(str(text)) for text in table["path"].to_pylist()]
-    from clever_hub.scale.formats import exact_paths
+    from clever_hub.scale.tables import exact_paths
 
     return [Path(os.fsdecode(exact)) for exact in exact_paths(table)]
 

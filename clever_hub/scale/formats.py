@@ -23,6 +23,7 @@ from clever_hub.files import atomic_path
 from clever_hub.scale.settings import Made
 from clever_hub.scale.shards import schema, shard_name
 from clever_hub.scale.storage import Storage, cannot_write
+from clever_hub.scale.tables import exact_paths
 
 PARTS = ("invariant", "equivariant")
 
@@ -200,13 +201,6 @@ def read_part(table: pa.Table, part: str) -> NDArray[np.float32]:
     width = table.schema.field(part).type.list_size
     flat = pc.list_flatten(table[part]).to_numpy()
     return np.asarray(flat, np.float32).reshape(-1, width)
-
-
-def exact_paths(table: pa.Table) -> Iterator[bytes]:
-    """The paths of a table as the bytes that file systems know."""
-    texts: list[Any] = table["path"].to_pylist()
-    names = zip(texts, table["path_bytes"].to_pylist(), strict=True)
-    yield from (exact if exact is not None else text.encode() for text, exact in names)
 
 
 def _words(rows: NDArray[np.float32]) -> Iterator[list[str]]:

@@ -72,11 +72,16 @@ def embedded_photos(table: str) -> Iterator[str] | None:
 def _embedded(opened: Any, table: str) -> Iterator[str]:
     import pyarrow as pa
 
-    from clever_hub.scale.formats import exact_paths
-
     for group in range(opened.metadata.num_row_groups):
         for batch in _batches(opened, group, ["path", "path_bytes"], table):
             yield from map(os.fsdecode, exact_paths(pa.Table.from_batches([batch])))
+
+
+def exact_paths(table: Any) -> Iterator[bytes]:
+    """The paths of a table that ``embed`` wrote as the bytes that file systems know."""
+    texts: list[Any] = table["path"].to_pylist()
+    names = zip(texts, table["path_bytes"].to_pylist(), strict=True)
+    yield from (exact if exact is not None else text.encode() for text, exact in names)
 
 
 def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,8 @@ import pytest
 
 from clever_hub.errors import DataError
 from clever_hub.scale import embed_dataset
-from clever_hub.scale.formats import exact_paths, read_part
+from clever_hub.scale.formats import read_part
+from clever_hub.scale.tables import exact_paths
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ import clever_hub
 from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
 from clever_hub.scale import embed_dataset, remote
-from clever_hub.scale.formats import exact_paths
 from clever_hub.scale.items import list_items
-from clever_hub.scale.tables import list_parquet_rows, parquet_files, read_rows
+from clever_hub.scale.tables import exact_paths, list_parquet_rows, parquet_files, read_rows
 
 
 def names(*inputs: object, column: str | None = None) -> list[str]:
