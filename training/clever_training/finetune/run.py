@@ -35,6 +35,7 @@ from clever_training.finetune.trainer import (
     FinetuneTrainer,
     accuracies,
 )
+from clever_training.runtime.logs import is_log
 
 FILE_NAME = "finetune.json"
 STATE = "state"
@@ -171,7 +172,7 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     found = next((path for path in (finished, note) if path.is_file()), None)
     if found is None:
         # Another process of the same run may have created the folder a moment ago.
-        others = [path for path in out.glob("*") if path.name != STATE]
+        others = [path for path in out.glob("*") if path.name != STATE and not is_log(path)]
         if others or list(out.glob(f"{STATE}/checkpoint-*")):
             raise TrainingError(
                 f"{out}: expected a new folder or one of a stopped run, got other files. "

@@ -20,6 +20,7 @@ from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME, read_counters
+from clever_training.runtime.logs import is_log
 
 # Settings that may change when a run is resumed.
 _FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
@@ -86,7 +87,7 @@ class RunFolder:
             return
         # A run that was killed at its beginning, or that begins just now, has written these.
         found = sorted(self.path.iterdir())
-        others = [path.name for path in found if path.name != ".lock" and not _is_partial(path)]
+        others = [path.name for path in found if not (_is_partial(path) or is_log(path))]
         if others:
             raise TrainingError(
                 f"{self.path}: expected a new folder, an empty one or one of a run, got other "
