@@ -29,6 +29,7 @@ from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, s
 from clever_training.finetune.run import build_network, finetune
 from clever_training.finetune.settings import FinetuneSettings
 from clever_training.finetune.trainer import accuracies
+from clever_training.runtime.folders import hold
 
 SIDE = 32
 
@@ -219,6 +220,19 @@ def test_a_photo_that_cannot_be_read_is_named_in_one_line(
     with pytest.raises(DataError) as raised:
         finetune(str(model_folder), broken, tmp_path / "out", few_epochs(workers=workers))
     assert str(raised.value) == "photos, row 7: truncated"
+
+
+def test_a_folder_in_which_a_run_goes_on_is_not_taken_over(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    note = tmp_path / "state" / "run.json"
+    note.write_text("{}")
+    with (tmp_path / "state" / ".lock").open("w") as file:
+        hold(file, tmp_path)
+        with pytest.raises(TrainingError, match="another process trains in this run folder"):
+            finetune(str(model_folder), splits, tmp_path, few_epochs())
+    assert note.read_text() == "{}"
 
 
 def test_a_run_without_a_checkpoint_leaves_its_folder_to_another(

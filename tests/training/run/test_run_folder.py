@@ -124,11 +124,11 @@ def test_of_partial_files_only_a_runs_own_are_removed(
 
 
 def test_a_run_that_was_killed_before_its_recipe_was_there_begins(tmp_path: Path) -> None:
-    for name in (".lock", ".recipe.0123abcd.tmp.json", "run.log"):
+    for name in (".lock", ".recipe.0123abcd.tmp.json", ".DS_Store", "run.log"):
         (tmp_path / name).touch()
     with RunFolder(tmp_path).locked():
         # The log was opened by the shell that began the run.
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "run.log"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", ".lock", "run.log"]
 
 
 def test_damaged_files_of_a_run_are_named(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ from clever_training.finetune.trainer import (
     FinetuneTrainer,
     accuracies,
 )
-from clever_training.runtime.logs import is_log
+from clever_training.runtime.folders import hold, is_log
 
 FILE_NAME = "finetune.json"
 STATE = "state"
@@ -93,26 +96,54 @@ def finetune(
         "settings": {k: v for k, v in asdict(settings).items() if k != "workers"},
         "data": {"train": train.describe(), "validation": splits.validation.describe()},
     }
-    if _claim(out, run):
-        return out
-    network = build_network(extractor.model, train.classes, settings)
+    with _alone(out):
+        if not _claim(out, run):
+            network = build_network(extractor.model, train.classes, settings)
+            trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
+            seconds = _train(trainer, out)
+            if trainer.is_world_process_zero():
+                save_network(network, extractor.model.config, out)
+                content = _content(run, trainer.state.log_history, settings, command, seconds)
+                write_json(out / FILE_NAME, content)
+                shutil.rmtree(out / STATE)
+            # A process that ended earlier would stop the one that writes.
+            trainer.accelerator.wait_for_everyone()
+    return out
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs out of the folder; the first process holds it for all of this run.
+
+    Raises:
+        TrainingError: When another run is in it, or it holds other files; then none is touched.
+    """
+    if (out / FILE_NAME).is_file() or int(os.environ.get("RANK", "0")):
+        yield
+        return
+    state = out / STATE
+    others = [path for path in out.glob("*") if path != state and not is_log(path)]
+    if others or (list(state.glob("checkpoint-*")) and not (state / "run.json").is_file()):
+        raise TrainingError(
+            f"{out}: expected a new folder or one of a stopped run, got other files. "
+            "Give another --output"
+        )
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / ".lock").open("w") as file:
+        hold(file, out)
+        yield
+
+
+def _train(trainer: FinetuneTrainer, out: Path) -> float:
+    """Train from the last checkpoint on, if there is one; the seconds that it took."""
     started = time.monotonic()
-    trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
     try:
         trainer.train(resume_from_checkpoint=_last_checkpoint(out / STATE))
     finally:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, BarCallback):
                 callback.close()
-    seconds = time.monotonic() - started
-    if trainer.is_world_process_zero():
-        save_network(network, extractor.model.config, out)
-        content = _content(run, trainer.state.log_history, settings, command, seconds)
-        write_json(out / FILE_NAME, content)
-        shutil.rmtree(out / STATE)
-    # A process that ended earlier would stop the one that writes.
-    trainer.accelerator.wait_for_everyone()
-    return out
+    return time.monotonic() - started
 
 
 def build_network(
@@ -171,13 +202,6 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     finished, note = out / FILE_NAME, out / STATE / "run.json"
     found = next((path for path in (finished, note) if path.is_file()), None)
     if found is None:
-        # Another process of the same run may have created the folder a moment ago.
-        others = [path for path in out.glob("*") if path.name != STATE and not is_log(path)]
-        if others or list(out.glob(f"{STATE}/checkpoint-*")):
-            raise TrainingError(
-                f"{out}: expected a new folder or one of a stopped run, got other files. "
-                "Give another --output"
-            )
         write_json(note, run)
         return False
     known = json.loads(found.read_text(encoding="utf-8"))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from clever_hub.config import CONFIG_NAME
 from clever_hub.errors import ConfigError, TrainingError
@@ -20,7 +17,7 @@ from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME, read_counters
-from clever_training.runtime.logs import is_log
+from clever_training.runtime.folders import hold, is_log
 
 # Settings that may change when a run is resumed.
 _FREE = ("max_steps", "save_minutes", "log_steps", "num_workers", "knn_every_epochs", "knn_photos")
@@ -68,14 +65,7 @@ class RunFolder:
         with _writing(self.path / ".lock"):
             lock = (self.path / ".lock").open("w")
         with lock as file:
-            _forget_in_children(file)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise TrainingError(
-                    f"{self.path}: another process trains in this run folder. "
-                    "Stop it, or give another --output"
-                ) from error
+            hold(file, self.path)
             for path in (self.path, self.model):
                 for stale in filter(_is_partial, path.glob(".*.tmp*")):
                     stale.unlink()
@@ -219,20 +209,6 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _is_partial(path: Path) -> bool:
     return bool(_PARTIAL.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
-
-
-def _forget_in_children(file: IO[str]) -> None:
-    """Close a lock's file in forked processes.
-
-    The workers of a killed run live on for some seconds and would keep its lock.
-    """
-    reference = weakref.ref(file)
-
-    def forget() -> None:
-        if (held := reference()) is not None:
-            held.close()
-
-    os.register_at_fork(after_in_child=forget)
 
 
 def _fixed(content: dict[str, Any]) -> dict[str, Any]:
