@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +94,8 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         'raw'
     """
     require("pyarrow.parquet", "jobs")
+    from clever_hub.scale.locating import locate_photos
+
     path = Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -104,7 +105,7 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         check_comparable(parts[0], part, str(files[0]), str(file))
     paths = [photo for part in parts for photo in part.paths]
     return EmbeddedPhotos(
-        _located(paths, (path if path.is_dir() else path.parent).resolve()),
+        locate_photos(paths, (path if path.is_dir() else path.parent).resolve()),
         Embeddings(
             _joined([part.embeddings.invariant for part in parts]),
             _joined([part.embeddings.equivariant for part in parts]),
@@ -193,44 +194,6 @@ def _paths(table: Any) -> list[Path]:
     from clever_hub.scale.tables import exact_paths
 
     return [Path(os.fsdecode(exact)) for exact in exact_paths(table)]
-
-
-def _located(paths: list[Path], beside: Path) -> list[Path]:
-    """Relative paths, beginning where the photos are.
-
-    All were written from one folder. So one is chosen for all, the one with the most photos: what
-    bears a photo's name elsewhere may be another photo.
-    """
-    relative = [path for path in paths if not path.is_absolute()]
-    here, recorded = Path(), _recorded(beside)
-    best, most = here, 0
-    for folder in (here, *recorded, beside, *beside.parents):
-        found = sum((folder / path).is_file() for path in relative)
-        if found > most:
-            best, most = folder, found
-        if found == len(relative):
-            break
-
-    def place(path: Path) -> Path:
-        # Updates may have been made from several folders, which are known then.
-        places = (folder / path for folder in (best, *recorded))
-        return next((place for place in places if place.is_file()), best / path)
-
-    return [path if path.is_absolute() else place(path) for path in paths]
-
-
-def _recorded(folder: Path) -> list[Path]:
-    """From where ``embed`` wrote the shards of a folder, if it says so."""
-    from clever_hub.scale.storage import FOLDER
-
-    try:
-        run = json.loads((folder / FOLDER / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    folders = run.get("folders") if isinstance(run, dict) else None
-    if not isinstance(folders, list):  # not of this version
-        return []
-    return [Path(one) for one in folders if isinstance(one, str)]
 
 
 def to_column(rows: NDArray[np.float32]) -> Any:

@@ -238,12 +238,13 @@ def _plan(
     """The plan that is there, a new one, or one brought up to date; and what has changed."""
     from clever_hub.scale.items import list_items
     from clever_hub.scale.places import Places
-    from clever_hub.scale.planning import make_plan, update_plan
+    from clever_hub.scale.planning import check_names, make_plan, update_plan
     from clever_hub.scale.shards import retry_skipped
 
     storage = target.storage
     if before is not None:
         _check_same(target, before, wanted, update)
+        check_names(storage, before.shards, Places(before.folders))
         if not update:
             return before, None
     items = list_items(wanted.inputs, wanted.image_column)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -12,6 +13,7 @@ from clever_hub.errors import DataError
 from clever_hub.files import file_stamp
 from clever_hub.images.decoding import EXTENSIONS
 from clever_hub.images.finding import find_images
+from clever_hub.scale.locating import locate_photos
 from clever_hub.scale.storage import FOLDER
 from clever_hub.scale.tables import (
     embedded_photos,
@@ -54,7 +56,8 @@ def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterat
             that hold such and no images; ids of data sets on the Hub; addresses that fsspec opens,
             such as ``s3://bucket/photos``; or ``-`` for a list of paths on standard input,
             separated by newlines, or by NUL as ``find -print0`` does. A table or a folder of
-            embeddings, as ``embed`` writes them, stands for the photos that it names.
+            embeddings, as ``embed`` writes them, stands for the photos that it names,
+            with those that are gone.
         image_column: The image column of tables; None looks for it.
 
     Yields:
@@ -77,28 +80,67 @@ def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterat
             yield from _from_address(given)
         else:
             assert tables is not None
-            for table in tables:
-                yield from _from_table(table, image_column)
+            yield from _from_tables(tables, image_column)
     yield from _from_files(files)
 
 
-def _from_table(table: str, image_column: str | None) -> Iterator[Item]:
-    """The images in a table; of one that ``embed`` wrote, the photos that it names."""
-    remote = is_hub_id(table)
-    if image_column is None and not remote and (photos := embedded_photos(table)) is not None:
-        for photo in photos:
-            if "://" in photo:
-                yield from _from_address(photo)
+def _from_tables(tables: Sequence[str], column: str | None) -> Iterator[Item]:
+    """The images in tables; of those that ``embed`` wrote, the photos that they name."""
+    for folder, group in groupby(tables, _folder_of_shards):
+        # The shards of a folder together: where photos are is told by the most of them.
+        for some in [list(group)] if folder else [[table] for table in group]:
+            if column is None and (photos := _embedded(some)) is not None:
+                yield from _from_embeddings(photos, some[0])
                 continue
-            if not Path(photo).is_file():
-                raise DataError(
-                    f"{table}: holds embeddings, and no photos; its photo {photo} is not there. "
-                    "Name the photos, or the tables that hold them"
-                )
-            yield from _from_files([Path(photo)])
-        return
-    rows = list_hub_rows if remote else list_parquet_rows
-    for row, stamp in rows(table, image_column):
+            for table in some:
+                yield from _from_table(table, column)
+
+
+def _folder_of_shards(table: str) -> Path | None:
+    """The folder that ``embed`` made and a table lies in."""
+    folder = Path(table).parent
+    return folder if (folder / FOLDER).is_dir() else None
+
+
+def _embedded(tables: Sequence[str]) -> list[str] | None:
+    """The photos that tables of ``embed`` name; None where one is another table."""
+    found: list[str] = []
+    for table in tables:
+        photos = None if is_hub_id(table) else embedded_photos(table)
+        if photos is None:
+            return None
+        found += photos
+    return found
+
+
+def _from_embeddings(photos: Sequence[str], table: str) -> Iterator[Item]:
+    """The photos that a table of embeddings names, from where they are.
+
+    One that is missing is listed, too: it cannot be read, and is named with the others.
+    """
+    local = [Path(photo) for photo in photos if "://" not in photo]
+    places = locate_photos(local, Path(table).parent.resolve())
+    if local and len(local) == len(photos) and not any(place.is_file() for place in places):
+        which = (
+            f"its photo {local[0]} is" if len(local) == 1 else f"its photos, {local[0]} first, are"
+        )
+        raise DataError(
+            f"{table}: holds embeddings, and no photos; {which} not there. "
+            "Name the photos, or the tables that hold them"
+        )
+    there = iter(places)
+    for photo in photos:
+        if "://" in photo:
+            yield from _from_address(photo)
+            continue
+        place = next(there)
+        yield Item(os.fsencode(place), file_stamp(place))
+
+
+def _from_table(table: str, column: str | None) -> Iterator[Item]:
+    """The images in a table, by their rows."""
+    rows = list_hub_rows if is_hub_id(table) else list_parquet_rows
+    for row, stamp in rows(table, column):
         yield Item(os.fsencode(f"{table.removeprefix('hub:')}#{row}"), stamp, table, row)
 
 

@@ -22,6 +22,7 @@ class Places:
 
     Attributes:
         folders: The other working folders; empty also where an older version made the shards.
+        is_elsewhere: Whether it is known from where the shards were made, and not from here.
 
     Example:
         >>> here = Places()
@@ -39,9 +40,10 @@ class Places:
         """
         self.folders = tuple(folder for folder in folders if folder != str(Path.cwd()))
         self._begin_is_known = bool(folders)
+        self.is_elsewhere = bool(folders) and str(Path.cwd()) not in folders
         # Of folders, of which there are few; not kept longer, as the working folder may change.
         self._resolved = lru_cache(maxsize=4096)(os.path.realpath)
-        self._inputs = {_spelt(given).rstrip("/") for given in inputs}
+        self._inputs = {slashed(_spelt(given)).rstrip("/") for given in inputs}
 
     def whole(self, item: Item) -> bytes:
         """A name that is the same however the image is spelt: relative, absolute, by a link.
@@ -67,8 +69,34 @@ class Places:
         wholes: dict[str, str] = {}
         for given in inputs:
             wholes.setdefault(self.whole_input(given), given)
-        folders = wholes.keys()
-        return [given for whole, given in wholes.items() if not _is_in(_parent(whole), folders)]
+        folders = {slashed(whole) for whole in wholes}
+        return [
+            given for whole, given in wholes.items() if not is_in(_parent(slashed(whole)), folders)
+        ]
+
+    def refuse_ambiguous(self, item: Item, root: str) -> None:
+        """Refuse a planned name that is one image from here and another from where it began.
+
+        Args:
+            item: An image that was planned.
+            root: Names the folder of shards in errors.
+
+        Raises:
+            DataError: When the working folder is none of ``folders``, and the images are not one.
+        """
+        path = item.table or item.name
+        # Names of the Hub and addresses begin nowhere on this machine.
+        if not self.is_elsewhere or "://" in path or is_hub_id(path):
+            return
+        began = next((one for one in self.folders if Path(one, path).exists()), None)
+        if began is None or not Path(path).exists():
+            return
+        if os.path.realpath(path) != os.path.realpath(Path(began, path)):
+            raise DataError(
+                f"{root}: has the row of {path} of {began}; {path} of {Path.cwd()} is another. "
+                f"Call from {began}, with absolute paths of photos that are elsewhere, or name "
+                "another --output"
+            )
 
     def has(self, item: Item) -> bool:
         """Whether an image that is not listed now may still be there.
@@ -89,7 +117,7 @@ class Places:
         return unknown and not self._is_listed(path)
 
     def _is_listed(self, path: str) -> bool:
-        return _is_in(path, self._inputs)
+        return is_in(slashed(path), self._inputs)
 
 
 def _spelt(given: str) -> str:
@@ -105,8 +133,22 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _is_in(path: str, folders: Collection[str]) -> bool:
-    """Whether a path is one of some, or lies in one of them."""
+def slashed(path: str, sep: str = os.sep) -> str:
+    r"""A path with slashes, as addresses have them.
+
+    Args:
+        path: A path, or an address, which is returned as it is.
+        sep: What separates the names in a path.
+
+    Example:
+        >>> slashed(r"C:\photos\a.jpg", "\\"), slashed("file://a b", " ")
+        ('C:/photos/a.jpg', 'file://a b')
+    """
+    return path if "://" in path else path.replace(sep, "/")
+
+
+def is_in(path: str, folders: Collection[str]) -> bool:
+    """Whether a path is one of some, or lies in one of them; all with slashes."""
     while path and path not in folders:
         path = _parent(path)
     return bool(path)

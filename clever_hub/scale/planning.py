@@ -83,6 +83,27 @@ def make_plan(
     return shards, images
 
 
+def check_names(storage: Storage, shards: int, places: Places) -> None:
+    """Refuse shards of which a name leads elsewhere from this working folder.
+
+    Args:
+        storage: The folder of shards.
+        shards: How many were planned.
+        places: Where names lead.
+
+    Raises:
+        DataError: When a relative name leads to one image from here and to another from the folder
+            where it began: the row of the one would become that of the other.
+    """
+    if not places.is_elsewhere:
+        return
+    for number in range(shards):
+        # A table is asked once for all its rows.
+        plan = read_plan(storage, number) or []
+        for item in {item.table or item.name: item for item in plan}.values():
+            places.refuse_ambiguous(item, storage.root)
+
+
 def compare_plan(storage: Storage, items: Iterable[Item], shards: int, places: Places) -> Changes:
     """What has changed since the shards were planned; nothing is written.
 

@@ -32,6 +32,7 @@ from clever_hub.jobs.embedded import check_comparable, read_embeddings
 from clever_hub.jobs.store import embed_photos
 from clever_hub.scale import embed_dataset
 from clever_hub.scale.formats import read_part
+from clever_hub.scale.places import Places, is_in, slashed
 from clever_hub.scale.storage import LocalStorage
 from clever_hub.scale.target import Target
 
@@ -268,6 +269,57 @@ def test_a_photo_is_the_same_by_its_relative_and_its_absolute_name(
     done = embed(model_folder, Path("05.jpg"), tmp_path / "v", update=True)
     assert done.changes.describe() == "0 new, 0 changed, 0 vanished, 29 no longer named"
     assert rows(tmp_path / "v") == after
+
+
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_name_that_is_another_photo_from_here_is_refused(
+    model_folder: Path,
+    album: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    update: bool,
+    absolute: bool,
+) -> None:
+    other, out = tmp_path / "b", tmp_path / "v"
+    shutil.copytree(album / "second", other / "album" / "second")
+    monkeypatch.chdir(tmp_path)
+    embed(model_folder, "album", out)
+    before = rows(out)
+    monkeypatch.chdir(other)
+    given = other / "album" if absolute else "album"
+    with pytest.raises(DataError, match=r"another\. Call from .* name another --output") as refused:
+        embed(model_folder, given, out, update=update)
+    assert f" of {tmp_path}; " in str(refused.value)
+    assert f" of {other} is" in str(refused.value)
+    assert rows(out) == before
+    # What the message advises.
+    monkeypatch.chdir(tmp_path)
+    done = embed(model_folder, other / "album", out, update=True)
+    assert done.changes.describe() == "10 new, 0 changed, 0 vanished, 30 no longer named"
+    assert before.items() < rows(out).items()
+
+
+def test_a_link_to_the_same_photos_is_no_other_photo(
+    model_folder: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    embed(model_folder, "album", tmp_path / "v")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "album").symlink_to(album)
+    monkeypatch.chdir(tmp_path / "b")
+    done = embed(model_folder, "album", tmp_path / "v", update=True)
+    assert (done.computed, done.changes.describe()) == (0, "0 new, 0 changed, 0 vanished")
+
+
+def test_a_folder_in_a_folder_is_known_by_either_separator(tmp_path: Path) -> None:
+    folders = {slashed(r"C:\photos", "\\")}
+    for path in (r"C:\photos", r"C:\photos\a\b", "C:/photos/a"):
+        assert is_in(slashed(path, "\\"), folders)
+    assert not is_in(slashed(r"C:\photos2\a", "\\"), folders)
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    assert Places().outermost([str(inner), str(tmp_path)]) == [str(tmp_path)]
 
 
 def test_relative_names_of_an_older_version_are_not_dropped_from_elsewhere(

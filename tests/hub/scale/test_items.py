@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import pytest
 import clever_hub
 from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
+from clever_hub.jobs.embedded import read_embeddings
 from clever_hub.scale import embed_dataset, remote
 from clever_hub.scale.items import list_items
 from clever_hub.scale.tables import exact_paths, list_parquet_rows, parquet_files, read_rows
@@ -76,8 +78,34 @@ def test_what_embed_wrote_stands_for_its_photos(
     first, second = (pq.read_table(table).sort_by("path") for table in (made, again))
     assert first["path"] == second["path"]
     odd.unlink()
-    with pytest.raises(DataError, match=r"holds embeddings, and no photos; its photo .*jpg is"):
+    third = embed_dataset(model_folder, made, tmp_path / "third")
+    assert (third.images, third.rows) == (30, 29)
+    assert third.skipped[0][0].startswith(f"{album}/caf")
+    shutil.rmtree(album)
+    with pytest.raises(
+        DataError, match=r"no photos; its photos, .*jpg first, are not there\. Name"
+    ):
         names(made)
+
+
+@pytest.mark.parametrize("kind", ["", ".parquet"])
+def test_photos_of_a_table_are_found_from_elsewhere(
+    kind: str,
+    album: Path,
+    model_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tmp_path / f"v{kind}"
+    monkeypatch.chdir(tmp_path)
+    embed_dataset(model_folder, album.name, made, shard_size=8)
+    assert names(made)[0].startswith("album/")
+    (tmp_path / "else" / "where").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "else" / "where")
+    assert names(made) == [str(path) for path in find_images([album])]
+    located = [str(path) for path in read_embeddings(made).paths]
+    assert sorted(located) == sorted(names(made))
+    assert embed_dataset(model_folder, made, "again").rows == 30
 
 
 def test_a_column_of_images_beside_embeddings_is_taken(
@@ -95,7 +123,7 @@ def test_embeddings_of_rows_say_that_they_are_none_of_photos(
     table: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     embed_dataset(model_folder, table, tmp_path / "v.parquet")
-    with pytest.raises(DataError, match=r"its photo .*photos\.parquet#0 is not there.*the tables"):
+    with pytest.raises(DataError, match=r"photos\.parquet#0 first, are not there.*the tables"):
         names(tmp_path / "v.parquet")
 
 
