@@ -100,8 +100,8 @@ def run(  # noqa: PLR0913, each is an option
 
     Photos with similar embeddings become candidates. Then one photo of each candidate pair is
     aligned to the other and their pixels are compared, which also tells what was done to it. The
-    best photo of a group is the one with the most pixels; of several, the one in colour, lossless,
-    the largest file, or the oldest. Nothing is ever deleted.
+    best photo of a group is the one with the most pixels; of several, the one in colour, with a
+    camera's EXIF tags, lossless, the largest file, or the oldest. Nothing is ever deleted.
 
     Examples:
     - `clever-hub duplicates photos/`

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from clever_hub.fonts import width_of, write
+from clever_hub.fonts import cut, width_of, write
 
 WHITE, INK, GREY = (255, 255, 255), (30, 30, 30), (110, 110, 110)
 _GAP, _MARGIN, _LINE = 16, 24, 18
@@ -73,11 +73,7 @@ def fitted(photo: Image.Image, side: int) -> Image.Image:
 
 def shortened(text: str, width: int, size: int = 13) -> str:
     """The end of a text that is too long for a width in pixels, after an ellipsis."""
-    if width_of(text, size) <= width:
-        return text
-    while text and width_of("…" + text, size) > width:
-        text = text[1:]
-    return "…" + text
+    return cut(text, width, size, keep_end=True)
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:

@@ -12,14 +12,16 @@ import typer
 
 from clever_hub.cli.console import say
 
-_CACHED = "The same command goes on: what it has embedded so far is in the cache."
+_CACHED = "Photos embedded so far, if any, are in the cache"
 # What is kept of a verb that was stopped; the others begin again.
 _KEPT = {
     "embed": "The same command goes on with the shards that are finished.",
     "index": "The same command goes on: the photos written so far are in the index.",
-    "duplicates": _CACHED,
-    "leaks": _CACHED,
+    "duplicates": f"{_CACHED}; moves are in the log, for --undo.",
+    "leaks": f"{_CACHED}.",
+    "orient": "Photos turned so far, if any, are in the log, for --undo.",
     "evaluate": "The same command goes on from the figures that are finished.",
+    "finetune": "The same command goes on from the last whole epoch.",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import groupby
@@ -19,6 +20,7 @@ from PIL import ImageDraw, ImageFont
 
 _BUNDLED = str(Path(__file__).parent / "DejaVuSans.ttf")
 _REPLACEMENT = "\ufffd"
+_KERNED = 4  # letters, which may be narrower than fewer of them
 _NO_CHARACTER = "\uffff"  # no font has it: it is drawn as what a font lacks
 # Chinese, Japanese and Korean first, then the scripts of India and Thailand, then signs.
 _WELL_KNOWN = (
@@ -82,6 +84,27 @@ def width_of(text: str, size: float) -> float:
         size: Of the letters, in pixels.
     """
     return sum(font.getlength(run) for font, run in _runs(text, size))
+
+
+def cut(text: str, width: float, size: float, *, keep_end: bool = False) -> str:
+    """As much of a line of text as fits, with an ellipsis where some was left out.
+
+    Args:
+        text: Of any script.
+        width: In pixels.
+        size: Of the letters, in pixels.
+        keep_end: Whether the beginning is left out, not the end.
+    """
+    if width_of(text, size) <= width:
+        return text
+
+    def of(length: int) -> str:
+        return "…" + text[len(text) - length :] if keep_end else text[:length] + "…"
+
+    kept = bisect_right(range(1, len(text)), width, key=lambda n: width_of(of(n), size))
+    # A letter that moves closer to the ellipsis may make a longer text the narrower one.
+    longer = range(min(kept + _KERNED, len(text) - 1), kept, -1)
+    return of(next((n for n in longer if width_of(of(n), size) <= width), kept))
 
 
 def _runs(text: str, size: float) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:

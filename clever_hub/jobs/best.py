@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from clever_hub.jobs.duplicates import Verdict
 from clever_hub.jobs.pairs import Pairs
-from clever_hub.jobs.photo_files import read_photo_file
+from clever_hub.jobs.photo_files import PhotoFile, read_photo_file
 
 _LEAST_CORNERS = 0.01  # share of a photo
 _LEAST_TURN = 1.0  # degrees from a quarter turn, which leaves no corner empty
 _PREVIEW = 4  # so many times fewer pixels: no larger photo was made of it
 
+_TAGS = "with a camera's EXIF tags"
+_UNREAD = 'a HEIC, whose EXIF tags only the extra "heic" reads'
 # Why a photo is better than another, at each field of ``Standing``.
 _WHY = (
     "its file is there",
@@ -28,9 +30,9 @@ _WHY = (
     "not turned into empty corners",
     "the most pixels",
     "in colour",
+    _TAGS,
     "a lossless format",
     "the largest file",
-    "with a camera's EXIF tags",
     "the oldest file",
     "its name is no copy's",
 )
@@ -45,9 +47,10 @@ class Standing(NamedTuple):
         corners: Whether it is known to be turned, with corners left empty.
         pixels: Width times height, negative.
         grey: Whether it has no colours.
+        bare: Whether it is known to have no tags of a camera: what was saved from a photo often
+            has none, be it lossless.
         lossy: Whether its format is lossy.
         size: Bytes, negative.
-        bare: Whether it has no EXIF tags but its orientation.
         seconds: Time of the file's last change.
         copy: Whether its name says that it is a copy.
     """
@@ -57,9 +60,9 @@ class Standing(NamedTuple):
     corners: bool
     pixels: int
     grey: bool
+    bare: bool
     lossy: bool
     size: int
-    bare: bool
     seconds: int
     copy: bool
 
@@ -82,7 +85,9 @@ class BestPhotos:
         Args:
             paths: Where each row's photo is; of one that has gone, its name tells what it can.
         """
-        self.standings = [_standing(Path(path)) for path in paths]
+        files = [read_photo_file(Path(path)) for path in paths]
+        self.standings = [_standing(file) for file in files]
+        self._unread = {row for row, file in enumerate(files) if file.exif is None}
 
     @property
     def rank(self) -> NDArray[np.int64]:
@@ -116,7 +121,8 @@ class BestPhotos:
         better = (
             words for words, one, other in zip(_WHY, best, second, strict=True) if one < other
         )
-        return next(better, "the first")
+        words = next(better, "the first")
+        return _UNREAD if words == _TAGS and group[0] in self._unread else words
 
     def _turned(self, a: int, b: int, verdict: Verdict) -> tuple[bool, bool]:
         """Which of the two is the other one turned, with its corners empty."""
@@ -134,17 +140,16 @@ class BestPhotos:
         )
 
 
-def _standing(path: Path) -> Standing:
-    file = read_photo_file(path)
+def _standing(file: PhotoFile) -> Standing:
     return Standing(
         gone=not file.there,
         link=file.link,
         corners=False,
         pixels=-file.pixels,
         grey=file.grey,
+        bare=file.exif is False,
         lossy=not file.lossless,
         size=-file.size,
-        bare=not file.exif,
         seconds=file.seconds,
         copy=file.copy,
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.photo_files import file_bytes, image_size
@@ -171,19 +170,6 @@ def shown(
             photos.append(Shown(path, title, size))
         rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos))
     return rows
-
-
-def pixel_counts(paths: Sequence[str | Path]) -> NDArray[np.int64]:
-    """Width times height of each photo, from the file's header; 0 where it cannot be read.
-
-    A link has -1, so that a photo is better: as the best of a group the link would stay, while the
-    photo that it leads to is moved away.
-    """
-    files = [Path(path) for path in paths]
-    sizes = [image_size(file) for file in files]
-    links = [file.is_symlink() for file in files]
-    pixels = [-1 if link else w * h for (w, h), link in zip(sizes, links, strict=True)]
-    return np.array(pixels, np.int64)
 
 
 def _look(pairs: list[tuple[int, int]], verify: Verify | None) -> Sequence[Verdict | None]:

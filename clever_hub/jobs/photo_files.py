@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import threading
 import warnings
 from dataclasses import dataclass
@@ -10,24 +11,30 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from clever_hub.errors import ImageError, MissingExtraError
-from clever_hub.images.opening import load_image
+from clever_hub.images.decoding import is_heic
 
 _FILTERS = threading.Lock()
 _LOSSLESS = {"PNG": (".png",), "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff")}
 _LOSSLESS["PPM"] = (".ppm", ".pgm", ".pbm", ".pnm")
 _GREY = ("1", "L", "LA", "La", "F")  # and I, I;16 and so on
-# What a camera or its owner writes; the orientation alone may be of `clever-hub orient`.
+# What a camera writes. Programs that convert a PNG write some tags, too: the date of the change,
+# the number of pixels, the space of colours.
 _TELLING = {
     int(ExifTags.Base.Make),
     int(ExifTags.Base.Model),
-    int(ExifTags.Base.DateTime),
-    int(ExifTags.Base.Artist),
-    int(ExifTags.Base.Copyright),
-    int(ExifTags.Base.ImageDescription),
-    int(ExifTags.IFD.Exif),
     int(ExifTags.IFD.GPSInfo),
 }
+_TELLING_OF_EXPOSURE = {
+    int(ExifTags.Base.DateTimeOriginal),
+    int(ExifTags.Base.ExposureTime),
+    int(ExifTags.Base.FNumber),
+    int(ExifTags.Base.ISOSpeedRatings),
+    int(ExifTags.Base.FocalLength),
+    int(ExifTags.Base.MakerNote),
+    int(ExifTags.Base.LensModel),
+}
+_SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
+_HEADER = 2**18  # bytes, which have a HEIC's sizes
 # "a (1)", "a copy", "a - Copy (2)", "a_copy3", "Copy of a".
 _COPY = re.compile(
     r"\(\d{1,3}\)\s*$|(?:^|[\s_-])copy[\s_-]*\d*\s*$|^copy\s+(?:\(\d+\)\s+)?of\s", re.IGNORECASE
@@ -45,7 +52,8 @@ class PhotoFile:
         grey: Whether it is stored without colours.
         lossless: Whether its format keeps every pixel and every colour.
         size: In bytes.
-        exif: Whether it has tags of a camera, or of its owner.
+        exif: Whether it has tags of a camera; None where it cannot be known: of a HEIC without the
+            extra ``heic``.
         seconds: Time of the last change, in whole seconds since 1970: copies that keep it may lose
             what is finer.
         copy: Whether its name says that it is a copy, such as ``"IMG_1 (1).jpg"``.
@@ -57,7 +65,7 @@ class PhotoFile:
     grey: bool
     lossless: bool
     size: int
-    exif: bool
+    exif: bool | None
     seconds: int
     copy: bool
 
@@ -85,8 +93,8 @@ def read_photo_file(path: Path) -> PhotoFile:
             pixels, grey = image.width * image.height, _is_grey(image.mode)
             lossless, exif = _is_lossless(path, image), _has_exif(image)
     except (OSError, Image.DecompressionBombError):
-        width, height = image_size(path)
-        return PhotoFile(True, link, width * height, False, False, rest[0], False, rest[1], copy)
+        (width, height), grey, known = _of_heic(path)
+        return PhotoFile(True, link, width * height, grey, False, rest[0], known, rest[1], copy)
     return PhotoFile(True, link, pixels, grey, lossless, rest[0], exif, rest[1], copy)
 
 
@@ -103,10 +111,7 @@ def image_size(path: Path) -> tuple[int, int]:
             return image.size
     except (OSError, Image.DecompressionBombError):
         pass
-    try:
-        return load_image(path).size  # a kind that Pillow knows by a plugin of ours
-    except (ImageError, MissingExtraError):
-        return 0, 0
+    return _of_heic(path)[0]
 
 
 def file_bytes(path: Path) -> int:
@@ -130,8 +135,7 @@ def _is_lossless(path: Path, image: Image.Image) -> bool:
     if image.mode == "P":  # a palette: most colours are lost
         return False
     if image.format == "WEBP":
-        with path.open("rb") as file:
-            return file.read(16)[12:] == b"VP8L"
+        return _is_lossless_webp(path)
     inside = str(image.info.get("compression"))  # of a TIFF, such as "tiff_lzw" or "jpeg"
     return image.format in _LOSSLESS and "jpeg" not in inside and inside != "webp"
 
@@ -140,6 +144,56 @@ def _has_exif(image: Image.Image) -> bool:
     if image.format == "PNG" and "exif" not in image.info:
         return False  # Pillow would decode the photo to look behind its pixels
     try:
-        return not _TELLING.isdisjoint(image.getexif())
+        return _is_of_camera(image.getexif())
     except Exception:  # noqa: BLE001 - of struct, of Pillow: whatever a malformed tag leads to
         return False
+
+
+def _is_of_camera(tags: Image.Exif) -> bool:
+    exposure = tags.get_ifd(ExifTags.IFD.Exif)
+    return not (_TELLING.isdisjoint(tags) and _TELLING_OF_EXPOSURE.isdisjoint(exposure))
+
+
+def _of_heic(path: Path) -> tuple[tuple[int, int], bool, bool | None]:
+    """The size, whether it is grey, and whether it has tags of a camera; zeros of what is no HEIC.
+
+    Without the extra the header tells the size, and the tags are not known.
+    """
+    nothing = (0, 0), False, False
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER)
+    except OSError:
+        return nothing
+    if not is_heic(header):
+        return nothing
+    try:
+        import pillow_heif
+    except ModuleNotFoundError:
+        return _largest_size(header), False, None
+    try:
+        heic = pillow_heif.open_heif(path)
+        tags = Image.Exif()
+        tags.load(heic.info.get("exif") or b"")
+        return heic.size, _is_grey(heic.mode), _is_of_camera(tags)
+    except Exception:  # noqa: BLE001 - of libheif, of struct: whatever a malformed file leads to
+        return nothing
+
+
+def _largest_size(header: bytes) -> tuple[int, int]:
+    """Of the sizes in a HEIC's header (boxes "ispe"): others are of tiles and of previews."""
+    sizes = [struct.unpack(">II", found[1]) for found in _SIZE.finditer(header)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether its first picture is: it may stand behind a profile, or in a frame of several."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:  # a chunk's name and length
+            name, length = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8L", b"VP8 "):
+                return name == b"VP8L"
+            # Of a frame only the place and size are passed over, so that its chunks follow.
+            file.seek(16 if name == b"ANMF" else length + length % 2, 1)
+    return False

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.files import atomic_path, write_text
-from clever_hub.fonts import width_of, write
+from clever_hub.fonts import cut, width_of, write
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.tables import text_of
 
@@ -194,12 +194,7 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 def _fit(text: str, width: int, size: int) -> str:
     """The text, cut at the end so that it fits."""
-    text = _line(text)
-    if width_of(text, size) <= width:
-        return text
-    while text and width_of(text + "…", size) > width:
-        text = text[:-1]
-    return text + "…"
+    return cut(_line(text), width, size)
 
 
 def _line(text: str) -> str:

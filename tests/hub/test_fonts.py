@@ -109,3 +109,28 @@ def test_pictures_name_photos_as_they_are_called(tmp_path: Path) -> None:
 
     same, other = of("Müller_ñ_ß.jpg"), of("M\uffffller_\uffff_\uffff.jpg")
     assert same.shape != other.shape or not np.array_equal(same, other)
+
+
+@pytest.mark.parametrize("keep_end", [True, False])
+@pytest.mark.parametrize("text", ["", "a", "AVAVAVA.jpg", "IMG_ü é—木 (12).jpg", "T…T.Y,V" * 5])
+def test_a_text_is_cut_as_if_by_one_letter_after_the_other(text: str, keep_end: bool) -> None:
+    for width in range(0, 120, 3):
+        left = text
+        shown = text
+        while fonts.width_of(shown, 13) > width and left:
+            left = left[1:] if keep_end else left[:-1]
+            shown = "…" + left if keep_end else left + "…"
+        assert fonts.cut(text, width, 13, keep_end=keep_end) == shown
+
+
+def test_a_long_text_is_measured_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, measure = [], fonts.width_of
+
+    def counted(text: str, size: float) -> float:
+        asked.append(len(text))
+        return measure(text, size)
+
+    monkeypatch.setattr(fonts, "width_of", counted)
+    shown = fonts.cut("a" * 20_000, 200, 13)
+    assert shown.endswith("…")
+    assert len(asked) < 30

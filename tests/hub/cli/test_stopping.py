@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from clever_hub.cli.app import app
+from clever_hub.cli.stopping import clean_stop
 from clever_hub.jobs import store
 
-IN_CACHE = "Stopped. The same command goes on: what it has embedded so far is in the cache."
+IN_CACHE = "Stopped. Photos embedded so far, if any, are in the cache"
+IN_LOG = f"{IN_CACHE}; moves are in the log, for --undo."
 IN_INDEX = "Stopped. The same command goes on: the photos written so far are in the index."
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
-    ("verb", "said"), [("duplicates", IN_CACHE), ("leaks", IN_CACHE), ("index", IN_INDEX)]
+    ("verb", "said"), [("duplicates", IN_LOG), ("leaks", f"{IN_CACHE}."), ("index", IN_INDEX)]
 )
 def test_a_verb_that_is_stopped_says_what_is_kept(
     verb: str,
@@ -57,3 +60,20 @@ def test_a_verb_that_is_stopped_says_what_is_kept(
     assert "Traceback" not in result.output
     assert verb == "index" or list(cache.rglob("*.parquet")), "what is embedded is kept"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        ("finetune", "Stopped. The same command goes on from the last whole epoch."),
+        ("orient", "Stopped. Photos turned so far, if any, are in the log, for --undo."),
+        ("compare", "Stopped."),
+    ],
+)
+def test_what_is_kept_of_other_verbs(
+    verb: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as ended, clean_stop(lambda: verb):
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err.strip() == said

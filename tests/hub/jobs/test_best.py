@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_a_lossless_format_before_a_lossy_one(make: Make, photo: Image.Image) ->
 
 
 def test_the_larger_file(make: Make, photo: Image.Image) -> None:
-    paths = [make(photo, "a.jpg", quality=10, age=9, exif=exif()), make(photo, "b.jpg", quality=95)]
+    paths = [make(photo, "a.jpg", quality=10, age=9), make(photo, "b.jpg", quality=95)]
     assert best_of(paths) == ("b.jpg", "the largest file")
 
 
@@ -101,6 +102,65 @@ def test_tags_of_a_camera(make: Make, photo: Image.Image, tmp_path: Path) -> Non
     assert best_of(paths) == ("tagged.jpg", "with a camera's EXIF tags")
     turned = make(photo, "turned.jpg", exif=exif(0x0112, 1))
     assert not read_photo_file(turned).exif, "the orientation says nothing of a camera"
+
+
+def test_a_cameras_original_before_what_was_saved_from_it(make: Make, photo: Image.Image) -> None:
+    original = make(photo, "IMG_1.jpg", quality=90, exif=exif())
+    with Image.open(original) as opened:
+        paths = [original, make(opened.convert("RGB"), "IMG_1 (1).png", age=9)]
+    assert best_of(paths) == ("IMG_1.jpg", "with a camera's EXIF tags")
+
+
+def test_what_programs_write_is_not_of_a_camera(make: Make, photo: Image.Image) -> None:
+    tags = exif(0x0132, "2020:01:01 00:00:00")  # date of the change
+    tags.get_ifd(0x8769).update({0xA001: 1, 0xA002: 300, 0xA003: 200})  # sRGB, size
+    assert best_of([make(photo, "a.jpg", exif=tags), make(photo, "a.png")])[0] == "a.png"
+    tags.get_ifd(0x8769)[0x829A] = 0.01  # exposure
+    assert best_of([make(photo, "b.jpg", exif=tags), make(photo, "b.png")])[0] == "b.jpg"
+
+
+def test_a_lossless_webp_with_tags_or_frames(make: Make, photo: Image.Image) -> None:
+    more: dict[str, Any] = {
+        "exif": exif(),
+        "icc_profile": b"odd",
+    }  # of three bytes: a chunk is padded
+    frames: dict[str, Any] = {"save_all": True, "append_images": [photo.rotate(90)]}
+    kinds: list[dict[str, Any]] = [{}, more, frames]
+    for number, options in enumerate(kinds):
+        for lossless in (True, False):
+            path = make(photo, f"{number}{lossless}.webp", lossless=lossless, **options)
+            assert read_photo_file(path).lossless == lossless
+            assert read_photo_file(path).exif == ("exif" in options)
+
+
+@pytest.fixture
+def heic(tmp_path: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    # imageio, which other tests import, makes Pillow open HEIC.
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    path = tmp_path / "IMG_1.heic"
+    pillow_heif.from_pillow(photo).save(path, quality=20, exif=exif().tobytes())
+    return path
+
+
+def test_a_heic_before_the_jpeg_that_was_exported(
+    heic: Path, make: Make, photo: Image.Image
+) -> None:
+    paths = [heic, make(photo, "IMG_1.jpg", quality=95, age=9)]
+    assert best_of(paths) == ("IMG_1.heic", "with a camera's EXIF tags")
+    heic.write_bytes(heic.read_bytes()[:400])
+    assert (read_photo_file(heic).pixels, read_photo_file(heic).exif) == (0, False)
+
+
+def test_a_heic_that_cannot_be_read_loses_nothing_by_it(
+    heic: Path, make: Make, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    found = read_photo_file(heic)
+    assert (found.pixels, found.exif) == (300 * 200, None)
+    paths = [heic, make(photo, "IMG_1.jpg", quality=95, age=9)]
+    why = 'a HEIC, whose EXIF tags only the extra "heic" reads'
+    assert best_of(paths, verify=False) == ("IMG_1.heic", why)
 
 
 def test_the_older_file(make: Make, photo: Image.Image) -> None:
