@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from enum import StrEnum
@@ -155,6 +156,8 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         if page:
             address = f"http://{server.in_url(host)}:{taken.getsockname()[1]}/"
             say(f"A page to try {', '.join(loaded)} on: {address}")
+        # Answered to the end, the process ends by the signal itself, as its supervisor expects.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         server.run(create_app(loaded, settings), taken, settings)
 
 
