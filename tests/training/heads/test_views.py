@@ -18,7 +18,7 @@ from clever_hub.jobs.relate import as_it_is, of_a_as_it_is, relate
 from clever_training.heads.views import HeadViews, PhotoViews, ViewMaker
 from clever_training.objectives.transformation import relative_transformation
 from clever_training.views.decode import EncodedPhoto
-from tests.hub.jobs.test_relate import Scripted, embeddings
+from tests.hub.jobs.test_relate import Scripted, embeddings, nearly
 
 PREPROCESSING = PreprocessingConfig(48, 32)
 
@@ -86,7 +86,7 @@ def test_a_relation_makes_b_of_a(made: PhotoViews) -> None:
             heads = Scripted()
             answers = iter([said(a, b), said(b, a)])
             heads.pairs = lambda *_, answers=answers: next(answers)  # type: ignore[method-assign]
-            found = relate(embeddings(), embeddings(), heads)[0]
+            found = relate(embeddings(), nearly(embeddings()), heads)[0]
             assert found.angle is not None
             mirrored = one[..., ::-1] if found.mirrored else one
             turned = np.rot90(mirrored, round(found.angle / 90), axes=(1, 2))
@@ -102,7 +102,7 @@ def test_zoom_and_shift_find_b_in_a() -> None:
     heads = Scripted()
     answers = iter([said(a, b), said(b, a)])
     heads.pairs = lambda *_: next(answers)  # type: ignore[method-assign]
-    found = relate(embeddings(), embeddings(), heads)[0]
+    found = relate(embeddings(), nearly(embeddings()), heads)[0]
     assert found.zoom == pytest.approx(2)
     assert found.shift == pytest.approx((0.25, 0.0))
 
