@@ -1,6 +1,7 @@
 """What the jobs are worth, next to what a user would pick: one command each.
 
     python benchmarks/jobs.py relate DATA --model MODEL --out benchmarks/RESULTS.md
+    python benchmarks/jobs.py recolouring DATA --model MODEL
     python benchmarks/jobs.py orient DATA --model MODEL --plain PLAIN
 
 DATA has the folders photos-224, imagenet-photos and tiny-imagenet-100. MODEL is a model with heads

@@ -12,7 +12,7 @@ import argparse
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -30,6 +30,8 @@ from clever_hub.files import atomic_path
 from clever_hub.jobs.alignment import Alignment
 from clever_hub.jobs.default import default_model
 from clever_hub.jobs.pairs import unit_rows
+from clever_hub.jobs.recolouring import UNKNOWN
+from clever_hub.jobs.relation import Colors
 from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ class Answer(NamedTuple):
         deed: What was done to it.
         nearest: Number of the photo that is nearest by the invariant part of the embedding.
         verdict: How it lies on that photo, None where it is no copy of it.
-        colors: Changes of colour that the heads tell, in words.
+        colors: Changes of colour in words: those that the pixels tell, else the heads.
     """
 
     photo: int
@@ -209,16 +211,19 @@ def ask(
         a, b = int(nearest[place]), len(photos) + place
         verdict = cast("Alignment | None", lies.get((a, b)))
         relation = clever_hub.relate(e[a : a + 1], e[b : b + 1], model.heads, given_same=True)[0]
-        answers.append(Answer(number, deed, a, verdict, colors_in_words(relation)))
+        colors, errors = relation.colors, relation.colors_error
+        if verdict is not None:
+            colors, errors, *_ = verdict.recolouring
+        answers.append(Answer(number, deed, a, verdict, colors_in_words(colors, errors)))
     return answers, sum(owner[a] != owner[b] for a, b in lies)
 
 
-def colors_in_words(relation: clever_hub.Relation) -> str:
-    """The changes of colour in a relation, those that are larger than their uncertainty."""
+def colors_in_words(colors: Colors, errors: Colors) -> str:
+    """The changes of colour, those that are larger than their uncertainty."""
     words = []
     for name in ("brightness", "contrast", "saturation"):
-        factor, error = getattr(relation.colors, name), getattr(relation.colors_error, name)
-        if factor is not None and abs(math.log(factor)) > max(0.1, error or 0.0):
+        factor, error = getattr(colors, name), getattr(errors, name)
+        if factor and abs(math.log(factor)) > max(0.1, error or 0.0):
             words.append(f"{name} × {factor:.2g}")
     return ", ".join(words)
 
@@ -248,7 +253,9 @@ def print_table(console: Console, answers: Sequence[Answer], wrong_pairs: int) -
     table = Table("", "found", "the truth", show_lines=True)
     for answer in answers:
         verdict = answer.verdict
-        done = "not recognised" if verdict is None else verdict.words()
+        done = "not recognised"
+        if verdict is not None:  # its colours follow in figures
+            done = replace(verdict, recolouring=UNKNOWN).words()
         said = ", ".join(word for word in (done, answer.colors) if word)
         table.add_row(
             "✓" if answer.right else "✗",

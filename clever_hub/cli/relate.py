@@ -68,11 +68,11 @@ def run(
 ) -> None:
     """Tell whether two images show the same photo, and what was done to it.
 
-    Where keypoints of both match, angle, mirroring, zoom and centre are measured on the pixels;
-    elsewhere the model estimates them. Angles are in degrees counter-clockwise from A to B. A value
-    that cannot be told is reported as unknown. Only the middle square of each image is compared.
-    With --pairs, the rows of pairs with an image that cannot be read are empty but for the paths,
-    and the exit code is 1.
+    Where keypoints of both match, angle, mirroring, zoom, centre and colours are measured on the
+    pixels; elsewhere the model estimates them. Angles are in degrees counter-clockwise from A to
+    B. A value that cannot be told is reported as unknown. Only the middle square of each image is
+    compared. With --pairs, the rows of pairs with an image that cannot be read are empty but for
+    the paths, and the exit code is 1.
 
     Examples:
     - `clever-hub relate cat.jpg copy.jpg --picture relation.png`
@@ -142,7 +142,7 @@ def _print(relation: Relation, a: str, b: str) -> None:
     console.print(f"A: {shown(a)}\nB: {shown(b)}\n{relation.words()}", soft_wrap=True)
     console.print(table)
     by = {
-        "pixels": "Angle, mirroring, zoom and centre are measured on the pixels.",
+        "pixels": "All but the probabilities is measured on the pixels.",
         "model": "The model estimates all values; keypoints did not match or were not looked for.",
     }
     if relation.same is None or relation.same >= 0.5:
@@ -179,6 +179,7 @@ def rows_of(relation: Relation) -> list[tuple[str, str, str]]:
         ("mirrored", mirrored, chance),
         ("zoom", text(relation.zoom, "× {:.2f}"), error(relation.zoom_error, "{:.2f} octaves")),
         ("centre", shift, error(relation.shift_error, "{:.0%} of the side")),
+        ("stretch", text(relation.stretch, "× {:.2f}"), ""),
     ]
     for name, value in relation.colors._asdict().items():
         unit = "{:+.0f}°" if name == "hue" else "× {:.2f}"

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from clever_hub.errors import require
-from clever_hub.images.opening import ImageSource, load_image
+from clever_hub.jobs.keypoints import Keypoints
+from clever_hub.jobs.overlap import overlap
+from clever_hub.jobs.palettes import compare_palettes
+from clever_hub.jobs.recolouring import UNKNOWN, Recolouring, compare_colors
+from clever_hub.jobs.relation import LEAST_STRETCH
 
-SIDE = 192  # pixels; root of the working image's area
-KEYPOINTS = 256
 LEAST_INLIERS = 8
 LEAST_AGREEMENT = 0.42
 # Few matches must be borne out by nearly all of the picture; many by less than half of it, since a
@@ -35,28 +35,11 @@ _WINDOW = 15  # pixels, of the correlation around each pixel
 _ALIKE = 0.6  # correlation
 _LEAST_DEVIATION = 4.0  # of 255; where both have less, there is nothing to compare
 _LEAST_SEEN = 0.02  # share of a's area that can be compared
-_ROUNDING = 3  # of 255
-_COLOURED = (8, 0.01)  # of 255, between the channels of a pixel; and share of the pixels
+_ROUNDING, _COLOR_ROUNDING = 3, 12  # of 255; JPEG keeps colours less exactly
 _FLAT = (6, 0.97)  # of 255, from the median; and share of the pixels
 _MAX_STRETCH = 2.5  # of one axis against the other; more is no copy that anyone makes
 # Counter-clockwise mirror images of SIFT's 8 directions, and its 4 rows upside down.
 _MIRRORED_DIRECTIONS = (-np.arange(8)) % 8
-
-
-class Keypoints(NamedTuple):
-    """What is kept of an image to compare it with others: 70 kB.
-
-    Attributes:
-        gray: uint8 (height, width), the working image, of about ``SIDE``² pixels.
-        points: float32 (K, 2), x and y in it.
-        descriptors: uint8 (K, 128), SIFT's.
-        coloured: Whether the image has colours; False of one in shades of grey.
-    """
-
-    gray: NDArray[np.uint8]
-    points: NDArray[np.float32]
-    descriptors: NDArray[np.uint8]
-    coloured: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +60,9 @@ class Alignment:
         grey: Whether a, and whether b is in shades of grey.
         corners: Share of a that are corners of one colour which b does not show, and share of b
             that are such corners and not of a: what turning a picture leaves empty.
+        stretch: How much longer one axis of b became than the one across it; 1 is not stretched.
+        recolouring: How its colours differ; where the photos are different, or cannot be laid onto
+            each other, only what both as a whole rule out.
     """
 
     same: bool
@@ -91,6 +77,8 @@ class Alignment:
     keypoints: int = 0
     grey: tuple[bool, bool] = (False, False)
     corners: tuple[float, float] = (0.0, 0.0)
+    stretch: float = 1.0
+    recolouring: Recolouring = UNKNOWN
 
     def words(self) -> str:
         """What was done to a, such as ``"mirrored, turned by 90° clockwise, cropped to 60 %"``.
@@ -98,6 +86,8 @@ class Alignment:
         Example:
             >>> Alignment(True, 90, 0.98, True, -90.2, 1.3, (0.0, 0.1), 0.6, 0.0).words()
             'mirrored, turned by 90° clockwise, cropped to 60 %'
+            >>> Alignment(True, angle=0, shown=1.0, own=0.0, stretch=1.8).words()
+            'stretched'
         """
         if not self.same:
             return "different photos"
@@ -118,37 +108,9 @@ class Alignment:
             deeds.append(f"cropped to {self.shown:.0%}".replace("%", " %"))
         if self.own > 0.08:
             deeds.append(f"{self.own:.0%} of it is not in the first".replace("%", " %"))
-        return deeds
-
-
-def keypoints(image: ImageSource) -> Keypoints:
-    """Keypoints of an image.
-
-    Args:
-        image: Anything that ``load_image`` takes.
-
-    Returns:
-        At most ``KEYPOINTS`` of them, the most distinct.
-
-    Raises:
-        ImageError: When it cannot be read.
-        MissingExtraError: When OpenCV is not installed.
-    """
-    cv2 = require("cv2", "jobs")
-    coloured_photo = load_image(image, target=SIDE, decode="reduced")
-    coloured, photo = _is_coloured(coloured_photo), coloured_photo.convert("L")
-    scale = SIDE / math.sqrt(photo.width * photo.height)
-    size = tuple(max(16, round(side * scale)) for side in photo.size)
-    # No copy is stretched to 12 times another side's length; a strip of paper is compared as such.
-    gray = np.asarray(photo.resize((min(size[0], 12 * SIDE), min(size[1], 12 * SIDE))))
-    # Contrast far below OpenCV's default: a dark copy has the same keypoints.
-    sift: Any = cv2.SIFT_create(nfeatures=KEYPOINTS, contrastThreshold=0.01)
-    found, descriptors = sift.detectAndCompute(gray, None)
-    if descriptors is None:
-        none = np.empty((0, 2), np.float32), np.empty((0, 128), np.uint8)
-        return Keypoints(gray, *none, coloured)
-    points = np.array([point.pt for point in found], np.float32)
-    return Keypoints(gray, points, descriptors.astype(np.uint8), coloured)
+        if self.stretch >= LEAST_STRETCH:
+            deeds.append("stretched")
+        return deeds + self.recolouring.words()
 
 
 def align(a: Keypoints, b: Keypoints) -> Alignment:
@@ -167,9 +129,10 @@ def align(a: Keypoints, b: Keypoints) -> Alignment:
         'turned by 90° counter-clockwise'
     """
     fewer, grey = min(len(a.points), len(b.points)), (not a.coloured, not b.coloured)
-    if _equal(a.gray, b.gray):
+    if _equal(a, b):
         same = Alignment(True, len(a.points), 1.0, False, 0.0, 1.0, (0.0, 0.0), 1.0, 0.0)
-        return replace(same, keypoints=fewer, grey=grey)
+        recolouring = _recolouring(a, b, np.eye(3)[:2], False)
+        return replace(same, keypoints=fewer, grey=grey, recolouring=recolouring)
     unit_a, unit_b = _root(a.descriptors), _root(b.descriptors)
     found = [Alignment(False)]
     for mirrored in (False, True):
@@ -177,19 +140,32 @@ def align(a: Keypoints, b: Keypoints) -> Alignment:
         if len(matches[0]) >= LEAST_INLIERS:
             found.append(_fit(a, b, *matches, mirrored))
     best = max(found, key=lambda one: (one.same, one.inliers))
+    if not best.same:
+        best = replace(best, recolouring=compare_palettes(a.colors, b.colors))
     return replace(best, keypoints=fewer, grey=grey)
 
 
-def _is_coloured(photo: Image.Image) -> bool:
-    """By some of its pixels. Copies in grey are stored as RGB as often as not."""
-    some = np.asarray(photo.resize((64, 64), Image.Resampling.NEAREST), np.int16)
-    difference, share = _COLOURED
-    return bool((some.max(axis=2) - some.min(axis=2) > difference).mean() > share)
+def _equal(a: Keypoints, b: Keypoints) -> bool:
+    """The same greys but for rounding: a blank page has no keypoints, but it has copies.
+
+    Where nothing is to be seen in them, such as of red and of green paper, the colours decide.
+    """
+    if a.gray.shape != b.gray.shape or _farthest(a.gray, b.gray) > _ROUNDING:
+        return False
+    return a.gray.std() > _LEAST_DEVIATION or _farthest(a.colors, b.colors) <= _COLOR_ROUNDING
 
 
-def _equal(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
-    """The same pixels but for rounding: a blank page has no keypoints, but it has copies."""
-    return a.shape == b.shape and int(np.abs(a.astype(np.int16) - b).max()) <= _ROUNDING
+def _farthest(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
+    return int(np.abs(a.astype(np.int16) - b).max())
+
+
+def _recolouring(
+    a: Keypoints, b: Keypoints, matrix: NDArray[np.float64], mirrored: bool
+) -> Recolouring:
+    """Compare the colours of what both show."""
+    shapes = a.gray.shape, b.gray.shape
+    pixels = overlap(a.colors, b.colors, matrix, shapes, mirrored)
+    return compare_colors(*pixels, float(a.gray.mean()))
 
 
 def _root(descriptors: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -248,7 +224,14 @@ def _fit(
     inliers = int(kept.sum())
     same = agreement >= LEAST_AGREEMENT and inliers * agreement >= LEAST_EVIDENCE
     found = _described(same, inliers, agreement, mirrored, matrix, gray.shape, b.gray.shape)
-    return replace(found, corners=_corners(gray, b.gray, matrix)) if same else found
+    if not same:
+        return found
+    return replace(
+        found,
+        corners=_corners(gray, b.gray, matrix),
+        stretch=float(stretch[0] / stretch[1]),
+        recolouring=_recolouring(a, b, matrix, mirrored),
+    )
 
 
 def _agreement(

@@ -103,9 +103,9 @@ class JobsMixin(EncoderMixin):
     ) -> Relation:
         """Is it the same photo, and what was done to it?
 
-        b is laid onto a by keypoints; where they match, angle, mirroring, zoom and shift are
-        measured on the pixels. Where they do not, the model answers: it looks at both in all eight
-        positions, turned and mirrored. For many pairs, embed the images once and give the rows to
+        b is laid onto a by keypoints; where they match, all but ``same`` is measured on the pixels.
+        Where they do not, the model answers: it looks at both in all eight positions, turned and
+        mirrored. For many pairs, embed the images once and give the rows to
         ``clever_hub.relate``, which has one look at each and no pixels.
 
         Args:
@@ -138,7 +138,7 @@ class JobsMixin(EncoderMixin):
             return relate_from_eight(*looks, heads, given_same=given_same)[0]
         row = np.zeros(1, np.int64)
         aligned = aligner([one, other], self.preprocessor.config)(row, row + 1)
-        if aligned[0] is not None and aligned[0].same:  # one look will do for the colours
+        if aligned[0] is not None and aligned[0].same:  # one look tells `same`
             found = relate(self.encode(one), self.encode(other), heads, given_same=True)
         else:
             looks = self._eight(one), self._eight(other)

@@ -222,6 +222,9 @@ def _relations(
     known = {name: _value(calibration, name) for name in ("zoom", "shift", *COLORS)}
     untold = np.array([math.isnan(known[name]) and calibration is not None for name in COLORS])
     errors = np.array([known[name] for name in COLORS], np.float32) * (1, 1, 1, 360)
+    # What a head explains less of, it draws the more towards no change.
+    drawn = np.array([_drawn(calibration, name) for name in COLORS], np.float32)
+    sizes = np.abs(values.color * np.array([1, 1, 1, 360], np.float32))
     many = len(same)
     found = Relations(
         same=same,
@@ -233,8 +236,10 @@ def _relations(
         shift=_hide(values.crop[:, :2] / 2, _untold(calibration, known["shift"])),
         shift_error=np.full(many, known["shift"], np.float32),
         colors=_hide(colors, np.broadcast_to(untold, colors.shape)),
-        colors_error=np.tile(errors.astype(np.float32), (many, 1)),
+        colors_error=np.hypot(errors, drawn * sizes).astype(np.float32),
         by_pixels=np.zeros(many, bool),
+        stretch=np.full(many, np.nan, np.float32),
+        recolored=np.full(many, np.nan, np.float32),
     )
     found = found if given_same else found.hidden(same < 0.5)
     return found.untouched(equal)
@@ -332,6 +337,15 @@ def _value(calibration: Calibration | None, name: str) -> float:
     """Error of a value; NaN where the head does not tell it."""
     found = calibration.values.get(name) if calibration else None
     return math.nan if found is None or found.r2 < _LEAST_R2 else found.error
+
+
+def _drawn(calibration: Calibration | None, name: str) -> float:
+    """How much larger a value may be than the head says, as a share of it.
+
+    By regression to the mean, a head that explains a share R² of a value's variance says R² of it.
+    """
+    found = calibration.values.get(name) if calibration else None
+    return 0.0 if found is None or found.r2 < _LEAST_R2 else max(0.0, 1 / found.r2 - 1)
 
 
 def _untold(calibration: Calibration | None, error: float) -> bool:

@@ -17,19 +17,24 @@ _SURE = 0.8  # of mirroring, either way
 _NO_CHANGE = {
     "model": "no change that the model can tell",
     "pixels": "neither turned nor mirrored nor cropped",
+    "pixels and colours": "neither turned, mirrored, cropped nor recoloured",
 }
 _LEAST_ZOOM = 0.03  # octaves; 2 % of the side
 _LEAST_TURN = {"model": 5.0, "pixels": 1.0}  # degrees; a smaller turn is not put into words
+_LEAST_HUE = {"model": 10.0, "pixels": 5.0}  # degrees
+LEAST_STRETCH = 1.04  # of copies that were not stretched, all measured less than 1.03
 
 
 class Colors(NamedTuple):
     """How the colours of b differ from those of a; None is unknown.
 
+    They are done in this order, as by Pillow's ``ImageEnhance`` and by torchvision.
+
     Attributes:
         brightness: Factor.
-        contrast: Factor.
-        saturation: Factor.
-        hue: Shift in degrees of the colour circle.
+        contrast: Factor of what is brighter or darker than the mean grey.
+        saturation: Factor; 0.8 mixes 80 % of each pixel with 20 % of its grey, 0 is in grey.
+        hue: Shift in degrees of the colour circle; red becomes yellow at 60.
     """
 
     brightness: float | None
@@ -56,10 +61,14 @@ class Relation:
         shift: Where b's centre lies in a, right and down of a's centre, as shares of a's side.
         shift_error: Two thirds are wrong by less, in either direction.
         colors: Brightness, contrast, saturation, hue.
-        colors_error: Of each: two thirds are wrong by less; of factors, natural logarithm.
-        by: What angle, mirroring, zoom and shift come from: ``"model"``, the model's heads; or
-            ``"pixels"``, keypoints of both images by which b was laid onto a. Colours are always
-            the model's.
+        colors_error: Of each: two thirds are wrong by less; of factors, natural logarithm, which a
+            factor of 0 has not.
+        by: What all but ``same`` comes from: ``"model"``, the model's heads; or ``"pixels"``,
+            keypoints of both images by which b was laid onto a, and the pixels of the same places.
+        stretch: How much longer one axis of b became than the one across it; 1 is not stretched.
+            The model does not tell it.
+        recolored: Whether the colours differ in another way than ``colors`` can say, such as in
+            sepia. The model does not tell it.
     """
 
     same: float | None
@@ -74,6 +83,8 @@ class Relation:
     colors: Colors
     colors_error: Colors
     by: Literal["model", "pixels"] = "model"
+    stretch: float | None = None
+    recolored: bool | None = None
 
     @property
     def identical(self) -> bool:
@@ -91,7 +102,8 @@ class Relation:
         if self.same is not None and self.same < 0.5:
             return f"different photos (same: {self.same:.0%})"
         known = list(_in_words(self))
-        what = ", ".join(known) or _NO_CHANGE[self.by]
+        all_told = self.by == "pixels" and None not in self.colors
+        what = ", ".join(known) or _NO_CHANGE["pixels and colours" if all_told else self.by]
         sure = "" if self.same is None else f"the same photo ({self.same:.0%}): "
         return sure + what
 
@@ -120,6 +132,8 @@ class Relations:
         colors: float32 (N, 4): brightness, contrast, saturation, hue in degrees.
         colors_error: float32 (N, 4).
         by_pixels: bool (N,), whether ``by`` is ``"pixels"``.
+        stretch: float32 (N,).
+        recolored: float32 (N,), 0 or 1.
     """
 
     same: Array
@@ -133,6 +147,8 @@ class Relations:
     colors: Array
     colors_error: Array
     by_pixels: NDArray[np.bool_]
+    stretch: Array
+    recolored: Array
 
     def __len__(self) -> int:
         return len(self.angle)
@@ -157,6 +173,8 @@ class Relations:
             colors=Colors(*(_known(value) for value in self.colors[row])),
             colors_error=Colors(*(_known(value) for value in self.colors_error[row])),
             by="pixels" if self.by_pixels[row] else "model",
+            stretch=_known(self.stretch[row]),
+            recolored=None if math.isnan(self.recolored[row]) else bool(self.recolored[row]),
         )
 
     def hidden(self, rows: NDArray[np.bool_]) -> Relations:
@@ -181,7 +199,7 @@ class Relations:
         Args:
             rows: bool (N,), which pairs.
         """
-        none: dict[str, float] = dict.fromkeys(("same", "zoom", "colors"), 1.0)
+        none: dict[str, float] = dict.fromkeys(("same", "zoom", "colors", "stretch"), 1.0)
 
         def put(name: str) -> Array:
             values: Array = getattr(self, name)
@@ -202,6 +220,7 @@ class Relations:
         for column, name in enumerate(COLORS):
             flat[name] = self.colors[:, column]
             flat[f"{name}_error"] = self.colors_error[:, column]
+        flat |= {"stretch": self.stretch, "recolored": self.recolored}
         return flat | {"by": np.where(self.by_pixels, "pixels", "model")}
 
 
@@ -218,12 +237,23 @@ def _in_words(relation: Relation) -> Iterator[str]:
     if relation.zoom is not None and abs(math.log2(relation.zoom)) > least:
         share = 1 / relation.zoom
         yield f"cropped to {share:.0%} of the side" if share < 1 else f"{share:.0%} of its side"
+    if relation.stretch is not None and relation.stretch >= LEAST_STRETCH:
+        yield f"stretched by {relation.stretch - 1:.0%}"
+    yield from _colors_in_words(relation)
+    if relation.recolored:
+        yield "recoloured"
+
+
+def _colors_in_words(relation: Relation) -> Iterator[str]:
     for name, factor in relation.colors._asdict().items():
         error = getattr(relation.colors_error, name) or 0.1
-        if name != "hue" and factor is not None and abs(math.log(factor)) > max(0.1, error):
+        if name == "saturation" and factor == 0:
+            yield "in grey"
+        elif name == "hue" and factor is not None:
+            if abs(factor) > max(_LEAST_HUE[relation.by], error):
+                yield f"hue {factor:+.0f}°"
+        elif factor is not None and abs(math.log(factor)) > max(0.1, error):
             yield f"{name} × {factor:.2g}"
-        if name == "hue" and factor is not None and abs(factor) > max(10.0, error):
-            yield f"hue {factor:+.0f}°"
 
 
 def in_degrees(error: float) -> str:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from clever_hub.errors import ImageError, MissingExtraError, require
 from clever_hub.images.opening import ImageSource
-from clever_hub.jobs.alignment import Alignment, Keypoints, align, keypoints
+from clever_hub.jobs.alignment import Alignment, align
+from clever_hub.jobs.keypoints import Keypoints, keypoints
 from clever_hub.jobs.pairs import Progress
 from clever_hub.threads import available_cores
 
-CACHED = 4000  # photos whose keypoints are kept: 280 MB
+CACHED = 4000  # photos whose keypoints are kept: 330 MB
 _CHUNK = 256  # pairs at once; between two chunks progress is told
 
 
@@ -60,7 +61,7 @@ class PixelVerifier:
             others: Of the second rows, where they are of another collection.
             threads: How many photos are read at once; None chooses by the number of cores.
             progress: Called with the pairs that are done, and how many there are.
-            cached: How many photos' keypoints are kept, of 70 kB each.
+            cached: How many photos' keypoints are kept, of 80 kB each.
             read: Finds the keypoints of a photo; the default looks at the whole of it.
 
         Raises:

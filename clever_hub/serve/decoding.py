@@ -17,7 +17,7 @@ from PIL import Image
 from clever_hub.errors import ImageError, MissingExtraError, require
 from clever_hub.images.decoding import FORMATS, is_heic
 from clever_hub.images.preparing import Preprocessor
-from clever_hub.jobs.alignment import Keypoints
+from clever_hub.jobs.keypoints import Keypoints
 from clever_hub.jobs.pixels import keypoints_as_seen
 from clever_hub.serve.errors import ApiError
 from clever_hub.serve.schemas import Picture

@@ -145,7 +145,10 @@ def _embeddings_answer() -> dict[str, Any]:
 
 def _relation() -> dict[str, Any]:
     unknown = "Null is unknown."
-    names = ("same", "angle", "mirrored_probability", "zoom", "shift_x", "shift_y")
+    names = (
+        *("same", "angle", "mirrored_probability", "zoom", "shift_x", "shift_y", "stretch"),
+        *("brightness", "contrast", "saturation", "hue"),
+    )
     fields: dict[str, Any] = {name: {**_UNKNOWN, "description": unknown} for name in names}
     fields["angle"]["description"] = "Degrees counter-clockwise from the first to the second."
     fields["same"]["description"] = "Probability that both show the same photo."

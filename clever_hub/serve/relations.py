@@ -47,7 +47,7 @@ async def _relation(
         eight_a, eight_b = await service.embed_pair(served, a, b)
         return relate_from_eight(eight_a, eight_b, heads)[0]
     alignment = await service.align(served, a, b)
-    if alignment.same:  # one look will do for the colours
+    if alignment.same:  # one look tells `same`
         both = await service.embed(served, [a, b])
         found = relate(both[:1], both[1:], heads, given_same=True)
     else:

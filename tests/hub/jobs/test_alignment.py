@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
-from clever_hub.jobs.alignment import Alignment, align, keypoints
+from clever_hub.jobs.alignment import Alignment, align
+from clever_hub.jobs.keypoints import keypoints
 from clever_hub.jobs.verifying import PixelVerifier
 
 
@@ -49,6 +50,14 @@ def test_where_a_crop_lies(photo: Image.Image, mirrored: bool) -> None:
     assert found.own < 0.05
 
 
+def turned_hue(photo: Image.Image, degrees: float) -> Image.Image:
+    """In HSV, as photo editors do it."""
+    hue, saturation, value = photo.convert("HSV").split()
+    turned = (np.asarray(hue, np.int16) + round(degrees / 360 * 256)) % 256
+    bands = Image.fromarray(turned.astype(np.uint8)), saturation, value
+    return Image.merge("HSV", bands).convert("RGB")
+
+
 def _jpeg(photo: Image.Image) -> Image.Image:
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=20)
@@ -60,8 +69,16 @@ def _jpeg(photo: Image.Image) -> Image.Image:
     [
         (lambda p: p, "the same picture"),
         (_jpeg, "the same picture"),
-        (lambda p: p.resize((200, 200)), "the same picture"),
-        (lambda p: p.convert("L"), "the same picture"),
+        (lambda p: p.resize((300, 200)), "the same picture"),
+        (lambda p: p.resize((200, 200)), "stretched"),
+        (lambda p: p.resize((200, 112)), "stretched"),
+        (lambda p: p.convert("L"), "in grey"),
+        (lambda p: p.convert("L").rotate(180), "turned by 180°, in grey"),
+        (lambda p: turned_hue(p, 40), "recoloured"),
+        (lambda p: ImageOps.mirror(turned_hue(p, -120)), "mirrored, recoloured"),
+        (lambda p: ImageEnhance.Color(p).enhance(0.4), "recoloured"),
+        (lambda p: ImageEnhance.Brightness(p).enhance(1.4), "brighter"),
+        (lambda p: ImageEnhance.Brightness(p).enhance(0.6), "darker"),
         (ImageOps.mirror, "mirrored"),
         (ImageOps.flip, "flipped upside down"),
         (lambda p: p.rotate(180), "turned by 180°"),
@@ -106,6 +123,34 @@ def test_an_empty_picture_is_like_nothing(photo: Image.Image, size: tuple[int, i
     assert not related(plain, photo).same
     assert not related(photo, plain).same
     assert related(plain, plain).words() == "the same picture"
+
+
+def test_paper_of_other_colours_is_other_paper() -> None:
+    red, green, grey = ((190, 0, 0), (0, 97, 0), (57, 57, 57))  # of one luma
+    plain = [keypoints(Image.new("RGB", (90, 60), colour)) for colour in (red, green, grey)]
+    assert len({int(one.gray[0, 0]) for one in plain}) == 1
+    for a, b in itertools.permutations(plain, 2):
+        assert not align(a, b).same
+    for one in plain:
+        assert align(one, one).words() == "the same picture"
+
+
+def test_a_grey_copy_of_one_without_keypoints_is_in_grey() -> None:
+    ramp = np.linspace(20, 200, 90).astype(np.uint8)
+    sky = np.stack([ramp // 2, ramp // 2 + 20, ramp], axis=1)[None].repeat(60, axis=0)
+    photo = Image.fromarray(np.ascontiguousarray(sky))
+    found = related(photo, photo.convert("L"))
+    assert len(keypoints(photo).points) < 8
+    assert found.words() == "in grey"
+
+
+@pytest.mark.parametrize("angle", [0, 30])
+def test_how_much_it_was_stretched(photo: Image.Image, angle: int) -> None:
+    turned = photo.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    assert related(photo, turned).stretch == pytest.approx(1, abs=0.02)
+    wide = turned.resize((round(1.5 * turned.width), turned.height))
+    assert related(photo, wide).stretch == pytest.approx(1.5, abs=0.03)
+    assert related(wide, photo).stretch == pytest.approx(1.5, abs=0.03)
 
 
 def test_the_verifier_reads_each_photo_and_names_what_it_cannot_read(

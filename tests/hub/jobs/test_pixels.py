@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 import clever_hub
 from clever_hub.config import PreprocessingConfig
@@ -18,6 +18,7 @@ from clever_hub.jobs.pixels import keypoints_as_seen, measured
 from clever_hub.jobs.relate import relate
 from clever_hub.jobs.relation import Relations
 from clever_hub.jobs.verifying import one_thread
+from tests.hub.jobs.test_alignment import turned_hue
 from tests.hub.jobs.test_relate import Scripted, embeddings, nearly
 
 ALIGNED = Alignment(True, 80, 0.9, True, 30.0, 2.0, (0.25, -0.1), 0.5, 0.0, 200)
@@ -53,7 +54,8 @@ def test_a_model_measures_turns_that_its_heads_do_not_know(
     assert found.angle_error < 0.5
     assert found.zoom == pytest.approx(1, abs=0.02)
     assert found.shift == pytest.approx((0, 0), abs=0.01)
-    assert found.colors.brightness is not None  # the model's, as ever
+    assert found.colors == pytest.approx((1, 1, 1, 0), abs=0.05)
+    assert found.stretch == pytest.approx(1, abs=0.02)
     blind = model.relate(a, b, pixels=False)
     assert blind.by == "model"
     unchanged = angle == 0 and not mirrored  # that its vector tells, which is the same
@@ -87,6 +89,64 @@ def test_measures_take_the_place_of_estimates() -> None:
 
 
 CROPPED = "cropped to 50% of the side"
+
+
+@pytest.mark.parametrize("angle", [0, 40])
+def test_a_copy_in_grey_is_said_to_be(
+    angle: int, headed_folder: Path, photos: dict[str, Path]
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    a = square_of(photos["coffee"])
+    found = model.relate(a, a.convert("L").rotate(angle, BICUBIC))
+    assert found.by == "pixels"
+    assert found.colors.saturation == 0
+    assert found.colors_error.saturation is None, "a factor of 0 has no logarithm"
+    assert (found.colors.hue, found.colors_error.hue) == (None, None)
+    assert found.words().endswith("in grey")
+    assert found.to_dict()["saturation"] == 0
+    back = model.relate(a.convert("L").rotate(angle, BICUBIC), a)
+    assert (back.colors.saturation, back.colors.hue) == (None, None), "nothing comes from grey"
+    assert back.words().endswith("recoloured")
+
+
+def test_colours_are_measured_where_pixels_are(
+    headed_folder: Path, photos: dict[str, Path]
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    a = square_of(photos["chelsea"])
+    b = ImageEnhance.Color(ImageEnhance.Brightness(a).enhance(0.7)).enhance(0.5)
+    found = model.relate(a, ImageOps.mirror(b.rotate(120, BICUBIC)))
+    assert found.colors == pytest.approx((0.7, 1, 0.5, 0), abs=0.05)
+    assert found.colors_error.saturation is not None
+    assert found.colors_error.saturation < 0.1
+    assert "brightness × 0." in found.words()
+    assert "saturation × 0." in found.words()
+    kept = model.relate(a, a.resize((230, 230), BICUBIC))
+    assert kept.words().endswith("neither turned, mirrored, cropped nor recoloured")
+
+
+def test_a_stretched_copy_is_said_to_be(headed_folder: Path, photos: dict[str, Path]) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    a = square_of(photos["chelsea"])
+    found = model.relate(a, a.resize((240, 160), BICUBIC))
+    assert found.stretch == pytest.approx(1.5, abs=0.03)
+    assert "stretched by " in found.words()
+
+
+def test_of_photos_that_cannot_be_aligned_what_heads_cannot_know_is_unknown(
+    headed_folder: Path, photos: dict[str, Path]
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    sky = load_image(photos["rocket"]).crop((0, 0, 120, 120)).filter(ImageFilter.GaussianBlur(20))
+    sky = ImageEnhance.Color(sky).enhance(3)
+    grey = model.relate(sky, sky.convert("L").rotate(90), given_same=True)
+    assert grey.by == "model"
+    assert (grey.colors.saturation, grey.colors.hue) == (0, None)
+    turned = model.relate(sky, turned_hue(sky, 120).rotate(90), given_same=True)
+    assert turned.by == "model"
+    assert turned.colors.hue is None
+    alone = model.relate(sky, sky.rotate(90), given_same=True)
+    assert None not in alone.colors[:3]
 
 
 def test_more_keypoints_are_surer() -> None:
