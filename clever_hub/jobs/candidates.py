@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError
+from clever_hub.jobs.calibration import PARTS
 from clever_hub.jobs.pairs import Vectors
 from clever_hub.jobs.rates import (
     Threshold,
@@ -21,7 +22,6 @@ from clever_hub.jobs.rates import (
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
 
-PARTS = ("invariant", "equivariant", "full")
 # Candidates that are no copies, for each photo. A verified pair costs a millisecond; a copy
 # that is missed here cannot be found again.
 FALSE_PER_PHOTO = 25.0

@@ -168,8 +168,9 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     found = better_first(found, ranking.rank)
     kept, verdicts = look_at(found, verifier)
     ranking.look(kept, verdicts)
-    kept, verdicts = _turned_round(kept, verdicts, ranking.rank, verifier)
-    return Duplicates(kept, verdicts, group(kept, ranking.rank), cut, candidates, name, recall)
+    rank = ranking.rank  # after what was seen
+    kept, verdicts = _turned_round(kept, verdicts, rank, verifier)
+    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, recall)
 
 
 def better_first(pairs: Pairs, rank: NDArray[np.int64]) -> Pairs:

@@ -133,10 +133,10 @@ def measured(
 
     chance = np.where(of("mirrored") > 0, 1 - _WRONG_MIRRORING, _WRONG_MIRRORING)
     same = _same(relations.same, alignments)
-    measures, errors = _colors(alignments)
+    measures, errors, beyond_heads = _colors(alignments)
     # One in grey has no saturation and no hue, wherever it lies on the other.
     grey = (measures[:, 2] == 0)[:, None] & np.array([False, False, True, True])
-    told = aligned[:, None] | grey | _beyond_heads(alignments)
+    told = aligned[:, None] | grey | beyond_heads
     result = replace(
         relations,
         same=same,
@@ -156,17 +156,15 @@ def measured(
     return result if given_same else result.hidden(same < 0.5)
 
 
-def _colors(alignments: Sequence[Alignment | None]) -> tuple[Array, Array]:
-    """What was measured of the colours, and its errors, float32 (N, 4); NaN is unknown."""
+def _colors(alignments: Sequence[Alignment | None]) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """What was measured of the colours, its errors, and which the heads cannot know, each (N, 4).
+
+    Of the first two, float32, NaN is unknown.
+    """
     told = [one.recolouring if one is not None else UNKNOWN for one in alignments]
     both = np.array([[one.colors, one.errors] for one in told], np.float64).reshape(-1, 2, 4)
-    return both[:, 0].astype(np.float32), both[:, 1].astype(np.float32)
-
-
-def _beyond_heads(alignments: Sequence[Alignment | None]) -> NDArray[np.bool_]:
-    """Of which colours the heads' estimates are worth nothing, bool (N, 4)."""
-    told = [one.recolouring if one is not None else UNKNOWN for one in alignments]
-    return np.array([one.beyond for one in told], bool).reshape(-1, 4)
+    beyond = np.array([one.beyond for one in told], bool).reshape(-1, 4)
+    return both[:, 0].astype(np.float32), both[:, 1].astype(np.float32), beyond
 
 
 def _same(same: Array, alignments: Sequence[Alignment | None]) -> Array:

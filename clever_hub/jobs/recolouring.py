@@ -144,6 +144,7 @@ def _described(a: Array, b: Array, clear: NDArray[np.bool_], fit: _Fit, mean: fl
     clipped = 1 - float(clear.mean())
     bright_error = float(np.interp(clipped, _CLIPPED, _BRIGHTNESS_ERROR))
     contrast_error = float(np.interp(clipped, _CLIPPED, _CONTRAST_ERROR))
+    flat = float((a[clear] @ LUMA).std()) < _FLAT
 
     def found(
         saturation: float | None = None,
@@ -162,7 +163,6 @@ def _described(a: Array, b: Array, clear: NDArray[np.bool_], fit: _Fit, mean: fl
             otherwise,
         )
 
-    flat = float((a[clear] @ LUMA).std()) < _FLAT
     of_a, of_b = (spread(chroma_of(x)[clear]) for x in (a, b))
     if of_a < LEAST_CHROMA:  # of colours that are put in nothing can be said
         return found(otherwise=of_b > 2 * LEAST_CHROMA)

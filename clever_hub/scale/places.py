@@ -93,9 +93,9 @@ class Places:
             return
         if os.path.realpath(path) != os.path.realpath(Path(began, path)):
             raise DataError(
-                f"{root}: has the row of {path} of {began}; {path} of {Path.cwd()} is another. "
-                f"Call from {began}, with absolute paths of photos that are elsewhere, or name "
-                "another --output"
+                f"{root}: {path} is one image in {began}, where its row was made; in {Path.cwd()} "
+                f"it is another. Call from {began} and give absolute paths of images that are "
+                "elsewhere, or name another --output"
             )
 
     def has(self, item: Item) -> bool:
