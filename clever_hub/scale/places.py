@@ -93,9 +93,9 @@ class Places:
             return
         if os.path.realpath(path) != os.path.realpath(Path(began, path)):
             raise DataError(
-                f"{root}: {path} is one image in {began}, where its row was made; in {Path.cwd()} "
-                f"it is another. Call from {began} and give absolute paths of images that are "
-                "elsewhere, or name another --output"
+                f"{root}: its row is that of {path} of {began}; the {path} of {Path.cwd()} is "
+                f"another. Call from {began} and give absolute paths of photos that are elsewhere, "
+                "or name another --output"
             )
 
     def has(self, item: Item) -> bool:
