@@ -65,7 +65,8 @@ def run(
             min=0.25,
             max=1.0,
             help="Turn only photos with at least this confidence. By default, 1 % of the turned "
-            "photos are expected to be wrong by the model's calibration; on others it was 3 %.",
+            "photos are expected to be wrong by the model's calibration; on others it was 3 % for "
+            "clever-efficientnet-lite0, 9 to 31 % for the other models.",
         ),
     ] = None,
     upright: Annotated[
