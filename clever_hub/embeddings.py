@@ -173,8 +173,10 @@ class Embeddings:
         """Unit vectors, each part by itself, so that a dot product is a cosine.
 
         Returns:
-            New embeddings; a row of zeros stays zeros. A token is normalised as a whole: only the
-            embedding was trained to have two parts.
+            New embeddings; a row of zeros stays zeros. ``full`` joins both unit vectors: its length
+            is √2, and half of a dot product is the mean of both cosines. ``clever-hub compare``
+            shows the cosine of the raw ``full``, in which the longer part counts for more. A token
+            is normalised as a whole: only the embedding was trained to have two parts.
         """
         tokens = None if self.tokens is None else _unit(self.tokens)
         return Embeddings(_unit(self.invariant), _unit(self.equivariant), self.skipped, tokens)

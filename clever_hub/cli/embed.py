@@ -70,7 +70,9 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Write unit vectors.")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Write unit vectors, of each part.")
+    ] = False,
     decode: Annotated[
         _Decode,
         typer.Option(

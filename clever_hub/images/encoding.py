@@ -59,8 +59,8 @@ class EncoderMixin:
     def _token_grid(self) -> tuple[int, int]:
         """Rows and columns of patches in an input; ConfigError where the backend has no tokens."""
         raise ConfigError(
-            "tokens=True: this backend gives no patch tokens, the torch backend does. "
-            'Load the model with backend="torch"'
+            "tokens=True: patch tokens come from the torch backend, and from vision transformers "
+            f'alone; this is a {self.config.architecture}. Load one with backend="torch"'
         )
 
     def _embed_tokens(

@@ -24,6 +24,8 @@ from clever_hub.scale.tables import (
 )
 
 STDIN = "-"
+# What may hold images or their names, and is not read.
+_OTHER_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".npz", ".arrow", ".txt", ".tar", ".zip")
 
 
 class Item(NamedTuple):
@@ -155,6 +157,11 @@ def _tables(given: str) -> list[str] | None:
         raise DataError(f"{given}: {error.strerror or error}") from error
     if path.is_dir():
         return _tables_of_folder(path)
+    if there and path.suffix.lower() in _OTHER_TABLES:
+        raise DataError(
+            f"{given}: expected images, folders of images, or parquet tables. Convert a table to "
+            "parquet, unpack an archive, or pass a list of paths on standard input: - < paths.txt"
+        )
     if there or path.suffix.lower() in EXTENSIONS:
         return [given] if path.suffix.lower() == ".parquet" else None
     if path.suffix.lower() == ".parquet":

@@ -67,11 +67,24 @@ def list_images(address: str) -> Iterator[tuple[str, str]]:
         if name == path or PurePosixPath(name).suffix.lower() in EXTENSIONS
     ]
     if not images:
+        _check_there(filesystem, path, address)
         raise DataError(f"{address}: no images under this address")
     for name in images:
         details = found[name]
         version = next((str(details[key]) for key in _VERSIONS if details.get(key)), "")
         yield filesystem.unstrip_protocol(name), f"{details.get('size')}:{version}"
+
+
+def _check_there(filesystem: Any, path: str, address: str) -> None:
+    """Tell an address that cannot be reached from one without images: both list nothing."""
+    try:
+        filesystem.info(path)
+    except OSError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, FileNotFoundError):
+            return
+        reason = str(cause) or type(cause).__name__
+        raise DataError(f"{address}: cannot be read: {reason}") from error
 
 
 def read(address: str) -> bytes:

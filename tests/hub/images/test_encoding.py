@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.config import ModelConfig
-from clever_hub.errors import ImageError, MissingExtraError
+from clever_hub.errors import ConfigError, ImageError, MissingExtraError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.opening import ImageSource
 from clever_hub.images.preparing import Preprocessor
@@ -222,3 +222,8 @@ def test_progress_goes_to_stderr(encoder: MeanColour, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert "5/5" in captured.err
     assert captured.out == ""
+
+
+def test_tokens_are_of_vision_transformers_in_torch_alone(encoder: MeanColour) -> None:
+    with pytest.raises(ConfigError, match=f"this is a {encoder.config.architecture}"):
+        encoder.encode([], tokens=True)

@@ -203,6 +203,18 @@ def test_addresses_are_read_by_fsspec(album: Path, model_folder: Path, tmp_path:
         names("memory://bucket/nothing")
 
 
+def test_an_address_out_of_reach_says_why() -> None:
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read: .*127\.0\.0\.1"):
+        names("http://127.0.0.1:9/a.jpg")
+
+
+@pytest.mark.parametrize("name", ["photos.csv", "vectors.npz", "photos.tar", "LIST.TXT"])
+def test_other_tables_and_archives_are_refused_by_what_they_are(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"a.jpg\n")
+    with pytest.raises(DataError, match=r"Convert a table to parquet.*- < paths\.txt"):
+        names(str(tmp_path / name))
+
+
 def test_addresses_may_have_any_name(album: Path, model_folder: Path, tmp_path: Path) -> None:
     """Neither text, nor free of what fsspec takes for a chain of file systems."""
     for file, name in zip(
