@@ -154,9 +154,11 @@ def test_another_size_is_another_measurement_of_model_and_baselines(
     model_folder: Path, photo_folder: Path, tmp_path: Path
 ) -> None:
     out, beside = tmp_path / "out", [str(model_folder)]
-    run(out, str(model_folder), data=photo_folder, protocols="invariance")
-    own = results.read(out)
+    run(tmp_path / "own", str(model_folder), data=photo_folder, protocols="invariance")
+    own = results.read(tmp_path / "own")
     options: dict[str, Any] = {"protocols": "knn", "beside": beside, "image_size": 40}
+    with pytest.raises(DataError, match=r"clever-tiny \(40 px\), found .* clever-tiny \(32 px\)"):
+        run(tmp_path / "own", str(model_folder), data=photo_folder, **options)
     run(out, str(model_folder), data=photo_folder, **options)
     content = results.read(out)
     assert own["model"]["input_size"] == 32
@@ -167,13 +169,57 @@ def test_another_size_is_another_measurement_of_model_and_baselines(
     assert content["baselines"]["clever-tiny-2"]["figures"] == content["figures"]
 
 
-def test_figures_of_other_weights_are_not_mixed_in(
-    model_folder: Path, photo_folder: Path, tmp_path: Path
+def test_figures_of_another_model_are_refused_before_any_work_and_kept(
+    model_folder: Path, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     run(out, str(model_folder), data=photo_folder, protocols="knn", baselines=False)
+    before = (out / "evaluation.json").read_bytes()
+    with monkeypatch.context() as patched:
+        patched.delattr(Evaluation, "run")
+        with pytest.raises(DataError) as refused:
+            run(out, "pixels:8", data=photo_folder, protocols="invariance", baselines=False)
+    for said in (str(out), "pixels", "clever-tiny", "-o", str(out / "evaluation.json")):
+        assert said in str(refused.value)
+    with pytest.raises(DataError, match="found those of clever-tiny"):  # whoever comes second
+        results.write(out, {"model": load_extractor("pixels:8").describe()})
+    assert (out / "evaluation.json").read_bytes() == before
+    (out / "evaluation.json").unlink()
     run(out, "pixels:8", data=photo_folder, protocols="invariance", baselines=False)
     assert set(results.read(out)["figures"]) == {"invariance"}
+
+
+def test_each_folder_of_several_models_is_looked_at_before_the_first_is_measured(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    run(tmp_path / "out" / "pixels-2", "pixels:2", data=photo_folder, protocols="knn", seeds=1)
+    with pytest.raises(DataError, match=r"pixels-2: .*pixels \(identity \w{8}\)"):
+        run(tmp_path / "out", "pixels:4", "pixels:8", data=photo_folder, protocols="knn", seeds=1)
+    assert not (tmp_path / "out" / "pixels").exists()
+
+
+def test_the_same_model_trained_anew_is_told_by_its_weights(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    model = load_extractor("random:clever-resnet18", seed=0).model  # type: ignore[attr-defined]
+    again = load_extractor("random:clever-resnet18", seed=1).model  # type: ignore[attr-defined]
+    folder = str(model.save_pretrained(tmp_path / "model"))
+    run(tmp_path / "out", folder, data=photo_folder, protocols="collapse", baselines=False)
+    again.save_pretrained(tmp_path / "model")
+    with pytest.raises(DataError, match=r"\(weights \w{8}\), found .* \(weights \w{8}\), .*remove"):
+        run(tmp_path / "out", folder, data=photo_folder, protocols="knn", baselines=False)
+
+
+def test_the_same_model_on_other_photos_keeps_each_protocols_own(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    other = ",".join(str(photo_folder / f"{name}.parquet") for name in ("validation", "train"))
+    run(out, str(model_folder), data=photo_folder, protocols="knn", baselines=False)
+    run(out, str(model_folder), data=Path(other), protocols="collapse", baselines=False)
+    data = {n: p["data"]["train"]["name"] for n, p in results.read(out)["protocols"].items()}
+    assert set(data) == {"knn", "collapse"}
+    assert data["knn"] != data["collapse"]
 
 
 def test_several_models_get_a_folder_each(

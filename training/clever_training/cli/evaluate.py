@@ -102,8 +102,8 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     Every protocol measures each part of the embedding, next to random weights, raw pixels and the
     models named by --beside. Features are computed once and cached, and so is every figure: after
     a stop the same command goes on from there. A later run into the same folder keeps the
-    protocols that it does not repeat. docs/evaluation.md explains the protocols;
-    `clever-hub report` puts several folders on one page.
+    protocols that it does not repeat; a folder of another model's figures is refused.
+    docs/evaluation.md explains the protocols; `clever-hub report` puts several folders on one page.
 
     Examples:
     - `clever-hub evaluate clever-resnet18 --data photos/ -o measured`
@@ -121,7 +121,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     from clever_training.evaluation.features import FeatureStore, cache_folder
     from clever_training.evaluation.models import load_extractor
     from clever_training.evaluation.protocols import PROFILES
-    from clever_training.evaluation.results import write
+    from clever_training.evaluation.results import earlier, write
     from clever_training.evaluation.tables import progress_report, tables
     from clever_training.runtime.memory import keep_freed_memory
 
@@ -135,6 +135,10 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         ]
         for some in (models, beside or ())
     )
+    names = model_folders([extractor.name for extractor in extractors])
+    folders = [out] if len(models) == 1 else [out / name for name in names]
+    for folder, extractor in zip(folders, extractors, strict=True):
+        earlier(folder, extractor.describe())  # refused now, not when all is measured
     plans: list[tuple[_Plan, dict[str, Any]]] = []
     if on_photos:
         options: dict[str, Any] = {"data": data, "protocols": ",".join(on_photos)}
@@ -145,9 +149,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     if on_videos:
         options = {"video": video, "protocols": ",".join(on_videos), "video-size": video_size}
         plans.append((_on_videos(Path(str(video)), on_videos, video_size), options))
-    folders = model_folders([extractor.name for extractor in extractors])
-    for model, extractor, own in zip(models, extractors, folders, strict=True):
-        folder = out if len(models) == 1 else out / own
+    for model, extractor, folder in zip(models, extractors, folders, strict=True):
         contents = []
         with progress_report(Console(stderr=True)) as report:
             store = FeatureStore(cache or cache_folder(), report)

@@ -21,7 +21,6 @@ from clever_hub.errors import DataError, ModelFormatError
 from clever_hub.files import write_json
 from clever_hub.hub.evaluation import (
     EVALUATION_NAME,
-    SCHEMA_VERSION,
     check_evaluation,
     evaluation_path,
     read_evaluation,
@@ -87,17 +86,16 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
     """Add new protocols to an earlier evaluation of the same weights.
 
     Args:
-        old: An earlier content of evaluation.json; None when there is none.
+        old: An earlier content of evaluation.json, of the same model; None when there is none.
         new: The new content.
 
     Returns:
         The new content, with the protocols that only the old content has, for the model and for
-        baselines that are the same. Only the new content when the model differs. When a protocol is
-        measured again without a baseline, the baseline's old figures are dropped, since the new
-        record would name photos and a profile that are not theirs.
+        baselines that are the same. When a protocol is measured again without a baseline, the
+        baseline's old figures are dropped, since the new record would name photos and a profile
+        that are not theirs.
     """
-    same = old is not None and old.get("schema_version") == SCHEMA_VERSION
-    if not same or old is None or old["model"]["identity"] != new["model"]["identity"]:
+    if old is None:
         return dict(new)
     merged = dict(new)
     for key in ("figures", "protocols"):
@@ -124,9 +122,55 @@ def write(folder: str | Path, content: Mapping[str, Any]) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        DataError: When the folder has figures of another model, which would be lost.
     """
     path = Path(folder) / EVALUATION_NAME
-    return write_json(path, merge(read(path) if path.is_file() else None, content))
+    return write_json(path, merge(earlier(folder, content["model"]), content))
+
+
+def earlier(folder: str | Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a folder has of a model so far; to be asked before the work, too.
+
+    Args:
+        folder: The folder that figures are to be written to.
+        model: The model that they are of, as ``FeatureExtractor.describe`` gives it.
+
+    Returns:
+        The content of its evaluation.json; None when there is none.
+
+    Raises:
+        DataError: When it has figures of another model, or of the same with other weights or
+            another size, which would be lost; or cannot be read.
+    """
+    path = Path(folder) / EVALUATION_NAME
+    if not path.is_file():
+        return None
+    content = read(path)
+    other = content["model"]
+    if other.get("identity") != model["identity"]:
+        raise DataError(
+            f"{folder}: expected no figures or those of {_named(model, other)}, found those of "
+            f"{_named(other, model)}, which would be lost. Name another folder with -o, or remove "
+            f"{path} to measure anew in its place"
+        )
+    return content
+
+
+def _named(model: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """A model by its name, and by what tells it from another of this name."""
+    name = str(model.get("name"))
+    if name != other.get("name"):
+        return name
+    shown = {"weights_sha256": "weights {:.8}", "input_size": "{} px", "last_blocks": "{} blocks"}
+    told = [
+        text.format(str(model.get(key)))
+        for key, text in shown.items()
+        if model.get(key) != other.get(key)
+    ]
+    # Pixels and random weights have no file; the identity tells all apart.
+    return f"{name} ({', '.join(told) or 'identity ' + str(model.get('identity'))[:8]})"
 
 
 def read(path: str | Path) -> dict[str, Any]:
