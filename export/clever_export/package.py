@@ -13,13 +13,13 @@ from pathlib import Path
 from clever_export.card import write_card
 from clever_export.onnx import export_onnx
 from clever_hub.backends.own import endpoint_code, remote_code
-from clever_hub.backends.variants import VARIANT_KEY
+from clever_hub.backends.variants import VARIANT_KEY, check_graph_beside
 from clever_hub.config import CONFIG_NAME, ModelConfig
-from clever_hub.errors import ConfigError, ModelFormatError
+from clever_hub.errors import CleverError, ConfigError, ModelFormatError
 from clever_hub.files import whole_folder, write_json, write_text
 from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.jobs.heads import HEADS_NAME
-from clever_hub.weights import WEIGHTS_NAME
+from clever_hub.weights import WEIGHTS_NAME, Weights
 
 PROCESSOR_NAME = "preprocessor_config.json"
 AUTO_MAP = {
@@ -119,11 +119,35 @@ def copy_model(source: Path, target: Path) -> Path:
 
     Returns:
         The target.
+
+    Raises:
+        ModelFormatError: When the weights are missing or damaged, or have changed since the graph
+            beside them was made: ``package`` would make a new graph for them.
     """
+    with Weights(source / WEIGHTS_NAME) as weights:
+        check_graph_beside(source, weights.sha256())
     for name in (CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME, EVALUATION_NAME):
         if (source / name).is_file():
             _copy(source / name, target / name)
     return target
+
+
+@contextmanager
+def as_if_in(source: Path, copy: Path) -> Iterator[None]:
+    """Let an error that names a file of a copy name that of the folder it was copied from.
+
+    Args:
+        source: The folder that was copied.
+        copy: The copy, which is gone when the error is read.
+
+    Raises:
+        CleverError: That of the block, with the other path.
+    """
+    try:
+        yield
+    except CleverError as error:
+        error.args = tuple(str(arg).replace(str(copy), str(source)) for arg in error.args)
+        raise
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -37,6 +37,7 @@ from clever_hub.backends.variants import (
     PRECISIONS,
     VARIANT_KEY,
     Variant,
+    check_graph_beside,
     sums_overflow,
 )
 from clever_hub.config import CONFIG_NAME, ModelConfig
@@ -124,7 +125,8 @@ def export_variant(
         ConfigError: When the precision is unknown, or the folder holds something.
         DataError: When there are too few images.
         ModelFormatError: When the variant is not faithful: the mean cosine between its embeddings
-            and the model's, each centred, is below ``MIN_COSINE`` in a part.
+            and the model's, each centred, is below ``MIN_COSINE`` in a part. When the weights have
+            changed since the graph beside them was made.
 
     Example:
         >>> export_variant("my-model", "my-model-int8", precision="int8",
@@ -160,6 +162,8 @@ def _export(
     precision = kind.precision
     held_out, calibration = paths[::4], [path for i, path in enumerate(paths) if i % 4]
     model = CleverModel.from_folder(model_folder)
+    assert model.source is not None
+    check_graph_beside(model_folder, str(model.source.weights_sha256))
     copy_heads(model_folder, out)
     variant = Variant(precision, PIXELS if kind.with_preprocessing else PIXEL_VALUES, {})
     graph = _graph(model, variant, report)

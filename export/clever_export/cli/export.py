@@ -88,7 +88,13 @@ def run(
     - `clever-hub export clever-resnet18 -o small --precision int8 --images photos/`
     - `clever-hub export clever-resnet18 --triton models/`
     """
-    from clever_export.package import copy_model, new_folder, package, refuse_variant
+    from clever_export.package import (
+        as_if_in,
+        copy_model,
+        new_folder,
+        package,
+        refuse_variant,
+    )
     from clever_export.progress import bar
     from clever_export.triton import export_triton
     from clever_export.variants import export_variant
@@ -134,7 +140,8 @@ def run(
                     )
                 else:
                     report("tracing the graph", 0, 0)
-                    package(copy_model(folder, temporary))
+                    with as_if_in(folder, temporary):
+                        package(copy_model(folder, temporary))
     if measured is not None:
         output().print(
             f"Mean cosine to the model, centred, {measured.images} held-out photos: "
