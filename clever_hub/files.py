@@ -7,8 +7,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,37 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         code = errno.EISDIR if target.is_dir() else errno.EINVAL
         raise OSError(code, "expected the name of a file to write", str(target))
     # Some writers choose the format by the suffix, so it is kept. The writer creates the file, so
-    # that it gets the default permissions of a new file.
+    # that it gets the default permissions of a new file; safetensors' gives fewer.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
         _flush(temporary)
+        share(temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def share(path: Path) -> None:
+    """Give a file that only its owner may read the permissions of any new file.
+
+    safetensors makes such files, whatever the umask is.
+
+    Args:
+        path: The file.
+    """
+    if path.stat().st_mode & 0o077:
+        return
+    # The umask can be read only by setting it, which other threads would notice. The name is that
+    # of a temporary file, so that what a killed process leaves is recognised.
+    name = path.name.lstrip(".").partition(".")[0]
+    plain = path.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
+    with suppress(OSError):  # some file systems know no permissions
+        plain.touch()
+        try:
+            path.chmod(stat.S_IMODE(plain.stat().st_mode))
+        finally:
+            plain.unlink()
 
 
 @contextmanager

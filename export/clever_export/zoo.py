@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from clever_export.card import write_card
 from clever_export.package import package, write_code
@@ -99,7 +99,8 @@ def _half_heads(folder: Path, config: ModelConfig) -> ModelConfig:
     path = folder / HEADS_NAME
     if not path.is_file():
         return config
-    save_file({name: to_store(name, value, True) for name, value in load_file(path).items()}, path)
+    # Its save_file makes a file that only its owner may read.
+    path.write_bytes(save({k: to_store(k, value, True) for k, value in load_file(path).items()}))
     heads = {**config.extra[HEADS_KEY], "sha256": sha256_of(path)}
     return replace(config, extra={**config.extra, HEADS_KEY: heads})
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from clever_hub.files import atomic_path, write_json, write_text
 
@@ -38,6 +41,19 @@ def test_the_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("")
     assert write_text(tmp_path / "deep/er/a.txt", "x").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_of_safetensors_has_them_too(tmp_path: Path, umask: int) -> None:
+    """Its writer lets only the owner read the file, so that a server of another user could not."""
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "a.safetensors") as path:
+            save_file({"a": np.zeros(1)}, path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o666 & ~umask
+    assert os.listdir(tmp_path) == ["a.safetensors"]  # noqa: PTH208
 
 
 def test_json_that_other_readers_would_refuse_is_not_written(tmp_path: Path) -> None:

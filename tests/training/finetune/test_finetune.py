@@ -137,6 +137,12 @@ def test_the_folder_loads_by_its_own_code(tuned: Path) -> None:
         assert (tuned / f"{reference.partition('.')[0]}.py").is_file()
 
 
+def test_all_files_have_the_permissions_of_new_files(tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    plain = (tmp_path / "plain").stat().st_mode
+    assert {path.name for path in tuned.iterdir() if path.stat().st_mode != plain} == set()
+
+
 def test_the_figures_of_bf16_are_those_of_the_model_that_is_written(
     model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:

@@ -20,13 +20,14 @@ from clever_hub.backends.own import remote_code
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
-from clever_hub.files import write_json, write_text
+from clever_hub.files import share, write_json, write_text
 from clever_hub.hub.origin import trained_further
 from clever_hub.transformers import (
     CleverConfig,
     CleverForImageClassification,
     CleverImageProcessor,
 )
+from clever_hub.weights import WEIGHTS_NAME
 from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.evaluation.results import environment, now, summarize
@@ -188,6 +189,7 @@ def save_network(network: CleverForImageClassification, config: ModelConfig, fol
         folder: The folder; created when missing.
     """
     network.save_pretrained(folder)
+    share(folder / WEIGHTS_NAME)
     preprocessing = config.preprocessing.to_dict()
     CleverImageProcessor(**preprocessing).save_pretrained(folder)
     path = folder / CONFIG_NAME
