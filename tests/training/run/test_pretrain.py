@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_hub.cli.app import app
 from clever_hub.errors import TrainingError
 from clever_training.model.build import build, make_optimizer
 from clever_training.recipe.schema import Recipe
@@ -151,6 +152,31 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_command_with_one_line_and_the_code_that_shells_expect(
+    number: signal.Signals,
+    code: int,
+    photo_folder: Path,
+    tiny_recipe: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(recipe: Recipe, step: int, steps_per_epoch: int) -> object:
+        if step == 1:
+            os.kill(os.getpid(), number)
+        return settings_at(recipe, step, steps_per_epoch)
+
+    monkeypatch.setattr("clever_training.run.pretrain.settings_at", interrupt)
+    path, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
+    words = ["pretrain", str(path), "--data", str(photo_folder), "-o", str(out)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == code, result.output
+    last = f"Stopped. The same command goes on from {out}"
+    assert [line for line in result.stderr.splitlines() if "sav" in line or "top" in line] == [last]
+    assert len(_losses(out)) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from clever_hub.cli.app import main
 from clever_hub.errors import CleverError
 from clever_training.model.sync_batch_norm import share_batch_norm
 from clever_training.recipe.schema import Recipe
 from clever_training.run.pretrain import pretrain
+from clever_training.run.schedule import settings_at
 from clever_training.runtime.gathering import world_size
 
 
@@ -39,6 +43,23 @@ def failures(recipe: dict[str, Any], data: str, out: str) -> None:
             pretrain(attempt, photos, out, progress=False)
         except CleverError as error:
             print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+
+
+def terminated(recipe: str, data: str, out: str) -> None:
+    """Run the command; the second process alone gets SIGTERM, in its second step."""
+    torch.set_num_threads(1)
+
+    def terminate(*arguments: Any) -> object:
+        if arguments[1] == 1 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return settings_at(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clever_training.run.pretrain.settings_at", terminate)
+        patch.setattr(
+            "sys.argv", ["clever-hub", "pretrain", recipe, "--data", data, "--output", out]
+        )
+        main()
 
 
 def batch_norm(out: str, dtype: str) -> None:

@@ -93,6 +93,21 @@ def test_what_fails_in_one_process_ends_all(outputs: tuple[Path, list[str]]) -> 
     assert said[1][2].startswith("DataError")
 
 
+def test_sigterm_to_one_process_saves_and_ends_all_with_143(
+    recipes: dict[str, Any], photo_folder: Path, tmp_path: Path
+) -> None:
+    recipe = {**recipes["vicreg"], "run": {**recipes["vicreg"]["run"], "max_steps": 3}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    out = str(tmp_path / "run")
+    arguments = {"recipe": str(tmp_path / "recipe.yaml"), "data": str(photo_folder), "out": out}
+    call = "tests.training.runtime.distributed_cases:terminated"
+    results = run_in_two(call, arguments, tmp_path)
+    assert [code for code, _ in results] == [143, 143], results
+    assert [text.count("Stopped.") for _, text in results] == [1, 0]
+    assert [line["step"] for line in _lines(tmp_path / "run")] == [1, 2]
+    assert (tmp_path / "run" / "state.safetensors").exists()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(
     outputs: tuple[Path, list[str]], dtype: torch.dtype, request: pytest.FixtureRequest

@@ -64,8 +64,8 @@ def run(
     `clever-simsiam-imagenet100`. `--set method=…` trains a recipe with another method, such as
     `clever-plus-simclr`. `--dry-run` estimates the duration, `clever-hub views` shows the views.
 
-    Ctrl-C saves after the current step; the same command goes on from there. A resumed run ends
-    with the same weights: bit for bit on a CPU, up to rounding on GPUs. While it runs,
+    Ctrl-C and SIGTERM save after the current step; the same command goes on from there. A resumed
+    run ends with the same weights: bit for bit on a CPU, up to rounding on GPUs. While it runs,
     `clever_hub.from_pretrained` loads the model/ in its folder, and `clever-hub plot` draws the
     curves. On several GPUs or machines: `accelerate launch $(command -v clever-hub) pretrain …`.
     On the cores of one CPU: `torchrun --standalone --nproc_per_node 2 $(command -v clever-hub)
@@ -79,6 +79,7 @@ def run(
     require("datasets", "train")
     from clever_training.recipe.reading import read_recipe
     from clever_training.run.pretrain import pretrain
+    from clever_training.run.stopping import Terminated
     from clever_training.runtime.processes import is_rank_zero, shutdown
 
     settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
@@ -98,9 +99,10 @@ def run(
             validation=validation,
             track=track or (),
         )
-    except KeyboardInterrupt:
-        typer.echo(f"Stopped. The same command goes on from {folder}", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        if is_rank_zero():
+            typer.echo(f"Stopped. The same command goes on from {folder}", err=True)
+        raise typer.Exit(143 if isinstance(stop, Terminated) else 130) from None
     if is_rank_zero():
         typer.echo(f"Model: {model}")
     shutdown()

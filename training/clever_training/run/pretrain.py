@@ -23,7 +23,7 @@ from clever_training.run.recording import Recorder, check_trackers, scalars
 from clever_training.run.run_folder import RunFolder, check_name
 from clever_training.run.schedule import settings_at
 from clever_training.run.state import RunState
-from clever_training.run.stopping import stop_signals
+from clever_training.run.stopping import Terminated, stop_signals
 from clever_training.run.teacher_targets import initialize_distillation, open_targets
 from clever_training.runtime.memory import keep_freed_memory
 from clever_training.runtime.processes import (
@@ -73,6 +73,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
             the folder is in use or belongs to another run, or another process stopped.
         DataError: When the data set is wrong.
         ConfigError: When a tracker is not installed, or the recipe does not fit the processes.
+        KeyboardInterrupt: After Ctrl-C, once the state is saved; ``Terminated`` after SIGTERM.
     """
     check_name(recipe.name)
     keep_freed_memory()
@@ -153,12 +154,12 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
             # All processes save and stop together: the first one's clock and a signal to any of
             # them decide.
             late = is_rank_zero() and time.monotonic() - saved > run.save_minutes * 60
-            asked, due = any_rank(request.asked, late)
+            asked, terminated, due = any_rank(request.asked, request.terminated, late)
             if asked or due:
                 save()
                 saved = time.monotonic()
             if asked:
-                raise KeyboardInterrupt
+                raise Terminated if terminated else KeyboardInterrupt
         save()
         recorder.close()
     return folder.model

@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from clever_training.runtime.processes import is_rank_zero
+
+
+class Terminated(KeyboardInterrupt):
+    """A stop by SIGTERM instead of Ctrl-C; whoever saves on either need not tell them apart."""
+
 
 @dataclass
 class StopRequest:
@@ -16,9 +22,11 @@ class StopRequest:
 
     Attributes:
         asked: Set by the first SIGINT or SIGTERM.
+        terminated: Whether that was SIGTERM.
     """
 
     asked: bool = False
+    terminated: bool = False
 
 
 @contextmanager
@@ -27,14 +35,19 @@ def stop_signals() -> Iterator[StopRequest]:
 
     Yields:
         The request; ``asked`` becomes True at the first signal.
+
+    Raises:
+        KeyboardInterrupt: At the second signal; ``Terminated`` if that is SIGTERM.
     """
     request = StopRequest()
 
     def ask(number: int, _: FrameType | None) -> None:
         if request.asked:
-            raise KeyboardInterrupt
-        request.asked = True
-        sys.stderr.write(f"\n{signal.Signals(number).name}: saving after this step …\n")
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        request.asked, request.terminated = True, number == signal.SIGTERM
+        # Whoever waits at a terminal is told at once; a log needs only the line at the end.
+        if sys.stderr.isatty() and is_rank_zero():
+            sys.stderr.write(f"\n{signal.Signals(number).name}: saving after this step …\n")
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
