@@ -20,7 +20,7 @@ from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.keypoints import Keypoints
 from clever_hub.jobs.pixels import keypoints_as_seen
 from clever_hub.serve.errors import ApiError
-from clever_hub.serve.schemas import Picture
+from clever_hub.serve.schemas import NoPicture, Picture
 from clever_hub.serve.settings import Settings
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class PictureReader:
         """Decode and prepare an image.
 
         Args:
-            picture: The bytes of a file, base64 of them, or a data URI.
+            picture: The bytes of a file, base64 of them, a data URI, or what is none of these.
             param: What to call it in an error.
 
         Returns:
@@ -97,6 +97,8 @@ class PictureReader:
     def _content(self, picture: Picture, param: str) -> bytes:
         if isinstance(picture, bytes):
             return picture
+        if isinstance(picture, NoPicture):
+            raise _not_base64(param, f"base64, a data URI or a file, got {picture.shown}")
         if is_url(picture):
             raise ApiError(
                 400,

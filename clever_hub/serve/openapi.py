@@ -97,8 +97,8 @@ def _picture() -> dict[str, Any]:
 def _model_field(service: Service) -> dict[str, Any]:
     names = [name for served in service.served.values() for name in served.parts()]
     return {
-        "type": "string",
-        "enum": names,
+        "type": ["string", "null"],
+        "enum": [*names, None],
         "description": "NAME is the whole embedding, NAME:invariant and NAME:equivariant its "
         "parts. May be left out where one model is served.",
     }
@@ -107,7 +107,7 @@ def _model_field(service: Service) -> dict[str, Any]:
 def _relate_fields(service: Service) -> dict[str, Any]:
     fields = _fields(service, 2)
     fields["properties"]["pixels"] = {
-        "type": "boolean",
+        "type": ["boolean", "null"],
         "description": "Whether to lay the second image onto the first by keypoints, which is "
         "nearly exact where they match. Left out, it does where the server has OpenCV.",
     }
@@ -116,21 +116,25 @@ def _relate_fields(service: Service) -> dict[str, Any]:
 
 def _fields(service: Service, most: int) -> dict[str, Any]:
     several = {"type": "array", "items": _picture(), "minItems": 1, "maxItems": most}
-    fields = {"model": _model_field(service), "user": _TEXT}
+    fields = {"model": _model_field(service), "user": {"type": ["string", "null"]}}
     return _object({"input": {"oneOf": [several, _picture()]}}, fields)
 
 
 def _embeddings_fields(service: Service) -> dict[str, Any]:
     fields = _fields(service, service.settings.max_inputs)
     fields["properties"] |= {
-        "encoding_format": {"enum": ["float", "base64"], "default": "float"},
+        "encoding_format": {"enum": ["float", "base64", None], "default": "float"},
         "dimensions": {
-            "type": "integer",
+            "type": ["integer", "null"],
             "minimum": 1,
             "description": "Only the first entries. The models are not trained for it.",
         },
-        "normalize": {**_TRUTH, "default": False, "description": "Unit vectors."},
-        "modality": {"const": "image"},
+        "normalize": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "Unit vectors.",
+        },
+        "modality": {"enum": ["image", None]},
     }
     return fields
 

@@ -11,8 +11,20 @@ from clever_hub.jobs.pixels import can_measure
 from clever_hub.serve.errors import invalid, too_many
 from clever_hub.serve.settings import Settings
 
+
+@dataclass(frozen=True)
+class NoPicture:
+    """What came where an image should be; refused with the other bad images of its request.
+
+    Attributes:
+        shown: What it is, short.
+    """
+
+    shown: str
+
+
 # The bytes of a file, or a text that stands for them: base64, a data URI, an address.
-Picture: TypeAlias = bytes | str
+Picture: TypeAlias = bytes | str | NoPicture
 
 _COMMON = ("model", "input", "user")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -82,14 +94,15 @@ def embeddings_request(fields: Mapping[str, Any], settings: Settings) -> Embeddi
     if encoding not in ("float", "base64"):
         raise invalid("encoding_format", f"expected 'float' or 'base64', got {_shown(encoding)}")
     # Other servers embed texts, too, and their clients say which it is.
-    if fields.get("modality", "image") != "image":
+    if fields.get("modality") not in (None, "image"):
         raise invalid("modality", f"expected 'image', got {_shown(fields['modality'])}")
+    given = fields.get("normalize")  # null is as if it were absent, here and in the other fields
     return EmbeddingsRequest(
         model,
         pictures,
         encoding_format=encoding,
         dimensions=_dimensions(fields.get("dimensions")),
-        normalize=_truth("normalize", fields.get("normalize", False)),
+        normalize=given is not None and _truth("normalize", given),
     )
 
 
@@ -164,19 +177,13 @@ def _pictures(given: object, settings: Settings) -> list[Picture]:
         raise invalid("input", "expected an image or a list of images, got none", "missing_input")
     if len(several) > settings.max_inputs:
         raise too_many(settings.max_inputs, str(len(several)))
-    return [_picture(index, entry) for index, entry in enumerate(several)]
+    return [_picture(entry) for entry in several]
 
 
-def _picture(index: int, entry: object) -> Picture:
+def _picture(entry: object) -> Picture:
     if isinstance(entry, dict) and entry.keys() == {"image"}:  # as other servers tell kinds apart
         entry = entry["image"]
-    if isinstance(entry, (bytes, str)):
-        return entry
-    raise invalid(
-        f"input[{index}]",
-        f"expected base64, a data URI or a file, got {_shown(entry)}",
-        "invalid_image",
-    )
+    return entry if isinstance(entry, (bytes, str)) else NoPicture(_shown(entry))
 
 
 def _dimensions(given: object) -> int | None:

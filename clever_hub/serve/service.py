@@ -17,6 +17,7 @@ from clever_hub.errors import CleverError, ConfigError, suggest
 from clever_hub.images.options import LoadOptions
 from clever_hub.jobs.alignment import Alignment, align
 from clever_hub.jobs.answering import JobsMixin
+from clever_hub.jobs.keypoints import Keypoints
 from clever_hub.jobs.verifying import one_thread
 from clever_hub.serve.batching import Batcher, Vector, yield_to_others
 from clever_hub.serve.decoding import PictureReader, is_url
@@ -296,7 +297,15 @@ async def _check(served: Served) -> None:
 
 
 def _aligned(served: Served, pictures: Sequence[Picture]) -> Alignment:
-    a, b = (served.read.keypoints(one, _param(index)) for index, one in enumerate(pictures))
+    found, bad = list[Keypoints](), list[ApiError]()
+    for index, one in enumerate(pictures):
+        try:
+            found.append(served.read.keypoints(one, _param(index)))
+        except ApiError as error:
+            bad.append(error)
+    if bad:
+        raise _together(bad)
+    a, b = found
     with one_thread():
         return align(a, b)
 
@@ -319,16 +328,17 @@ async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     bad = [error for error in failed if isinstance(error, ApiError)]
     if len(bad) < len(failed):
         raise next(error for error in failed if not isinstance(error, ApiError))
-    if bad:  # all are named; programs are told the first one's code
-        text = "; ".join(str(error) for error in bad)
-        raise ApiError(
-            bad[0].status,
-            bad[0].code,
-            text,
-            param=bad[0].param,
-            retry_after=bad[0].retry_after,
-        )
+    if bad:
+        raise _together(bad)
     return [result for result in results if not isinstance(result, BaseException)]
+
+
+def _together(bad: Sequence[ApiError]) -> ApiError:
+    """One error that names all bad images; programs are told the first one's code."""
+    first, text = bad[0], "; ".join(str(error) for error in bad)
+    return ApiError(
+        first.status, first.code, text, param=first.param, retry_after=first.retry_after
+    )
 
 
 def _embeddings(served: Served, vectors: Sequence[Vector] | Vector) -> Embeddings:

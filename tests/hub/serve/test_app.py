@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clever_hub.backends.onnx import OnnxModel
 
 URL = "/v1/embeddings"
+DOCUMENTED = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -52,8 +53,9 @@ def vectors(answer: Any) -> NDArray[np.float32]:
 
 
 def error(answer: Any, status: int, code: str) -> dict[str, Any]:
-    """The error of an answer, in the one shape that all have."""
+    """The error of an answer, in the one shape that all have; its code is in the documentation."""
     assert answer.status_code == status, answer.text
+    assert re.search(rf"^\| {status} \| .*`{code}`", DOCUMENTED, re.MULTILINE)
     assert answer.headers["content-type"] == "application/json"
     content = answer.json()
     assert content.keys() == {"error"}
@@ -134,6 +136,28 @@ def test_the_bad_image_of_a_request_is_named(client: TestClient, photos: dict[st
     assert found["param"] == "input[1]"
     assert "input[1]: not an image of a known format" in found["message"]
     assert "input[2]: expected base64" in found["message"]
+
+
+def test_what_is_no_image_at_all_is_named_with_the_other_bad_ones(
+    client: TestClient, photos: dict[str, Path]
+) -> None:
+    bad = [5, None, {"image": 5}, base64.b64encode(b"hello").decode()]
+    body = {"input": [encoded(photos["coffee"]), *bad]}
+    found = error(client.post(URL, json=body), 400, "invalid_image")
+    assert found["param"] == "input[1]"
+    assert found["message"].startswith(
+        "input[1]: expected base64, a data URI or a file, got 5; "
+        "input[2]: expected base64, a data URI or a file, got None; "
+        "input[3]: expected base64, a data URI or a file, got 5; "
+        "input[4]: not an image of a known format"
+    )
+
+
+def test_null_is_as_if_the_field_were_left_out(client: TestClient, photos: dict[str, Path]) -> None:
+    body = {"input": encoded(photos["coffee"])}
+    fields = ("model", "encoding_format", "dimensions", "normalize", "modality", "user")
+    answer = client.post(URL, json=body | dict.fromkeys(fields))
+    np.testing.assert_array_equal(vectors(answer), vectors(client.post(URL, json=body)))
 
 
 def test_a_truncated_image_is_named(client: TestClient, photos: dict[str, Path]) -> None:
@@ -472,6 +496,9 @@ def test_a_turned_photo_is_measured_on_the_pixels(
     broken = [("input", files[0][1]), ("input", b"no image")]
     bad = error(client.post("/v1/relate", files=broken), 400, "invalid_image")
     assert bad["param"] == "input[1]"
+    bad = error(client.post("/v1/relate", json={"input": [5, "aGVsbG8="]}), 400, "invalid_image")
+    assert "input[0]: expected base64" in bad["message"]
+    assert "input[1]: not an image" in bad["message"]
 
 
 def test_without_opencv_the_model_relates_and_keypoints_are_refused(
