@@ -30,6 +30,7 @@ _PUBLIC = (
         "ImageNet's labels",
     ),
 )
+FINETUNED = "finetune"  # the method of `clever-hub finetune`
 _LABELS = re.compile(r"(ImageNet)\b(?!.*\bwithout labels).*\blabels", re.IGNORECASE)
 _MAX_STAGES = 100  # a config may be a stranger's
 Facts = Mapping[str, Any]
@@ -129,6 +130,8 @@ def method_name(method: str) -> str:
         >>> method_name("clever-vicreg"), method_name("mine")
         ('CLeVER over VICReg', 'mine')
     """
+    if method == FINETUNED:
+        return "fine-tuning with labels"
     base = method.removeprefix("clever-").removeprefix("plus-")
     if base not in OBJECTIVES:
         return method
@@ -153,9 +156,9 @@ def public_model_name(name: object) -> str:
 def _how(provenance: Facts, own: str) -> str:
     method, start = _text(provenance.get("method")), _mapping(provenance.get("start"))
     if _is_trained_further(provenance):
-        own_way = start.keys() & {"method", "recipe"} and not start.keys() & {"imported", "split"}
-        name = f"{_name(start)}, which was {_how(start, own)}" if own_way else _described(start)
-        return f"trained further, by a method that is not recorded, from {name}"
+        return f"trained further, by a method that is not recorded, from {_begun(start, own)}"
+    if method == FINETUNED:
+        return f"{_finetuned(provenance)}, from {_begun(start, own)}"
     if "imported" in provenance or (not method and "source" in provenance):
         return f"published weights, unchanged; {_training(provenance)}"
     if "split" in provenance:
@@ -178,6 +181,24 @@ def _how(provenance: Facts, own: str) -> str:
     taught = next(filter(None, map(_teacher, _chain(provenance))), None)
     before = f", an earlier one distilled from {_described(taught)}" if taught else ""
     return f"trained{without}{begun}{several}{by}{before}"
+
+
+def _begun(start: Facts, own: str) -> str:
+    """What a training began with, and how that was made."""
+    own_way = start.keys() & {"method", "recipe"} and not start.keys() & {"imported", "split"}
+    # Not of a start that was fine-tuned, too: a stranger's may go on for ever.
+    if own_way and start.get("method") != FINETUNED:
+        return f"{_name(start)}, which was {_how(start, own)}"
+    return _described(start)
+
+
+def _finetuned(provenance: Facts) -> str:
+    """How a network was fine-tuned."""
+    epochs, classes = _number(provenance.get("epochs")), _number(provenance.get("classes"))
+    by = [_text(provenance.get("loss")), f"{classes:,.0f} classes" if classes else ""]
+    many = f" for {epochs:.3g} epoch{'' if epochs == 1 else 's'}" if epochs else ""
+    told = ", ".join(filter(None, by))
+    return f"fine-tuned{many} with {_labels(provenance)}" + (f" ({told})" if told else "")
 
 
 def _is_trained_further(provenance: Facts) -> bool:
@@ -249,12 +270,17 @@ def _is_unlabelled(stage: Facts) -> bool:
 def _labels_within(provenance: Facts) -> str | None:
     places = [*_chain(provenance)]
     places += [teacher for place in places if (teacher := _teacher(place))]
-    return next((found for place in places if (found := _labels(place))), None)
+    tuned = [_labels(place) for place in places if place.get("method") == FINETUNED]
+    others = [_labels(place) for place in places if place.get("method") != FINETUNED]
+    found = [*tuned, *[*filter(None, others)][:1]]  # of one set's, the names differ
+    return " and ".join(dict.fromkeys(filter(None, found))) or None
 
 
 def _labels(facts: Facts) -> str | None:
     if given := _text(facts.get("labels")):
         return f"{given}'s labels"
+    if facts.get("method") == FINETUNED:
+        return f"{_text(facts.get('data')) or 'somebody'}'s labels"
     for text in (_before(facts).get("data"), facts.get("words")):
         if found := _LABELS.search(_text(text)):
             return f"{found[1]}'s labels"
@@ -295,14 +321,16 @@ def _name(facts: Facts) -> str:
 
 def _effort(config: ModelConfig) -> str:
     """What all stages came to."""
-    chain = [stage for stage in _chain(config.provenance) if _number(stage.get("epochs"))]
-    total = {key: sum(_number(stage.get(key)) for stage in chain) for key in ("epochs", "hours")}
     provenance = config.provenance
+    is_tuned = provenance.get("method") == FINETUNED  # its own effort was told of before
+    stages_ = islice(_chain(provenance), int(is_tuned), None)
+    chain = [stage for stage in stages_ if _number(stage.get("epochs"))]
+    total = {key: sum(_number(stage.get(key)) for stage in chain) for key in ("epochs", "hours")}
     if not chain:
         return f"{_count(provenance['views'])} views" if _number(provenance.get("views")) else ""
     hours = f", {total['hours']:.1f} hours" if total["hours"] else ""
     several = " in all" if len(chain) > 1 else ""
-    is_last = "split" in provenance or _is_trained_further(provenance)
+    is_last = is_tuned or "split" in provenance or _is_trained_further(provenance)
     before = "before that " if is_last else ""
     return f"{before}{total['epochs']:.3g} epochs{hours}{several}"
 

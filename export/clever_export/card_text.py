@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clever_hub.hub.origin import OBJECTIVES
+from clever_hub.hub.origin import FINETUNED, OBJECTIVES
 
 PAPER = "[CLeVER](https://arxiv.org/abs/2406.00262)"
 # Paragraphs are one line each: what shows a card breaks lines itself.
@@ -31,6 +31,15 @@ _UNKNOWN_SPLIT = (
 _UNKNOWN_WHOLE = (
     "An image backbone. All its {dim} dimensions count as invariant; what they were trained for is "
     "not recorded."
+)
+_TUNED_SPLIT = (
+    "An image backbone that was fine-tuned to tell classes apart. Readers cut its {dim} dimensions "
+    "in {invariant} invariant and {equivariant} equivariant ones, as before; the fine-tuning did "
+    "not keep them so."
+)
+_TUNED_WHOLE = (
+    "An image backbone that was fine-tuned to tell classes apart. All its {dim} dimensions count "
+    "as invariant, though the fine-tuning did not aim at that."
 )
 _IMPORTED_WHOLE = (
     "An image backbone whose weights were published elsewhere. Its {dim} dimensions have no "
@@ -139,6 +148,8 @@ def what_it_is(
     settings = (provenance.get("recipe") or {}).get("method") or {}
     if "imported" in provenance:
         return (_IMPORTED_SPLIT if equivariant else _IMPORTED_WHOLE).format(**sizes)
+    if method == FINETUNED:
+        return (_TUNED_SPLIT if equivariant else _TUNED_WHOLE).format(**sizes)
     if not projection and not method and not settings:
         return (_UNKNOWN_SPLIT if equivariant else _UNKNOWN_WHOLE).format(**sizes)
     if not projection and not {"equivariance": not _is_plain(method), **settings}["equivariance"]:

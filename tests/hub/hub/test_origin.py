@@ -220,3 +220,29 @@ def test_what_was_trained_further_names_what_it_began_with() -> None:
     assert origin(tuned).endswith("; before that 72.2 epochs, 9.1 hours in all")
     assert stages(tuned)[-1].startswith(said)
     assert not without_labels(tuned)
+
+
+def test_what_was_fine_tuned_names_the_labels_and_what_it_began_with() -> None:
+    shipped = ModelConfig.load(ZOO / "clever-resnet18")
+    start = {**shipped.provenance, "name": shipped.name, "weights_sha256": "0" * 64}
+    made = {"method": "finetune", "loss": "cross-entropy", "data": "lab", "classes": 5, "epochs": 3}
+    tuned = replace(shipped, provenance={**made, "start": start})
+    assert origin(tuned).startswith(
+        "fine-tuned for 3 epochs with lab's labels (cross-entropy, 5 classes), from "
+        "clever-resnet18, which was distilled from EfficientNet-Lite2"
+    )
+    assert origin(tuned).endswith("; before that 72.2 epochs, 9.1 hours in all")
+    assert stages(tuned)[-1] == "3 epochs, by fine-tuning with labels"
+    assert labels_of(tuned) == "lab's labels and ImageNet-1k's labels"
+    again = replace(shipped, provenance={**made, "start": {**tuned.provenance, "name": "mine"}})
+    assert "from mine, which was trained with lab's labels" in origin(again)
+
+
+def test_labels_of_a_fine_tuned_start_stay_known() -> None:
+    start = {"name": "clever-tuned", "method": "finetune", "data": "lab", "epochs": 3}
+    config = _model(method="dino", recipe={}, start=start)
+    assert labels_of(config) == "lab's labels"
+    assert not without_labels(config)
+    assert origin(config) == (
+        "trained from clever-tuned, which was trained with lab's labels by DINO; 3 epochs"
+    )

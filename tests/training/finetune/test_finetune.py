@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoModelForImageClassification,
     EvalPrediction,
     TrainerCallback,
@@ -19,14 +21,16 @@ from transformers import (
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_export.card import make_card
 from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, TrainingError
+from clever_hub.weights import sha256_of
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.data import Splits, load_splits
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
-from clever_training.finetune.run import build_network, finetune
+from clever_training.finetune.run import build_network, finetune, provenance
 from clever_training.finetune.settings import FinetuneSettings
 from clever_training.finetune.trainer import accuracies
 from clever_training.runtime.folders import hold
@@ -313,6 +317,42 @@ def test_trained_weights_are_not_said_to_be_made_as_before(model_folder: Path) -
             "weights_sha256": model.source.weights_sha256,
         }
         assert network.config.provenance == (before if freeze else {"start": start})
+
+
+def test_the_card_of_a_fine_tuned_backbone_says_how_it_was_made(
+    tuned: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    """The way that the refusal of a folder with a head recommends."""
+    AutoModel.from_pretrained(tuned).save_pretrained(tmp_path / "backbone")
+    made = ModelConfig.load(tmp_path / "backbone").provenance
+    assert (made["method"], made["photos"], made["classes"]) == ("finetune", 100, 100)
+    assert made["start"]["weights_sha256"] == sha256_of(model_folder / "model.safetensors")
+    card = make_card(tmp_path / "backbone")
+    data = made["data"]
+    assert data.endswith("/train.parquet")
+    told = f"fine-tuned for 3 epochs with {data}'s labels (cross-entropy, 100 classes), from "
+    assert f"**How it came about:** {told}clever-tiny" in card
+    assert f"- **Trained on** {data}" in card
+    assert "was fine-tuned to tell classes apart" in card
+    assert "not recorded" not in card.partition("## Measured")[0].replace(
+        "trained on is not recorded", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("timm/oxford-iiit-pet:train", "timm/oxford-iiit-pet"),
+        ("user/birds?label=kind", "user/birds"),
+        ("/home/me/birds/train.parquet?label=kind", "birds/train.parquet"),
+    ],
+)
+def test_the_provenance_names_photos_without_their_place(
+    name: str, told: str, model_folder: Path, splits: Splits
+) -> None:
+    named = replace(splits.train, photos=replace(splits.train.photos, name=name))
+    made = provenance(clever_hub.from_pretrained(model_folder), named, FinetuneSettings())
+    assert made["data"] == told
 
 
 def test_crops_follow_seed_epoch_and_photo_alone(splits: Splits) -> None:

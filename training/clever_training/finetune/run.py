@@ -16,18 +16,21 @@ import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from clever_hub import __version__
 from clever_hub.backends.own import remote_code
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, TrainingError
 from clever_hub.files import share, write_json, write_text
-from clever_hub.hub.origin import trained_further
+from clever_hub.hub.origin import FINETUNED, trained_further
 from clever_hub.transformers import (
     CleverConfig,
     CleverForImageClassification,
     CleverImageProcessor,
 )
 from clever_hub.weights import WEIGHTS_NAME
+from clever_training.data.labelled import LabelledPhotos
+from clever_training.data.sources import public_name
 from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.evaluation.results import environment, now, summarize
@@ -100,6 +103,8 @@ def finetune(
     with _alone(out):
         if not _claim(out, run):
             network = build_network(extractor.model, train.classes, settings)
+            if not settings.freeze:
+                network.config.provenance = provenance(extractor.model, train, settings)
             trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
             seconds = _train(trainer, out)
             if trainer.is_world_process_zero():
@@ -178,6 +183,40 @@ def build_network(
     network.backbone.load_state_dict(model.backbone.state_dict(), strict=True)
     network.backbone.requires_grad_(not settings.freeze)
     return network
+
+
+def provenance(
+    model: CleverModel, photos: LabelledPhotos, settings: FinetuneSettings
+) -> dict[str, Any]:
+    """What config.json says of how the backbone's weights came about.
+
+    Args:
+        model: The model that the fine-tuning begins with.
+        photos: The photos that it is tuned on.
+        settings: The settings.
+
+    Returns:
+        Method, loss, photos, classes, epochs, and what it began with.
+    """
+    source = model.source
+    return {
+        "method": FINETUNED,
+        "loss": "cross-entropy",
+        "head": settings.head,
+        "data": _data_name(photos.name),
+        "photos": len(photos),
+        "classes": len(photos.classes),
+        "epochs": settings.epochs,
+        "clever_hub": __version__,
+        "torch": torch.__version__,
+        **trained_further(model.config, source.weights_sha256 if source else None),
+    }
+
+
+def _data_name(name: str) -> str:
+    """A Hub id without split and columns; of files and folders no path."""
+    place = name.partition("?")[0]
+    return public_name(place if Path(place).expanduser().exists() else place.partition(":")[0])
 
 
 def save_network(network: CleverForImageClassification, config: ModelConfig, folder: Path) -> None:
