@@ -19,8 +19,10 @@ from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.linear import run_linear, run_semi_supervised
 from clever_training.evaluation.models import ModelFeatures
 from clever_training.evaluation.perturbations import UPRIGHT
+from clever_training.evaluation.results import summarize
 from clever_training.evaluation.robustness import run_robustness, run_sweeps
 from clever_training.evaluation.spread import run_collapse
+from clever_training.evaluation.tables import tables
 
 PROFILE = Profile("test", 40, 20, 1, random_models=False, sweep=8, pairs=16)
 
@@ -119,6 +121,15 @@ def test_few_labels_are_shares_of_the_whole_data_set(context: Context) -> None:
     assert figures["1%"]["full"]["photos"] == 4
     assert figures["10%"]["full"]["photos"] == 6
     assert figures["1%"]["full"]["classes"] == 4
+
+
+def test_the_table_says_how_many_photos_a_share_came_to(context: Context) -> None:
+    """Of a small data set two shares may be the same photos, and their rows are alike."""
+    figures = {"semi-supervised": summarize([run_semi_supervised(context)])}
+    content = {"model": {"name": "clever-mine"}, "figures": figures, "baselines": {}}
+    (table,) = tables(content)
+    told = list(table.columns[0].cells)
+    assert [told[0], told[-1]] == ["1% (4 photos)", "10% (6 photos)"]
 
 
 def test_few_labels_are_of_every_class_that_there_is(context: Context) -> None:

@@ -26,7 +26,9 @@ from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, TrainingError
+from clever_hub.files import write_json
 from clever_hub.weights import sha256_of
+from clever_training.cli.finetune import summary
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.data import Splits, load_splits
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
@@ -337,6 +339,19 @@ def test_the_card_of_a_fine_tuned_backbone_says_how_it_was_made(
     assert "not recorded" not in card.partition("## Measured")[0].replace(
         "trained on is not recorded", ""
     )
+
+
+def test_the_summary_says_how_many_photos_a_share_came_to(tmp_path: Path) -> None:
+    def said(share: float, photos: int) -> str:
+        figures = {"network/x": {"full": {"top1": {"mean": 1.0}, "top5": {"mean": 2.0}}}}
+        train = {"photos": photos, "photos_in_all": 59}
+        content = {"figures": {"finetune": figures}, "settings": {"share": share}}
+        write_json(tmp_path / "finetune.json", {**content, "data": {"train": train}})
+        return summary(tmp_path / "finetune.json")
+
+    assert "6 training photos (10.2 % of 59, for at least one of each class): " in said(0.01, 6)
+    assert "6 training photos: " in said(0.1, 6)
+    assert "59 training photos: " in said(1, 59)
 
 
 @pytest.mark.parametrize(

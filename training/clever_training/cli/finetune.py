@@ -126,9 +126,18 @@ def summary(path: Path) -> str:
     figures = content["figures"]["finetune"]
     ((condition, parts),) = figures.items()
     ((part, metrics),) = parts.items()
-    photos = content["data"]["train"]["photos"]
     return (
-        f"{condition}, head on {part}, {photos} training photos: "
+        f"{condition}, head on {part}, {_photos(content)}: "
         f"Top-1 {metrics['top1']['mean']:.2f} %, Top-5 {metrics['top5']['mean']:.2f} % → "
         f"{path.parent}"
     )
+
+
+def _photos(content: dict[str, Any]) -> str:
+    """How many photos it was trained on, and why, if they are not the share that was asked for."""
+    data, share = content["data"]["train"], content["settings"]["share"]
+    used, there = data["photos"], data["photos_in_all"]
+    words = f"{used} training photo{'' if used == 1 else 's'}"
+    if share == 1 or used == round(share * there):
+        return words
+    return f"{words} ({100 * used / there:.3g} % of {there}, for at least one of each class)"

@@ -96,7 +96,8 @@ def _table(name: str, columns: Mapping[str, Any], protocol: Protocol | DenseProt
             continue
         for part, measured in parts.items():
             for metric in (metric for metric in metrics if metric in measured):
-                keys = [condition, part, *([metric] if len(metrics) > 1 else [])]
+                shown_as = condition + _fitted_on(measured)
+                keys = [shown_as, part, *([metric] if len(metrics) > 1 else [])]
                 found = [
                     figures.get(name, {}).get(condition, {}).get(part, {}).get(metric)
                     for figures in columns.values()
@@ -105,6 +106,12 @@ def _table(name: str, columns: Mapping[str, Any], protocol: Protocol | DenseProt
                 table.add_row(*keys, *(cell(value, digits) for value in found))
         table.add_section()
     return table
+
+
+def _fitted_on(measured: Mapping[str, Any]) -> str:
+    """The photos of a share of the labels: of a small data set more than the share has."""
+    photos = measured.get("photos")
+    return f" ({photos['mean']:,.0f} photos)" if photos else ""
 
 
 def cell(figure: Mapping[str, Any] | None, digits: int) -> str:
