@@ -27,6 +27,8 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
+    model_options,
+    say_unused,
     write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
@@ -73,7 +75,7 @@ def run(  # noqa: PLR0913, each is an option
             "the model; none: trust the cosine; auto: the first of these that is available."
         ),
     ] = VerifyChoice.auto,
-    turns: Turns = True,
+    turns: Turns = None,
     exact: Annotated[
         bool | None,
         typer.Option(
@@ -149,7 +151,7 @@ class _Asked(NamedTuple):
     def by_pixels(self) -> bool:
         return self.verify in (VerifyChoice.auto, VerifyChoice.pixels)
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[Path], searched: Sequence[Path]) -> None:
         """Refuse what cannot be done with these photos, before they are embedded.
 
         Raises:
@@ -169,7 +171,7 @@ class _Asked(NamedTuple):
                 verified=self.by_pixels,
             )
         if self.move_to is not None:
-            check_folder(files, self.move_to)
+            check_folder(files, self.move_to, searched)
 
 
 def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
@@ -187,7 +189,7 @@ def _photos(
     paths: list[Path],
     asked: _Asked,
     name: str | None,
-    turns: bool,
+    turns: bool | None,
     cache: Path | None,
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
@@ -197,6 +199,9 @@ def _photos(
     if any(is_embeddings(path) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
+        unused = {"--turns": turns is True, "--cache": cache is not None}
+        unused["--decode"] = decode is not DecodeChoice.reduced
+        say_unused(paths[0], unused if by_heads else unused | model_options(name, *where))
         photos = _present(read_embeddings(paths[0]), paths[0], asked.verify)
         if asked.move_to is not None:
             check_folder(photos.paths, asked.move_to)
@@ -207,11 +212,11 @@ def _photos(
         return photos, loaded.heads
     check_photos(paths, embeddings=True)
     files = list(find_images(paths))
-    asked.check(files)
+    asked.check(files, paths)
     loaded = load(name, *where)
     check_part(loaded, asked.part)
     heads = loaded.heads if by_heads else None  # before the work
-    averaged = turns and not by_heads  # heads read the photo as it lies
+    averaged = turns is not False and not by_heads  # heads read the photo as it lies
     return embedded(loaded, files, cache=cache, averaged=averaged, decode=decode), heads
 
 
@@ -229,6 +234,12 @@ def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> Embedd
             say(f"left out {path}: no such file")
         say(f"{len(gone)} of {len(photos)} photos are not where {file} says, and are left out")
         return photos.take(there)
+    if _are_rows(photos.paths):
+        way = "They are rows of a table: pixels cannot be compared, take --verify none or heads"
+        if verify is VerifyChoice.pixels:
+            raise DataError(f"{file}: none of its {len(photos)} photos is a file. {way}")
+        say(f"NOT VERIFIED: none of the {len(photos)} photos of {file} is a file. {way}")
+        return photos
     if verify is VerifyChoice.pixels:
         raise DataError(
             f"{file}: none of its {len(photos)} photos is found, so no pixels can be compared. "
@@ -239,6 +250,11 @@ def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> Embedd
         "decides. Call it from where the photos are, or ask a model that has heads: --verify heads"
     )
     return photos
+
+
+def _are_rows(paths: Sequence[Path]) -> bool:
+    """Whether the photos are rows of tables, as ``embed`` names them: ``photos.parquet#17``."""
+    return all(".parquet#" in path.name for path in paths)
 
 
 def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def run(
     require("lancedb", "search")
     check_photos(paths)
     check_place(out, "--output", folder=True)
-    if PhotoIndex.is_there(out):  # it knows what made it
+    if was_there := PhotoIndex.is_there(out):  # it knows what made it
         about = PhotoIndex.open(out).about
         model = model or about.source
         if decode is not None and decode.value != about.decode:
@@ -67,6 +68,8 @@ def run(
         changes = index.update(loaded, files, advance)
     report_skipped(changes.skipped)
     if not len(index):
+        if not was_there:
+            shutil.rmtree(out, ignore_errors=True)
         raise DataError(f"none of the {len(files)} photos could be read: the index is empty")
     say(
         f"{changes.added} added, {changes.changed} changed, {changes.dropped} dropped, "

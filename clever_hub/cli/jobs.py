@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
 
-from clever_hub.cli.console import report_skipped
+from clever_hub.cli.console import report_skipped, say
 from clever_hub.cli.loading import load_model
 from clever_hub.errors import DataError
 from clever_hub.files import cache_folder
@@ -49,11 +49,13 @@ Decode: TypeAlias = Annotated[
     typer.Option(help="reduced lets the JPEG decoder shrink large photos: several times faster."),
 ]
 Turns: TypeAlias = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--turns/--no-turns",
         help="Look at each photo four times, at the whole and at its middle, turned, and take the "
-        "mean: finds more turned, cropped and framed copies, for four times the model's work.",
+        "mean: finds more turned, cropped and framed copies, for four times the model's work. The "
+        "default for photos; embeddings in a file are of one look.",
+        show_default=False,
     ),
 ]
 
@@ -168,6 +170,25 @@ def embedded(
         )
     report_skipped(photos.embeddings.skipped)
     return photos
+
+
+def say_unused(file: Path, options: Mapping[str, bool]) -> None:
+    """Say which options mean nothing where photos are embedded already.
+
+    Args:
+        file: Of embeddings.
+        options: Whether each was given.
+    """
+    if given := [name for name, was_given in options.items() if was_given]:
+        say(f"not used: {', '.join(given)}; {file} holds embeddings, which stay as they are")
+
+
+def model_options(
+    name: str | None, backend: str, device: str | None, revision: str | None
+) -> dict[str, bool]:
+    """Whether each of the options that choose a model was given, for ``say_unused``."""
+    others = {"--device": device is not None, "--revision": revision is not None}
+    return {"--model": name is not None, "--backend": backend != "auto", **others}
 
 
 def is_embeddings(path: Path) -> bool:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
-from clever_hub.cli.console import fail, output, say, shown
+from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.jobs import (
     OUTPUTS,
     Cache,
@@ -25,6 +25,8 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
+    model_options,
+    say_unused,
     write_shown,
 )
 from clever_hub.cli.options import (
@@ -81,7 +83,7 @@ def run(  # noqa: PLR0913, each is an option
         bool, typer.Option(help="Align each candidate with the training photo and compare pixels.")
     ] = True,
     on_error: OnError = OnErrorChoice.raise_,
-    turns: Turns = True,
+    turns: Turns = None,
     decode: Decode = DecodeChoice.reduced,
     cache: Cache = None,
     backend: Backend = "auto",
@@ -144,14 +146,20 @@ def _photos(
     paths: tuple[Path, Path],
     asked: _Asked,
     name: str | None,
-    turns: bool,
+    turns: bool | None,
     cache: Path | None,
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
 ) -> Sets:
     files = [is_embeddings(path) for path in paths]
     if all(files):
-        return read_embeddings(paths[0]), read_embeddings(paths[1])
+        unused = {"--turns": turns is True, "--cache": cache is not None}
+        unused["--decode"] = decode is not DecodeChoice.reduced
+        say_unused(paths[0], unused | model_options(name, *where))
+        first, second = map(read_embeddings, paths)
+        for side in (first, second):
+            report_skipped(side.embeddings.skipped)
+        return first, second
     check_photos(paths, embeddings=True)
     if any(files):
         raise ConfigError(
@@ -170,7 +178,7 @@ def _photos(
     loaded = load(name, *where)
     check_part(loaded, asked.part)
     first, second = (
-        embedded(loaded, side, cache=cache, averaged=turns, decode=decode)
+        embedded(loaded, side, cache=cache, averaged=turns is not False, decode=decode)
         for side in (train, validation)
     )
     return first, second

@@ -223,17 +223,23 @@ def _apply(turns: list[Found], log: Path) -> None:
 
     done = apply_turns(((one.path, one.quarter) for one in turns), log)
     written = _report((tagged.path, tagged.problem) for tagged in done)
-    say(f"{written} of {len(turns)} photos turned by their tag. Take it back: --undo --log {log}")
+    back = f". Take it back: --undo --log {log}" if written else ""
+    say(f"{written} of {len(turns)} photos turned by their tag{back}")
+    if turns and not written:
+        fail("no photo could be turned; each is named above with the reason")
 
 
 def _undo(log: Path) -> None:
     from clever_hub.jobs.tagging import undo_turns
 
     results = [(tagged.path, tagged.problem) for tagged in undo_turns(log)]
-    restored = _report(results)
-    say(f"{restored} of {len(results)} photos are as they were before")
-    if restored < len(results):
-        fail(f"{len(results) - restored} photos could not be taken back; they are named above")
+    _report(results)
+    # A photo that was turned twice has two lines in the log.
+    photos = {path for path, _ in results}
+    lost = {path for path, problem in results if problem}
+    say(f"{len(photos) - len(lost)} of {len(photos)} photos are as they were before")
+    if lost:
+        fail(f"{len(lost)} photos could not be taken back; they are named above")
 
 
 def _report(results: Iterable[tuple[Path, str]]) -> int:

@@ -13,6 +13,8 @@ from clever_hub.errors import DataError
 
 # Patches along the photo's shorter side, when nothing is asked for: 224 px in patches of 8.
 PLACES = 28
+# Each is compared with each: 8,192 take 0.5 GB, and a minute.
+MOST_PATCHES = 8192
 
 
 def run(
@@ -68,6 +70,7 @@ def run(
     dense = DenseModel(loaded, "keys" if has_keys(loaded.backbone) else "tokens")
     photo = load_image(image)
     size = dense.size_for(photo.width, photo.height, image_size or PLACES * dense.stride)
+    _check_patches(image, photo.size, size, dense.stride)
     features = dense(dense.prepare(photo, size)[None])[0].numpy()
     cut = token_cut(features, threshold, centred=centred)
     with atomic_path(out) as temporary:
@@ -80,3 +83,13 @@ def run(
         f"box {left}, {top} to {right}, {bottom} of {photo.width}×{photo.height} pixels, "
         f"{cut.object.mean():.0%} of the photo → {out}{f', {mask}' if mask else ''}"
     )
+
+
+def _check_patches(image: str, photo: tuple[int, int], size: tuple[int, int], stride: int) -> None:
+    """Refuse an input of so many patches that they cannot be compared, such as of a thin photo."""
+    columns, rows = (side // stride for side in size)
+    if columns * rows > MOST_PATCHES:
+        raise DataError(
+            f"{image}: {photo[0]} × {photo[1]} pixels would be {columns} × {rows} patches, more "
+            f"than {MOST_PATCHES:,}. Crop it, or make the input smaller: --image-size"
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clever_hub.embeddings import Embeddings
+from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         The photos' paths, and their embeddings. Relative paths are as they were written, if they
         lead to photos from the working folder; else they begin at the folder that has the most of
         them: one from which ``embed`` was called, where that is recorded, or that of the file or
-        one above it.
+        one above it. ``embeddings.skipped`` has what could not be read, at position -1, if the path
+        is a folder; a single file does not record it.
 
     Raises:
         DataError: When it cannot be read, has other columns, or its files are of several models.
@@ -109,11 +110,21 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         Embeddings(
             _joined([part.embeddings.invariant for part in parts]),
             _joined([part.embeddings.equivariant for part in parts]),
+            _skipped(path) if path.is_dir() else (),
         ),
         parts[0].weights,
         parts[0].kind,
         parts[0].config,
     )
+
+
+def _skipped(folder: Path) -> tuple[Skipped, ...]:
+    """What ``embed`` could not read, as a folder of shards has it."""
+    from clever_hub.scale.shards import read_all_skipped
+    from clever_hub.scale.storage import LocalStorage
+
+    found = read_all_skipped(LocalStorage(folder))
+    return tuple(Skipped(-1, name, reason) for name, reason in found)
 
 
 def check_comparable(a: EmbeddedPhotos, b: EmbeddedPhotos, name_a: str, name_b: str) -> None:

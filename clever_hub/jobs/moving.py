@@ -29,18 +29,27 @@ class Move(NamedTuple):
     target: Path
 
 
-def check_folder(files: Iterable[Path], folder: Path) -> None:
+def check_folder(files: Iterable[Path], folder: Path, searched: Iterable[Path] = ()) -> None:
     """Refuse a folder to which not all of some files could be moved, before any work is done.
 
     Args:
         files: What may be moved.
         folder: Where to.
+        searched: Folders in which the files were found: the next search would find what was moved
+            to a place below them.
 
     Raises:
-        DataError: When a file lies in that folder already, or a file named as the log is no log.
+        DataError: When a file lies in that folder already, or the folder in one that is searched;
+            or when a file named as the log is no log.
     """
     check_log(folder / LOG_NAME)
     _check_outside(files, folder)
+    for place in searched:
+        if place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
+            raise DataError(
+                f"{folder}: lies in {place}, where photos are searched, so that what was moved "
+                "would be found again. Move to a folder outside the photos"
+            )
 
 
 def _check_outside(files: Iterable[Path], folder: Path) -> None:
@@ -136,7 +145,20 @@ def undo(log: Path) -> tuple[list[Move], list[str]]:
         write_text(log, "".join(json.dumps(entry) + "\n" for entry in reversed(kept)))
     else:
         log.unlink()
+    for move in back:
+        _remove_empty(move.target.parent, log.parent)
     return back, problems
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder that is empty now, and those above it, below the top."""
+    while folder != top and folder.is_relative_to(top):
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or gone already with another file
+            if folder.exists():
+                return
+        folder = folder.parent
 
 
 def _read(log: Path) -> list[tuple[Move, dict[str, Any]]]:

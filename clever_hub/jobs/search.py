@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,7 +238,7 @@ class PhotoIndex:
         """
         self.check(model)
         known = self._known()
-        wanted = {photo_name(path): path for path in map(Path, paths)}
+        wanted = _spelt_as_known(paths, known)
         gone = [path for path in known if path not in wanted and not photo_path(path).is_file()]
         self._drop(gone)
         todo, kept = [], 0
@@ -410,6 +410,26 @@ class PhotoIndex:
 
     def _parts(self) -> list[str]:
         return [part for part in PARTS if getattr(self.about, f"{part}_dim")]
+
+
+def _spelt_as_known(paths: Sequence[str | Path], known: Mapping[str, object]) -> dict[str, Path]:
+    """Photos by their names; one in the index through another link to its folder keeps its name."""
+    wanted = {photo_name(path): path for path in map(Path, paths)}
+    if not known or all(name in known for name in wanted):
+        return wanted
+    folders: dict[Path, Path] = {}
+
+    def place(path: Path) -> Path:
+        if path.parent not in folders:
+            folders[path.parent] = path.parent.resolve()
+        return folders[path.parent] / path.name
+
+    names = {place(photo_path(name)): name for name in known}
+    spelt: dict[str, Path] = {}
+    for name, path in wanted.items():
+        as_known = name if name in known else names.get(place(path), name)
+        spelt.setdefault(as_known, path if as_known == name else photo_path(as_known))
+    return spelt
 
 
 def _schema(about: About) -> Any:

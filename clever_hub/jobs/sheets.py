@@ -174,7 +174,8 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Shown, first
             box = (x, top, x + image.width + 5, top + image.height + 5)
             draw.rectangle(box, outline=_MARK, width=3)
     lines = [(line, _INK) for line in _wrapped(photo.title, SIDE - 6, 13)]
-    lines += [(_fit(text, SIDE - 6, 13), _FAINT) for text in (photo.path.name, photo.note)]
+    lines.append((_fit(photo.path.name, SIDE - 6, 13), _FAINT))
+    lines += [(line, _FAINT) for line in _wrapped(photo.note, SIDE - 6, 13)]
     for number, (text, colour) in enumerate(lines):
         write(draw, (x, y + SIDE + 4 + 17 * number), text, colour, 13)
 

@@ -139,7 +139,10 @@ def photo_name(path: Path) -> str:
         >>> photo_name(Path(os.fsdecode(b"/photos/caf\xe9.jpg")))
         'bytes:2f70686f746f732f636166e92e6a7067'
     """
-    exact = os.fsencode(path.absolute())
+    path = path.absolute()
+    if ".." in path.parts:
+        path = path.parent.resolve() / path.name
+    exact = os.fsencode(path)
     try:
         return exact.decode()
     except UnicodeDecodeError:

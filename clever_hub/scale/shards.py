@@ -149,6 +149,12 @@ def read_skipped(storage: Storage, shards: Iterable[int]) -> Iterator[tuple[str,
             yield entry["path"], entry["reason"]
 
 
+def read_all_skipped(storage: Storage) -> list[tuple[str, str]]:
+    """Name and reason of the images of every shard that could not be read."""
+    names = (name.removesuffix(".jsonl") for name in storage.names(_SKIPPED))
+    return list(read_skipped(storage, [int(name) for name in names if name.isdecimal()]))
+
+
 def retry_skipped(storage: Storage, shards: Iterable[int]) -> None:
     """Have the images tried again that could not be read: the reason may have passed.
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -150,6 +151,7 @@ def test_moving_and_back(verb: tuple[object, ...], folder: Path, tmp_path: Path)
     assert result.exit_code == 0
     assert "3 photos brought back" in result.stderr
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert not list(away.iterdir()), "no empty folders stay"
 
 
 def test_from_a_file_of_embeddings(
@@ -328,3 +330,37 @@ def test_long_names_are_whole_and_lines_of_a_name_are_one(
     )
     assert "first.png" in cells
     assert "line.png" in cells
+
+
+def test_options_for_photos_are_said_to_be_unused_with_embeddings(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.parquet"
+    run("embed", model_folder, folder, "-o", file)
+    told = run(*verb, file, "--turns", "--device", "cuda:7")
+    assert told.exit_code == 0
+    assert "not used: --turns, --cache, --model, --device; " in told.stderr.replace("\n", "")
+    assert "not used" not in run("duplicates", file).stderr
+
+
+def test_copies_are_not_moved_to_where_they_would_be_found_again(
+    verb: tuple[object, ...], folder: Path
+) -> None:
+    before = sorted(folder.rglob("*"))
+    said = fails(*verb, folder, "--move-to", folder / "away").replace("\n", "")
+    assert f"{folder / 'away'}: lies in {folder}, where photos are searched" in said
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_rows_of_a_table_are_said_to_be_no_files(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in folder.glob("*.png")]
+    table, file = tmp_path / "photos.parquet", tmp_path / "e.parquet"
+    pq.write_table(pa.table({"image": rows}), table)
+    run("embed", model_folder, table, "-o", file)
+    told = run(*verb, file, "--threshold", 0.99)
+    assert told.exit_code == 0, told.output
+    assert "NOT VERIFIED" in told.stderr
+    assert "They are rows of a table: pixels cannot be compared" in told.stderr.replace("\n", " ")
+    assert "take --verify none or heads" in fails(*verb, file, "--verify", "pixels")

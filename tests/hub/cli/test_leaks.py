@@ -216,3 +216,20 @@ def test_a_photo_that_cannot_be_read_was_not_checked(
     result = run("leaks", *sets, *options, "--on-error", "skip")
     assert result.exit_code == 0, result.stderr
     assert "1 photos could not be read" in " ".join(result.stdout.split())
+
+
+def test_what_embed_could_not_read_was_not_checked(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    (sets[1] / "new.png").unlink()
+    broken = sets[1] / "broken.png"
+    broken.write_bytes(b"no image")
+    folders = [tmp_path / f"{folder.name}-vectors" for folder in sets]
+    for photos, vectors in zip(sets, folders, strict=True):
+        run("embed", model_folder, photos, "-o", vectors, "--on-error", "skip")
+    result = run("leaks", *folders)
+    assert result.exit_code == 1
+    said = result.stderr.replace("\n", "")
+    assert str(broken) in said
+    assert "1 photos could not be read, and were not checked" in said
+    assert run("leaks", *folders, "--on-error", "skip").exit_code == 0

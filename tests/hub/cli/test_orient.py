@@ -123,6 +123,24 @@ def test_apply_turns_them_and_undo_takes_it_back(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_photos_are_counted_once_and_none_turned_is_a_failure(
+    headed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bright(monkeypatch)
+    log = tmp_path / "log.jsonl"
+    turn = (folder, "-m", headed, "--apply", "--log", log, "--upright", 0.25)
+    for _ in range(2):
+        call(*turn)
+        result = call("--undo", "--log", log)
+        assert "3 of 3 photos are as they were before" in result.output
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    result = call(*turn)
+    assert result.exit_code == 1
+    assert "0 of 3 photos turned by their tag\n" in result.output
+    assert "no photo could be turned" in result.output
+
+
 def test_what_is_not_sure_is_left_alone(
     headed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,3 +69,8 @@ def test_mistakes_are_said(photos: dict[str, Path], tmp_path: Path) -> None:
     assert code != 0
     assert "there is nothing to cut" in said
     assert not list(tmp_path.iterdir())
+    thin = tmp_path / "thin.png"
+    Image.new("RGB", (1, 500)).save(thin)
+    code, said = call("clever-vit-tiny", thin, "-o", tmp_path / "a.png")
+    assert code != 0
+    assert "1 × 500 pixels would be 28 × 14000 patches, more than 8,192" in said

@@ -95,3 +95,36 @@ def test_an_index_says_what_does_not_go_with_it_before_a_model_is_loaded(
         assert said in result.stderr
     result = run("index", photo, "-o", index, "--decode", "exact")
     assert "were decoded as by reduced" in result.stderr, "the option was passed over"
+
+
+def test_a_photo_is_in_the_index_once_however_its_folder_is_spelt(
+    model_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, index = photos["coffee"].parent, tmp_path / "photos.lance"
+    monkeypatch.chdir(folder)
+    (tmp_path / "link").symlink_to(folder)
+    run("index", ".", "-o", index, "--model", model_folder)
+    for spelt in (f"../{folder.name}", folder / ".." / folder.name, tmp_path / "link"):
+        result = run("index", spelt, "-o", index)
+        assert "0 added, 0 changed, 0 dropped, 4 as they were: 4 photos" in result.stderr, spelt
+    other = tmp_path / "other.lance"
+    run("index", folder / ".." / folder.name, "-o", other, "--model", model_folder)
+    assert (
+        str(folder.resolve() / "coffee.png")
+        in run("search", other, "coffee.png", "-o", tmp_path / "hits.csv").stdout.replace("\n", "")
+        + (tmp_path / "hits.csv").read_text()
+    )
+    assert ".." not in (tmp_path / "hits.csv").read_text()
+
+
+def test_an_index_of_no_photo_is_not_left_behind(model_folder: Path, tmp_path: Path) -> None:
+    bad, index = tmp_path / "bad", tmp_path / "photos.lance"
+    bad.mkdir()
+    (bad / "a.jpg").write_bytes(b"no image")
+    result = run("index", bad, "-o", index, "--model", model_folder)
+    assert result.exit_code == 1
+    assert "none of the 1 photos could be read" in result.stderr
+    assert not index.exists()

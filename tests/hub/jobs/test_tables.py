@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from clever_hub.errors import ConfigError
+from clever_hub.jobs import sheets
 from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
-from clever_hub.jobs.tables import write_rows
+from clever_hub.jobs.tables import FORMATS, write_rows
 
 COLUMNS: dict[str, type] = {"path": str, "best": bool, "angle": float, "width": int}
 ROWS = [
@@ -36,6 +38,15 @@ def test_csv(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     read = json.loads(write_rows(tmp_path / "t.json", ROWS, COLUMNS).read_text())
     assert read[0] == {"path": "a, b.jpg", "best": True, "angle": None, "width": 3}
+
+
+def test_names_that_are_no_text_are_exact_where_a_format_can_hold_them(tmp_path: Path) -> None:
+    rows = [{"path": Path(os.fsdecode(b"caf\xe9.jpg"))}]
+    files = {ending: write_rows(tmp_path / f"t{ending}", rows, {"path": str}) for ending in FORMATS}
+    read = json.loads(files[".json"].read_text())
+    assert os.fsencode(read[0]["path"]) == b"caf\xe9.jpg"
+    assert files[".csv"].read_bytes().splitlines()[1] == b"caf\xe9.jpg"
+    assert pq.read_table(files[".parquet"])["path"].to_pylist() == ["caf\ufffd.jpg"]
 
 
 @pytest.mark.parametrize("rows", [ROWS, []])
@@ -105,3 +116,13 @@ def test_the_sheet_says_how_many_photos_of_a_row_it_leaves_out(
     write_sheet(tmp_path / "s.png", "title", [ShownRow("nine", nine), ShownRow("six", nine[:6])])
     assert [words for words in drawn if "more" in words] == ["+3 more"]
     assert sum("copy" in words for words in drawn) == 12
+
+
+def test_a_picture_shows_the_whole_note(
+    photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = list[str]()
+    monkeypatch.setattr(sheets, "write", lambda _d, _at, text, *_, **__: written.append(text))
+    note = "invariant 0.94, equivariant 0.61"
+    write_sheet(tmp_path / "s.png", "t", [ShownRow("", [Shown(photos["coffee"], "0.9", note)])])
+    assert note in " ".join(written)
