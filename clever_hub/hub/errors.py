@@ -107,6 +107,20 @@ def translate(
     return error
 
 
+def why_not_asked(error: BaseException | None) -> str:
+    """Why the Hub could not be asked, in words; empty where it was.
+
+    Args:
+        error: Raised by ``huggingface_hub``.
+    """
+    error = _unwrapped(error) if isinstance(error, Exception) else error
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set. Unset it"
+    if isinstance(error, _NetworkError) and not isinstance(error, HfHubHTTPError):
+        return f"cannot reach {constants.ENDPOINT} ({_first_line(error)}). Check the network"
+    return ""
+
+
 def _unwrapped(error: Exception) -> Exception:
     """The Hub's own error, where the client has wrapped it in "Error while uploading"."""
     cause = error.__cause__

@@ -18,6 +18,7 @@ from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
 from clever_hub.files import folder_name
 from clever_hub.hub.client import api, repository_id, with_retries
+from clever_hub.hub.errors import why_not_asked
 from clever_hub.weights import sha256_of
 
 if TYPE_CHECKING:
@@ -112,7 +113,17 @@ def plan(
     if "/" not in repo_id or repository_id(repo_id) is None:
         raise ModelNotFoundError(f"{repo_id!r}: expected the name of a repository, 'user/name'")
     contents = _contents(check_folder(folder), repo_id)
-    return with_retries(partial(_compare, api(token), contents, repo_id, private, tag), repo_id)
+    compare = partial(_compare, api(token), contents, repo_id, private, tag)
+    try:
+        return with_retries(compare, repo_id)
+    except HubError as error:
+        if not (reason := why_not_asked(error.__cause__)):
+            raise
+        raise HubError(
+            f"{folder}: ready to publish: it loads, was verified, has a complete card and no other "
+            f"files. What {repo_id} has already could not be asked: {reason}, and run the command "
+            "again"
+        ) from error
 
 
 def push(

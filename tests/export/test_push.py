@@ -121,6 +121,24 @@ def test_the_line_to_load_it_works_without_a_tag(
     assert "1 of 12 files, 5 bytes would be sent, tagged v1.1." in alice.output.read_text()
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_the_hub_it_says_what_was_checked(
+    offline: bool, packaged: Path, tmp_path: Path
+) -> None:
+    variables = {"HF_HUB_OFFLINE": "1"} if offline else {}
+    with (
+        Client(tmp_path / "home", "http://127.0.0.1:9", "hf_alice", **variables) as alone,
+        pytest.raises(CallFailed) as raised,
+    ):
+        alone.call("clever_export.push:plan", packaged, "alice/mine")
+    said = raised.value.message
+    assert raised.value.kind == "HubError"
+    assert said.startswith(f"{packaged}: ready to publish: it loads, was verified, has a complete")
+    reason = "HF_HUB_OFFLINE is set" if offline else "cannot reach http://127.0.0.1:9"
+    assert f"What alice/mine has already could not be asked: {reason}" in said
+    assert "a model folder always" not in said
+
+
 def test_the_same_again_sends_nothing_and_a_change_sends_itself(
     alice: Client, server: HubServer, folder: Path, repo: str
 ) -> None:
