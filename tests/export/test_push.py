@@ -125,7 +125,7 @@ def test_the_line_to_load_it_works_without_a_tag(
 def test_without_the_hub_it_says_what_was_checked(
     offline: bool, packaged: Path, tmp_path: Path
 ) -> None:
-    variables = {"HF_HUB_OFFLINE": "1"} if offline else {}
+    variables: dict[str, Any] = {"HF_HUB_OFFLINE": "1"} if offline else {}
     with (
         Client(tmp_path / "home", "http://127.0.0.1:9", "hf_alice", **variables) as alone,
         pytest.raises(CallFailed) as raised,
