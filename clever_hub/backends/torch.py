@@ -108,15 +108,33 @@ class CleverModel(JobsMixin, nn.Module):
         self._loaded = -1  # changes in place to tensors when they were loaded
         self._is_changed = False  # since then, as a save found
 
-    def forward(self, pixel_values: Float[Tensor, "batch 3 height width"]) -> CleverOutput:
+    def forward(
+        self, pixel_values: Float[Tensor, "batch 3 height width"] | NDArray[Any]
+    ) -> CleverOutput:
         """Embed a batch of prepared images, differentiably.
 
         Args:
-            pixel_values: Images as ``preprocessor`` makes them: RGB, normalised.
+            pixel_values: Images as ``preprocessor`` makes them: RGB, normalised. An array is taken
+                to the device and dtype of the weights, a tensor as it is.
 
         Returns:
             The raw (not normalised) embeddings.
+
+        Raises:
+            ValueError: When an array is not float32 (batch, 3, height, width).
         """
+        if isinstance(pixel_values, np.ndarray):
+            if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+                raise ValueError(
+                    f"pixel_values: expected (batch, 3, height, width), got {pixel_values.shape}. "
+                    "Give model.preprocessor.batch(images)"
+                )
+            if pixel_values.dtype != np.float32:
+                raise ValueError(
+                    f"pixel_values: expected float32, got {pixel_values.dtype}. Give "
+                    "model.preprocessor.batch(images)"
+                )
+            pixel_values = self._inputs(pixel_values)
         embedding = self.backbone(pixel_values)  # (batch, num_features)
         return CleverOutput(*split(embedding, self.config.invariant_dim))
 

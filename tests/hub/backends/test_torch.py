@@ -55,6 +55,22 @@ def test_encode_is_the_forward_pass_on_prepared_images(
     assert len(np.unique(embeddings.full.round(4), axis=0)) == 4, "different photos, same vector"
 
 
+def test_a_call_takes_the_array_that_the_preprocessor_makes(
+    model: CleverModel, photos: dict[str, Path]
+) -> None:
+    """As with the onnx backend."""
+    pixels = model.preprocessor.batch(photos.values())
+    out = model(pixels)
+    torch.testing.assert_close(out.full, model(torch.from_numpy(pixels)).full, rtol=0, atol=0)
+    assert out.full.requires_grad
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    assert half(pixels).full.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"expected \(batch, 3, .*, got \(3, 32, 32\)"):
+        model(pixels[0])
+    with pytest.raises(ValueError, match=r"expected float32, got uint8\. Give model\.preproc"):
+        model(pixels.astype(np.uint8))
+
+
 def test_the_batch_size_does_not_matter(model: CleverModel, photos: dict[str, Path]) -> None:
     images = [*photos.values()] * 3
     one, many = (model.encode(images, batch_size=size).full for size in (1, 5))
