@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -98,6 +99,39 @@ def test_long_names_of_runs_are_not_cut_off(
         assert sheet.bbox.x0 <= box.x0 < box.x1 <= sheet.bbox.x1
     places = [[text.get_window_extent().x0 for text in s.legends[0].get_texts()] for s in sheets]
     assert [len(set(columns)) for columns in places] == [1, 2], "short ones stand side by side"
+
+
+@pytest.mark.parametrize("value", [3.3e-7, 0.00012, 0.5, 1234.5678, 123456.7])
+@pytest.mark.parametrize("lines", [1, 20])
+def test_titles_stay_on_the_sheet_and_nothing_overprints_the_notes(
+    value: float, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheets: list[Figure] = []
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
+        sheets.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    first = {panel.key: value for panel in curves._COLLAPSE}
+    near = dict.fromkeys(("lr", "loss", "invariance"), value)
+    folder = _write(tmp_path / "run", lines, **first | near)
+    with (folder / "metrics.jsonl").open("w") as file:
+        for n in range(1, lines + 1):  # so near each other that a summand would be split off
+            values = {key: number * (1 + 1e-4 * n) for key, number in (first | near).items()}
+            file.write(json.dumps({"epoch": n / 10, "seconds": n, **values}) + "\n")
+    curves.draw([read_run(folder)], tmp_path / "a.png")
+    (sheet,) = sheets
+    drawn = [axis for axis in sheet.axes if axis.axison]
+    assert {axis.get_title(loc="left") for axis in drawn} > {"Spread, equivariant part", "Loss"}
+    for axis in drawn:
+        (title,) = (t for t in axis.findobj(Text) if t.get_text() == axis.get_title(loc="left"))
+        box, note = title.get_window_extent(), axis.texts[0].get_window_extent()
+        assert sheet.bbox.x0 <= box.x0 < box.x1 <= sheet.bbox.x1
+        assert note.x1 <= sheet.bbox.x1
+        assert box.x1 <= axis.bbox.x1 + 1, "it does not reach into the next panel's title"
+        assert axis.yaxis.get_offset_text().get_text() == ""
 
 
 def test_a_schedule_is_drawn_as_it_is_and_averages_are_said_to_be_averages(

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from clever_hub.errors import DataError
@@ -26,6 +27,11 @@ _DASHES: Any = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 # Three panels in a row: the text stays readable where a page shows the sheet at half its size.
 _COLUMNS = 3
+# A title that is made smaller takes this share of its panel: letters are of whole pixels, and the
+# layout moves the panels a little each time that it is made.
+_ROOM = 0.92
+# Outside of these, numbers are written with an exponent.
+_SMALL, _LARGE = 1e-3, 1e5
 _DPI = 130
 _SMOOTHING = 9  # lines of metrics in the moving average; the raw lines are drawn pale behind it
 _HOW_AVERAGED = (
@@ -171,8 +177,10 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3.0 * columns, 2.5 * rows + 0.7), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, panel in zip(grid, panels, strict=False):
-            _draw_panel(axis, panel, runs, along)
+        titles = [
+            (axis, _draw_panel(axis, panel, runs, along))
+            for axis, panel in zip(grid, panels, strict=False)
+        ]
         for axis in grid[len(panels) :]:
             axis.set_axis_off()
         handles = [
@@ -184,6 +192,7 @@ def draw(runs: list[Run], out: Path, along: str = "epochs") -> None:
             _is_averaged(panel, run.curve(panel.key, along)[0]) for panel in panels for run in runs
         ):
             figure.supxlabel(_HOW_AVERAGED, x=0.005, ha="left", fontsize=9, color="0.35")
+        _fit_titles(figure, titles)
         try:
             with atomic_path(out) as temporary:
                 figure.savefig(temporary, dpi=_DPI)
@@ -197,7 +206,8 @@ def _logged(runs: list[Run]) -> list[Panel]:
     return [panel for panel in (*_KNN, *_LOSSES, *_COLLAPSE, *_SCHEDULE) if panel.key in logged]
 
 
-def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
+def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> Text:
+    """Draw the runs and return the title."""
     for number, run in enumerate(runs):
         x, y = run.curve(panel.key, along)
         if len(x) == 0:
@@ -209,7 +219,7 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
         else:
             axis.plot(x, y, color=look["color"], linewidth=0.6, alpha=0.3)
             axis.plot(x, smoothed(y, _SMOOTHING), **look, linewidth=1.8)
-    axis.set_title(panel.title, loc="left", fontweight="bold", pad=16 if panel.note else 6)
+    title = axis.set_title(panel.title, loc="left", fontweight="bold", pad=16 if panel.note else 6)
     axis.text(0, 1.03, panel.note, transform=axis.transAxes, fontsize=9, color="0.35")
     axis.set_xlabel("hours of training" if along == "hours" else "epochs")
     # The same range in every panel, so that panels can be compared.
@@ -221,6 +231,25 @@ def _draw_panel(axis: Axes, panel: Panel, runs: list[Run], along: str) -> None:
     elif panel.floor is not None:
         low, high = axis.get_ylim()
         axis.set_ylim(min(low, panel.floor), high + 0.05 * (high - panel.floor))
+    if axis.get_yscale() == "linear":
+        _write_numbers_whole(axis)
+    return title
+
+
+def _write_numbers_whole(axis: Axes) -> None:
+    """No factor or summand above the axis, where the panel's note stands."""
+    axis.ticklabel_format(axis="y", useOffset=False)
+    if not _SMALL <= max(map(abs, axis.get_ylim())) < _LARGE:
+        axis.yaxis.set_major_formatter("{x:g}")
+
+
+def _fit_titles(figure: Figure, titles: list[tuple[Axes, Text]]) -> None:
+    """Write all titles so small that each is within its panel; the layout gives them no room."""
+    figure.draw_without_rendering()
+    widths = [(axis.bbox.width, title.get_window_extent().width) for axis, title in titles]
+    room = min(panel / wide for panel, wide in widths)
+    for _, title in titles if room < 1 else ():
+        title.set_fontsize(_ROOM * room * float(title.get_fontsize()))
 
 
 def _is_averaged(panel: Panel, x: NDArray[np.float64]) -> bool:
