@@ -239,7 +239,7 @@ class ModelConfig:
         except FileNotFoundError as error:
             raise ModelFormatError(
                 f"{folder}: expected a model folder with {CONFIG_NAME} and model.safetensors, "
-                f"found {_listing(Path(folder))}"
+                f"found {_listing(Path(folder))}{_model_within(Path(folder))}"
             ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise ModelFormatError(f"{path}: cannot be read as JSON: {error}") from error
@@ -295,7 +295,8 @@ def _check_derived(content: Mapping[str, Any], derived: Mapping[str, Any]) -> No
     if content.get("architectures") == ["CleverForImageClassification"]:
         raise ModelFormatError(
             "architectures: this is a model with a classification head, which transformers reads. "
-            "Its backbone alone: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW)"
+            "Its backbone alone: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW). For ONNX "
+            "Runtime: `clever-hub export FOLDER -o NEW`"
         )
     for key in ("architectures", "dtype", "num_classes"):
         if key in content and content[key] != derived[key]:
@@ -401,6 +402,12 @@ def _check_size(key: str, value: object, maximum: int) -> None:
             _check_size(f"{key}[{index}]", entry, maximum)
     elif value is not None and not isinstance(value, str):
         raise ModelFormatError(f"{key}: expected plain JSON, got {type(value).__name__}")
+
+
+def _model_within(folder: Path) -> str:
+    """Advice for the folder of a run, which has the model's folder inside."""
+    model = folder / "model"
+    return f". Its model is in {model}" if (model / CONFIG_NAME).is_file() else ""
 
 
 def _listing(folder: Path) -> str:

@@ -142,6 +142,17 @@ def test_a_folder_without_config_says_what_is_there(tmp_path: Path) -> None:
         ModelConfig.load(tmp_path)
 
 
+def test_of_a_runs_folder_the_model_inside_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    with pytest.raises(ModelFormatError) as refused:
+        ModelConfig.load(tmp_path)
+    assert str(refused.value).endswith(
+        f"found metrics.jsonl, model. Its model is in {tmp_path / 'model'}"
+    )
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", "[" * 100_000, "\udcff"])
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -147,7 +147,9 @@ def test_processes_share_each_batch(tiny_recipe: Callable[..., Recipe]) -> None:
 
 
 def test_too_few_photos_for_a_batch_are_refused(tiny_recipe: Callable[..., Recipe]) -> None:
-    with pytest.raises(DataError, match="5 photos do not fill a batch of 8"):
+    with pytest.raises(
+        DataError, match=r"5 photos do not fill a batch of 8.*--set run\.batch_size=N"
+    ):
         Order(tiny_recipe(), photos=5, start=0, stop=1)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from clever_hub.errors import DataError, TrainingError
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import StreamOrder
+from clever_training.data.sources import open_photos
 from clever_training.data.streaming import open_stream
 from clever_training.recipe.schema import Recipe
 from clever_training.run.pretrain import pretrain
@@ -145,8 +146,11 @@ def test_what_cannot_be_streamed_is_named(
 ) -> None:
     with pytest.raises(DataError, match=r"leave run\.stream out"):
         open_stream(str(photo_folder))
-    with pytest.raises(DataError, match=r"--set run\.stream_photos="):
+    with pytest.raises(DataError, match=r"--set run\.stream_photos=N, the number of your photos"):
         open_stream(str(shards))
+    for tar in (shards, shards / "train-001.tar", shards / "train-{000..003}.tar"):
+        with pytest.raises(DataError, match=r"--set run\.stream=true .*run\.stream_photos=N"):
+            open_photos(tiny_recipe(), str(tar), None)
     with pytest.raises(DataError, match=r"train-004\.tar: no such file"):
         open_stream(str(shards / "train-{000..004}.tar"), None, 48)
     with pytest.raises(DataError, match=r"ends in \.parquet or \.tar"):

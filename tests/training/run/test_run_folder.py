@@ -29,6 +29,17 @@ def test_a_run_from_before_a_key_existed_is_the_same_run(
         folder.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
 
 
+def test_whoever_wants_more_epochs_is_told_how(
+    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(tiny_recipe(), "photos/", 48)
+    folder.state.touch()
+    with pytest.raises(TrainingError, match=r"other settings: run\.epochs\.") as refused:
+        folder.claim(tiny_recipe(run__epochs=8), "photos/", 48)
+    assert str(refused.value).endswith(f"--set backbone.init={tmp_path / 'model'}")
+
+
 def test_a_state_without_its_recipe_is_nobodys(
     tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:

@@ -35,8 +35,8 @@ def steps_per_epoch(recipe: Recipe, photos: int) -> int:
     steps = photos // recipe.run.batch_size
     if steps == 0:
         raise DataError(
-            f"{photos} photos do not fill a batch of {recipe.run.batch_size}. "
-            "Lower run.batch_size or bring more photos"
+            f"{photos} photos do not fill a batch of {recipe.run.batch_size}. Bring more photos, "
+            f"or set smaller batches: --set run.batch_size=N, with N of {photos} or less"
         )
     return steps
 

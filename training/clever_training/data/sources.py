@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from clever_hub.errors import DataError
 from clever_training.data.photos import Photos, load_photos
 from clever_training.data.streaming import StreamedPhotos, open_stream
 from clever_training.recipe.schema import Recipe
@@ -26,7 +27,22 @@ def open_photos(recipe: Recipe, data: str, image_column: str | None) -> Photos |
     """
     if recipe.run.stream:
         return open_stream(data, image_column, recipe.run.stream_photos)
-    return load_photos(data, image_column)
+    try:
+        return load_photos(data, image_column)
+    except DataError as error:
+        if not _are_shards(data):
+            raise
+        raise DataError(
+            f"{data}: expected a folder of images, a parquet file or a Hub data set id, got shards "
+            "of WebDataset (.tar), which are streamed: --set run.stream=true "
+            "--set run.stream_photos=N, the number of your photos"
+        ) from error
+
+
+def _are_shards(data: str) -> bool:
+    """Whether these are files that are streamed alone, or a folder that has some."""
+    path = Path(data)
+    return path.suffix == ".tar" or (path.is_dir() and any(path.rglob("*.tar")))
 
 
 def public_name(data: str) -> str:

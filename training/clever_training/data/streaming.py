@@ -180,7 +180,7 @@ def open_stream(source: str, column: str | None = None, count: int | None = None
     if not count:
         raise DataError(
             f"{source}: expected files that record their number of photos, which the schedule "
-            "needs; these do not. Set it: --set run.stream_photos=1281167"
+            "needs; these do not. Set it: --set run.stream_photos=N, the number of your photos"
         )
     return StreamedPhotos(table, column, source, count)
 

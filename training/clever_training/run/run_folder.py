@@ -153,7 +153,8 @@ class RunFolder:
             if differing:
                 raise TrainingError(
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
-                    "Give another --output, or the settings that it was started with"
+                    "Give the settings that it was started with; or give another --output, and to "
+                    f"go on from its weights: --set backbone.init={self.model}"
                 )
         with _writing(self.recipe):
             write_json(self.recipe, wanted)
