@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import datasets
@@ -11,8 +12,8 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.data.labelled import load_labelled, stratified_positions
-from clever_training.evaluation.data import Splits, load_splits
+from clever_training.data.labelled import LabelledPhotos, load_labelled, stratified_positions
+from clever_training.evaluation.data import Splits, load_splits, said_of
 
 
 def test_a_folder_with_both_splits_and_two_files_are_the_same_data(
@@ -180,6 +181,91 @@ def test_names_of_classes_are_the_same_however_their_accents_are_written(tmp_pat
     assert [photos.classes for photos in load_splits(str(tmp_path))] == [
         ("caf\u00e9", "th\u00e9")
     ] * 2
+
+
+def test_of_classes_without_splits_a_fifth_of_each_is_set_aside(tmp_path: Path) -> None:
+    counts = {"ant": 10, "bee": 23, "caf\u00e9": 2, "dog": 1}
+    for name, count in counts.items():
+        draw(*(tmp_path / "photos" / name / "sub" / f"{n}.png" for n in range(count)))
+    splits = load_splits(f"{tmp_path / 'photos'}/")
+    train, validation = splits
+    assert np.bincount(validation.labels, minlength=4).tolist() == [2, 5, 1, 0]
+    assert np.bincount(train.labels).tolist() == [8, 18, 1, 1]
+    assert sorted([*train.indices, *validation.indices]) == list(range(36))
+    assert train.classes == validation.classes == tuple(counts)
+    assert train.subset_id() != validation.subset_id()
+    assert validation[0].size == (8, 8)
+    assert validation.describe()["name"] == f"{tmp_path / 'photos'} (a fifth of each class)"
+    assert train.describe()["name"] == f"{tmp_path / 'photos'} (four fifths of each class)"
+    said = said_of(splits)
+    assert said is not None
+    assert "8 of 36 photos. Classes: ant, bee, caf\u00e9, dog" in said
+
+
+def names_of(photos: LabelledPhotos, folder: Path) -> set[str]:
+    paths = (photos.table[int(row)]["image"]["path"] for row in photos.indices)
+    return {Path(path).relative_to(folder).as_posix() for path in paths}
+
+
+def test_what_is_set_aside_depends_on_names_alone(tmp_path: Path) -> None:
+    for place, accented in (("here", "caf\u00e9"), ("there", "cafe\u0301")):
+        draw(
+            *(tmp_path / place / name / f"{n}.png" for name in ("ant", accented) for n in range(9))
+        )
+    here, there = (load_splits(str(tmp_path / place)) for place in ("here", "there"))
+    aside = names_of(here.validation, tmp_path / "here")
+    assert len(aside) == 4
+    assert aside == {
+        unicodedata.normalize("NFC", name)
+        for name in names_of(there.validation, tmp_path / "there")
+    }
+    draw(tmp_path / "here" / "ant" / "9.png")
+    more = names_of(load_splits(str(tmp_path / "here")).validation, tmp_path / "here")
+    assert len(more & aside) >= 3
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("train/ant/1", "train/bee/1"), r"folder validation or val .*, found train\. .*val/CLASS"),
+        (("seg_train/ant/1", "seg_test/ant/1"), r"got seg_test, seg_train, .* Name both"),
+        (("Train/ant/1", "Test/ant/1"), r"got Test, Train, .* Name both"),
+        (("ant/1", "bee/1"), r"got one of each class\. Bring more"),
+        (("1", "2"), "one sub-folder per class"),
+    ],
+)
+def test_folders_that_cannot_be_divided_are_refused(
+    names: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    draw(*(tmp_path / f"{name}.png" for name in names))
+    with pytest.raises(DataError, match=says):
+        load_splits(str(tmp_path))
+
+
+def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
+    draw(
+        *(
+            tmp_path / name / f"{n}.png"
+            for name in ("bullet train", "road test", "car")
+            for n in "12"
+        )
+    )
+    assert len(load_splits(str(tmp_path)).train.classes) == 3
+
+
+def test_a_single_file_is_refused_as_two_are(tmp_path: Path, photo_folder: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("photo,label")
+    said = []
+    for specification in (str(path), f"{path},{path}"):
+        with pytest.raises(
+            DataError, match=r"list\.csv: expected a parquet file or a folder"
+        ) as no:
+            load_splits(specification)
+        said.append(str(no.value))
+    assert said[0] == said[1]
+    with pytest.raises(DataError, match="expected two files, TRAIN,VALIDATION"):
+        load_splits(str(photo_folder / "train.parquet"))
 
 
 def test_an_unreadable_row_is_named(tmp_path: Path) -> None:

@@ -273,6 +273,23 @@ def test_a_baselines_older_figures_do_not_stand_under_the_models_newer_record(
     assert results.read(out)["baselines"] == {}
 
 
+def test_classes_without_splits_are_divided_and_said_to_be(
+    splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, folder = splits.train, tmp_path / "photos"
+    for position, label in enumerate(photos.labels):
+        (folder / photos.classes[label]).mkdir(parents=True, exist_ok=True)
+        photos[position].save(folder / photos.classes[label] / f"{position}.png")
+    run(tmp_path / "out", "pixels:4", data=folder, protocols="knn", seeds=1, profile="full")
+    assert capsys.readouterr().err.splitlines()[0] == (
+        f"{folder} (a fifth of each class) is set aside for validation, the same at each run: "
+        "12 of 60 photos. Classes: astronaut, chelsea, coffee, rocket"
+    )
+    data = results.read(tmp_path / "out")["protocols"]["knn"]["data"]
+    assert data["validation"]["name"] == f"{folder} (a fifth of each class)"
+    assert (data["train"]["photos"], data["validation"]["photos"]) == (48, 12)
+
+
 def test_the_help_names_every_protocol() -> None:
     (option,) = get_type_hints(evaluate, include_extras=True)["protocols"].__metadata__
     assert option.help.startswith(f"Some of {', '.join(PROTOCOLS)}, ")

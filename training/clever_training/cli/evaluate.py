@@ -39,7 +39,8 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
         str | None,
         typer.Option(
             help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
-            "splits; or cub-200, flowers-102, food-101, oxford-pets."
+            "splits; or a folder of classes, of which a fifth is set aside; or cub-200, "
+            "flowers-102, food-101, oxford-pets."
         ),
     ] = None,
     video: Annotated[
@@ -206,11 +207,13 @@ def _protocols(
 
 
 def _on_photos(data: str, names: list[str], profile: str, seeds: int, probe: str) -> _Plan:
-    from clever_training.evaluation.data import load_splits
+    from clever_training.evaluation.data import load_splits, said_of
     from clever_training.evaluation.protocols import PROFILES
     from clever_training.evaluation.run import Evaluation
 
     splits = load_splits(data)
+    if words := said_of(splits):
+        say(words)
     kind: Literal["lbfgs", "sgd"] = "sgd" if probe == "sgd" else "lbfgs"
     return lambda store, command: Evaluation(
         splits, PROFILES[profile], names, range(seeds), store, command, kind

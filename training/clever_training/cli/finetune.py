@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,8 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
         str,
         typer.Option(
             help="TRAIN,VALIDATION: parquet files, image folders or Hub ids; or one that has both "
-            "splits; or cub-200, flowers-102, food-101, oxford-pets."
+            "splits; or a folder of classes, of which a fifth is set aside; or cub-200, "
+            "flowers-102, food-101, oxford-pets."
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the fine-tuned model.")],
@@ -83,15 +85,19 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     import datasets
     import transformers
 
-    from clever_training.evaluation.data import load_splits
+    from clever_training.evaluation.data import load_splits, said_of
     from clever_training.finetune.run import FILE_NAME, finetune
     from clever_training.runtime.processes import is_rank_zero
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     command = command_line(model, data, out, options)
+    splits = load_splits(data)
+    # The processes do not know each other yet.
+    if (words := said_of(splits)) and os.environ.get("RANK", "0") == "0":
+        say(words)
     try:
-        folder = finetune(model, load_splits(data), out, settings, command=command)
+        folder = finetune(model, splits, out, settings, command=command)
     except KeyboardInterrupt:
         typer.echo(f"Stopped. The same command goes on from {out}", err=True)
         raise typer.Exit(130) from None

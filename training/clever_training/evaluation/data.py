@@ -18,6 +18,7 @@ from clever_training.data.image_folder import (
 )
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation.presets import expand
+from clever_training.evaluation.set_aside import check_no_splits, set_aside
 
 
 class Splits(NamedTuple):
@@ -33,7 +34,8 @@ def load_splits(specification: str) -> Splits:
     Args:
         specification: ``TRAIN,VALIDATION``, each a parquet file, a folder of parquet files, an
             image folder (one sub-folder per class) or a Hub id, ``id:split`` to name the split; or
-            one folder or Hub id that has both splits; or one of ``presets.PRESETS``.
+            one folder or Hub id that has both splits; or one of ``presets.PRESETS``. Of an image
+            folder without splits a fifth of each class is set aside for validation.
             ``NAME?image=COLUMN&label=COLUMN`` names the columns when they cannot be found by type
             and name.
 
@@ -52,12 +54,31 @@ def load_splits(specification: str) -> Splits:
     names = [name.strip() for name in expand(specification).split(",")]
     if len(names) == 1:
         name, mark, columns = names[0].partition("?")
+        folder = Path(name).expanduser()
+        if _has_classes_alone(folder):
+            check_no_splits(folder)
+            return Splits(*set_aside(load_labelled(names[0], "train"), folder))
         found = (_with_split(name, TRAIN_NAMES), _with_split(name, VALIDATION_NAMES))
         names = [split + mark + columns for split in found]
     if len(names) != 2 or not all(names):
         raise DataError(f"--data: expected TRAIN,VALIDATION or one folder, got {specification!r}")
     train, validation = load_labelled(names[0], "train"), load_labelled(names[1], "validation")
     return Splits(train, _with_classes_of(train, validation))
+
+
+def said_of(splits: Splits) -> str | None:
+    """What is to be said before photos that were divided here are used; None for others.
+
+    Args:
+        splits: What ``load_splits`` returned.
+    """
+    train, validation = splits
+    if train.table is not validation.table:
+        return None
+    return (
+        f"{validation.name} is set aside for validation, the same at each run: {len(validation):,} "
+        f"of {len(train) + len(validation):,} photos. Classes: {some(train.classes)}"
+    )
 
 
 def check_classes(splits: Splits) -> None:
@@ -113,17 +134,34 @@ def has_splits(name: str) -> bool:
     )
 
 
+def _has_classes_alone(folder: Path) -> bool:
+    """Whether a folder has neither of the splits, nor tables, which need names to be told apart."""
+    return folder.is_dir() and not (
+        _split_in(folder, TRAIN_NAMES)
+        or _split_in(folder, VALIDATION_NAMES)
+        or any(folder.rglob("*.parquet"))
+    )
+
+
 def _with_split(name: str, splits: Sequence[str]) -> str:
     """The file or sub-folder of a folder that holds one split; for a Hub id, ``id:split``."""
     folder = Path(name).expanduser()
     if not folder.exists():
         return f"{name}:{splits[0]}"
+    if folder.is_file():
+        if folder.suffix == ".parquet":
+            raise DataError(
+                f"{name}: expected two files, TRAIN,VALIDATION, or a folder that has both, got one"
+            )
+        return name  # refused where it is opened
     if found := _split_in(folder, splits):
         return str(Path(name) / found)
     raise DataError(
         f"{name}: expected {splits[0]}*.parquet or a folder {' or '.join(splits)}, found "
         f"{some(sorted(entry.name for entry in folder.iterdir()))}. "
-        "Or name both: TRAIN,VALIDATION"
+        f"Or name both: TRAIN,VALIDATION. Images lie in {Path(name) / 'train' / 'CLASS' / '1.jpg'} "
+        f"and {Path(name) / 'val' / 'CLASS' / '2.jpg'}; or in {Path(name) / 'CLASS' / '1.jpg'}, of "
+        "which a fifth is set aside for validation"
     )
 
 
