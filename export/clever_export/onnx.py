@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ OPSET = 20
 _MAX_INLINE_BYTES = 500_000
 _OWN_WEIGHTS = "`clever-hub export … --single-file` writes a graph with weights of its own"
 _PREFIX = "backbone."
+HEAD = "clever_head."  # of a classifier: under the same name in the weights file
+_WEIGHTS = (_PREFIX, HEAD)
+_PARTS = ("invariant", "equivariant")
 
 
 class _Exported(nn.Module):
@@ -75,10 +78,27 @@ def export_onnx(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     model = CleverModel.from_folder(folder)
-    graph = _trace(model)
+    graph = trace_shared(_Exported(model), model.config.preprocessing.crop_size, _PARTS)
+    return write_graph(graph, folder, model.config.to_dict())
+
+
+def write_graph(graph: Any, folder: Path, config: Mapping[str, Any]) -> Path:
+    """Write a graph beside the weights file that it refers to.
+
+    Args:
+        graph: As ``trace_shared`` gives it; changed.
+        folder: A folder with the weights.
+        config: The content of config.json, which goes into the graph's metadata.
+
+    Returns:
+        The path of model.onnx.
+
+    Raises:
+        ModelFormatError: As for ``export_onnx``.
+    """
     with Weights(folder / WEIGHTS_NAME) as weights:
         _point_into(graph, weights)
-        metadata = {HASH_KEY: weights.sha256(), CONFIG_KEY: json.dumps(model.config.to_dict())}
+        metadata = {HASH_KEY: weights.sha256(), CONFIG_KEY: json.dumps(config)}
     helper.set_model_props(graph, metadata)
     content = graph.SerializeToString(deterministic=True)
     if len(content) >= MAX_GRAPH_BYTES:
@@ -91,22 +111,37 @@ def export_onnx(folder: str | Path) -> Path:
     return folder / GRAPH_NAME
 
 
-def _trace(model: CleverModel) -> Any:
-    """The graph by torch's exporter, unoptimised: optimising rewrites weights."""
-    size = model.config.preprocessing.crop_size
-    # Two images: an exporter may take a batch of one for a constant.
-    example = torch.zeros(2, 3, size, size)
-    return trace(_Exported(model), example, PIXEL_VALUES, fold=_fold_all_but_weights)
-
-
-def trace(module: nn.Module, example: Tensor, input_name: str, fold: Callable[[Any], None]) -> Any:
-    """Trace a module with two outputs; the batch dimension is dynamic.
+def trace_shared(module: nn.Module, size: int, outputs: Sequence[str]) -> Any:
+    """The graph by torch's exporter, unoptimised: optimising rewrites weights.
 
     Args:
-        module: From a batch to ``(invariant, equivariant)``.
+        module: From prepared images to the outputs; its tensors are the weights file's.
+        size: Side of the images in pixels.
+        outputs: Names of the outputs.
+
+    Returns:
+        As ``trace``.
+    """
+    # Two images: an exporter may take a batch of one for a constant.
+    example = torch.zeros(2, 3, size, size)
+    return trace(module, example, PIXEL_VALUES, fold=_fold_all_but_weights, outputs=outputs)
+
+
+def trace(
+    module: nn.Module,
+    example: Tensor,
+    input_name: str,
+    fold: Callable[[Any], None],
+    outputs: Sequence[str] = _PARTS,
+) -> Any:
+    """Trace a module; the batch dimension is dynamic.
+
+    Args:
+        module: From a batch to the outputs.
         example: A batch of two.
         input_name: Name of the graph's input.
         fold: Simplifies the onnx_ir model in place.
+        outputs: Names of the outputs.
 
     Returns:
         The onnx.ModelProto with its weights, without paths of this machine.
@@ -116,7 +151,7 @@ def trace(module: nn.Module, example: Tensor, input_name: str, fold: Callable[[A
             module.eval(),
             (example,),
             input_names=[input_name],
-            output_names=["invariant", "equivariant"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=OPSET,
             dynamo=True,
@@ -136,7 +171,7 @@ def _fold_all_but_weights(model: Any) -> None:
 
     def should_fold(node: Any) -> bool | None:
         reads_weights = any(
-            value is not None and value.name.startswith(_PREFIX) for value in node.inputs
+            value is not None and value.name.startswith(_WEIGHTS) for value in node.inputs
         )
         return False if reads_weights and node.op_type != "Shape" else None
 
@@ -149,7 +184,7 @@ def _drop_zero_biases(graph: Any) -> None:
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
     for node in graph.graph.node:
         bias = constants.get(node.input[2]) if node.op_type == "Conv" and node.input[2:] else None
-        if bias is None or bias.name.startswith(_PREFIX):
+        if bias is None or bias.name.startswith(_WEIGHTS):
             continue
         if not numpy_helper.to_array(bias).any():
             del node.input[2]
@@ -178,7 +213,7 @@ def _point_into(graph: Any, weights: Weights) -> None:
     kept, casts, inline = [], [], 0
     for initializer in graph.graph.initializer:
         name = initializer.name.removeprefix(_PREFIX)
-        if name == initializer.name or name not in weights.entries:
+        if not initializer.name.startswith(_WEIGHTS) or name not in weights.entries:
             inline += len(initializer.SerializeToString())
             kept.append(initializer)
             continue

@@ -110,8 +110,7 @@ def verify(
     if HEADS_KEY in config.extra:
         Heads.load(folder)  # refuses what is damaged or of another model
     with tempfile.TemporaryDirectory() as temporary:
-        paths = paths or _drawn(Path(temporary))
-        paths += _hard_cases(paths[0], Path(temporary))
+        paths = pictures(Path(temporary), paths)
         progress("opening the readers", 0, 0)
         found = readers(folder)
         work = [(name, size) for name in found for size in BATCH_SIZES]
@@ -331,6 +330,20 @@ def _compare(
         difference[part] = float(np.abs(a - b).max())
         cosine[part] = float(((a * b).sum(axis=1) / np.maximum(norms, 1e-30)).min())
     return Agreement(name, batch_size, difference, cosine, exact)
+
+
+def pictures(folder: Path, images: Iterable[Path] = ()) -> list[Path]:
+    """What readers are compared on: image files of all kinds.
+
+    Args:
+        folder: Where new files go.
+        images: Image files; generated pictures when there are none.
+
+    Returns:
+        These, and odd-sized, gray and EXIF-rotated copies of the first.
+    """
+    paths = [*images] or _drawn(folder)
+    return [*paths, *_hard_cases(paths[0], folder)]
 
 
 def _drawn(folder: Path) -> list[Path]:

@@ -83,11 +83,16 @@ def run(
     its own weights: another precision, normalisation in the graph, or a single file. With --triton
     both of the latter, and a config.pbtxt.
 
+    Of a classifier that `clever-hub finetune` wrote, model.onnx has the output logits; it is
+    compared with torch.
+
     Examples:
     - `clever-hub export runs/mine/model -o my-model`
     - `clever-hub export clever-resnet18 -o small --precision int8 --images photos/`
     - `clever-hub export clever-resnet18 --triton models/`
+    - `clever-hub export tuned -o tuned-onnx`
     """
+    from clever_export.classifier import is_classifier
     from clever_export.package import (
         as_if_in,
         copy_model,
@@ -111,6 +116,9 @@ def run(
     if precision is not _Precision.int8:  # that one asks for photos
         _refuse_unused(bool(images), limit, force, plain=triton is None and not is_variant)
     folder, _ = resolve(model, optional=(EVALUATION_NAME, HEADS_NAME))
+    if is_classifier(folder):
+        _classifier(folder, out, plain=triton is None and not is_variant)
+        return
     refuse_variant(folder)
     photos = spread_evenly(list(find_images(images or [])), limit or _LIMIT)
     measured = None
@@ -148,6 +156,23 @@ def run(
             f"{measured.describe()}",
             highlight=False,
         )
+    output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _classifier(folder: Path, out: Path | None, *, plain: bool) -> None:
+    """Export a classifier, whole or not at all."""
+    from clever_export.classifier import export_classifier
+    from clever_export.package import as_if_in, new_folder
+    from clever_export.progress import bar
+
+    if out is None or not plain:
+        raise ConfigError(
+            f"{folder}: a classifier, which is exported as float32 graph beside its weights. "
+            "Expected --output FOLDER alone, without --triton, --precision, --with-preprocessing "
+            "and --single-file"
+        )
+    with bar() as report, new_folder(out) as temporary, as_if_in(folder, temporary):
+        export_classifier(folder, temporary, report=report)
     output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)
 
 

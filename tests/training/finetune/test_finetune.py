@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -135,6 +136,24 @@ def test_transformers_loads_the_folder_to_equal_logits(tuned: Path, splits: Spli
     assert found["top1"] == pytest.approx(last["top1"])
     assert model.config.id2label[3] == splits.train.classes[3]
     assert model.config.license == "cc0-1.0"
+
+
+def test_the_folder_is_exported_for_onnx_runtime(
+    tuned: Path, splits: Splits, tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned-onnx"
+    result = CliRunner().invoke(app, ["export", str(tuned), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    plain = PlainPhotos(splits.validation, PreprocessingConfig(SIDE, SIDE))
+    pixels = collate([plain[position] for position in range(20)])["pixel_values"]
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"))
+    (found,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
+    with torch.no_grad():
+        expected = AutoModelForImageClassification.from_pretrained(out)(pixels).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert (out / "finetune.json").read_bytes() == (tuned / "finetune.json").read_bytes()
+    config = json.loads((out / "config.json").read_text())
+    assert config["id2label"]["3"] == splits.train.classes[3]
 
 
 def test_the_folder_loads_by_its_own_code(tuned: Path) -> None:
