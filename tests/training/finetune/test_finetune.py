@@ -324,6 +324,7 @@ def test_a_frozen_backbone_stays_to_the_last_bit(
     assert list(content["figures"]["finetune"]) == ["head/10%"]
     assert list(content["figures"]["finetune"]["head/10%"]) == ["invariant"]
     assert content["data"]["train"]["photos"] == 10
+    assert content["share_of"] == 100
 
 
 def test_trained_weights_are_not_said_to_be_made_as_before(model_folder: Path) -> None:
@@ -363,8 +364,8 @@ def test_the_card_of_a_fine_tuned_backbone_says_how_it_was_made(
 def test_the_summary_says_how_many_photos_a_share_came_to(tmp_path: Path) -> None:
     def said(share: float, photos: int) -> str:
         figures = {"network/x": {"full": {"top1": {"mean": 1.0}, "top5": {"mean": 2.0}}}}
-        train = {"photos": photos, "photos_in_all": 59}
-        content = {"figures": {"finetune": figures}, "settings": {"share": share}}
+        train = {"photos": photos, "photos_in_all": 74}  # a fifth may have been set aside
+        content = {"figures": {"finetune": figures}, "settings": {"share": share}, "share_of": 59}
         write_json(tmp_path / "finetune.json", {**content, "data": {"train": train}})
         return summary(tmp_path / "finetune.json")
 
@@ -379,6 +380,7 @@ def test_the_summary_says_how_many_photos_a_share_came_to(tmp_path: Path) -> Non
         ("timm/oxford-iiit-pet:train", "timm/oxford-iiit-pet"),
         ("user/birds?label=kind", "user/birds"),
         ("/home/me/birds/train.parquet?label=kind", "birds/train.parquet"),
+        ("/home/me/birds (four fifths of each class)", "birds"),
     ],
 )
 def test_the_provenance_names_photos_without_their_place(

@@ -142,7 +142,7 @@ def summary(path: Path) -> str:
 def _photos(content: dict[str, Any]) -> str:
     """How many photos it was trained on, and why, if they are not the share that was asked for."""
     data, share = content["data"]["train"], content["settings"]["share"]
-    used, there = data["photos"], data["photos_in_all"]
+    used, there = data["photos"], content.get("share_of", data["photos_in_all"])
     words = f"{used} training photo{'' if used == 1 else 's'}"
     if share == 1 or used == round(share * there):
         return words

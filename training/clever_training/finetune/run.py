@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def finetune(
             if trainer.is_world_process_zero():
                 save_network(network, extractor.model.config, out)
                 content = _content(run, trainer.state.log_history, settings, command, seconds)
+                content["share_of"] = len(splits.train)
                 write_json(out / FILE_NAME, content)
                 shutil.rmtree(out / STATE)
             # A process that ended earlier would stop the one that writes.
@@ -215,7 +217,8 @@ def provenance(
 
 def _data_name(name: str) -> str:
     """A Hub id without split and columns; of files and folders no path."""
-    place = name.partition("?")[0]
+    # Of one folder a part may have been set aside, which the number of photos tells.
+    place = re.sub(r" \([a-z ]+ of each class\)$", "", name.partition("?")[0])
     return public_name(place if Path(place).expanduser().exists() else place.partition(":")[0])
 
 
