@@ -193,7 +193,7 @@ def test_each_folder_of_several_models_is_looked_at_before_the_first_is_measured
     photo_folder: Path, tmp_path: Path
 ) -> None:
     run(tmp_path / "out" / "pixels-2", "pixels:2", data=photo_folder, protocols="knn", seeds=1)
-    with pytest.raises(DataError, match=r"pixels-2: .*pixels \(identity \w{8}\)"):
+    with pytest.raises(DataError, match=r"pixels-2: .* pixels \(2x2 pixels\)"):
         run(tmp_path / "out", "pixels:4", "pixels:8", data=photo_folder, protocols="knn", seeds=1)
     assert not (tmp_path / "out" / "pixels").exists()
 
@@ -208,6 +208,18 @@ def test_the_same_model_trained_anew_is_told_by_its_weights(
     again.save_pretrained(tmp_path / "model")
     with pytest.raises(DataError, match=r"\(weights \w{8}\), found .* \(weights \w{8}\), .*remove"):
         run(tmp_path / "out", folder, data=photo_folder, protocols="knn", baselines=False)
+
+
+def test_another_model_beside_is_told_too(
+    model_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"data": photo_folder, "seeds": 1, "baselines": False}
+    out, model = tmp_path / "out", str(model_folder)
+    run(out, model, protocols="knn", beside=["pixels:4"], **options)
+    with pytest.raises(DataError, match=r"pixels \(8x8 pixels\), found .* pixels \(4x4 pixels\)"):
+        run(out, model, protocols="collapse", beside=["pixels:8"], **options)
+    run(out, model, protocols="collapse", beside=["pixels:4"], **options)
+    assert set(results.read(out)["baselines"]["pixels-2"]["figures"]) == {"knn", "collapse"}
 
 
 def test_the_same_model_on_other_photos_keeps_each_protocols_own(

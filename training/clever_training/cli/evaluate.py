@@ -123,6 +123,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     from clever_training.evaluation.models import load_extractor
     from clever_training.evaluation.protocols import PROFILES
     from clever_training.evaluation.results import earlier, write
+    from clever_training.evaluation.run import named_baselines
     from clever_training.evaluation.tables import progress_report, tables
     from clever_training.runtime.memory import keep_freed_memory
 
@@ -139,7 +140,9 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     names = model_folders([extractor.name for extractor in extractors])
     folders = [out] if len(models) == 1 else [out / name for name in names]
     for folder, extractor in zip(folders, extractors, strict=True):
-        earlier(folder, extractor.describe())  # refused now, not when all is measured
+        named = named_baselines(extractor, baselines=False, beside=others)
+        known = {name: make(0).describe() for name, make in named.items()}
+        earlier(folder, extractor.describe(), known)  # refused now, not when all is measured
     plans: list[tuple[_Plan, dict[str, Any]]] = []
     if on_photos:
         options: dict[str, Any] = {"data": data, "protocols": ",".join(on_photos)}

@@ -130,12 +130,17 @@ def write(folder: str | Path, content: Mapping[str, Any]) -> Path:
     return write_json(path, merge(earlier(folder, content["model"]), content))
 
 
-def earlier(folder: str | Path, model: Mapping[str, Any]) -> dict[str, Any] | None:
+def earlier(
+    folder: str | Path,
+    model: Mapping[str, Any],
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any] | None:
     """What a folder has of a model so far; to be asked before the work, too.
 
     Args:
         folder: The folder that figures are to be written to.
         model: The model that they are of, as ``FeatureExtractor.describe`` gives it.
+        beside: The models beside it, by the names that they have there.
 
     Returns:
         The content of its evaluation.json; None when there is none.
@@ -148,13 +153,16 @@ def earlier(folder: str | Path, model: Mapping[str, Any]) -> dict[str, Any] | No
     if not path.is_file():
         return None
     content = read(path)
-    other = content["model"]
-    if other.get("identity") != model["identity"]:
-        raise DataError(
-            f"{folder}: expected no figures or those of {_named(model, other)}, found those of "
-            f"{_named(other, model)}, which would be lost. Name another folder with -o, or remove "
-            f"{path} to measure anew in its place"
-        )
+    there = {name: one["model"] for name, one in content.get("baselines", {}).items()}
+    pairs = [(content["model"], model)]
+    pairs += [(there[name], one) for name, one in (beside or {}).items() if name in there]
+    for other, one in pairs:
+        if other.get("identity") != one["identity"]:
+            raise DataError(
+                f"{folder}: expected no figures or those of {_named(one, other)}, found those of "
+                f"{_named(other, one)}, which would be lost. Name another folder with -o, or "
+                f"remove {path} to measure anew in its place"
+            )
     return content
 
 
@@ -163,13 +171,14 @@ def _named(model: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     name = str(model.get("name"))
     if name != other.get("name"):
         return name
-    shown = {"weights_sha256": "weights {:.8}", "input_size": "{} px", "last_blocks": "{} blocks"}
+    shown = {"architecture": "{}", "weights_sha256": "weights {:.8}", "input_size": "{} px"}
+    shown |= {"last_blocks": "{} blocks"}
     told = [
         text.format(str(model.get(key)))
         for key, text in shown.items()
         if model.get(key) != other.get(key)
     ]
-    # Pixels and random weights have no file; the identity tells all apart.
+    # Random weights have no file; the identity tells all apart.
     return f"{name} ({', '.join(told) or 'identity ' + str(model.get('identity'))[:8]})"
 
 
