@@ -108,6 +108,8 @@ def test_a_few_steps_on_real_photos_lower_the_loss(tuned: Path) -> None:
     assert [entry["epoch"] for entry in content["history"]] == [1, 2, 3]
     figures = content["figures"]["finetune"]["network/100%"]["full"]
     assert figures["top1"]["mean"] == pytest.approx(content["history"][-1]["top1"])
+    steps = [entry["step"] for entry in content["train_loss"]]
+    assert steps == [4, 8, 12], "an epoch of four steps tells its loss"
     assert figures["top1"]["std"] is None
     record = content["protocols"]["finetune"]
     assert record["command"] == "as typed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -293,7 +294,8 @@ def _trainer(
         save_strategy="epoch",
         save_total_limit=1,
         logging_strategy="steps",
-        logging_steps=10,
+        # Of few photos an epoch has fewer steps, and each tells its loss.
+        logging_steps=min(10, max(1, math.ceil(len(crops) / settings.batch_size))),
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",
