@@ -77,7 +77,7 @@ def list_items(inputs: Sequence[str], image_column: str | None = None) -> Iterat
         yield from _from_files(files)
         files = []
         if given == STDIN:
-            yield from _from_files(_listed(sys.stdin.buffer))
+            yield from _from_stdin(alone=len(inputs) == 1)
         elif "://" in given:
             yield from _from_address(given)
         else:
@@ -190,6 +190,16 @@ def _from_files(paths: Iterable[Path]) -> Iterator[Item]:
             yield Item(os.fsencode(path), file_stamp(path))
     except OSError as error:  # such as a folder that may not be entered
         raise DataError(f"{error.filename or error}: {error.strerror or ''}") from error
+
+
+def _from_stdin(*, alone: bool) -> Iterator[Item]:
+    """The images that standard input names; it must name some where nothing else does."""
+    named = False
+    for item in _from_files(_listed(sys.stdin.buffer)):
+        named = True
+        yield item
+    if alone and not named:
+        raise DataError("-: expected paths of images on standard input, got none")
 
 
 def _listed(stream: BinaryIO) -> Iterator[Path]:

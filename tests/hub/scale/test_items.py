@@ -172,6 +172,16 @@ def test_a_list_of_paths_on_standard_input(
     assert len(found) == 12
 
 
+def test_an_empty_list_on_standard_input_is_said_to_be_empty(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = SimpleNamespace(buffer=io.BufferedReader(io.BytesIO(b"\n")))
+    monkeypatch.setattr(sys, "stdin", empty)
+    with pytest.raises(DataError, match="expected paths of images on standard input, got none"):
+        names("-")
+    assert names(album / "03.jpg", "-") == [str(album / "03.jpg")]
+
+
 def test_names_that_are_no_text_come_back_exactly(
     album: Path, model_folder: Path, tmp_path: Path
 ) -> None:
