@@ -42,6 +42,15 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def without_torch(repository: Path) -> Path:
+    """The programs of an environment that has the extra onnx alone."""
+    folder = repository / ".venv-onnx" / "bin"
+    if not (folder / "python").is_file():
+        pytest.skip("no .venv-onnx; `make test` makes it")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of test data: `CLEVER_HUB_DATA`, or `../shared/data` next to the repository."""
     return _folder("CLEVER_HUB_DATA", SHARED / "data", "test data")

@@ -156,13 +156,10 @@ def test_clever_hub_with_torch(hub: Hub, trained: Trained) -> None:
 
 
 def test_clever_hub_with_onnx_where_there_is_no_torch(
-    hub: Hub, trained: Trained, repository: Path, tmp_path: Path
+    hub: Hub, trained: Trained, without_torch: Path, tmp_path: Path
 ) -> None:
-    python = repository / ".venv-onnx" / "bin" / "python"
-    if not python.is_file():
-        pytest.skip("no .venv-onnx; `make test` makes it")
     options: dict[str, Any] = {"backend": "onnx", "revision": TAG}
-    with hub.machine("onnx", python=python) as machine:
+    with hub.machine("onnx", python=without_torch / "python") as machine:
         found = machine.call("tests.hub_server.tasks:embed", REPO, trained.images, **options)
         np.testing.assert_allclose(found["full"], trained.full, rtol=0, atol=1e-4)
         assert not any(".py" in entry.path for entry in hub.server.log)

@@ -27,7 +27,6 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
-    model_options,
     say_unused,
     write_shown,
 )
@@ -199,9 +198,7 @@ def _photos(
     if any(is_embeddings(path) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
-        unused = {"--turns": turns is True, "--cache": cache is not None}
-        unused["--decode"] = decode is not DecodeChoice.reduced
-        say_unused(paths[0], unused if by_heads else unused | model_options(name, *where))
+        say_unused(paths[0], turns, cache, decode, None if by_heads else (name, *where))
         photos = _present(read_embeddings(paths[0]), paths[0], asked.verify)
         if asked.move_to is not None:
             check_folder(photos.paths, asked.move_to)

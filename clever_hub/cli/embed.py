@@ -71,7 +71,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one batch.")] = 32,
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Write unit vectors, of each part.")
+        bool, typer.Option("--normalize", help="Scale each part to a unit vector.")
     ] = False,
     decode: Annotated[
         _Decode,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -172,23 +172,34 @@ def embedded(
     return photos
 
 
-def say_unused(file: Path, options: Mapping[str, bool]) -> None:
+def say_unused(
+    file: Path,
+    turns: bool | None,
+    cache: Path | None,
+    decode: DecodeChoice,
+    model: tuple[str | None, str, str | None, str | None] | None,
+) -> None:
     """Say which options mean nothing where photos are embedded already.
 
     Args:
         file: Of embeddings.
-        options: Whether each was given.
+        turns: As given.
+        cache: As given.
+        decode: As given.
+        model: Name, backend, device and revision as given; None where a model is used all the same.
     """
-    if given := [name for name, was_given in options.items() if was_given]:
+    name, backend, device, revision = model or (None, "auto", None, None)
+    options = {
+        "--turns": turns is True,
+        "--cache": cache is not None,
+        "--decode": decode is not DecodeChoice.reduced,
+        "--model": name is not None,
+        "--backend": backend != "auto",
+        "--device": device is not None,
+        "--revision": revision is not None,
+    }
+    if given := [option for option, was_given in options.items() if was_given]:
         say(f"not used: {', '.join(given)}; {file} holds embeddings, which stay as they are")
-
-
-def model_options(
-    name: str | None, backend: str, device: str | None, revision: str | None
-) -> dict[str, bool]:
-    """Whether each of the options that choose a model was given, for ``say_unused``."""
-    others = {"--device": device is not None, "--revision": revision is not None}
-    return {"--model": name is not None, "--backend": backend != "auto", **others}
 
 
 def is_embeddings(path: Path) -> bool:

@@ -25,7 +25,6 @@ from clever_hub.cli.jobs import (
     embedded,
     is_embeddings,
     load,
-    model_options,
     say_unused,
     write_shown,
 )
@@ -153,9 +152,7 @@ def _photos(
 ) -> Sets:
     files = [is_embeddings(path) for path in paths]
     if all(files):
-        unused = {"--turns": turns is True, "--cache": cache is not None}
-        unused["--decode"] = decode is not DecodeChoice.reduced
-        say_unused(paths[0], unused | model_options(name, *where))
+        say_unused(paths[0], turns, cache, decode, (name, *where))
         first, second = map(read_embeddings, paths)
         for side in (first, second):
             report_skipped(side.embeddings.skipped)

@@ -413,7 +413,7 @@ class PhotoIndex:
 
 
 def _spelt_as_known(paths: Sequence[str | Path], known: Mapping[str, object]) -> dict[str, Path]:
-    """Photos by their names; one in the index through another link to its folder keeps its name."""
+    """Photos by their names; one that is indexed by another path to its folder keeps its name."""
     wanted = {photo_name(path): path for path in map(Path, paths)}
     if not known or all(name in known for name in wanted):
         return wanted

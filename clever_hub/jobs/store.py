@@ -133,7 +133,8 @@ def photo_key(path: Path) -> PhotoKey | None:
 def photo_name(path: Path) -> str:
     r"""The absolute path as text from which it can be told.
 
-    Names on Linux are bytes, which need not be text.
+    Names on Linux are bytes, which need not be text. A path with ``..`` leads through its folder's
+    links.
 
     Example:
         >>> photo_name(Path(os.fsdecode(b"/photos/caf\xe9.jpg")))

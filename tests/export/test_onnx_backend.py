@@ -48,11 +48,9 @@ def test_neither_torch_nor_timm_is_imported(exported: Exported, photos: dict[str
 
 
 def test_an_environment_with_only_the_onnx_extra(
-    exported: Exported, photos: dict[str, Path], repository: Path
+    exported: Exported, photos: dict[str, Path], without_torch: Path
 ) -> None:
-    python = repository / ".venv-onnx" / "bin" / "python"
-    if not python.exists():
-        pytest.skip("no .venv-onnx; `make test` makes it")
+    python = without_torch / "python"
     code = (
         "import importlib.util, sys, clever_hub\n"
         "assert importlib.util.find_spec('torch') is None\n"

@@ -147,11 +147,9 @@ def test_what_is_not_a_number_is_never_green() -> None:
 
 
 def test_without_torch_the_other_readers_are_compared(
-    complete: Path, photos: dict[str, Path], repository: Path, tmp_path: Path
+    complete: Path, photos: dict[str, Path], without_torch: Path, tmp_path: Path
 ) -> None:
-    program = repository / ".venv-onnx" / "bin" / "clever-hub"
-    if not program.exists():
-        pytest.skip("no .venv-onnx; `make test` makes it")
+    program = without_torch / "clever-hub"
     report = tmp_path / "report.json"
     command = [program, "verify", complete, photos["chelsea"], "--report", report]
     result = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)

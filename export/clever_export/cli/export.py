@@ -167,7 +167,7 @@ def _classifier(folder: Path, out: Path | None, *, plain: bool) -> None:
 
     if out is None or not plain:
         raise ConfigError(
-            f"{folder}: a classifier, which is exported as float32 graph beside its weights. "
+            f"{folder}: a classifier, which is exported as a float32 graph beside its weights. "
             "Expected --output FOLDER alone, without --triton, --precision, --with-preprocessing "
             "and --single-file"
         )

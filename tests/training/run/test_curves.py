@@ -79,17 +79,21 @@ def test_smoothing_keeps_a_level_and_the_length() -> None:
     assert len(smoothed(np.arange(20.0), 9)) == 20
 
 
-def test_long_names_of_runs_are_not_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sheets: list[Figure] = []
+@pytest.fixture
+def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Gets the figures that are drawn, with all that they show in its place."""
+    drawn: list[Figure] = []
 
     def keep(figure: Figure, path: Path, **_: object) -> None:
         FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
-        sheets.append(figure)
+        drawn.append(figure)
         path.touch()
 
     monkeypatch.setattr(Figure, "savefig", keep)
+    return drawn
+
+
+def test_long_names_of_runs_are_not_cut_off(tmp_path: Path, sheets: list[Figure]) -> None:
     names = ("clever-plus-distill-efficientnet-lite0", "short", "clever-plus-simclr-resnet18-tiny")
     runs = [read_run(_write(tmp_path / name, 20, knn=12.5)) for name in names]
     curves.draw(runs, tmp_path / "a.png")
@@ -104,16 +108,8 @@ def test_long_names_of_runs_are_not_cut_off(
 @pytest.mark.parametrize("value", [3.3e-7, 0.00012, 0.5, 1234.5678, 123456.7])
 @pytest.mark.parametrize("lines", [1, 20])
 def test_titles_stay_on_the_sheet_and_nothing_overprints_the_notes(
-    value: float, lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    value: float, lines: int, tmp_path: Path, sheets: list[Figure]
 ) -> None:
-    sheets: list[Figure] = []
-
-    def keep(figure: Figure, path: Path, **_: object) -> None:
-        FigureCanvasAgg(figure).draw()  # type: ignore[no-untyped-call]
-        sheets.append(figure)
-        path.touch()
-
-    monkeypatch.setattr(Figure, "savefig", keep)
     first = {panel.key: value for panel in curves._COLLAPSE}
     near = dict.fromkeys(("lr", "loss", "invariance"), value)
     folder = _write(tmp_path / "run", lines, **first | near)

@@ -15,28 +15,31 @@ from clever_training.recipe.schema import Recipe
 from clever_training.run.run_folder import RunFolder
 
 
-def test_a_run_from_before_a_key_existed_is_the_same_run(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
-) -> None:
+@pytest.fixture
+def begun(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> RunFolder:
+    """The folder of a run that has saved its state."""
     folder = RunFolder(tmp_path)
     folder.claim(tiny_recipe(), "photos/", 48)
     folder.state.touch()
-    content = json.loads(folder.recipe.read_text())
+    return folder
+
+
+def test_a_run_from_before_a_key_existed_is_the_same_run(
+    begun: RunFolder, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    content = json.loads(begun.recipe.read_text())
     del content["recipe"]["views"]["flip"]
-    folder.recipe.write_text(json.dumps(content))
-    folder.claim(tiny_recipe(), "photos/", 48)
+    begun.recipe.write_text(json.dumps(content))
+    begun.claim(tiny_recipe(), "photos/", 48)
     with pytest.raises(TrainingError, match=r"other settings: views\.flip\."):
-        folder.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
+        begun.claim(tiny_recipe(views__flip=0.25), "photos/", 48)
 
 
 def test_whoever_wants_more_epochs_is_told_how(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+    begun: RunFolder, tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:
-    folder = RunFolder(tmp_path)
-    folder.claim(tiny_recipe(), "photos/", 48)
-    folder.state.touch()
     with pytest.raises(TrainingError, match=r"other settings: run\.epochs\.") as refused:
-        folder.claim(tiny_recipe(run__epochs=8), "photos/", 48)
+        begun.claim(tiny_recipe(run__epochs=8), "photos/", 48)
     assert str(refused.value).endswith(f"--set backbone.init={tmp_path / 'model'}")
 
 
@@ -143,15 +146,12 @@ def test_a_run_that_was_killed_before_its_recipe_was_there_begins(tmp_path: Path
 
 
 def test_damaged_files_of_a_run_are_named(
-    tmp_path: Path, tiny_recipe: Callable[..., Recipe]
+    begun: RunFolder, tiny_recipe: Callable[..., Recipe]
 ) -> None:
-    folder = RunFolder(tmp_path)
-    folder.claim(tiny_recipe(), "photos/", 48)
-    folder.state.touch()
-    folder.metrics.write_text("x\n")
+    begun.metrics.write_text("x\n")
     with pytest.raises(TrainingError, match=r"metrics\.jsonl: expected the metrics of the run"):
-        folder.rewind_metrics(1)
-    folder.recipe.write_text("{")
-    for use in (folder.earlier_recipe, lambda: folder.claim(tiny_recipe(), "photos/", 48)):
+        begun.rewind_metrics(1)
+    begun.recipe.write_text("{")
+    for use in (begun.earlier_recipe, lambda: begun.claim(tiny_recipe(), "photos/", 48)):
         with pytest.raises(TrainingError, match=r"recipe\.json: expected the recipe of the run"):
             use()
