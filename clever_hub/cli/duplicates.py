@@ -19,21 +19,23 @@ from clever_hub.cli.jobs import (
     Decode,
     DecodeChoice,
     ExpectedFalse,
+    ImageColumn,
     LeastCosine,
     Output,
     PartChoice,
     Turns,
     VerifyChoice,
     embedded,
+    find_photos,
     is_embeddings,
     load,
     say_unused,
+    with_rows,
     write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
-from clever_hub.images.finding import find_images
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.candidates import check_enough
@@ -42,15 +44,21 @@ from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
 from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
 from clever_hub.jobs.photo_files import file_bytes
+from clever_hub.jobs.rows import Photo, image_tables
 from clever_hub.jobs.sheets import ShownRow
 from clever_hub.jobs.tables import FORMATS, check_format, check_place, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
+from clever_hub.scale.locating import table_of
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
     from clever_hub.jobs.heads import Heads
 
 _LISTED = 20  # groups that are printed
+_NO_FILES = (
+    "--move-to moves files, and some of the photos are rows of tables. Write the groups, and leave "
+    "out the rows that are not the best: -o groups.csv"
+)
 
 
 def run(  # noqa: PLR0913, each is an option
@@ -58,7 +66,8 @@ def run(  # noqa: PLR0913, each is an option
         list[Path] | None,
         typer.Argument(
             metavar="PATHS...",
-            help="Image files, folders with images, or one parquet file of `clever-hub embed`.",
+            help="Image files, folders with images, parquet tables with images, or one file of "
+            "embeddings, as `clever-hub embed` writes it.",
         ),
     ] = None,
     *,
@@ -92,6 +101,7 @@ def run(  # noqa: PLR0913, each is an option
         typer.Option("--undo", help="Bring back what was moved: the folder, or its moved.jsonl."),
     ] = None,
     decode: Decode = DecodeChoice.reduced,
+    image_column: ImageColumn = None,
     cache: Cache = None,
     backend: Backend = "auto",
     device: Device = None,
@@ -107,7 +117,7 @@ def run(  # noqa: PLR0913, each is an option
     Examples:
     - `clever-hub duplicates photos/`
     - `clever-hub duplicates photos/ -o groups.html`
-    - `clever-hub duplicates photos.parquet -o groups.csv`
+    - `clever-hub duplicates train.parquet -o groups.csv`
     - `clever-hub duplicates photos/ --move-to copies/`
     - `clever-hub duplicates --undo copies/`
     """
@@ -125,7 +135,7 @@ def run(  # noqa: PLR0913, each is an option
         check_format(out, OUTPUTS)
     if move_to is not None:
         check_place(move_to, "--move-to", folder=True)
-    asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to)
+    asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to, image_column)
     photos, heads = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
     found, look, ranking = _find(photos, heads, asked)
     members = grouped.members(found, look)
@@ -145,37 +155,51 @@ class _Asked(NamedTuple):
     expected_false: float | None
     exact: bool | None
     move_to: Path | None
+    image_column: str | None
 
     @property
     def by_pixels(self) -> bool:
         return self.verify in (VerifyChoice.auto, VerifyChoice.pixels)
 
-    def check(self, files: Sequence[Path], searched: Sequence[Path]) -> None:
+    def check(self, photos: Sequence[Photo], searched: Sequence[Path]) -> None:
         """Refuse what cannot be done with these photos, before they are embedded.
 
         Raises:
-            ConfigError: When there are too few of them to measure a rate on.
+            ConfigError: When there are too few of them to measure a rate on, or when rows of a
+                table are to be moved.
             DataError: When they cannot be moved to the folder.
             MissingExtraError: When a package is not installed.
         """
         if self.by_pixels:
             require("cv2", "jobs")
-        if self.exact is False or (self.exact is None and len(files) > APPROXIMATE_FROM):
+        if self.exact is False or (self.exact is None and len(photos) > APPROXIMATE_FROM):
             require("lancedb", "search")
         if self.verify is not VerifyChoice.heads:  # their calibration has a threshold for few
             check_enough(
-                len(files),
+                len(photos),
                 threshold=self.threshold,
                 expected_false=self.expected_false,
                 verified=self.by_pixels,
             )
         if self.move_to is not None:
-            check_folder(files, self.move_to, searched)
+            check_folder(_files(photos), self.move_to, searched)
+
+
+def _files(photos: Sequence[Photo]) -> list[Path]:
+    """The photos as files that can be moved.
+
+    Raises:
+        ConfigError: When one is a row of a table.
+    """
+    files = [photo for photo in photos if isinstance(photo, Path) and table_of(photo) is None]
+    if len(files) < len(photos):
+        raise ConfigError(_NO_FILES)
+    return files
 
 
 def _move(photos: EmbeddedPhotos, found: Duplicates, folder: Path) -> None:
     """Move all but the best photo of each group; of embeddings, those that are there."""
-    surplus = [photos.paths[row] for row in found.surplus]
+    surplus = _files([photos.paths[row] for row in found.surplus])
     there = [path for path in surplus if path.is_file()]
     if len(there) < len(surplus):
         say(f"{len(surplus) - len(there)} photos are not where they were, and cannot be moved")
@@ -195,26 +219,33 @@ def _photos(
 ) -> tuple[EmbeddedPhotos, Heads | None]:
     """Photos with their embeddings, and the model's heads where they are to be asked."""
     by_heads = asked.verify is VerifyChoice.heads
-    if any(is_embeddings(path) for path in paths):
+    if any(is_embeddings(path, asked.image_column) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
         say_unused(paths[0], turns, cache, decode, None if by_heads else (name, *where))
-        photos = _present(read_embeddings(paths[0]), paths[0], asked.verify)
+        photos = read_embeddings(paths[0])
         if asked.move_to is not None:
-            check_folder(photos.paths, asked.move_to)
+            _files(photos.paths)  # before the work
+        if asked.by_pixels:
+            photos = with_rows(photos, asked.image_column)
+        photos = _present(photos, paths[0], asked.verify)
+        if asked.move_to is not None:
+            check_folder(_files(photos.paths), asked.move_to)
         if not by_heads:
             return photos, None
         loaded = load(name, *where)
         _check_same_model(photos, loaded, paths[0])
         return photos, loaded.heads
     check_photos(paths, embeddings=True)
-    files = list(find_images(paths))
-    asked.check(files, paths)
+    if asked.move_to is not None and any(image_tables(path, asked.image_column) for path in paths):
+        raise ConfigError(_NO_FILES)
+    found = find_photos(paths, asked.image_column)
+    asked.check(found, paths)
     loaded = load(name, *where)
     check_part(loaded, asked.part)
     heads = loaded.heads if by_heads else None  # before the work
     averaged = turns is not False and not by_heads  # heads read the photo as it lies
-    return embedded(loaded, files, cache=cache, averaged=averaged, decode=decode), heads
+    return embedded(loaded, found, cache=cache, averaged=averaged, decode=decode), heads
 
 
 def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> EmbeddedPhotos:
@@ -231,12 +262,6 @@ def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> Embedd
             say(f"left out {path}: no such file")
         say(f"{len(gone)} of {len(photos)} photos are not where {file} says, and are left out")
         return photos.take(there)
-    if _are_rows(photos.paths):
-        way = "They are rows of a table: pixels cannot be compared, take --verify none or heads"
-        if verify is VerifyChoice.pixels:
-            raise DataError(f"{file}: none of its {len(photos)} photos is a file. {way}")
-        say(f"NOT VERIFIED: none of the {len(photos)} photos of {file} is a file. {way}")
-        return photos
     if verify is VerifyChoice.pixels:
         raise DataError(
             f"{file}: none of its {len(photos)} photos is found, so no pixels can be compared. "
@@ -247,11 +272,6 @@ def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> Embedd
         "decides. Call it from where the photos are, or ask a model that has heads: --verify heads"
     )
     return photos
-
-
-def _are_rows(paths: Sequence[Path]) -> bool:
-    """Whether the photos are rows of tables, as ``embed`` names them: ``photos.parquet#17``."""
-    return all(".parquet#" in path.name for path in paths)
 
 
 def _check_same_model(photos: EmbeddedPhotos, model: JobsMixin, file: Path) -> None:
@@ -301,7 +321,7 @@ def _verifier(photos: EmbeddedPhotos, asked: _Asked) -> PixelVerifier | None:
 def _print(
     found: Duplicates,
     members: Sequence[Sequence[grouped.Member]],
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     ranking: BestPhotos,
 ) -> None:
     console = output()
@@ -348,7 +368,7 @@ def _write(
     out: Path,
     found: Duplicates,
     members: Sequence[Sequence[grouped.Member]],
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     ranking: BestPhotos,
 ) -> str:
     """Write the groups; returns how many of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -11,16 +12,24 @@ import typer
 
 from clever_hub.cli.console import report_skipped, say
 from clever_hub.cli.loading import load_model
-from clever_hub.errors import DataError
+from clever_hub.errors import ConfigError
 from clever_hub.files import cache_folder
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
 from clever_hub.jobs.default import default_model
 from clever_hub.jobs.embedded import EmbeddedPhotos
+from clever_hub.jobs.rows import (
+    Photo,
+    TablePhotos,
+    has_images,
+    image_tables,
+    open_rows,
+)
 from clever_hub.jobs.sheets import PAGE, SHEETS, ShownRow, write_page, write_sheet
 from clever_hub.jobs.store import embed_photos
 from clever_hub.jobs.tables import FORMATS
 from clever_hub.scale.storage import FOLDER
+from clever_hub.scale.tables import count_images
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -97,6 +106,12 @@ def write_shown(
     return written
 
 
+ImageColumn: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="The column of a parquet table that holds the images; found by itself."),
+]
+
+
 class PartChoice(StrEnum):
     """A part of the embedding."""
 
@@ -139,9 +154,60 @@ CandidatePart: TypeAlias = Annotated[
 ]
 
 
+def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
+    """The photos among files, folders, and parquet tables with images; each is found once.
+
+    Args:
+        paths: What the user named.
+        column: The column of a table that holds the images; None looks for it.
+
+    Raises:
+        DataError: As ``find_images``, or when a table cannot be read.
+    """
+    tables: dict[Path, Path] = {}
+    files = []
+    for path in paths:
+        found = image_tables(path, column)
+        tables.update({table.resolve(): table for table in found})
+        files += [] if found else [path]
+    if column is not None and not tables:
+        raise ConfigError("--image-column: expected a parquet table with images, got none")
+    photos: list[Photo] = list(find_images(files))
+    return photos + _rows(list(tables.values()), column)
+
+
+def _rows(tables: Sequence[Path], column: str | None) -> list[Photo]:
+    """The photos in tables, whose files are copied where any row can be read at once."""
+    if not tables:
+        return []
+    with counting(
+        "reading tables", sum(count_images(str(table), column) for table in tables)
+    ) as advance:
+        opened = [TablePhotos(table, column, advance=advance) for table in tables]
+    return [row for table in opened for row in table.rows]
+
+
+def with_rows(photos: EmbeddedPhotos, column: str | None) -> EmbeddedPhotos:
+    """Embeddings with the photos that are rows of tables opened, where the tables are there.
+
+    Args:
+        photos: As ``read_embeddings`` gives them.
+        column: As for ``find_photos``.
+
+    Raises:
+        DataError: When a table cannot be read.
+    """
+
+    def open_table(table: Path) -> TablePhotos:
+        with counting("reading tables", count_images(str(table), column)) as advance:
+            return TablePhotos(table, column, advance=advance)
+
+    return replace(photos, paths=open_rows(photos.paths, open_table))
+
+
 def embedded(
     model: JobsMixin,
-    files: Sequence[Path],
+    files: Sequence[Photo],
     *,
     cache: Path | None,
     averaged: bool,
@@ -151,7 +217,7 @@ def embedded(
 
     Args:
         model: What embeds them.
-        files: The photos, as ``find_images`` gives them.
+        files: The photos, as ``find_photos`` gives them.
         cache: Where embeddings are kept; None is the default place.
         averaged: Over four looks at each photo, for finding copies.
         decode: How JPEGs are decoded.
@@ -202,23 +268,17 @@ def say_unused(
         say(f"not used: {', '.join(given)}; {file} holds embeddings, which stay as they are")
 
 
-def is_embeddings(path: Path) -> bool:
+def is_embeddings(path: Path, column: str | None = None) -> bool:
     """Whether a path is a file of embeddings, or a folder of such files.
 
-    A folder of photos in which a table lies is none, unless ``clever-hub embed`` made the folder.
+    A folder of photos in which a table lies is none, unless ``clever-hub embed`` made the folder;
+    nor is a table of images.
     """
     if not path.is_dir():
-        return path.suffix.lower() == ".parquet"
+        return path.suffix.lower() == ".parquet" and not image_tables(path, column)
     if not any(path.glob("*.parquet")):
         return False
-    return (path / FOLDER).is_dir() or not _has_images(path)
-
-
-def _has_images(folder: Path) -> bool:
-    try:
-        return next(find_images([folder]), None) is not None
-    except DataError:  # there are none
-        return False
+    return (path / FOLDER).is_dir() or not (has_images(path) or image_tables(path, column))
 
 
 def load(name: str | None, backend: str, device: str | None, revision: str | None) -> JobsMixin:

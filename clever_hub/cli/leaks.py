@@ -18,14 +18,17 @@ from clever_hub.cli.jobs import (
     Decode,
     DecodeChoice,
     ExpectedFalse,
+    ImageColumn,
     LeastCosine,
     Output,
     PartChoice,
     Turns,
     embedded,
+    find_photos,
     is_embeddings,
     load,
     say_unused,
+    with_rows,
     write_shown,
 )
 from clever_hub.cli.options import (
@@ -38,7 +41,6 @@ from clever_hub.cli.options import (
 )
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, require
-from clever_hub.images.finding import find_images
 from clever_hub.jobs import leaks
 from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
@@ -67,10 +69,13 @@ class Unchecked(NamedTuple):
 
 def run(  # noqa: PLR0913, each is an option
     train: Annotated[
-        Path, typer.Argument(metavar="TRAIN", help="Folder of photos, or a file of embeddings.")
+        Path,
+        typer.Argument(
+            metavar="TRAIN", help="Folder of photos, table of images, or file of embeddings."
+        ),
     ],
     validation: Annotated[
-        Path, typer.Argument(metavar="VALIDATION", help="Folder of photos, or such a file.")
+        Path, typer.Argument(metavar="VALIDATION", help="The same of the validation photos.")
     ],
     *,
     out: Output = None,
@@ -84,6 +89,7 @@ def run(  # noqa: PLR0913, each is an option
     on_error: OnError = OnErrorChoice.raise_,
     turns: Turns = None,
     decode: Decode = DecodeChoice.reduced,
+    image_column: ImageColumn = None,
     cache: Cache = None,
     backend: Backend = "auto",
     device: Device = None,
@@ -101,11 +107,14 @@ def run(  # noqa: PLR0913, each is an option
     Examples:
     - `clever-hub leaks train/ validation/`
     - `clever-hub leaks train.parquet validation.parquet -o leaks.html`
+
+    The parquet files of the second hold images, as data sets on the Hub do, or embeddings, as
+    `clever-hub embed` writes them.
     """
     check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS)
-    asked = _Asked(part.value, threshold, expected_false, verify)
+    asked = _Asked(part.value, threshold, expected_false, verify, image_column)
     paths = (train, validation)
     sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
     found, unchecked = _find(sets, asked)
@@ -122,6 +131,7 @@ class _Asked(NamedTuple):
     threshold: float | None
     expected_false: float | None
     verify: bool
+    image_column: str | None
 
 
 def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) -> None:
@@ -150,21 +160,21 @@ def _photos(
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
 ) -> Sets:
-    files = [is_embeddings(path) for path in paths]
+    files = [is_embeddings(path, asked.image_column) for path in paths]
     if all(files):
         say_unused(paths[0], turns, cache, decode, (name, *where))
         first, second = map(read_embeddings, paths)
+        if asked.verify:
+            first, second = (with_rows(side, asked.image_column) for side in (first, second))
         for side in (first, second):
             report_skipped(side.embeddings.skipped)
         return first, second
     check_photos(paths, embeddings=True)
     if any(files):
-        raise ConfigError(
-            "expected two folders of photos, or two files of embeddings; got one each"
-        )
+        raise ConfigError("expected photos on both sides, or embeddings on both; got one each")
     if asked.verify:
         require("cv2", "jobs")
-    train, validation = (list(find_images([path])) for path in paths)
+    train, validation = (find_photos([path], asked.image_column) for path in paths)
     check_enough(
         len(train),
         len(validation),

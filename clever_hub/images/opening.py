@@ -167,7 +167,7 @@ def describe(source: object) -> str:
 
 
 def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):
         # Read at once: no file stays open, and a writer cannot change it while it is decoded.
         return _open(_read(os.fspath(source)), layout, reduce_to)
     if isinstance(source, (bytes, bytearray, memoryview)):

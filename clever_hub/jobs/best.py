@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clever_hub.jobs.duplicates import Verdict
 from clever_hub.jobs.pairs import Pairs
 from clever_hub.jobs.photo_files import PhotoFile, read_photo_file
+from clever_hub.jobs.rows import Photo
 
 _LEAST_CORNERS = 0.01  # share of a photo
 _LEAST_TURN = 1.0  # degrees from a quarter turn, which leaves no corner empty
@@ -79,13 +80,13 @@ class BestPhotos:
         ([1, 0], "its name is no copy's")
     """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    def __init__(self, paths: Sequence[str | Photo]) -> None:
         """Read the files' headers.
 
         Args:
             paths: Where each row's photo is; of one that has gone, its name tells what it can.
         """
-        files = [read_photo_file(Path(path)) for path in paths]
+        files = [read_photo_file(Path(path) if isinstance(path, str) else path) for path in paths]
         self.standings = [_standing(file) for file in files]
         self._unread = {row for row, file in enumerate(files) if file.exif is None}
 

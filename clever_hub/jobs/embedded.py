@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import DataError, require
+from clever_hub.jobs.rows import Photo
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -23,7 +24,7 @@ class EmbeddedPhotos:
     """Photos and their embeddings.
 
     Attributes:
-        paths: Where each row's photo is.
+        paths: Where each row's photo is: a file, or a row of a table.
         embeddings: A row for each; ``skipped`` has those that could not be read.
         weights: Hash of the model's weights; empty where it is not known.
         kind: What else they must agree in to be compared: ``"raw"``, ``"normalized"``, or
@@ -32,7 +33,7 @@ class EmbeddedPhotos:
             where it is not known.
     """
 
-    paths: list[Path]
+    paths: Sequence[Photo]
     embeddings: Embeddings
     weights: str
     kind: str = "raw"
@@ -42,7 +43,7 @@ class EmbeddedPhotos:
         return len(self.paths)
 
     def there(self) -> NDArray[np.bool_]:
-        """Whether each photo's file is there, bool (N,)."""
+        """Whether each photo is there, bool (N,)."""
         return np.array([path.is_file() for path in self.paths], bool)
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
@@ -104,7 +105,7 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
     parts = [_read(file) for file in files]
     for part, file in zip(parts[1:], files[1:], strict=True):
         check_comparable(parts[0], part, str(files[0]), str(file))
-    paths = [photo for part in parts for photo in part.paths]
+    paths = [Path(photo) for part in parts for photo in part.paths]
     return EmbeddedPhotos(
         locate_photos(paths, (path if path.is_dir() else path.parent).resolve()),
         Embeddings(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.photo_files import file_bytes, image_size
+from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.sheets import Shown, ShownRow
 
 # What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
@@ -98,7 +98,7 @@ def members(found: Duplicates, verify: Verify | None = None) -> list[list[Member
     ]
 
 
-def table(groups: Sequence[Sequence[Member]], paths: Sequence[Path]) -> list[dict[str, Any]]:
+def table(groups: Sequence[Sequence[Member]], paths: Sequence[Photo]) -> list[dict[str, Any]]:
     """A row for each photo of a group, in the columns ``COLUMNS``; the groups are numbered from 1.
 
     Args:
@@ -143,7 +143,7 @@ def relation_columns(verdict: Verdict | None) -> dict[str, Any]:
 
 def shown(
     groups: Sequence[Sequence[Member]],
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     why: Callable[[Sequence[int]], str],
 ) -> list[ShownRow]:
     """The groups as rows of a page: what was done to the best photo stands below each other one.

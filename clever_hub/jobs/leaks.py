@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
@@ -14,6 +13,7 @@ from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.pairs import Pairs, Progress, similar_pairs
 from clever_hub.jobs.rates import Threshold
+from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.sheets import Shown, ShownRow
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def find_leaks(
     return Leaks(kept, verdicts, cut, len(found.a), verify is not None)
 
 
-def table(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> list[dict[str, Any]]:
+def table(
+    found: Leaks, train: Sequence[Photo], validation: Sequence[Photo]
+) -> list[dict[str, Any]]:
     """A row for each pair, in the columns ``COLUMNS``."""
     return [
         {
@@ -112,7 +114,7 @@ def table(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> li
     ]
 
 
-def shown(found: Leaks, train: Sequence[Path], validation: Sequence[Path]) -> list[ShownRow]:
+def shown(found: Leaks, train: Sequence[Photo], validation: Sequence[Photo]) -> list[ShownRow]:
     """A row of a page for each leaked photo: the training photos, then what became of them."""
     of_photo: defaultdict[int, list[int]] = defaultdict(list)
     for place, row in enumerate(found.pairs.b.tolist()):

@@ -7,11 +7,11 @@ import struct
 import threading
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import ExifTags, Image
 
 from clever_hub.images.decoding import is_heic
+from clever_hub.jobs.rows import Photo
 
 _FILTERS = threading.Lock()
 _LOSSLESS = {"PNG": (".png",), "BMP": (".bmp", ".dib"), "TIFF": (".tif", ".tiff")}
@@ -70,13 +70,14 @@ class PhotoFile:
     copy: bool
 
 
-def read_photo_file(path: Path) -> PhotoFile:
+def read_photo_file(path: Photo) -> PhotoFile:
     """What a photo's file says of itself; no error is raised for what cannot be read.
 
     Args:
         path: The file, or a link.
 
     Example:
+        >>> from pathlib import Path
         >>> found = read_photo_file(Path("/nowhere/a (1).png"))
         >>> found.there, found.lossless, found.copy
         (False, True, True)
@@ -89,7 +90,7 @@ def read_photo_file(path: Path) -> PhotoFile:
         return PhotoFile(False, link, 0, False, named, 0, False, 0, copy)
     rest = state.st_size, int(state.st_mtime)
     try:
-        with _FILTERS, _quietly(), Image.open(path) as image:
+        with _FILTERS, _quietly(), path.open("rb") as file, Image.open(file) as image:
             pixels, grey = image.width * image.height, _is_grey(image.mode)
             lossless, exif = _is_lossless(path, image), _has_exif(image)
     except (OSError, Image.DecompressionBombError):
@@ -98,23 +99,24 @@ def read_photo_file(path: Path) -> PhotoFile:
     return PhotoFile(True, link, pixels, grey, lossless, rest[0], exif, rest[1], copy)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Photo) -> tuple[int, int]:
     """Width and height of a photo; zeros where it cannot be read.
 
     Example:
+        >>> from pathlib import Path
         >>> image_size(Path("/nowhere/a.jpg"))
         (0, 0)
     """
     try:
         # Only the header is read, of however many pixels. Filters are those of the whole process.
-        with _FILTERS, _quietly(), Image.open(path) as image:
+        with _FILTERS, _quietly(), path.open("rb") as file, Image.open(file) as image:
             return image.size
     except (OSError, Image.DecompressionBombError):
         pass
     return _of_heic(path)[0]
 
 
-def file_bytes(path: Path) -> int:
+def file_bytes(path: Photo) -> int:
     """The size of a file; 0 where it has gone."""
     try:
         return path.stat().st_size
@@ -131,7 +133,7 @@ def _is_grey(mode: str) -> bool:
     return mode in _GREY or mode.startswith("I")
 
 
-def _is_lossless(path: Path, image: Image.Image) -> bool:
+def _is_lossless(path: Photo, image: Image.Image) -> bool:
     if image.mode == "P":  # a palette: most colours are lost
         return False
     if image.format == "WEBP":
@@ -154,7 +156,7 @@ def _is_of_camera(tags: Image.Exif) -> bool:
     return not (_TELLING.isdisjoint(tags) and _TELLING_OF_EXPOSURE.isdisjoint(exposure))
 
 
-def _of_heic(path: Path) -> tuple[tuple[int, int], bool, bool | None]:
+def _of_heic(path: Photo) -> tuple[tuple[int, int], bool, bool | None]:
     """The size, whether it is grey, and whether it has tags of a camera; zeros of what is no HEIC.
 
     Without the extra the header tells the size, and the tags are not known.
@@ -172,7 +174,8 @@ def _of_heic(path: Path) -> tuple[tuple[int, int], bool, bool | None]:
     except ModuleNotFoundError:
         return _largest_size(header), False, None
     try:
-        heic = pillow_heif.open_heif(path)
+        with path.open("rb") as file:
+            heic = pillow_heif.open_heif(file.read())
         tags = Image.Exif()
         tags.load(heic.info.get("exif") or b"")
         return heic.size, _is_grey(heic.mode), _is_of_camera(tags)
@@ -186,7 +189,7 @@ def _largest_size(header: bytes) -> tuple[int, int]:
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
 
 
-def _is_lossless_webp(path: Path) -> bool:
+def _is_lossless_webp(path: Photo) -> bool:
     """Whether its first picture is: it may stand behind a profile, or in a frame of several."""
     with path.open("rb") as file:
         file.seek(12)

@@ -25,6 +25,7 @@ from clever_hub.files import write_json
 from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
+from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.store import embed_photos, photo_key, photo_name, photo_path
 
 if TYPE_CHECKING:
@@ -468,7 +469,7 @@ def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:
     return [float(x) for x in found.embeddings.full.mean(axis=0, dtype=np.float64)]
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Photo) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

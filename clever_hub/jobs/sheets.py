@@ -15,6 +15,7 @@ from clever_hub.errors import ImageError, MissingExtraError
 from clever_hub.files import atomic_path, write_text
 from clever_hub.fonts import cut, width_of, write
 from clever_hub.images.opening import load_image
+from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.tables import text_of
 
 PAGE, SHEETS = ".html", (".png", ".jpg")  # endings of what is written
@@ -48,7 +49,7 @@ class Shown:
         note: Small, such as its size.
     """
 
-    path: Path
+    path: Photo
     title: str
     note: str = ""
 
@@ -129,7 +130,7 @@ def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int =
     return path
 
 
-def thumbnail(path: Path, side: int = SIDE) -> Image.Image | None:
+def thumbnail(path: Photo, side: int = SIDE) -> Image.Image | None:
     """A photo, upright, its longer side at most ``side`` pixels; None where it cannot be read."""
     try:
         image = load_image(path, target=side, decode="reduced")

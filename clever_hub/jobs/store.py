@@ -22,6 +22,7 @@ from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import DataError, require
 from clever_hub.files import atomic_path
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, from_column, to_column
+from clever_hub.jobs.rows import Photo
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -51,7 +52,7 @@ class PhotoKey(NamedTuple):
 
 def embed_photos(
     model: JobsMixin,
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     *,
     cache: Path | None,
     averaged: bool = False,
@@ -65,7 +66,7 @@ def embed_photos(
 
     Args:
         model: As ``from_pretrained`` gives it, of any backend.
-        paths: Image files.
+        paths: Image files, or photos in tables.
         cache: The folder of all caches; None keeps nothing. What was embedded before an
             interruption is there the next time.
         averaged: Take the mean of the embeddings of four looks at each photo, at the whole and at
@@ -116,7 +117,7 @@ def embed_photos(
     return replace(_collected(paths, rows, known, skipped, averaged, weights), config=setting)
 
 
-def photo_key(path: Path) -> PhotoKey | None:
+def photo_key(path: Photo) -> PhotoKey | None:
     """By what a photo is known again; None where it has gone.
 
     Example:
@@ -130,7 +131,7 @@ def photo_key(path: Path) -> PhotoKey | None:
     return PhotoKey(photo_name(path), state.st_size, state.st_mtime_ns)
 
 
-def photo_name(path: Path) -> str:
+def photo_name(path: Photo) -> str:
     r"""The absolute path as text from which it can be told.
 
     Names on Linux are bytes, which need not be text. A path with ``..`` leads through its folder's
@@ -140,10 +141,10 @@ def photo_name(path: Path) -> str:
         >>> photo_name(Path(os.fsdecode(b"/photos/caf\xe9.jpg")))
         'bytes:2f70686f746f732f636166e92e6a7067'
     """
-    path = path.absolute()
-    if ".." in path.parts:
-        path = path.parent.resolve() / path.name
-    exact = os.fsencode(path)
+    whole = path.absolute()
+    if ".." in whole.parts:
+        whole = whole.parent.resolve() / whole.name
+    exact = os.fsencode(whole)
     try:
         return exact.decode()
     except UnicodeDecodeError:
@@ -210,7 +211,7 @@ class Shards:
 
 def _embed(
     model: JobsMixin,
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     averaged: bool,
     decode: Literal["reduced", "exact"],
 ) -> Iterator[tuple[list[int], list[NDArray[np.float32]], Sequence[Skipped]]]:
@@ -231,7 +232,7 @@ def _embed(
 
 
 def _turned(
-    model: JobsMixin, paths: Sequence[Path], decode: Literal["reduced", "exact"]
+    model: JobsMixin, paths: Sequence[Photo], decode: Literal["reduced", "exact"]
 ) -> Iterator[tuple[list[Embeddings], list[Skipped]]]:
     with closing(model.encode_copies(paths, on_error="skip", decode=decode)) as batches:
         yield from ((batch.turned, batch.skipped) for batch in batches)
@@ -265,7 +266,7 @@ def _widths(model: JobsMixin) -> tuple[int, int]:
 
 
 def _collected(
-    paths: Sequence[Path],
+    paths: Sequence[Photo],
     rows: list[NDArray[np.float32]],
     known: NDArray[np.bool_],
     skipped: list[Skipped],

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from clever_hub.scale.storage import FOLDER
+
+_ROW = re.compile(r"(.+\.parquet)#(\d+)", re.DOTALL)
 
 
 def locate_photos(paths: Sequence[Path], beside: Path) -> list[Path]:
@@ -27,7 +30,7 @@ def locate_photos(paths: Sequence[Path], beside: Path) -> list[Path]:
     here, recorded = Path(), _recorded(beside)
     best, most = here, 0
     for folder in (here, *recorded, beside, *beside.parents):
-        found = sum((folder / path).is_file() for path in relative)
+        found = sum(_is_there(folder / path) for path in relative)
         if found > most:
             best, most = folder, found
         if found == len(relative):
@@ -36,9 +39,28 @@ def locate_photos(paths: Sequence[Path], beside: Path) -> list[Path]:
     def place(path: Path) -> Path:
         # Updates may have been made from several folders, which are known then.
         places = (folder / path for folder in (best, *recorded))
-        return next((place for place in places if place.is_file()), best / path)
+        return next((place for place in places if _is_there(place)), best / path)
 
     return [path if path.is_absolute() else place(path) for path in paths]
+
+
+def table_of(path: Path) -> tuple[Path, int] | None:
+    """The table and the row that a photo's name leads to; None of other names.
+
+    Example:
+        >>> table_of(Path("data/photos.parquet#17"))
+        (PosixPath('data/photos.parquet'), 17)
+    """
+    found = _ROW.fullmatch(str(path))
+    return (Path(found[1]), int(found[2])) if found else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a photo's file is there, or the table of which it is a row."""
+    if path.is_file():
+        return True
+    row = table_of(path)
+    return row is not None and row[0].is_file()
 
 
 def _recorded(folder: Path) -> list[Path]:

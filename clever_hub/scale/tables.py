@@ -84,6 +84,22 @@ def exact_paths(table: Any) -> Iterator[bytes]:
     yield from (exact if exact is not None else text.encode() for text, exact in names)
 
 
+def holds_images(table: str, column: str | None = None) -> bool:
+    """Whether a parquet file may hold images, and not embeddings as ``embed`` writes them.
+
+    Args:
+        table: The file.
+        column: The column that the user named, which is then looked at; None looks at all.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    schema = _open(table, file_stamp(Path(table))).schema_arrow
+    if set(schema.names) >= {"path", "invariant"}:
+        return False
+    return column is not None or any(_may_hold_images(field.type) for field in schema)
+
+
 def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str]]:
     """Number and stamp of each row of a parquet file.
 
@@ -95,9 +111,22 @@ def list_parquet_rows(table: str, column: str | None) -> Iterator[tuple[int, str
         DataError: When it cannot be read or has no image column.
     """
     stamp = file_stamp(Path(table))
-    opened = _open(table, stamp)
+    yield from ((row, stamp) for row in range(count_images(table, column)))
+
+
+def count_images(table: str, column: str | None) -> int:
+    """How many rows a parquet file with images has.
+
+    Args:
+        table: The file.
+        column: Its image column; None looks for it.
+
+    Raises:
+        DataError: When it cannot be read or has no image column.
+    """
+    opened = _open(table, file_stamp(Path(table)))
     image_column(opened.schema_arrow, column, table)
-    yield from ((row, stamp) for row in range(opened.metadata.num_rows))
+    return int(opened.metadata.num_rows)
 
 
 def count_rows(table: str) -> int:

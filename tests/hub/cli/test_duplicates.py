@@ -352,15 +352,72 @@ def test_copies_are_not_moved_to_where_they_would_be_found_again(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_rows_of_a_table_are_said_to_be_no_files(
-    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+@pytest.fixture
+def table(folder: Path, tmp_path: Path) -> Path:
+    """The photos of the folder as a table, in the order of their names."""
+    files = sorted(folder.rglob("*.*"))
+    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in files]
+    place = tmp_path / "photos.parquet"
+    pq.write_table(pa.table({"image": rows}), place)
+    return place
+
+
+def test_copies_in_a_table_of_images(
+    verb: tuple[object, ...], table: Path, folder: Path, tmp_path: Path
 ) -> None:
-    rows = [{"bytes": path.read_bytes(), "path": path.name} for path in folder.glob("*.png")]
-    table, file = tmp_path / "photos.parquet", tmp_path / "e.parquet"
-    pq.write_table(pa.table({"image": rows}), table)
+    out = tmp_path / "groups.json"
+    result = run(*verb, table, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    names = [path.name for path in sorted(folder.rglob("*.*"))]
+    told = {}
+    for row in json.loads(out.read_text()):
+        where, _, number = row["path"].partition("#")
+        assert where == str(table)
+        told[names[int(number)]] = (row["words"], row["best"], row["width"] > 0, row["bytes"] > 0)
+    assert told == {
+        "coffee.png": (None, True, True, True),
+        "cup.jpg": ("the same picture", False, True, True),
+        "cup.png": ("turned by 90° counter-clockwise", False, True, True),
+        "chelsea.png": (None, True, True, True),
+        "cat.png": ("mirrored", False, True, True),
+    }
+    page = tmp_path / "groups.html"
+    assert run(*verb, table, "-o", page).exit_code == 0
+    assert page.read_text().count("data:image/jpeg") == len(told)
+    assert "cannot be read" not in page.read_text()
+
+
+def test_a_table_beside_a_folder(verb: tuple[object, ...], table: Path, folder: Path) -> None:
+    result = run(*verb, folder, table, "--image-column", "image")
+    assert result.exit_code == 0, result.stderr
+    assert "4 groups; 10 photos beside the best" in result.stdout, "each photo is there twice"
+    assert "no column 'up'" in fails(*verb, table, "--image-column", "up")
+    told = fails(*verb, folder, "--image-column", "image")
+    assert "--image-column: expected a parquet table with images, got none" in told
+
+
+def test_rows_of_a_table_are_not_moved(
+    verb: tuple[object, ...], table: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.parquet"
     run("embed", model_folder, table, "-o", file)
+    for given in (table, file):
+        said = fails(*verb, given, "--move-to", tmp_path / "away").replace("\n", " ")
+        assert "--move-to moves files, and some of the photos are rows of tables" in said
+    assert not (tmp_path / "away").exists()
+
+
+def test_embeddings_of_rows_are_verified_where_their_table_is(
+    verb: tuple[object, ...], model_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "e.parquet"
+    run("embed", model_folder, table, "-o", file)
+    told = run(*verb, file, "--threshold", -0.9)
+    assert told.exit_code == 0, told.output
+    assert "2 groups; 3 photos beside the best of each" in told.stdout
+    assert "NOT VERIFIED" not in told.stderr
+    table.rename(tmp_path / "elsewhere")
     told = run(*verb, file, "--threshold", 0.99)
     assert told.exit_code == 0, told.output
     assert "NOT VERIFIED" in told.stderr
-    assert "They are rows of a table: pixels cannot be compared" in told.stderr.replace("\n", " ")
-    assert "take --verify none or heads" in fails(*verb, file, "--verify", "pixels")
+    assert "take --verify none or --verify heads" in fails(*verb, file, "--verify", "pixels")

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 from typer.testing import CliRunner
@@ -74,6 +76,55 @@ def test_files_of_embeddings(
     assert result.exit_code == 1
     assert "1 of 3 validation photos" in result.stdout
     assert "got one each" in run("leaks", files[0], sets[1], *options).stderr
+
+
+def as_table(folder: Path, column: str = "image") -> Path:
+    """The photos of a folder in a parquet file beside it, in the order of their names."""
+    table = folder.with_suffix(".parquet")
+    files = [path.read_bytes() for path in sorted(folder.iterdir())]
+    pq.write_table(pa.table({column: files}), table)
+    return table
+
+
+def test_tables_of_images(
+    sets: tuple[Path, Path], options: tuple[object, ...], tmp_path: Path
+) -> None:
+    train, validation = (as_table(folder) for folder in sets)
+    out = tmp_path / "leaks.json"
+    for sides in ((train, validation), (train, sets[1]), (sets[0], validation)):
+        result = run("leaks", *sides, *options, "-o", out)
+        assert result.exit_code == 1, result.stderr
+        assert "1 of 3 validation photos are copies of training photos" in result.stdout
+        (row,) = json.loads(out.read_text())
+        assert row["words"] == "mirrored, cropped to 89 %"
+    assert row["validation"] == f"{validation}#1"
+    page = tmp_path / "leaks.html"
+    assert run("leaks", train, validation, *options, "-o", page).exit_code == 1
+    assert page.read_text().count("data:image/jpeg") == 2
+
+
+def test_a_row_that_is_no_image_does_not_pass(
+    sets: tuple[Path, Path], options: tuple[object, ...]
+) -> None:
+    (sets[1] / "new.png").write_bytes(b"no image")
+    train, validation = (as_table(folder) for folder in sets)
+    result = run("leaks", train, validation, *options)
+    assert result.exit_code == 1
+    assert "validation.parquet#1" in result.stderr
+    assert "1 photos could not be read, and were not checked" in result.stderr
+    assert run("leaks", train, validation, *options, "--on-error", "skip").exit_code == 0
+
+
+def test_embeddings_of_tables_are_verified(sets: tuple[Path, Path], model_folder: Path) -> None:
+    files = []
+    for folder in sets:
+        table = as_table(folder, "photo")
+        files.append(table.with_name(f"{folder.name}-e.parquet"))
+        run("embed", model_folder, table, "-o", files[-1])
+    result = run("leaks", *files)
+    assert result.exit_code == 1, result.stderr
+    assert "1 of 3 validation photos" in result.stdout
+    assert "verified by pixels" in result.stdout
 
 
 def test_different_ways_of_embedding_are_refused(

@@ -82,6 +82,13 @@ def test_photos_that_are_nowhere_keep_their_names(tmp_path: Path) -> None:
     assert found.paths == [Path(name) for name in names]
 
 
+def test_rows_are_found_by_their_table(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    touch(there / "data" / "photos.parquet")
+    found = read_embeddings(table(there / "v.parquet", ["data/photos.parquet#3", "gone.parquet#1"]))
+    assert found.paths == [there / "data" / "photos.parquet#3", there / "gone.parquet#1"]
+
+
 def test_some_of_the_photos(tmp_path: Path) -> None:
     found = read_embeddings(table(tmp_path / "v.parquet", ["a.jpg", "b.jpg", "c.jpg"]))
     some = found.take(np.array([True, False, True]))
