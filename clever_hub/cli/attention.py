@@ -10,6 +10,7 @@ import typer
 from clever_hub.cli.console import say
 from clever_hub.cli.options import Device, Model, Revision
 from clever_hub.errors import DataError
+from clever_hub.images.finding import check_not_input
 from clever_hub.pretrained import from_pretrained
 
 
@@ -30,6 +31,7 @@ def run(
     """
     if out.suffix.lower() != ".png":
         raise DataError(f"--output: expected a name that ends in .png, got {out}")
+    check_not_input(out, [image])
     loaded = from_pretrained(model, device=device, revision=revision)
     from clever_hub.backends.attention import attention_maps
     from clever_hub.cli.attention_picture import attention_picture, seen

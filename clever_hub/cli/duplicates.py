@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -25,17 +26,19 @@ from clever_hub.cli.jobs import (
     PartChoice,
     Turns,
     VerifyChoice,
+    check_column,
     embedded,
     find_photos,
     is_embeddings,
     load,
+    read_photos,
     say_unused,
-    with_rows,
     write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.images.finding import check_not_input
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.candidates import check_enough
@@ -133,6 +136,7 @@ def run(  # noqa: PLR0913, each is an option
     check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS)
+        check_not_input(out, [*paths, *chain.from_iterable(map(image_tables, paths))])
     if move_to is not None:
         check_place(move_to, "--move-to", folder=True)
     asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to, image_column)
@@ -219,15 +223,14 @@ def _photos(
 ) -> tuple[EmbeddedPhotos, Heads | None]:
     """Photos with their embeddings, and the model's heads where they are to be asked."""
     by_heads = asked.verify is VerifyChoice.heads
+    check_photos(paths, embeddings=True)
     if any(is_embeddings(path, asked.image_column) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
         say_unused(paths[0], turns, cache, decode, None if by_heads else (name, *where))
-        photos = read_embeddings(paths[0])
         if asked.move_to is not None:
-            _files(photos.paths)  # before the work
-        if asked.by_pixels:
-            photos = with_rows(photos, asked.image_column)
+            _files(read_embeddings(paths[0]).paths)  # before the work
+        photos = read_photos(paths[0], asked.image_column)
         photos = _present(photos, paths[0], asked.verify)
         if asked.move_to is not None:
             check_folder(_files(photos.paths), asked.move_to)
@@ -236,7 +239,7 @@ def _photos(
         loaded = load(name, *where)
         _check_same_model(photos, loaded, paths[0])
         return photos, loaded.heads
-    check_photos(paths, embeddings=True)
+    check_column(paths, asked.image_column)
     if asked.move_to is not None and any(image_tables(path, asked.image_column) for path in paths):
         raise ConfigError(_NO_FILES)
     found = find_photos(paths, asked.image_column)

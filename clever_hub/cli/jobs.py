@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,13 +13,14 @@ import typer
 from clever_hub.cli.console import report_skipped, say
 from clever_hub.cli.loading import load_model
 from clever_hub.errors import ConfigError
-from clever_hub.files import cache_folder
+from clever_hub.files import cache_folder, file_stamp
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
 from clever_hub.jobs.default import default_model
-from clever_hub.jobs.embedded import EmbeddedPhotos
+from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
 from clever_hub.jobs.rows import (
     Photo,
+    Spool,
     TablePhotos,
     has_images,
     image_tables,
@@ -169,11 +170,20 @@ def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
     for path in paths:
         found = image_tables(path, column)
         tables.update({table.resolve(): table for table in found})
-        files += [] if found else [path]
-    if column is not None and not tables:
-        raise ConfigError("--image-column: expected a parquet table with images, got none")
+        if not found or (path.is_dir() and has_images(path)):
+            files.append(path)
     photos: list[Photo] = list(find_images(files))
     return photos + _rows(list(tables.values()), column)
+
+
+def check_column(paths: Iterable[Path], column: str | None) -> None:
+    """Refuse ``--image-column`` where no table with images is named.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    if column is not None and not any(image_tables(path, column) for path in paths):
+        raise ConfigError("--image-column: expected a parquet table with images, got none")
 
 
 def _rows(tables: Sequence[Path], column: str | None) -> list[Photo]:
@@ -183,26 +193,47 @@ def _rows(tables: Sequence[Path], column: str | None) -> list[Photo]:
     with counting(
         "reading tables", sum(count_images(str(table), column) for table in tables)
     ) as advance:
-        opened = [TablePhotos(table, column, advance=advance) for table in tables]
+        spool = Spool()
+        opened = [TablePhotos(table, column, spool=spool, advance=advance) for table in tables]
     return [row for table in opened for row in table.rows]
 
 
-def with_rows(photos: EmbeddedPhotos, column: str | None) -> EmbeddedPhotos:
-    """Embeddings with the photos that are rows of tables opened, where the tables are there.
+def read_photos(file: Path, column: str | None) -> EmbeddedPhotos:
+    """Embeddings of a file; photos that are rows of tables are opened, where the tables are there.
+
+    A table that was changed since may have other photos in its rows: they are taken for missing,
+    and the table is named.
 
     Args:
-        photos: As ``read_embeddings`` gives them.
+        file: As for ``read_embeddings``.
         column: As for ``find_photos``.
 
     Raises:
-        DataError: When a table cannot be read.
+        DataError: When the file cannot be read, or a table.
     """
+    photos = read_embeddings(file)
+    written = file.stat().st_mtime_ns
+    changed: list[Path] = []
+
+    def is_current(place: int, table: Path) -> bool:
+        if photos.stamps:
+            current = photos.stamps[place] == file_stamp(table)
+        else:
+            current = table.stat().st_mtime_ns <= written
+        if not current and table not in changed:
+            changed.append(table)
+        return current
+
+    spool = Spool()
 
     def open_table(table: Path) -> TablePhotos:
         with counting("reading tables", count_images(str(table), column)) as advance:
-            return TablePhotos(table, column, advance=advance)
+            return TablePhotos(table, column, spool=spool, advance=advance)
 
-    return replace(photos, paths=open_rows(photos.paths, open_table))
+    paths = open_rows(photos.paths, open_table, is_current)
+    for table in changed:
+        say(f"{table} has changed since it was embedded: its rows may be other photos")
+    return replace(photos, paths=paths)
 
 
 def embedded(

@@ -23,12 +23,13 @@ from clever_hub.cli.jobs import (
     Output,
     PartChoice,
     Turns,
+    check_column,
     embedded,
     find_photos,
     is_embeddings,
     load,
+    read_photos,
     say_unused,
-    with_rows,
     write_shown,
 )
 from clever_hub.cli.options import (
@@ -41,9 +42,11 @@ from clever_hub.cli.options import (
 )
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, require
+from clever_hub.images.finding import check_not_input
 from clever_hub.jobs import leaks
 from clever_hub.jobs.candidates import check_enough
-from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
+from clever_hub.jobs.embedded import EmbeddedPhotos
+from clever_hub.jobs.rows import image_tables
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
@@ -114,6 +117,7 @@ def run(  # noqa: PLR0913, each is an option
     check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS)
+        check_not_input(out, [train, validation, *image_tables(train), *image_tables(validation)])
     asked = _Asked(part.value, threshold, expected_false, verify, image_column)
     paths = (train, validation)
     sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
@@ -160,16 +164,15 @@ def _photos(
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
 ) -> Sets:
+    check_photos(paths, embeddings=True)
     files = [is_embeddings(path, asked.image_column) for path in paths]
     if all(files):
         say_unused(paths[0], turns, cache, decode, (name, *where))
-        first, second = map(read_embeddings, paths)
-        if asked.verify:
-            first, second = (with_rows(side, asked.image_column) for side in (first, second))
+        first, second = (read_photos(path, asked.image_column) for path in paths)
         for side in (first, second):
             report_skipped(side.embeddings.skipped)
         return first, second
-    check_photos(paths, embeddings=True)
+    check_column(paths, asked.image_column)
     if any(files):
         raise ConfigError("expected photos on both sides, or embeddings on both; got one each")
     if asked.verify:

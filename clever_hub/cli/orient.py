@@ -14,7 +14,7 @@ from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
 from clever_hub.errors import ConfigError, require
-from clever_hub.images.finding import find_images
+from clever_hub.images.finding import check_not_input, find_images
 
 if TYPE_CHECKING:
     from clever_hub.embeddings import Skipped
@@ -88,7 +88,7 @@ def run(
 
     Each photo is looked at in all four positions. If the model is not sure, the photo is left
     alone: turning it the wrong way would be worse. --apply writes the EXIF orientation tag of JPEGs
-    and changes no pixel. It skips photos that already have such a tag.
+    and changes no pixel. It skips photos that such a tag turns already.
 
     Examples:
     - `clever-hub orient photos/ --sheet turned.png`: a dry run, with a picture
@@ -140,6 +140,7 @@ def _check(paths: list[Path], out: Path | None, sheet: Path | None, log: Path | 
     check_photos(paths)
     if sheet is not None:
         check_format(sheet, (".png",), "--sheet")
+        check_not_input(sheet, paths, "--sheet")
     if out is not None:
         check_format(out)
     if log is not None:

@@ -10,6 +10,7 @@ import typer
 from clever_hub.cli.console import say
 from clever_hub.cli.options import Device, Model, Revision
 from clever_hub.errors import DataError
+from clever_hub.images.finding import check_not_input
 
 # Patches along the photo's shorter side, when nothing is asked for: 224 px in patches of 8.
 PLACES = 28
@@ -57,6 +58,8 @@ def run(
     for path in (out, mask):
         if path is not None and path.suffix.lower() != ".png":
             raise DataError(f"{path}: expected a name that ends in .png")
+        if path is not None:
+            check_not_input(path, [image], "--output" if path is out else "--mask")
     from clever_hub.backends.dense import DenseModel, has_keys
     from clever_hub.backends.torch import CleverModel
     from clever_hub.cli.saliency_picture import box_in_pixels, object_mask, saliency_picture

@@ -58,15 +58,20 @@ def decode(content: bytes, reduce_to: int | None = None) -> Image.Image:
     if is_heic(content):
         return _open_heic(content)
     image = _by_format(content)
-    if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):
-        raise Image.DecompressionBombError(
-            f"{image.width} × {image.height} pixels, more than twice PIL.Image.MAX_IMAGE_PIXELS"
-        )
+    _check_size(*image.size)
     if image.format == "TIFF":
         _quiet_libtiff()
     if reduce_to is not None and image.format == "JPEG":
         _shrink_while_decoding(image, reduce_to)
     return image
+
+
+def _check_size(width: int, height: int) -> None:
+    """Refuse what may be a decompression bomb."""
+    if width * height > 2 * (Image.MAX_IMAGE_PIXELS or 2**62):
+        raise Image.DecompressionBombError(
+            f"{width} × {height} pixels, more than twice PIL.Image.MAX_IMAGE_PIXELS"
+        )
 
 
 def is_heic(content: bytes) -> bool:
@@ -105,7 +110,9 @@ def _open_heic(content: bytes) -> Image.Image:
         import pillow_heif
     except ModuleNotFoundError as error:
         raise missing_extra("pillow_heif", "heic") from error
-    image: Image.Image = pillow_heif.open_heif(content, convert_hdr_to_8bit=True).to_pillow()
+    opened = pillow_heif.open_heif(content, convert_hdr_to_8bit=True)
+    _check_size(*opened.size)
+    image: Image.Image = opened.to_pillow()
     return image
 
 

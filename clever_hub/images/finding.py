@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from clever_hub.errors import DataError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.images.decoding import EXTENSIONS
 
 
@@ -43,6 +43,33 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         if seen.images == before:
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
+
+
+def check_not_input(output: Path, inputs: Iterable[str | Path], option: str = "--output") -> None:
+    """Refuse to write over what is read.
+
+    Args:
+        output: The file to write.
+        inputs: Files, and folders of images; names that are nowhere are passed over.
+        option: By which the output was given.
+
+    Raises:
+        ConfigError: When the output is one of the inputs, or an image in one of the folders.
+    """
+    if not output.is_file():
+        return
+    place = output.resolve()
+    for given in map(Path, inputs):
+        try:
+            found = given.resolve()
+            inside = found.is_dir() and _is_image(place.name) and place.is_relative_to(found)
+        except OSError:  # such as a name that is too long
+            continue
+        if inside or found == place:
+            raise ConfigError(
+                f"{option}: {output} is one of the files that are read, and would be lost. Name "
+                "another file"
+            )
 
 
 def spread_evenly(paths: list[Path], limit: int) -> list[Path]:

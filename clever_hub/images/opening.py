@@ -169,7 +169,7 @@ def describe(source: object) -> str:
 def _open(source: object, layout: str, reduce_to: int | None) -> Image.Image:
     if isinstance(source, (str, os.PathLike)) and not hasattr(source, "read"):
         # Read at once: no file stays open, and a writer cannot change it while it is decoded.
-        return _open(_read(os.fspath(source)), layout, reduce_to)
+        return _open(read_file(os.fspath(source)), layout, reduce_to)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _upright(decode(bytes(source), reduce_to))
     if isinstance(source, Image.Image):
@@ -197,8 +197,16 @@ def _place(file: Any) -> int:
         return 0
 
 
-def _read(path: str) -> bytes:
-    """The content of a regular file; a pipe would wait for a writer that never comes."""
+def read_file(path: str) -> bytes:
+    """The content of a regular file; a pipe would wait for a writer that never comes.
+
+    Args:
+        path: The file, or a ``file://`` address.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is no regular file, or an address of the network.
+    """
     start = path[:8].lower()  # a file may be called "file:a.jpg"
     if start.startswith("file:/"):
         path = os.fsdecode(unquote_to_bytes(os.fsencode(urlsplit(path).path)))

@@ -31,6 +31,8 @@ class EmbeddedPhotos:
             ``"averaged"`` over four looks at each photo.
         config: ``ModelConfig.fingerprint`` of the model: its split, its input and so on; empty
             where it is not known.
+        stamps: ``file_stamp`` of each photo's file, or of its table, when it was embedded; empty
+            where a file does not record it.
     """
 
     paths: Sequence[Photo]
@@ -38,6 +40,7 @@ class EmbeddedPhotos:
     weights: str
     kind: str = "raw"
     config: str = ""
+    stamps: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +53,8 @@ class EmbeddedPhotos:
         """Some of the photos, by their rows."""
         chosen = np.arange(len(self))[rows]
         paths = [self.paths[row] for row in chosen]
-        return replace(self, paths=paths, embeddings=self.embeddings[chosen])
+        stamps = [self.stamps[row] for row in chosen] if self.stamps else ()
+        return replace(self, paths=paths, embeddings=self.embeddings[chosen], stamps=stamps)
 
 
 class ModelKey(NamedTuple):
@@ -116,6 +120,7 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         parts[0].weights,
         parts[0].kind,
         parts[0].config,
+        [stamp for part in parts for stamp in part.stamps] if all(p.stamps for p in parts) else (),
     )
 
 
@@ -196,6 +201,7 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
         metadata.get("clever_hub.weights_sha256", ""),
         "normalized" if normalized else "raw",
         metadata.get("clever_hub.config", ""),
+        table["stamp"].to_pylist() if "stamp" in table.column_names else (),
     )
 
 

@@ -19,10 +19,12 @@ import numpy as np
 
 from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
+from clever_hub.images.opening import read_file
 from clever_hub.scale.locating import table_of
 from clever_hub.scale.tables import (
     Unreadable,
     count_images,
+    find_column,
     holds_images,
     parquet_files,
     read_rows,
@@ -90,9 +92,10 @@ class TableRow(os.PathLike[str]):
         """Empty."""
         return ""
 
-    def absolute(self) -> Path:
-        """The name with the whole path of the table."""
-        return Path(f"{self._photos.table.absolute()}#{self._row}")
+    @property
+    def key(self) -> str:
+        """By what a cache knows it: the table's whole path, the row and the column."""
+        return self._photos.key(self._row)
 
     def is_file(self) -> bool:
         """Whether the table has such a row."""
@@ -126,15 +129,63 @@ class TableRow(os.PathLike[str]):
 Photo: TypeAlias = Path | TableRow
 
 
+class Spool:
+    """Files in one temporary file without a name, which goes when nobody holds it any more.
+
+    Example:
+        >>> spool = Spool()
+        >>> place = spool.add(b"photo")
+        >>> spool.read(place)
+        b'photo'
+    """
+
+    def __init__(self) -> None:
+        """Make the file.
+
+        Raises:
+            OSError: When it cannot be made.
+        """
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the photos are
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        self._size = 0
+
+    def add(self, content: bytes) -> tuple[int, int]:
+        """Keep a file; returns its place and its length in bytes.
+
+        Raises:
+            OSError: When there is no room.
+        """
+        with self._lock:
+            place = self._size
+            self._file.seek(place)
+            self._file.write(content)
+            self._file.flush()
+            self._size += len(content)
+        return place, len(content)
+
+    def read(self, place: tuple[int, int]) -> bytes:
+        """A file by what ``add`` returned."""
+        with self._lock:
+            self._file.seek(place[0])
+            return self._file.read(place[1])
+
+
 class TablePhotos:
     """The photos of a parquet table.
 
     Attributes:
         table: Where it is.
+        column: That which holds the images.
     """
 
     def __init__(
-        self, table: Path, column: str | None = None, *, advance: Advance = lambda _: None
+        self,
+        table: Path,
+        column: str | None = None,
+        *,
+        spool: Spool | None = None,
+        advance: Advance = lambda _: None,
     ) -> None:
         """Copy the image files of a table into a temporary file.
 
@@ -142,6 +193,7 @@ class TablePhotos:
             table: The parquet file. Its cells are image files' bytes or their paths, or the Hub's
                 structs of both.
             column: The column that holds the images; None looks for it.
+            spool: Where the files are copied to, for several tables in one; None makes a new one.
             advance: Called with 1 for each row.
 
         Raises:
@@ -149,19 +201,17 @@ class TablePhotos:
                 be written.
         """
         self.table = table
-        changed = table.stat() if table.exists() else None
+        self.column = find_column(str(table), column)
+        changed = table.stat()
+        self._changed = (changed.st_mtime, changed.st_mtime_ns)
         count = count_images(str(table), column)
-        self._changed = (changed.st_mtime, changed.st_mtime_ns) if changed else (0.0, 0)
-        self._ends = np.zeros(count + 1, np.int64)
+        self._places = np.zeros((count, 2), np.int64)
         self._named: dict[int, str] = {}
-        self._lock = threading.Lock()
         try:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the photos are
-            weakref.finalize(self, self._file.close)
+            self._spool = Spool() if spool is None else spool
             for row, content in enumerate(read_rows(str(table), column, range(count))):
                 self._add(row, content)
                 advance(1)
-            self._file.flush()
         except OSError as error:
             raise DataError(
                 f"{table}: its photos cannot be copied to {tempfile.gettempdir()}: "
@@ -169,52 +219,63 @@ class TablePhotos:
             ) from error
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._places)
 
     @property
     def rows(self) -> list[TableRow]:
         """The photos, in the order of the table."""
         return [TableRow(self, row) for row in range(len(self))]
 
+    def key(self, row: int) -> str:
+        """By what a cache knows a photo: table, row, column, and the file that the cell names."""
+        name = f"{self.table.absolute()}#{row}:{self.column}"
+        return f"{name}:{self._named[row]}" if row in self._named else name
+
     def read(self, row: int) -> bytes:
         """The image file of a row; see ``TableRow.read``."""
         self._check(row)
         if row in self._named:
-            return Path(self._named[row]).read_bytes()
-        first, behind = (int(place) for place in self._ends[row : row + 2])
-        with self._lock:
-            self._file.seek(first)
-            return self._file.read(behind - first)
+            try:
+                return read_file(self._named[row])
+            except ValueError as error:  # no regular file, or a name with a NUL
+                raise OSError(str(error)) from error
+        first, size = self._places[row].tolist()
+        return self._spool.read((first, size))
 
     def stat(self, row: int) -> RowState:
         """The state of a row; see ``TableRow.stat``."""
         self._check(row)
-        if row in self._named:
+        if row not in self._named:
+            return RowState(int(self._places[row, 1]), *self._changed)
+        try:
             found = Path(self._named[row]).stat()
-            return RowState(found.st_size, found.st_mtime, found.st_mtime_ns)
-        return RowState(int(self._ends[row + 1] - self._ends[row]), *self._changed)
+        except ValueError as error:  # of a name with a NUL
+            raise FileNotFoundError(str(error)) from error
+        return RowState(found.st_size, found.st_mtime, found.st_mtime_ns)
 
     def _check(self, row: int) -> None:
         if row >= len(self):
             raise FileNotFoundError(f"no row {row}: the table has {len(self)}")
 
     def _add(self, row: int, content: bytes | str | Unreadable) -> None:
-        written = content if isinstance(content, bytes) else b""
         if isinstance(content, str):
             self._named[row] = content
-        self._file.write(written)
-        self._ends[row + 1] = self._ends[row] + len(written)
+        elif isinstance(content, bytes):
+            self._places[row] = self._spool.add(content)
 
 
 def image_tables(path: Path, column: str | None = None) -> list[Path]:
     """The parquet tables with images that a path stands for.
 
     Args:
-        path: A parquet file, or a folder of such files and no images.
+        path: A parquet file, or a folder; tables of embeddings in it are passed over.
         column: The column that holds the images; None looks for it.
 
     Returns:
         The tables, sorted; none where the path is something else, such as embeddings.
+
+    Raises:
+        DataError: When a table cannot be read.
 
     Example:
         >>> image_tables(Path("photos"))
@@ -222,10 +283,9 @@ def image_tables(path: Path, column: str | None = None) -> list[Path]:
     """
     if path.is_dir():
         found = [Path(table) for table in parquet_files(path)]
-        found = [] if found and has_images(path) else found
     else:
         found = [path] if path.suffix.lower() == ".parquet" and path.is_file() else []
-    return found if found and holds_images(str(found[0]), column) else []
+    return [table for table in found if holds_images(str(table), column)]
 
 
 def has_images(folder: Path) -> bool:
@@ -236,23 +296,31 @@ def has_images(folder: Path) -> bool:
         return False
 
 
-def open_rows(paths: Sequence[Photo], open_table: Callable[[Path], TablePhotos]) -> list[Photo]:
+def open_rows(
+    paths: Sequence[Photo],
+    open_table: Callable[[Path], TablePhotos],
+    is_current: Callable[[int, Path], bool] = lambda _row, _table: True,
+) -> list[Photo]:
     """The photos of paths of which some name rows of tables, as ``photos.parquet#17``.
 
     Args:
         paths: As a table of embeddings has them. Files stay, and rows of tables that are gone.
         open_table: Opens a table; called once for each.
+        is_current: Whether the table that a path names is still the one that was embedded; it is
+            given the place of the path. Paths into another table stay as they are, and lead
+            nowhere.
     """
-    tables: dict[Path, TablePhotos | None] = {}
+    tables: dict[Path, TablePhotos] = {}
 
-    def photo(path: Photo) -> Photo:
+    def photo(place: int, path: Photo) -> Photo:
         named = None if isinstance(path, TableRow) or path.is_file() else table_of(path)
         if named is None:
             return path
         table, row = named
+        if not table.is_file() or not is_current(place, table):
+            return path
         if table not in tables:
-            tables[table] = open_table(table) if table.is_file() else None
-        opened = tables[table]
-        return path if opened is None else TableRow(opened, row)
+            tables[table] = open_table(table)
+        return TableRow(tables[table], row)
 
-    return [photo(path) for path in paths]
+    return [photo(place, path) for place, path in enumerate(paths)]

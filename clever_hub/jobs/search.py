@@ -367,16 +367,18 @@ class PhotoIndex:
         import pyarrow as pa
 
         decode: Any = self.about.decode
+        # As they are now: a photo that is changed meanwhile is embedded again by the next update.
+        keys = {path: photo_key(path) for path in paths}
         found = embed_photos(model, paths, cache=None, decode=decode, advance=advance, needed=False)
         if not len(found):
             return 0, list(found.embeddings.skipped)
-        keys = [photo_key(path) for path in found.paths]
-        there = [i for i, key in enumerate(keys) if key is not None]
+        known = [keys[Path(path)] for path in found.paths]
+        there = [i for i, key in enumerate(known) if key is not None]
         vectors = self._vectors(found.embeddings)
         columns: dict[str, Any] = {
             "path": [photo_name(found.paths[i]) for i in there],
-            "size": [key.size for key in keys if key is not None],
-            "mtime_ns": [key.mtime_ns for key in keys if key is not None],
+            "size": [key.size for key in known if key is not None],
+            "mtime_ns": [key.mtime_ns for key in known if key is not None],
             "sha256": [_sha256(found.paths[i]) for i in there],
         }
         for part in self._parts():

@@ -22,7 +22,7 @@ from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import DataError, require
 from clever_hub.files import atomic_path
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, from_column, to_column
-from clever_hub.jobs.rows import Photo
+from clever_hub.jobs.rows import Photo, TableRow
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
@@ -141,6 +141,8 @@ def photo_name(path: Photo) -> str:
         >>> photo_name(Path(os.fsdecode(b"/photos/caf\xe9.jpg")))
         'bytes:2f70686f746f732f636166e92e6a7067'
     """
+    if isinstance(path, TableRow):
+        return path.key
     whole = path.absolute()
     if ".." in whole.parts:
         whole = whole.parent.resolve() / whole.name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.images.finding import check_not_input
 from clever_hub.images.options import LoadOptions
 from clever_hub.images.progress import counting
 from clever_hub.pretrained import fastest_backend
@@ -143,6 +144,8 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     names = [os.fspath(one) for one in given]
     target = Target.of(os.fspath(output), update)
+    if target.file is not None:
+        check_not_input(target.file, names)
     load = LoadOptions(color_management=color_management, background=background, decode=decode)
     before = _read_run(target.storage)
     if backend == "auto":  # a folder that is there keeps its own: they differ in the last bits
@@ -288,6 +291,11 @@ def _check_same(target: Target, before: Run, wanted: Run, update: bool) -> None:
             f"{other}, or give the same options"
         )
     if update:
+        if before.image_column != wanted.image_column:
+            raise DataError(
+                f"{root}: its rows are of the image column {_column(before)}, not of "
+                f"{_column(wanted)}. {other}, or give the same --image-column"
+            )
         return
     from clever_hub.scale.places import Places
 
@@ -298,6 +306,10 @@ def _check_same(target: Target, before: Run, wanted: Run, update: bool) -> None:
             f"{root}: was made of {_some(before.inputs)}, not of {_some(wanted.inputs)}. "
             f"{other}, or {follow}"
         )
+
+
+def _column(run: Run) -> str:
+    return "that is found by itself" if run.image_column is None else repr(run.image_column)
 
 
 def _some(names: list[str]) -> str:

@@ -124,9 +124,23 @@ def count_images(table: str, column: str | None) -> int:
     Raises:
         DataError: When it cannot be read or has no image column.
     """
+    find_column(table, column)
+    return count_rows(table)
+
+
+def find_column(table: str, column: str | None) -> str:
+    """The image column of a parquet file.
+
+    Args:
+        table: The file.
+        column: The column that the user named; None looks for it.
+
+    Raises:
+        DataError: When the file cannot be read, has no such column, or not exactly one that may
+            hold images.
+    """
     opened = _open(table, file_stamp(Path(table)))
-    image_column(opened.schema_arrow, column, table)
-    return int(opened.metadata.num_rows)
+    return image_column(opened.schema_arrow, column, table)
 
 
 def count_rows(table: str) -> int:

@@ -27,6 +27,18 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 # RFC 6052: behind a translator, these stand for IPv4 addresses.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What Python's table lets through: a network's own translators (RFC 8215, 2765), IPv4 written as
+# IPv6 in the old way (RFC 4291), site-local addresses (RFC 3879), Azure's service for its hosts.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(network)
+    for network in (
+        "64:ff9b:1::/48",
+        "::ffff:0:0:0/96",
+        "::/96",
+        "fec0::/10",
+        "168.63.129.16/32",
+    )
+]
 
 
 def is_public(address: Address) -> bool:
@@ -45,6 +57,8 @@ def is_public(address: Address) -> bool:
         >>> is_public(ipaddress.ip_address("::ffff:127.0.0.1"))
         False
     """
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     if isinstance(address, ipaddress.IPv6Address):
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:

@@ -173,6 +173,26 @@ def test_tables_where_only_photos_are_taken(name: str) -> None:
         assert f"{name}: expected images or folders of them, got a table" in said, command
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (DUPLICATES, "--output"),
+        (LEAKS, "--output"),
+        (("orient", "photos"), "--sheet"),
+        (("relate", "photos/0.png", "photos/1.png"), "--picture"),
+        (("saliency", "clever-vit-tiny", "photos/0.png"), "--output"),
+        (("saliency", "clever-vit-tiny", "photos/0.png", "-o", "new.png"), "--mask"),
+        (("attention", "clever-vit-tiny", "photos/0.png"), "--output"),
+    ],
+)
+def test_a_photo_is_not_written_over(command: tuple[str, ...], option: str) -> None:
+    before = Path("photos/0.png").read_bytes()
+    for spelling in ("photos/0.png", "others/../photos/0.png"):
+        said = " ".join(refused(*command, option, spelling).split())
+        assert f"{option}: {spelling} is one of the files that are read" in said
+    assert Path("photos/0.png").read_bytes() == before
+
+
 def test_photos_that_are_not_there() -> None:
     pytest.importorskip("lancedb", reason="needs the extra search")
     for command in (("orient", "gone"), ("relate", "gone", "photos/0.png"), ("index", "gone")):

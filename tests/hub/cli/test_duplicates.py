@@ -396,6 +396,71 @@ def test_a_table_beside_a_folder(verb: tuple[object, ...], table: Path, folder: 
     assert "--image-column: expected a parquet table with images, got none" in told
 
 
+def test_nothing_that_is_read_is_written_over(
+    verb: tuple[object, ...], table: Path, folder: Path
+) -> None:
+    photo = folder / "coffee.png"
+    for given, out in ((table, table), (table.parent, table), (folder, photo), (photo, photo)):
+        before = out.read_bytes()
+        said = fails(*verb, given, "-o", out).replace("\n", " ")
+        assert f"--output: {out} is one of the files that are read" in said
+        assert out.read_bytes() == before
+
+
+def test_each_column_has_its_own_embeddings(
+    verb: tuple[object, ...], folder: Path, tmp_path: Path
+) -> None:
+    files = [Image.open(path).convert("RGB").resize((64, 64)) for path in folder.glob("*.png")]
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+    cells = []
+    for number, photo in enumerate(files):  # of as many bytes in both columns
+        photo.save(tmp_path / "left" / f"{number}.bmp")
+        files[0 if number == 1 else number].save(tmp_path / "right" / f"{number}.bmp")
+        cells.append(
+            [(tmp_path / name / f"{number}.bmp").read_bytes() for name in ("left", "right")]
+        )
+    place = tmp_path / "two.parquet"
+    left, right = (list(column) for column in zip(*cells, strict=True))
+    pq.write_table(pa.table({"left": left, "right": right}), place)
+    counts = [run(*verb, place, "--image-column", name).stdout for name in ("left", "right")]
+    assert "0 groups" in counts[0]
+    assert "1 groups; 1 photos" in counts[1]
+
+
+def test_a_table_that_changed_since_is_not_asked(
+    verb: tuple[object, ...], model_folder: Path, table: Path, tmp_path: Path
+) -> None:
+    outputs = (tmp_path / "e.parquet", tmp_path / "shards")
+    for out in outputs:
+        run("embed", model_folder, table, "-o", out)
+    rows = pq.read_table(table)
+    pq.write_table(rows.take(list(reversed(range(len(rows))))), table)
+    for out in outputs:
+        told = run(*verb, out, "--threshold", 0.99)
+        assert told.exit_code == 0, told.output
+        assert f"{table} has changed since it was embedded" in told.stderr.replace("\n", "")
+        assert "NOT VERIFIED" in told.stderr
+
+
+def test_the_best_row_of_a_table_is_known_without_pixels(
+    verb: tuple[object, ...], model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    photo, cells = Image.open(photos["coffee"]).convert("RGB"), []
+    for side in (96, 256):
+        file = tmp_path / f"{side}.png"
+        photo.resize((side, side)).save(file)
+        cells.append(file.read_bytes())
+    table, out = tmp_path / "sizes.parquet", tmp_path / "groups.json"
+    pq.write_table(pa.table({"image": cells}), table)
+    run("embed", model_folder, table, "-o", tmp_path / "e.parquet")
+    options = ("--verify", "none", "--threshold", -0.9, "-o", out)
+    told = run(*verb, tmp_path / "e.parquet", *options)
+    assert told.exit_code == 0, told.output
+    best = [row for row in json.loads(out.read_text()) if row["best"]]
+    assert [(row["path"], row["width"]) for row in best] == [(f"{table}#1", 256)]
+
+
 def test_rows_of_a_table_are_not_moved(
     verb: tuple[object, ...], table: Path, model_folder: Path, tmp_path: Path
 ) -> None:

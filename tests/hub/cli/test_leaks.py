@@ -103,6 +103,19 @@ def test_tables_of_images(
     assert page.read_text().count("data:image/jpeg") == 2
 
 
+def test_a_folder_of_tables_may_hold_a_picture(
+    sets: tuple[Path, Path], options: tuple[object, ...]
+) -> None:
+    train = as_table(sets[0])
+    data = train.parent / "set" / "data"
+    data.mkdir(parents=True)
+    train.rename(data / "train.parquet")
+    Image.new("RGB", (8, 8)).save(data.parent / "logo.png")
+    result = run("leaks", data.parent, sets[1], *options, "--image-column", "image")
+    assert result.exit_code == 1, result.stderr
+    assert "1 of 3 validation photos" in result.stdout
+
+
 def test_a_row_that_is_no_image_does_not_pass(
     sets: tuple[Path, Path], options: tuple[object, ...]
 ) -> None:

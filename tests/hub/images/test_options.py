@@ -162,6 +162,16 @@ def test_a_large_photo_brings_no_warning_of_pillow_and_a_bomb_is_refused(
         load_image(large)
 
 
+def test_a_heic_may_be_a_bomb_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra heic")
+    file = io.BytesIO()
+    heif.from_pillow(Image.new("RGB", (200, 200))).save(file)
+    assert load_image(file.getvalue()).size == (200, 200)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="decompression bomb: 200 × 200 pixels"):
+        load_image(file.getvalue())
+
+
 def swapped_profile() -> bytes:
     """The profile of sRGB with red and green taken for each other."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

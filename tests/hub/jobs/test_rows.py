@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from clever_hub.errors import DataError, ImageError
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.photo_files import read_photo_file
-from clever_hub.jobs.rows import TablePhotos, TableRow, image_tables, open_rows
+from clever_hub.jobs.rows import Spool, TablePhotos, TableRow, image_tables, open_rows
 from clever_hub.jobs.store import photo_key
 
 
@@ -48,7 +49,7 @@ def test_a_row_is_named_as_embed_names_it(table: Path) -> None:
     assert repr(row) == f"TableRow('{table}#2')"
     key = photo_key(row)
     assert key is not None
-    assert key.path == f"{table}#2"
+    assert key.path == f"{table}#2:image"
     assert key.size == len(row.read())
 
 
@@ -65,6 +66,29 @@ def test_rows_without_an_image_are_named(table: Path, photos: dict[str, Path]) -
         load_image(behind)
 
 
+def test_cells_that_name_no_photo_are_told(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    cells = [{"bytes": None, "path": name} for name in (str(pipe), "a\0b.jpg", "gone.jpg")]
+    table = tmp_path / "paths.parquet"
+    pq.write_table(pa.table({"image": cells}), table)
+    for row in TablePhotos(table).rows:
+        with pytest.raises(OSError, match=r"regular file|null|No such file"):
+            row.read()
+        assert read_photo_file(row).pixels == 0
+    assert photo_key(TablePhotos(table).rows[1]) is None
+
+
+def test_many_tables_share_a_file(photos: dict[str, Path], tmp_path: Path) -> None:
+    files = [path.read_bytes() for path in photos.values()]
+    spool, tables = Spool(), []
+    for number, file in enumerate(files):
+        place = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"image": [file]}), place)
+        tables.append(TablePhotos(place, spool=spool))
+    assert [table.rows[0].read() for table in tables] == files
+
+
 def test_a_changed_table_is_known_by_its_rows(table: Path) -> None:
     before = photo_key(TablePhotos(table).rows[0])
     os.utime(table, ns=(1, 1))
@@ -78,6 +102,8 @@ def test_the_column_is_found_or_named(photos: dict[str, Path], tmp_path: Path) -
     pq.write_table(pa.table({"left": files, "right": files[::-1]}), table)
     with pytest.raises(DataError, match="--image-column"):
         TablePhotos(table)
+    keys = [photo_key(TablePhotos(table, name).rows[0]) for name in ("left", "right")]
+    assert keys[0] != keys[1], "photos of as many bytes in two columns are two photos"
     with pytest.raises(DataError, match="no column 'up'"):
         TablePhotos(table, "up")
     assert TablePhotos(table, "right").rows[0].read() == files[-1]
@@ -87,8 +113,7 @@ def test_a_full_disk_says_what_to_do(table: Path, monkeypatch: pytest.MonkeyPatc
     full = tempfile.TemporaryFile
 
     def opened() -> object:
-        file = full()
-        file.close()
+        full().close()
         return open("/dev/full", "wb+", buffering=0)  # noqa: PTH123
 
     monkeypatch.setattr(tempfile, "TemporaryFile", opened)
@@ -105,8 +130,9 @@ def test_which_paths_are_tables_of_images(table: Path, tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     table.rename(folder / "train-0.parquet")
     assert image_tables(folder.parent) == [folder / "train-0.parquet"]
+    shutil.copy(vectors, folder / "vectors.parquet")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
-    assert image_tables(folder.parent) == [], "a folder of photos in which a table lies"
+    assert image_tables(folder.parent) == [folder / "train-0.parquet"], "and no embeddings"
 
 
 def test_names_of_rows_become_photos_where_the_table_is_there(table: Path, tmp_path: Path) -> None:
@@ -121,3 +147,5 @@ def test_names_of_rows_become_photos_where_the_table_is_there(table: Path, tmp_p
     assert [os.fspath(photo) for photo in found] == [str(name) for name in names]
     assert [photo.is_file() for photo in found] == [True, False, True, False]
     assert calls == [table], "opened once"
+    found = open_rows(names, open_table, lambda place, _: place == 0)
+    assert [photo.is_file() for photo in found] == [True, False, False, False]

@@ -97,6 +97,25 @@ def test_an_update_touches_only_what_changed(
     assert {hit.path.name for hit in best} == {files[1].name, files[3].name}
 
 
+def test_a_photo_that_changes_meanwhile_is_embedded_by_the_next_update(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed, photo = loaded._embed_batch, files[3].read_bytes()
+
+    def changing(pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        files[0].write_bytes(photo)
+        return embed(pixel_values)
+
+    made = PhotoIndex.open_or_create(tmp_path / "photos.lance", loaded, files)
+    monkeypatch.setattr(loaded, "_embed_batch", changing)
+    made.update(loaded, files)
+    monkeypatch.setattr(loaded, "_embed_batch", embed)
+    changes = made.update(loaded, files)
+    assert (changes.changed, changes.kept) == (1, 7)
+    best = made.search(loaded.encode(files[0]), k=2)
+    assert {hit.path for hit in best} == {files[0], files[3]}
+
+
 def test_photos_elsewhere_stay_as_long_as_their_files_are_there(
     loaded: CleverModel, index: PhotoIndex, files: list[Path]
 ) -> None:

@@ -633,6 +633,31 @@ def test_a_search_index_is_not_written_over(
     assert [file.name for file in index.iterdir()] == ["clever_hub.json"]
 
 
+def test_an_update_keeps_to_its_image_column(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    photos = [path.read_bytes() for path in sorted(album.rglob("*.jpg"))[:4]]
+    table, out = tmp_path / "two.parquet", tmp_path / "v"
+    pq.write_table(pa.table({"front": photos, "back": photos[::-1]}), table)
+    embed(model_folder, table, out, image_column="front")
+    before = rows(out)
+    with pytest.raises(DataError, match=r"image column 'front', not of 'back'\. Name another"):
+        embed(model_folder, table, out, image_column="back", update=True)
+    assert rows(out) == before
+    assert embed(model_folder, table, out, image_column="front", update=True).computed == 0
+
+
+def test_a_table_is_not_written_over_by_its_embeddings(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "photos.parquet"
+    pq.write_table(pa.table({"image": [next(album.rglob("*.jpg")).read_bytes()]}), table)
+    before = table.read_bytes()
+    with pytest.raises(ConfigError, match=r"--output: .*photos\.parquet is one of the files"):
+        embed(model_folder, table, table)
+    assert table.read_bytes() == before
+
+
 def test_a_table_that_became_shorter_shifts_nothing(
     model_folder: Path, album: Path, tmp_path: Path
 ) -> None:

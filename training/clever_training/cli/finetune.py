@@ -110,7 +110,7 @@ def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> s
 
     Example:
         >>> command_line("m", "d", Path("o"), {"head": "full", "freeze": True, "share": 0.1})
-        'clever-hub finetune m --data d --out o --freeze --share 0.1'
+        'clever-hub finetune m --data d -o o --freeze --share 0.1'
     """
     from clever_training.finetune.settings import FinetuneSettings
 

@@ -157,7 +157,9 @@ def _published(field: Field) -> Iterator[Block]:
         "**Beside the published figures** (CLeVER, arXiv 2406.00262; linear probe on the full "
         "embedding, trained on upright photos). The rows of the paper are from *other data and "
         "another budget*: 100 classes of ImageNet at 224 pixels, for days on several GPUs. The "
-        "bold rows are the models of this page, on the photos named above. Compare the differences "
+        "bold rows are the models of this page, on the photos named above; their epochs and hours "
+        "are those of the last stage of training. One that was distilled learned from a teacher, "
+        "which may have had labels: its card says so. Compare the differences "
         "within a kind of rows, from left to right, not the rows with each other. *Views*: BAug is "
         "without rotation, CAug with one within ±90°, CAug+ with an elastic distortion, too."
     )
