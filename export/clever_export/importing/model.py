@@ -27,6 +27,10 @@ from clever_hub.weights import check_shapes, sha256_of
 
 # CLeVER's own checkpoints are split where the paper splits.
 _CLEVER_RATIO = 0.8
+# No tensor's shape tells the heads: MoCo v3's ViT-S has 12, timm's 6
+# (https://github.com/facebookresearch/moco-v3/blob/main/vits.py).
+_MOCO_V3_SMALL = ("vit_small_", "deit_small_")
+_MOCO_V3_HEADS = 12
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def import_checkpoint(
     config, usual = _config(architecture, Path(output).name, options)
     shapes = expected_shapes(config)
     found = find_backbone(checkpoint.tensors, shapes, options.ignore)
-    naming, imagenet, renamed = to_timm(found.tensors, shapes)
+    naming, imagenet, renamed = to_timm(found.tensors, shapes, config.architecture)
     renamed |= _counters(renamed, shapes)
     _check(checkpoint, found, naming, renamed, shapes, architecture)
     if imagenet or not found.layout.own_normalisation:
@@ -149,6 +153,7 @@ def import_checkpoint(
     layout = _words(found, naming) or "timm or torchvision"
     config = replace(
         config,
+        model_args=_model_args(config, found),
         invariant_dim=_invariant_dim(config.num_features, found, options.split_ratio),
         preprocessing=_preprocessing(usual, options),
         license=origin.license,
@@ -218,6 +223,13 @@ def _invariant_dim(width: int, found: Found, ratio: float | None) -> int:
     if not 0 < ratio <= 1 or not (dim := math.floor(width * ratio + 1e-9)):
         raise ConfigError(f"--split-ratio: expected a share in (0, 1], got {ratio}")
     return dim
+
+
+def _model_args(config: ModelConfig, found: Found) -> dict[str, Any]:
+    """As asked for, and what the layout's network has otherwise than timm's of that name."""
+    if found.layout.name == "MoCo v3" and config.architecture.startswith(_MOCO_V3_SMALL):
+        return {"num_heads": _MOCO_V3_HEADS, **config.model_args}
+    return config.model_args
 
 
 def _counters(tensors: Mapping[str, Tensor], shapes: Iterable[str]) -> dict[str, Tensor]:

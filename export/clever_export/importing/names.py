@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from clever_hub.errors import ModelFormatError
+from clever_hub.errors import ConfigError, ModelFormatError
 
 Tensors = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -23,20 +23,23 @@ class Naming:
         sign: A regular expression that one of its names matches, and none of timm's.
         rename: From its tensors and the shapes that timm's model wants to timm's names.
         imagenet: Published with ImageNet's mean and deviation, whatever timm's settings are.
+        prefix: Of timm's name of the network, where a twin without it has the same shapes.
     """
 
     name: str
     sign: str
     rename: Callable[[Tensors, Shapes], Tensors]
     imagenet: bool = True
+    prefix: str = ""
 
 
-def to_timm(tensors: Tensors, expected: Shapes) -> tuple[str, bool, Tensors]:
+def to_timm(tensors: Tensors, expected: Shapes, architecture: str) -> tuple[str, bool, Tensors]:
     """Give a backbone's tensors the names that timm has for them.
 
     Args:
         tensors: Under the names of their training code, heads left out.
         expected: Shapes under timm's names.
+        architecture: timm's name of the network.
 
     Returns:
         Whose names they were (nothing for timm's own), whether ImageNet's normalisation goes with
@@ -44,12 +47,20 @@ def to_timm(tensors: Tensors, expected: Shapes) -> tuple[str, bool, Tensors]:
 
     Raises:
         ModelFormatError: When two become one, or cannot be told apart.
+        ConfigError: When the architecture has the same shapes, but computes something else.
     """
     if tensors.keys() == expected.keys():
         return "", False, dict(tensors)
     for naming in NAMINGS:
         if any(re.match(naming.sign, name) for name in tensors):
-            return naming.name, naming.imagenet, naming.rename(tensors, expected)
+            renamed = naming.rename(tensors, expected)
+            if not architecture.startswith(naming.prefix):
+                raise ConfigError(
+                    f"--architecture: expected {naming.prefix}{architecture}, got {architecture}. "
+                    f"The names are {naming.name}'s, which computes as timm's {naming.prefix}* do "
+                    "(padding, epsilon of the batch norms)"
+                )
+            return naming.name, naming.imagenet, renamed
     return "", False, dict(tensors)
 
 
@@ -159,6 +170,7 @@ def _place(name: str) -> tuple[int, int, int, int]:
 NAMINGS = (
     Naming("lightly's numbered ResNet", r"^4\.0\.conv1\.", _SEQUENTIAL_RESNET),
     Naming("torchvision", r"^encoder\.layers\.encoder_layer_", _TORCHVISION_VIT),
-    Naming("EfficientNet-PyTorch", r"^_conv_stem\.", _efficientnet, imagenet=False),
+    # It pads as TensorFlow does, and its epsilon is 1e-3.
+    Naming("EfficientNet-PyTorch", r"^_conv_stem\.", _efficientnet, imagenet=False, prefix="tf_"),
     Naming("VMamba", r"^layers\.\d+\.blocks\.\d+\.(op|self_attention)\.", _vmamba),
 )

@@ -222,6 +222,29 @@ def test_torchvisions_vision_transformer(tmp_path: Path) -> None:
         torch.testing.assert_close(embedded(folder), network(PIXELS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("given", "heads"), [({}, 12), ({"num_heads": 6}, 6)])
+def test_moco_v3s_small_vision_transformer(
+    given: dict[str, int], heads: int, tmp_path: Path
+) -> None:
+    """It has 12 heads where timm's has 6, and no tensor's shape tells."""
+    arguments: dict[str, Any] = {"img_size": 32, "depth": 1}
+    torch.manual_seed(0)
+    network = timm.create_model(
+        "vit_small_patch16_224", num_classes=0, num_heads=heads, **arguments
+    )
+    with torch.no_grad():  # attention that is not the same everywhere
+        network.blocks[0].attn.qkv.weight.mul_(20)
+    state = prefixed("module.base_encoder.", trained(network).state_dict())
+    state |= head("module.base_encoder.head") | head("module.predictor")
+    torch.save({"epoch": 1, "state_dict": state}, tmp_path / "moco.pth")
+    done, folder = made(
+        tmp_path / "moco.pth", "vit_small_patch16_224", model_args=arguments | given
+    )
+    assert (done.layout, done.config.model_args["num_heads"]) == ("MoCo v3", heads)
+    with torch.no_grad():
+        torch.testing.assert_close(embedded(folder), network(PIXELS), rtol=1e-5, atol=1e-5)
+
+
 VMAMBA: dict[str, Any] = {"depths": [1, 1], "dims": [16, 32]}
 
 
@@ -314,6 +337,18 @@ def test_efficientnet_lites_own_names(file: str, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ModelFormatError, match=r"_other_conv.* place cannot be told"):
         made(tmp_path / "other.pth", "tf_efficientnet_lite0")
+
+
+def test_efficientnet_pytorchs_weights_are_for_timms_tf_networks(tmp_path: Path) -> None:
+    """The others have the same shapes, but pad otherwise."""
+    network = timm.create_model("tf_efficientnet_lite0")
+    names = efficientnet_names(network)
+    state = {names[name]: value for name, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "lite.pth")
+    expected = "expected tf_efficientnet_lite0, got efficientnet_lite0"
+    with pytest.raises(ConfigError, match=rf"--architecture: {expected}\. .*EfficientNet-PyTorch"):
+        made(tmp_path / "lite.pth", "efficientnet_lite0.ra_in1k")
+    assert not (tmp_path / "model").exists()
 
 
 # The wheels.
