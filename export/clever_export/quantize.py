@@ -35,6 +35,7 @@ from onnxruntime.quantization import (
 
 import clever_hub
 from clever_export.progress import Report, silent
+from clever_hub.errors import ModelFormatError
 
 PARTS = ("invariant", "equivariant")
 _WITH_WEIGHTS = ("Conv", "MatMul", "Gemm")
@@ -86,27 +87,57 @@ def fidelity(
     Returns:
         Cosines of each part.
 
+    Raises:
+        ModelFormatError: When an embedding of either is not finite.
+
     Example:
         >>> fidelity("my-model", "my-model-int8", photos).describe()  # doctest: +SKIP
         'invariant 0.9995, equivariant 0.9988'
     """
-    sides = []
-    for backend, folder in (("torch", model), ("onnx", variant)):
-        encoder, done, batches = clever_hub.from_pretrained(folder, backend=backend), 0, []
-        for batch in encoder.encode_batches(images):
-            batches.append(batch.embeddings)
-            done += len(batch.indices)
-            report(f"measuring, {backend}", done, len(images))
-        sides.append(
-            {part: np.concatenate([getattr(rows, part) for rows in batches]) for part in PARTS}
-        )
-    expected, found = sides
+    expected = finite_parts(model, "torch", images, report)
+    found = finite_parts(variant, "onnx", images, report)
     cosines = {part: _centred_cosine(found[part], expected[part]) for part in PARTS}
     return Fidelity(
         {part: float(values.mean()) for part, values in cosines.items()},
         {part: float(values.min()) for part, values in cosines.items()},
         len(images),
     )
+
+
+def finite_parts(
+    folder: str | Path, backend: str, images: Sequence[str | Path], report: Report = silent
+) -> dict[str, NDArray[np.float32]]:
+    """Embed images, and refuse what is not finite.
+
+    Args:
+        folder: A model's folder or name, or a variant's folder.
+        backend: ``"torch"``, which reads the model, or ``"onnx"``, which reads the variant.
+        images: Image files.
+        report: Called with how far it is.
+
+    Returns:
+        Both parts, (images, dim) each.
+
+    Raises:
+        ModelFormatError: When a number of an embedding is not finite.
+
+    Example:
+        >>> finite_parts("my-model-fp16", "onnx", photos)["invariant"].shape  # doctest: +SKIP
+        (4, 409)
+    """
+    encoder, done, batches = clever_hub.from_pretrained(folder, backend=backend), 0, []
+    for batch in encoder.encode_batches(images):
+        if not np.isfinite(batch.embeddings.full).all():
+            raise ModelFormatError(
+                f"{folder}: its embeddings are not finite: the weights are damaged"
+                if backend == "torch"
+                else "the variant's embeddings are not finite: what the model computes overflows. "
+                "In float16 nothing may be above 65,504; export it in fp32"
+            )
+        batches.append(batch.embeddings)
+        done += len(batch.indices)
+        report(f"measuring, {backend}", done, len(images))
+    return {part: np.concatenate([getattr(rows, part) for rows in batches]) for part in PARTS}
 
 
 def _centred_cosine(

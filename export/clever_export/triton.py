@@ -50,7 +50,8 @@ def export_triton(
         device: ``"auto"``: instances on the GPUs where there are some, else on the CPU; ``"cpu"``
             or ``"gpu"``: there and nowhere else.
         max_batch: Most images that Triton puts into one batch.
-        precision: As for ``export_variant``; of another than ``"fp32"``, the name says so.
+        precision: As for ``export_variant``, but int8 has 7 bits of the weights: Triton does not
+            check its processor. Of another than ``"fp32"``, the name says so.
         images: As for ``export_variant``.
         force: As for ``export_variant``.
         report: Called with each step and its progress.
@@ -85,6 +86,7 @@ def export_triton(
             single_file=True,
             images=images,
             force=force,
+            any_processor=True,
             report=report,
         )
         write_text(temporary / CONFIG_NAME, config_text(config, name, device, max_batch))

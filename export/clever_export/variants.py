@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from clever_export.onnx import trace
 from clever_export.progress import Report, silent
-from clever_export.quantize import Fidelity, fidelity, quantize
+from clever_export.quantize import Fidelity, fidelity, finite_parts, quantize
+from clever_export.verify import pictures
 from clever_hub.backends.onnx import CONFIG_KEY
 from clever_hub.backends.torch import CleverModel
 from clever_hub.backends.variants import (
@@ -60,6 +61,11 @@ _ATTEMPTS: tuple[tuple[str, dict[str, int]], ...] = (
         "calibrating again, 8 bits of the weights, three layers in float32",
         {"fp32_layers": 3, "weight_bits": 8},
     ),
+)
+# Why the last attempt was not made.
+_SEVEN_BITS = (
+    ". 8 bits of the weights, which may be nearer, are not tried: nothing would keep this graph "
+    "from processors that add their products wrongly"
 )
 
 
@@ -97,6 +103,7 @@ def export_variant(
     single_file: bool = False,
     images: Iterable[str | Path] = (),
     force: bool = False,
+    any_processor: bool = False,
     report: Report = silent,
 ) -> Fidelity | None:
     """Write a variant of a model folder.
@@ -116,6 +123,8 @@ def export_variant(
         images: Image files like those that the model will be used on; at least 16 for int8. A
             quarter is held out from calibration, to measure the fidelity of the variant.
         force: Also write a variant that fails the fidelity check.
+        any_processor: What runs the graph does not check the processor as ``backend="onnx"`` does,
+            so int8 keeps to 7 bits of the weights.
         report: Called with the progress of each step.
 
     Returns:
@@ -125,8 +134,9 @@ def export_variant(
         ConfigError: When the precision is unknown, or the folder holds something.
         DataError: When there are too few images.
         ModelFormatError: When the variant is not faithful: the mean cosine between its embeddings
-            and the model's, each centred, is below ``MIN_COSINE`` in a part. When the weights have
-            changed since the graph beside them was made.
+            and the model's, each centred, is below ``MIN_COSINE`` in a part. When its weights or
+            embeddings overflow; without images, those of fp16 are computed of generated pictures.
+            When the weights have changed since the graph beside them was made.
 
     Example:
         >>> export_variant("my-model", "my-model-int8", precision="int8",
@@ -140,7 +150,8 @@ def export_variant(
             f"expected {MIN_IMAGES} images at least to calibrate and to measure the loss, got "
             f"{len(paths)}. Give photos like those that the model will be used on: --images FOLDER"
         )
-    kind, out = _Kind(precision, with_preprocessing, single_file, force), Path(out)
+    kind = _Kind(precision, with_preprocessing, single_file, force, any_processor)
+    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: expected a new folder or an empty one. Name another")
     with whole_folder(out) as folder:
@@ -154,6 +165,7 @@ class _Kind(NamedTuple):
     with_preprocessing: bool
     single_file: bool
     force: bool
+    any_processor: bool
 
 
 def _export(
@@ -164,10 +176,12 @@ def _export(
     model = CleverModel.from_folder(model_folder)
     assert model.source is not None
     check_graph_beside(model_folder, str(model.source.weights_sha256))
+    if precision == "fp16":
+        _refuse_overflow(model)
     copy_heads(model_folder, out)
     variant = Variant(precision, PIXELS if kind.with_preprocessing else PIXEL_VALUES, {})
     graph = _graph(model, variant, report)
-    for step, more in _attempts(precision):
+    for step, more in _attempts(kind):
         written = graph
         if precision == "int8":
             batches = _inputs(model, variant, calibration, step, report)
@@ -176,26 +190,43 @@ def _export(
             written = quantize(graph, batches, keep_first=layers, weight_bits=bits)
         _write(written, out, model, variant, kind.single_file)
         if not paths:
+            if precision == "fp16":
+                with tempfile.TemporaryDirectory() as temporary:
+                    finite_parts(out, "onnx", pictures(Path(temporary)), report)
             return None
         measured = fidelity(model_folder, out, held_out, report)
         _update(out, fidelity=measured.figures(), calibration_images=len(calibration), **more)
-        if min(measured.cosine.values()) >= MIN_COSINE:
+        if all(cosine >= MIN_COSINE for cosine in measured.cosine.values()):
             return measured
     if not kind.force:
+        seven_bits = precision == "int8" and kind.any_processor
         raise ModelFormatError(
             f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
             f"centring, over {measured.images} held-out images: {measured.describe()}; expected "
             f"{MIN_COSINE} at least. Calibrate on more photos like those that the model will be "
-            "used on, or write it anyway with --force"
+            f"used on, or write it anyway with --force{_SEVEN_BITS if seven_bits else ''}"
         )
     return measured
 
 
-def _attempts(precision: str) -> tuple[tuple[str, dict[str, int]], ...]:
-    """Those that this machine can make and measure."""
-    if precision != "int8":
+def _attempts(kind: _Kind) -> tuple[tuple[str, dict[str, int]], ...]:
+    """Those that this machine can make and measure, and that the graph's reader can run."""
+    if kind.precision != "int8":
         return _ATTEMPTS[:1]
-    return _ATTEMPTS if sums_overflow() is False else _ATTEMPTS[:-1]
+    eight_bits = sums_overflow() is False and not kind.any_processor
+    return _ATTEMPTS if eight_bits else _ATTEMPTS[:-1]
+
+
+def _refuse_overflow(model: CleverModel) -> None:
+    """Refuse weights that are infinite in float16."""
+    weights = model.backbone.state_dict().items()
+    real = [(name, value) for name, value in weights if value.is_floating_point()]
+    large = [name for name, value in real if value.half().isinf().any()]
+    if large:
+        raise ModelFormatError(
+            f"the fp16 variant: expected weights up to 65,504, got larger ones in {len(large)} "
+            f"tensors: {', '.join(large[:5])}{' …' if len(large) > 5 else ''}. Export it in fp32"
+        )
 
 
 def _graph(model: CleverModel, variant: Variant, report: Report) -> Any:

@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_export import variants
 from clever_export.triton import config_text, export_triton
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
@@ -166,6 +167,22 @@ def test_the_graph_needs_no_other_file_and_no_new_onnxruntime(triton: Path) -> N
         # What the onnxruntime in Triton's images of 2024 reads.
         assert graph.ir_version <= 10
         assert {entry.version for entry in graph.opset_import if not entry.domain} == {20}
+
+
+def test_int8_needs_no_processor_of_a_kind(
+    exported: Exported, photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton reads no config.json, which would refuse 8 bits of the weights where sums overflow."""
+    monkeypatch.setattr(variants, "MIN_COSINE", 1.01)  # all attempts are made
+    monkeypatch.setattr(variants, "sums_overflow", lambda: False)
+    images = [*photos.values()] * 4
+    made, _ = export_triton(
+        exported("test_resnet"), tmp_path, precision="int8", images=images, force=True
+    )
+    tensors = onnx.load(made / "1/model.onnx").graph.initializer
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
+    weights = [value for value in values if value.dtype == np.int8 and value.ndim == 4]
+    assert max(int(np.abs(value.astype(int)).max()) for value in weights) <= 64
 
 
 def test_a_model_that_is_there_is_not_overwritten(triton: Path, exported: Exported) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -132,6 +133,47 @@ def test_fp16_computes_in_half_and_stays_near(
     assert found.full.dtype == np.float32
 
 
+@pytest.fixture
+def overflowing(exported: Exported, tmp_path: Path) -> Callable[[float], Path]:
+    """Gives a model with one bias of this size before the last sum; another of 60,000 joins it."""
+
+    def folder(bias: float) -> Path:
+        model = clever_hub.from_pretrained(exported("test_resnet"))
+        with torch.no_grad():
+            last = model.get_parameter("backbone.layer4.0.bn2.bias")
+            model.get_parameter("backbone.layer4.0.downsample.2.bias")[-1] = 60_000
+            last[-1] = bias
+        return model.save_pretrained(tmp_path / "large")
+
+    return folder
+
+
+@pytest.mark.parametrize("with_photos", [False, True])
+@pytest.mark.parametrize(
+    ("bias", "words"),
+    [
+        (70_000, r"weights up to 65,504, got larger ones in 1 tensors: layer4\.0\.bn2\.bias"),
+        (60_000, r"embeddings are not finite: .* overflows.* export it in fp32"),
+    ],
+)
+def test_what_overflows_in_fp16_is_refused(
+    with_photos: bool,
+    bias: float,
+    words: str,
+    overflowing: Callable[[float], Path],
+    crops: list[Path],
+    tmp_path: Path,
+) -> None:
+    """It is in the second part alone, and no use to anybody: not with force either."""
+    folder, out = overflowing(bias), tmp_path / "v"
+    images = crops if with_photos else []
+    for force in (False, True):
+        with pytest.raises(ModelFormatError, match=f"(?i){words}"):
+            export_variant(folder, out, precision="fp16", images=images, force=force)
+        assert [path.name for path in tmp_path.iterdir()] == ["large"]
+    assert export_variant(folder, out, with_preprocessing=True) is None
+
+
 def test_int8_quantises_each_output_channel(variant: Callable[[str], Path]) -> None:
     assert _stored(variant("int8")) == {onnx.TensorProto.INT8}
     graph = onnx.load(variant("int8") / "model.onnx").graph
@@ -213,6 +255,18 @@ def test_eight_bits_are_for_processors_that_can_add_them(
     monkeypatch.setattr(hub_variants, "sums_overflow", lambda: True)
     with pytest.raises(DeviceError, match=r"VNNI; on this one .*Export it here"):
         clever_hub.from_pretrained(folder, backend="onnx")
+
+
+def test_eight_bits_are_not_tried_where_nothing_checks_the_processor(
+    exported: Exported, crops: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "MIN_COSINE", 1.01)
+    monkeypatch.setattr(variants, "sums_overflow", lambda: False)
+    taken: dict[str, Any] = {"precision": "int8", "images": crops, "any_processor": True}
+    with pytest.raises(ModelFormatError, match=r"--force\. 8 bits of the weights.* not tried"):
+        export_variant(exported("test_resnet"), tmp_path / "seven", **taken)
+    export_variant(exported("test_resnet"), tmp_path / "seven", force=True, **taken)
+    assert "weight_bits" not in ModelConfig.load(tmp_path / "seven").extra["variant"]
 
 
 def test_eight_bits_are_refused_where_nothing_is_known_of_the_processor(
