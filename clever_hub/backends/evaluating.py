@@ -7,6 +7,7 @@ next forward pass would then drop nothing and take BatchNorm's running statistic
 from __future__ import annotations
 
 import copy
+from types import MethodType
 from typing import TypeVar
 
 from torch import nn
@@ -48,14 +49,20 @@ def eval_view(module: M) -> M:
 
 
 def _view(module: M, made: dict[nn.Module, nn.Module]) -> M:
+    # torch.compile wraps a module, and what it compiled was compiled for the original's mode.
+    if (wrapped := module._modules.get("_orig_mod")) is not None:
+        return _view(wrapped, made)  # type: ignore[return-value]
     if module in made:  # a module that stands in two places stands in two places again
         return made[module]  # type: ignore[return-value]
     view = copy.copy(module)
     made[module] = view
     for name in _HOOKS:
         view.__dict__[name] = copy.copy(module.__dict__[name])
-    # What was compiled was compiled for the original's mode.
-    view.__dict__.pop("_compiled_call_impl", None)
+    view.__dict__.pop("_compiled_call_impl", None)  # of module.compile()
+    # Accelerate sets a forward of its own, which would go on to run the original in its mode.
+    for name, value in module.__dict__.items():
+        if isinstance(value, MethodType) and value.__self__ is module:
+            view.__dict__[name] = MethodType(value.__func__, view)
     view.__dict__["_modules"] = {
         name: None if child is None else _view(child, made)
         for name, child in module.__dict__["_modules"].items()

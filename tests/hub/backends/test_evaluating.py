@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from clever_hub.backends.attention import attention_maps
@@ -80,3 +82,28 @@ def test_a_wrapper_of_torch_compile_encodes_as_the_model_that_it_wraps(model: Cl
     wrapper: Any = torch.compile(model, backend=backend)
     np.testing.assert_array_equal(wrapper.encode(PHOTO).full, model.encode(PHOTO).full)
     assert not graphs, "nothing was compiled, as CleverModel says"
+
+
+def _prepared(model: CleverModel) -> None:
+    """Accelerate gives the model a forward of its own, bound to the model."""
+    Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
+    assert "forward" in model.__dict__
+
+
+def _compiled(model: CleverModel) -> None:
+    model.backbone = torch.compile(model.backbone, backend="eager")  # type: ignore[assignment]
+    model.train()
+
+
+@pytest.mark.parametrize("wrap", [_prepared, _compiled])
+def test_a_wrapped_model_in_training_is_embedded_in_eval_mode(
+    wrap: Any, resnet_config: ModelConfig
+) -> None:
+    model = CleverModel(resnet_config).eval()
+    expected = model.encode(PHOTO).full
+    wrap(model.train())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = model.encode(PHOTO).full
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())  # bf16 rounds
+    assert all(part.training for part in model.modules())
