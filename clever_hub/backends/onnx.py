@@ -108,16 +108,9 @@ class OnnxModel(JobsMixin):
         self.folder = folder.absolute()
         self._providers, self._threads = list(providers), threads
         self._lock = threading.Lock()
-        variant = Variant.of(self.config)
-        self._variant = variant or Variant("fp32", PIXEL_VALUES, {})
-        self._variant.check_processor()
-        digest = variant.check(folder) if variant else _sha256_of_weights(folder)
-        self.source = source.verified(digest)
-        session = self._open()
-        if variant is None:
-            _check_hash(session, digest, folder)
-        _check_config(session, self.config, folder)
-        self._session: tuple[int, onnxruntime.InferenceSession] = (os.getpid(), session)
+        self._variant = Variant.of(self.config) or Variant("fp32", PIXEL_VALUES, {})
+        self.source = source
+        self._session: tuple[int, onnxruntime.InferenceSession] = (os.getpid(), self._open())
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> OnnxOutput:
         """Embed a batch of prepared images.
@@ -172,6 +165,18 @@ class OnnxModel(JobsMixin):
         return session
 
     def _open(self) -> onnxruntime.InferenceSession:
+        """A session of the weights that were loaded: the files may have changed since."""
+        variant = Variant.of(self.config)
+        self._variant.check_processor()
+        digest = variant.check(self.folder) if variant else _sha256_of_weights(self.folder)
+        self.source = self.source.verified(digest)
+        session = self._start()
+        if variant is None:
+            _check_hash(session, digest, self.folder)
+        _check_config(session, self.config, self.folder)
+        return session
+
+    def _start(self) -> onnxruntime.InferenceSession:
         path = self.folder / GRAPH_NAME
         if not path.is_file():
             raise ModelFormatError(

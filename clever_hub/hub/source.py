@@ -38,8 +38,8 @@ class Source(NamedTuple):
             The source with this hash.
 
         Raises:
-            ModelFormatError: When another was expected: the shipped file was changed, or the copy
-                in the cache is damaged.
+            ModelFormatError: When another was expected: the file was changed, or the copy in the
+                cache is damaged.
         """
         expected, path = self.weights_sha256, self.path / WEIGHTS_NAME
         if expected not in (None, weights_sha256):
@@ -47,6 +47,11 @@ class Source(NamedTuple):
                 raise ModelFormatError(
                     f"{self.name}: the copy in the cache is damaged: expected SHA-256 {expected}, "
                     f"got {weights_sha256}. Remove {path.resolve()} and load it again"
+                )
+            if self.kind == "folder":
+                raise ModelFormatError(
+                    f"{path}: changed since this model was loaded: expected SHA-256 {expected}, "
+                    f"got {weights_sha256}. Load it again with clever_hub.from_pretrained"
                 )
             raise ModelFormatError(changed(path, str(expected), weights_sha256))
         return self._replace(weights_sha256=weights_sha256)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from clever_hub.backends.onnx import CONFIG_KEY, OnnxModel, _providers
 from clever_hub.backends.variants import Variant
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DeviceError, ModelFormatError
+from clever_hub.weights import Weights
 
 Exported = Callable[..., Path]
 
@@ -266,6 +269,45 @@ def test_a_forked_child_can_embed(
         assert child.exitcode == 0
     finally:
         child.kill()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.onnx"])
+def test_a_copy_of_a_model_whose_files_changed_is_refused(
+    file: str, exported: Exported, tmp_path: Path
+) -> None:
+    """It would compute with other weights than its source names, or read them at a wrong place."""
+    folder = tmp_path / "model"
+    shutil.copytree(exported("test_resnet"), folder)
+    model = clever_hub.from_pretrained(folder, backend="onnx", threads=1)
+    pickled = pickle.dumps(model)
+    assert pickle.loads(pickled).source == model.source
+    content = (folder / file).read_bytes()
+    digest = str(model.source.weights_sha256).encode()
+    changed = (
+        content.replace(digest, digest[::-1]) if file == "model.onnx" else content[:-2] + b"xx"
+    )
+    assert changed != content
+    (folder / file).write_bytes(changed)
+    message = r"model\.safetensors: changed since|model\.onnx: made for weights with SHA-256"
+    for again in (lambda: pickle.loads(pickled), lambda: copy.deepcopy(model)):
+        with pytest.raises(ModelFormatError, match=message):
+            again()
+    model._session = (-1, model._here())  # as a forked child finds it
+    with pytest.raises(ModelFormatError, match=message):
+        model(np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_a_copy_hashes_the_weights_once(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    sha256 = Weights.sha256
+
+    def counted(weights: Weights) -> str:
+        hashed.append(weights.path)
+        return sha256(weights)
+
+    monkeypatch.setattr(Weights, "sha256", counted)
+    copy.copy(model)
+    assert hashed == [model.folder / "model.safetensors"]
 
 
 @FORKS
