@@ -34,7 +34,7 @@ from clever_hub.hub.origin import trained_further
 from clever_hub.hub.source import Source
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs.answering import JobsMixin
-from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, copy_heads
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME, Heads, copy_heads
 from clever_hub.threads import check_threads
 from clever_hub.weights import WEIGHTS_NAME, Weights, check_shapes
 
@@ -107,6 +107,7 @@ class CleverModel(JobsMixin, nn.Module):
         self._channels_last = faster_in_channels_last(self.backbone)
         self._loaded = -1  # changes in place to tensors when they were loaded
         self._is_changed = False  # since then, as a save found
+        self._compared = -1  # changes in place when the weights were last found as loaded
 
     def forward(
         self, pixel_values: Float[Tensor, "batch 3 height width"] | NDArray[Any]
@@ -197,9 +198,11 @@ class CleverModel(JobsMixin, nn.Module):
             The folder.
 
         Raises:
-            ModelFormatError: When a tensor is not finite, or float16 cannot hold it.
+            ModelFormatError: When the weights are not float32, a tensor is not finite, or float16
+                cannot hold it.
         """
         config, weights = self.config, self.backbone.state_dict()
+        _check_precision(weights)
         if self.source is not None:
             # Once saved onto its own folder, a changed model would be found there as it is.
             self._is_changed = self._is_changed or not self._is_as_loaded(self.source.path)
@@ -208,6 +211,32 @@ class CleverModel(JobsMixin, nn.Module):
             elif self.has_heads:
                 copy_heads(self.source.path, folder)
         return write_model_folder(folder, config, weights, half_matrices)
+
+    @property
+    def heads(self) -> Heads:
+        """The heads that lie beside the weights, read at their first use.
+
+        Raises:
+            ModelFormatError: When the model has none, they are damaged, or the weights have changed
+                since they were loaded, as by training: the heads would answer wrongly.
+        """
+        if self.source is not None and self.has_heads and self._has_changed(self.source.path):
+            raise ModelFormatError(
+                f"{self.config.name}: expected the weights that its heads were fitted to, got "
+                "others, such as after training. Save the model and fit new heads: clever-hub "
+                "heads MODEL --data PHOTOS -o FOLDER"
+            )
+        return super().heads
+
+    def _has_changed(self, folder: Path) -> bool:
+        """Whether these are other weights than those loaded; the file is read once per change."""
+        now = _changes(self.backbone.state_dict())
+        if self._is_changed or now == self._compared:
+            return self._is_changed
+        as_loaded = self._is_as_loaded(folder)
+        if as_loaded:
+            self._compared = now
+        return not as_loaded
 
     def _is_as_loaded(self, folder: Path) -> bool:
         """Whether these are the weights of the folder that they were loaded from."""
@@ -411,7 +440,8 @@ def _copy_weights(backbone: nn.Module, weights: Weights) -> None:
 
 def _changes(tensors: Mapping[str, Tensor]) -> int:
     """How often tensors were changed in place, as training does."""
-    return sum(tensor._version for tensor in tensors.values())
+    # Those of torch.inference_mode count nothing, and no training changes them.
+    return sum(0 if tensor.is_inference() else tensor._version for tensor in tensors.values())
 
 
 def _has_values(file: Path, tensors: Mapping[str, Tensor]) -> bool:
@@ -421,6 +451,16 @@ def _has_values(file: Path, tensors: Mapping[str, Tensor]) -> bool:
         return stored.keys() == tensors.keys() and all(
             torch.equal(stored[name].to(value.dtype), value.cpu())
             for name, value in tensors.items()
+        )
+
+
+def _check_precision(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that were rounded, which would pass as the original."""
+    kinds = {str(t.dtype) for t in tensors.values() if t.is_floating_point()} - {"torch.float32"}
+    if kinds:
+        raise ModelFormatError(
+            f"expected float32 weights, which every reader loads, got {', '.join(sorted(kinds))}. "
+            "Save model.float(); from_pretrained(…, dtype=torch.bfloat16) computes in another"
         )
 
 

@@ -245,6 +245,19 @@ def test_what_half_precision_cannot_hold_is_not_written(model: CleverModel, tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_weights_in_another_precision_are_not_written(
+    model_folder: Path, tmp_path: Path, dtype: str
+) -> None:
+    model = clever_hub.from_pretrained(model_folder, dtype=dtype)
+    with pytest.raises(
+        ModelFormatError, match=rf"expected float32 weights.*got torch\.{dtype}\. S"
+    ):
+        model.save_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    model.float().save_pretrained(tmp_path / "out")
+
+
 @pytest.fixture
 def self_supervised(model_folder: Path) -> CleverModel:
     """Loaded from a folder which says that no labels were used."""

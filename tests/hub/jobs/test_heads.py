@@ -166,6 +166,44 @@ def test_weights_that_were_changed_leave_the_heads_behind(
     assert not clever_hub.from_pretrained(headed_folder).has_heads
 
 
+def test_the_heads_answer_for_no_other_weights(
+    headed_folder: Path, photos: dict[str, Path]
+) -> None:
+    model = CleverModel.from_folder(headed_folder, dtype="bfloat16")
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    assert model.heads is model.heads, "of weights in another precision, too"
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(0.5)
+    for answer in (
+        lambda: model.relate(photos["coffee"], photos["chelsea"]),
+        lambda: model.orientation(photos["coffee"]),
+    ):
+        with pytest.raises(
+            ModelFormatError, match=r"clever-tiny: .*others.*clever-hub heads MODEL"
+        ):
+            answer()
+    model.backbone.load_state_dict(before)
+    assert len(model.orientation(photos["coffee"]).quarter) == 1, "they are the old ones again"
+
+
+def test_weights_are_compared_with_their_file_once(
+    headed_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CleverModel.from_folder(headed_folder)
+    compared: list[Path] = []
+    is_as_loaded = CleverModel._is_as_loaded
+
+    def counted(model: CleverModel, folder: Path) -> bool:
+        compared.append(folder)
+        return is_as_loaded(model, folder)
+
+    monkeypatch.setattr(CleverModel, "_is_as_loaded", counted)
+    with torch.inference_mode():
+        model.to(torch.float64)
+    assert model.heads is model.heads
+    assert compared == [headed_folder]
+
+
 def test_other_weights_do_not_promise_heads(headed_folder: Path, tmp_path: Path) -> None:
     model = CleverModel.from_folder(headed_folder)
     folder = write_model_folder(tmp_path / "new", model.config, model.backbone.state_dict())
