@@ -143,6 +143,13 @@ def test_what_a_page_says_runs(page: Path, workplace: Path) -> None:
             assert [line for line in printed if line in expected] == expected, printed
 
 
+@pytest.mark.parametrize("page", PAGES, ids=identifier)
+def test_a_page_turns_photos_as_the_camera_was_held(page: Path) -> None:
+    """Pillow alone opens a phone's photo sideways; what does its own opening turns it."""
+    sideways = re.compile(r"(?<!exif_transpose\()Image\.open\([^()]*\)\.convert")
+    assert not sideways.search(page.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page not in NOTEBOOKS and blocks(page)], ids=identifier
 )

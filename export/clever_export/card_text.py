@@ -110,10 +110,11 @@ output.invariant, output.equivariant, output.pooler_output  # the last is both""
         "python",
         """\
 import timm
-from PIL import Image
+from PIL import Image, ImageOps
 backbone = timm.create_model("{timm}", pretrained=True{timm_classes}).eval()
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone))
-full = backbone(prepare(Image.open("photo.jpg").convert("RGB"))[None]){cut}""",
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+full = backbone(prepare(photo)[None]){cut}""",
     ),
     (
         "The command line (`clever-hub --help` lists the other jobs):",

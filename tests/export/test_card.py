@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
+import clever_hub
 from clever_export.card import make_card, write_card
 from clever_export.card_tables import ROWS, angle_claim, table
 from clever_export.card_text import SNIPPETS
@@ -504,6 +508,24 @@ def test_snippets_name_only_readers_whose_files_are_there(folder: Path) -> None:
     assert 'backend="onnx"' not in make_card(folder)
     (folder / "model.onnx").write_bytes(b"graph")
     assert 'backend="onnx"' in make_card(folder)
+
+
+def test_timms_snippet_turns_a_photo_as_the_camera_was_held(
+    exported: Callable[..., Path],
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = make_card(exported("test_resnet"))
+    (code,) = re.findall(r"(?ms)^```python\n(import timm\n.*?)```", text)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.open(photos["chelsea"]).resize((131, 77)).save(tmp_path / "photo.jpg", exif=exif)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code.replace("local-dir:FOLDER", f"local-dir:{exported('test_resnet')}"), found)
+    expected = clever_hub.from_pretrained(exported("test_resnet")).encode("photo.jpg").full
+    np.testing.assert_allclose(found["full"].detach().numpy(), expected, rtol=0, atol=1e-4)
 
 
 def test_without_figures_the_card_says_so(folder: Path) -> None:
