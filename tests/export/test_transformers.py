@@ -33,6 +33,7 @@ import clever_hub
 import clever_hub.transformers
 from clever_export.package import package
 from clever_hub.errors import ModelFormatError
+from clever_hub.hub.origin import origin
 from clever_hub.transformers import CleverConfig, CleverModel, modeling_clever
 from tests.hub.jobs.conftest import CALIBRATION, write_heads
 from tests.hub_server.client import Client
@@ -603,6 +604,83 @@ def test_outputs_that_there_are_not_are_refused(packaged: Exported) -> None:
         with pytest.raises(ValueError, match="output_hidden_states"):
             model(pixels, output_hidden_states=True)
         model(pixels, output_hidden_states=False, num_items_in_batch=1)
+
+
+@BOTH
+def test_the_trainer_resumes_with_all_weights_and_ends_with_the_best(
+    architecture: str, packaged: Exported, tmp_path: Path
+) -> None:
+    """Its own methods give ``load_state_dict`` a checkpoint's names, which are timm's."""
+    load: Any = AutoModelForImageClassification.from_pretrained
+    tuned = load(packaged(architecture), num_labels=2)
+    with torch.no_grad():
+        for tensor in tuned.state_dict().values():
+            tensor.add_(1)
+    arguments = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    checkpoint = str(tmp_path / "checkpoint-1")
+    Trainer(model=tuned, args=arguments).save_model(checkpoint)
+    ways: list[Callable[[Any], None]] = [
+        lambda trainer: trainer._load_from_checkpoint(checkpoint),
+        lambda trainer: trainer._load_best_model(),
+    ]
+    for way in ways:
+        model = load(packaged(architecture), num_labels=2)
+        trainer = Trainer(model=model, args=arguments)
+        trainer.state.best_model_checkpoint = checkpoint
+        way(trainer)
+        assert all(
+            torch.equal(value, tuned.state_dict()[name])
+            for name, value in model.state_dict().items()
+        )
+
+
+def test_the_names_of_timm_are_found_within_another_module(packaged: Exported) -> None:
+    folder = packaged("test_vit")
+    model: Any = AutoModel.from_pretrained(folder)
+    timms = {f"0.{name}": torch.zeros_like(x) for name, x in model.backbone.state_dict().items()}
+    torch.nn.Sequential(model).load_state_dict(timms, strict=True)
+    assert not any(value.any() for value in model.state_dict().values())
+    own = AutoModel.from_pretrained(folder).state_dict()
+    model.load_state_dict(own, strict=True)
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*no_such"):
+        model.load_state_dict({**own, "no_such.weight": torch.zeros(1)})
+
+
+MADE = {"method": "clever-simclr", "recipe": {}, "start": {"init": "random"}}
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text())["provenance"]
+    return found
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForImageClassification])
+def test_what_was_trained_further_is_not_said_to_be_made_as_before(
+    auto: Any, exported: Exported, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported("test_resnet"), tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "provenance": MADE}))
+    model: Any = auto.from_pretrained(folder)
+    model.to(memory_format=torch.channels_last).save_pretrained(tmp_path / "same")
+    assert provenance_of(tmp_path / "same") == MADE
+    with torch.no_grad():
+        next(model.backbone.parameters()).add_(1e-3)
+    for name in ("tuned", "again"):
+        model.save_pretrained(tmp_path / name)
+        start = {**MADE, "name": "clever-test-resnet"}
+        assert provenance_of(tmp_path / name) == {"start": start}
+    assert model.config.provenance == MADE, "the model itself is as it was"
+    if auto is AutoModel:
+        said = origin(clever_hub.from_pretrained(tmp_path / "tuned").config)
+        assert said.startswith("trained further, by a method that is not recorded")
+    state = auto.from_pretrained(folder).state_dict()  # what a Trainer gives where it has gathered
+    model.save_pretrained(tmp_path / "given", state_dict=state)
+    assert provenance_of(tmp_path / "given") == MADE
+    model.config.provenance = {"method": "cross-entropy", "data": "mine, with labels"}
+    model.save_pretrained(tmp_path / "told")
+    assert provenance_of(tmp_path / "told") == model.config.provenance
 
 
 def test_a_saved_model_promises_no_heads(packaged: Exported, tmp_path: Path) -> None:

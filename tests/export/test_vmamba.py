@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification
+from transformers import AutoModel, AutoModelForImageClassification
 
 import clever_hub
 import clever_hub.transformers
@@ -22,6 +22,7 @@ from clever_export.onnx import check_graph
 from clever_export.package import package
 from clever_export.publish_check import check_folder
 from clever_export.verify import verify
+from clever_hub.backends.own import remote_code
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import CleverError
@@ -103,6 +104,31 @@ def test_remote_code_needs_timm_alone(
     expected = clever_hub.from_pretrained(folder).encode(photos["chelsea"]).full
     for found in json.loads(result.stdout.strip().split("\n")[-1]):
         np.testing.assert_allclose(np.array(found), expected, rtol=0, atol=1e-5)
+
+
+def test_what_transformers_saves_has_the_code_too(folder: Path, tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "saved")
+    for name, text in remote_code("vmamba_tiny").items():
+        assert (tmp_path / "saved" / name).read_text() == text
+    code = (
+        "import sys\n"
+        "sys.modules['clever_hub'] = None\n"  # an import of the package would fail
+        "from transformers import AutoModel\n"
+        "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)\n"
+        "print(sum(parameter.numel() for parameter in model.parameters()))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "saved")],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HOME": str(tmp_path)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[-1]) == sum(p.numel() for p in model.parameters())
+    with pytest.raises(ValueError, match=r"Leave it out, and call model\.push_to_hub"):
+        model.save_pretrained(tmp_path / "pushed", push_to_hub=True)
 
 
 def test_a_head_beside_its_own_classifier_norm(folder: Path, tmp_path: Path) -> None:

@@ -111,12 +111,8 @@ class FinetuneTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
-        """Load strictly, by timm's names as on disk; Trainer's own method finds none of them."""
-        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME)
-        state = {
-            name if name.startswith("clever_head.") else f"backbone.{name}": tensor
-            for name, tensor in stored.items()
-        }
+        """Load strictly, which Trainer's own method does not."""
+        state = load_file(Path(resume_from_checkpoint) / WEIGHTS_NAME)
         network = self.accelerator.unwrap_model(self.model if model is None else model)
         network.load_state_dict(state, strict=True)
 
