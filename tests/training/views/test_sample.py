@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +160,22 @@ def test_the_disc_covers_what_is_outside_and_changes_nothing_inside(
     assert (seen[~mask] == GREY).all()
     assert not mask[0].any()
     assert not mask[:, 0].any()
+
+
+@pytest.mark.parametrize("size", ["(1, 40)", "(40, 1)", "(1, 1)"])
+def test_a_photo_of_a_single_row_or_column_has_views(size: str) -> None:
+    """In a process of its own: OpenCV's loop that never ended could not be stopped."""
+    code = f"""
+import numpy as np
+from clever_training.recipe.schema import ViewsRecipe
+from clever_training.views.sample import ViewSizes, make_views
+recipe = ViewsRecipe(strategy="caug", corners="context", global_size=16, local_size=8)
+image = np.full((*{size}, 3), 9, np.uint8)
+print(sum(len(make_views(image, recipe, ViewSizes(16, 8), (0, 0, key))[0]) > 0 for key in range(5)))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "5\n"
 
 
 def test_how_often_views_are_seen_through_the_disc_changes_nothing_else() -> None:

@@ -134,7 +134,11 @@ class Geometry:
 
     def _warp(self, source: Image, view: ViewParameters, size: int, box: Box, kernel: int) -> Image:
         matrix = _view_to_source(view, size, box)
-        border = cv2.BORDER_REFLECT_101 if self.context else cv2.BORDER_CONSTANT
+        border = cv2.BORDER_CONSTANT
+        if self.context:
+            # OpenCV's cubic warp never ends where it reflects a single row or column.
+            single = min(source.shape[:2]) == 1
+            border = cv2.BORDER_REPLICATE if single else cv2.BORDER_REFLECT_101
         if view.elastic_alpha == 0.0:
             flags = kernel | cv2.WARP_INVERSE_MAP
             result = cv2.warpAffine(source, matrix, (size, size), flags=flags, borderMode=border)
