@@ -187,6 +187,15 @@ def test_a_dry_run_says_what_the_teacher_takes_and_keeps_nothing(
     assert not (cache / "teacher").exists()
 
 
+def test_a_tag_names_weights_and_not_another_network(recipe: Make, photo_folder: Path) -> None:
+    settings = recipe(backbone={"architecture": "test_resnet.r160_in1k"})
+    photos = load_photos(str(photo_folder))
+    teacher_targets = open_targets(settings, photos, torch.device("cpu"), progress=False)
+    assert teacher_targets is not None
+    assert teacher_targets.teacher.architecture == "test_resnet"
+    assert isinstance(_learner(settings, teacher_targets).clever.student.invariant, nn.Linear)
+
+
 def test_a_random_student_of_another_network_gets_an_mlp(recipe: Make, photo_folder: Path) -> None:
     settings = recipe(backbone={"architecture": "resnet18"})
     photos = load_photos(str(photo_folder))

@@ -87,7 +87,9 @@ class Learner:
         if teacher_targets is None:
             clever = build(recipe)
         else:
-            same = teacher_targets.teacher.architecture == recipe.backbone.architecture
+            both = teacher_targets.teacher.architecture, recipe.backbone.architecture
+            # The tag names weights, not another network.
+            same = len({name.partition(".")[0] for name in both}) == 1
             clever = build(recipe, teacher_targets.teacher.dim, linear=same)
         if device.type == "cpu":
             speed_up_depthwise(speed_up_small_maps(clever))
