@@ -199,6 +199,33 @@ def test_a_damaged_part_is_named(
         load_embeddings(teacher, tiles, folder=tmp_path)
 
 
+def test_a_part_that_cannot_be_opened_is_not_to_be_removed(
+    teacher: Teacher, tiles: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    teacher_embeddings(teacher, tiles, folder=tmp_path)
+    monkeypatch.setattr("clever_training.data.embeddings.np.load", many)
+    with pytest.raises(TrainingError, match=r"Too many open files.*are not lost") as raised:
+        load_embeddings(teacher, tiles, folder=tmp_path)
+    assert "Remove" not in str(raised.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors by /proc")
+def test_parts_take_no_descriptors(teacher: Teacher, tiles: Photos, tmp_path: Path) -> None:
+    teacher_embeddings(teacher, tiles, folder=tmp_path)
+    (part,) = tmp_path.rglob("part-*.npy")
+    for number in range(20):
+        shutil.copy(part, part.with_name(f"part-{number:016x}.npy"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    found = load_embeddings(teacher, tiles, folder=tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    expected = np.load(part)["embedding"].astype(np.float32)
+    np.testing.assert_array_equal(found[range(len(tiles))], expected)
+    np.testing.assert_allclose(found.mean(), expected.mean(axis=0), rtol=1e-3, atol=1e-3)
+
+
 def test_a_full_disk_is_said(
     teacher: Teacher, tiles: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

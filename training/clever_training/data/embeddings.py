@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from clever_hub import files
@@ -200,8 +201,13 @@ def _parts(cache: Path, dim: int) -> list[Records]:
     found = []
     for path in sorted(cache.glob("part-*.npy")):
         try:
-            part = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            part = _mapped(path)
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: cannot be read ({error.strerror or error}). The embeddings in it are not "
+                "lost: mend that, then run the same command again"
+            ) from error
+        except (ValueError, EOFError) as error:
             raise TrainingError(f"{path}: not a part of a cache ({error}). Remove it") from error
         if part.dtype != _entry(dim):
             raise TrainingError(
@@ -209,6 +215,17 @@ def _parts(cache: Path, dim: int) -> list[Records]:
             )
         found.append(part)
     return found
+
+
+def _mapped(path: Path) -> Records:
+    """A file's array, memory-mapped, read-only, without a descriptor that stays open."""
+    checked = np.load(path, mmap_mode="r", allow_pickle=False)
+    offset, dtype, end = checked.offset, checked.dtype, checked.offset + checked.nbytes
+    # numpy's mapping keeps a descriptor, and a process may have as few as 256 of them.
+    del checked
+    whole = torch.from_file(str(path), size=end, dtype=torch.uint8).numpy()
+    whole.flags.writeable = False
+    return whole[offset:].view(dtype)
 
 
 def _entry(dim: int) -> Any:
