@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from packaging.requirements import Requirement
 from safetensors.torch import load_file
 
 from clever_hub.errors import DataError, TrainingError
@@ -170,3 +172,12 @@ def test_what_cannot_be_streamed_is_named(
 def test_numbered_shards_are_spelled_out(shards: Path) -> None:
     photos = open_stream(str(shards / "train-{000..003}.tar"), None, 48)
     assert photos.table.num_shards == 4
+
+
+def test_releases_of_datasets_that_cannot_share_a_stream_out_are_excluded(repository: Path) -> None:
+    """The first ones cannot make shards of row groups; up to 4.8.2 a process may get no photos."""
+    project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
+    (needed,) = [x for x in project["optional-dependencies"]["train"] if x.startswith("datasets")]
+    allowed = Requirement(needed).specifier
+    assert not any(allowed.contains(release) for release in ("4.0.0", "4.5.0", "4.8.0", "4.8.2"))
+    assert allowed.contains(datasets.__version__)
