@@ -149,6 +149,25 @@ def test_the_command_measures_on_videos(
     assert "corloc" in result.output
 
 
+def test_options_for_photos_change_nothing_of_videos(
+    davis: Path, tiny_model: CleverModel, tmp_path: Path
+) -> None:
+    model = tiny_model.save_pretrained(tmp_path / "model")
+    words = ["evaluate", str(model), "--video", str(davis), "--video-size", "96"]
+    words += ["--protocols", "video", "--no-baselines"]
+    photos = {"seeds": "2", "profile": "full", "last-blocks": "2", "image-size": "64"}
+    given = [word for name, value in photos.items() for word in (f"--{name}", value)]
+    made = []
+    for out, more in (("plain", []), ("given", [*given, "--probe", "sgd"])):
+        result = CliRunner().invoke(app, [*words, *more, "-o", str(tmp_path / out)])
+        assert result.exit_code == 0, result.output
+        made.append(results.read(tmp_path / out))
+        said = "not used: --seeds, --profile, --last-blocks, --image-size, --probe; they are for"
+        assert (said in " ".join(result.stderr.split())) == bool(more)
+    assert made[0]["model"] == made[1]["model"]
+    assert made[0]["figures"] == made[1]["figures"]
+
+
 def test_what_data_a_protocol_needs_is_said(davis: Path, tmp_path: Path) -> None:
     for words, message in (
         ((), "expected --data, --video or both"),

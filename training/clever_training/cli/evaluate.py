@@ -117,6 +117,9 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     check_choice("--profile", profile, PROFILE_NAMES)
     check_choice("--probe", probe, PROBE_NAMES)
     on_photos, on_videos = _protocols(protocols, data, video)
+    if not on_photos:
+        _say_unused(seeds, profile, last_blocks, image_size, probe)
+        last_blocks, image_size = 1, None
     import datasets
 
     from clever_training.evaluation.features import FeatureStore, cache_folder
@@ -207,6 +210,21 @@ def _protocols(
         [name for name in asked if name in PROTOCOL_NAMES],
         [name for name in asked if name in DENSE_PROTOCOL_NAMES],
     )
+
+
+def _say_unused(
+    seeds: int | None, profile: str, last_blocks: int, image_size: int | None, probe: str
+) -> None:
+    """Say which options mean nothing where only videos are measured on."""
+    options = {
+        "--seeds": seeds is not None,
+        "--profile": profile != "quick",
+        "--last-blocks": last_blocks > 1,
+        "--image-size": image_size is not None,
+        "--probe": probe != "lbfgs",
+    }
+    if given := [option for option, was_given in options.items() if was_given]:
+        say(f"not used: {', '.join(given)}; they are for labelled photos, not for videos")
 
 
 def _on_photos(data: str, names: list[str], profile: str, seeds: int, probe: str) -> _Plan:
