@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import unicodedata
 from pathlib import Path
@@ -54,6 +55,31 @@ def test_a_named_column_that_holds_no_images_is_refused(photo_folder: Path) -> N
     name = f"{photo_folder / 'train.parquet'}?image=label"
     with pytest.raises(DataError, match="expected images in the column 'label', got ClassLabel"):
         load_labelled(name, "train")
+
+
+@pytest.fixture
+def two_columns(tmp_path: Path, splits: Splits) -> Path:
+    """A table with another column of images beside the usual one."""
+    rows = splits.train.table.select(range(8)).to_dict()
+    rows["back"] = rows["image"][::-1]
+    kinds = {"image": datasets.Image(), "back": datasets.Image()}
+    features = datasets.Features({**splits.train.table.features, **kinds})
+    path = tmp_path / "two.parquet"
+    datasets.Dataset.from_dict(rows, features).to_parquet(path)
+    return path
+
+
+def test_another_image_column_is_other_data_and_the_usual_one_is_not(two_columns: Path) -> None:
+    found, image, back = (
+        load_labelled(f"{two_columns}{column}", "train")
+        for column in ("", "?image=image", "?image=back")
+    )
+    assert (found.image_column, back.image_column) == ("image", "back")
+    digest = hashlib.sha256(found.fingerprint.encode())
+    digest.update(np.arange(8, dtype="<i8").tobytes())
+    assert found.subset_id() == image.subset_id() == digest.hexdigest(), "what is kept stays valid"
+    assert back.subset_id() != found.subset_id()
+    assert back.stratified(4).subset_id() != found.stratified(4).subset_id()
 
 
 def test_the_fingerprint_follows_the_content_not_the_name(
@@ -143,6 +169,33 @@ def test_splits_are_not_taken_for_classes(tmp_path: Path) -> None:
     draw(*(tmp_path / name for name in ("train/cat/a.png", "train/dog/a.png", "val/cat/a.png")))
     with pytest.raises(DataError, match=r"folders of several: train, val\. Name one of them"):
         load_labelled(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "such"),
+    [
+        (("train", "validation"), "train.parquet"),
+        (("Train-0", "Train-1", "test-0"), r"Train\*.parquet"),
+        (("train/0", "train/1", "val/0"), "train"),
+    ],
+)
+def test_tables_of_several_splits_are_not_read_as_one(
+    names: tuple[str, ...], such: str, tmp_path: Path, photo_folder: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photo_folder / "validation.parquet", tmp_path / f"{name}.parquet")
+    says = rf"expected one split, got files of several: .* such as {tmp_path}/{such}$"
+    with pytest.raises(DataError, match=says):
+        load_labelled(str(tmp_path), "train")
+    with pytest.raises(DataError, match=says):
+        load_splits(f"{tmp_path},{photo_folder / 'validation.parquet'}")
+
+
+def test_tables_of_one_split_are_read_together(tmp_path: Path, photo_folder: Path) -> None:
+    for name in ("train-0", "train-1"):
+        shutil.copy(photo_folder / "validation.parquet", tmp_path / f"{name}.parquet")
+    assert len(load_labelled(str(tmp_path), "train")) == 48
 
 
 def test_what_classes_one_split_alone_has_is_said(tmp_path: Path) -> None:

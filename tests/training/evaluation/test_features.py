@@ -6,18 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
-from clever_training.data.labelled import LabelledPhotos
+from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation import features as features_module
 from clever_training.evaluation.data import Splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.models import ModelFeatures
 from clever_training.evaluation.perturbations import PLAIN, ROTATED, UPRIGHT, Perturbation, Rotate
+
+INTEGER = datasets.Value("int64")
 
 
 class Counting(ModelFeatures):
@@ -98,6 +101,24 @@ def test_another_seed_view_mask_subset_or_angle_is_another_question(
         before = extractor.photos
         other()
         assert extractor.photos > before
+
+
+def test_another_image_column_is_another_question(
+    tmp_path: Path, tiny_model: CleverModel, splits: Splits, store: FeatureStore
+) -> None:
+    rows = splits.train.table.select(range(8)).to_dict()
+    columns = {"front": rows["image"], "back": rows["image"][::-1]}
+    kinds = datasets.Features({**dict.fromkeys(columns, datasets.Image()), "label": INTEGER})
+    table = datasets.Dataset.from_dict({**columns, "label": rows["label"]}, kinds)
+    table.to_parquet(tmp_path / "two.parquet")
+    extractor = ModelFeatures(tiny_model, "tiny")
+    found = {
+        column: store.features(
+            extractor, load_labelled(f"{tmp_path / 'two.parquet'}?image={column}", "train"), PLAIN
+        )
+        for column in columns
+    }
+    np.testing.assert_allclose(found["back"], found["front"][::-1], rtol=1e-4, atol=1e-5)
 
 
 def test_what_draws_nothing_is_shared_by_all_seeds(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
 from clever_training.evaluation import strengths
 from clever_training.evaluation.context import SLICE, Context, Profile, rows_of
 from clever_training.evaluation.copies import run_invariance, run_retrieval
-from clever_training.evaluation.data import Splits
+from clever_training.evaluation.data import Splits, load_splits
 from clever_training.evaluation.features import FeatureStore
 from clever_training.evaluation.linear import run_linear, run_semi_supervised
 from clever_training.evaluation.models import ModelFeatures
@@ -23,6 +24,7 @@ from clever_training.evaluation.results import summarize
 from clever_training.evaluation.robustness import run_robustness, run_sweeps
 from clever_training.evaluation.spread import run_collapse
 from clever_training.evaluation.tables import tables
+from clever_training.finetune.data import semi_supervised
 
 PROFILE = Profile("test", 40, 20, 1, random_models=False, sweep=8, pairs=16)
 
@@ -121,6 +123,22 @@ def test_few_labels_are_shares_of_the_whole_data_set(context: Context) -> None:
     assert figures["1%"]["full"]["photos"] == 4
     assert figures["10%"]["full"]["photos"] == 6
     assert figures["1%"]["full"]["classes"] == 4
+
+
+def test_few_labels_are_shares_of_what_is_not_set_aside(context: Context, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(30):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(
+                tmp_path / "photos" / name / f"{number}.png"
+            )
+    whole = load_splits(str(tmp_path / "photos"))
+    assert len(whole.train) == 48
+    # As many as fine-tuning takes, of all that there are and of those that a profile uses.
+    assert len(semi_supervised(whole.train, 0.1, seed=0)) == 5
+    for train in (whole.train, whole.train.stratified(40)):
+        cut = replace(context, splits=whole._replace(train=train))
+        assert run_semi_supervised(cut)["10%"]["full"]["photos"] == 5
 
 
 def test_the_table_says_how_many_photos_a_share_came_to(context: Context) -> None:

@@ -22,7 +22,7 @@ from clever_hub.images.opening import load_image
 from clever_training.data.classes import read_classes
 from clever_training.data.files import FileTable, some
 from clever_training.data.image_column import check_column, find_image_column
-from clever_training.data.image_folder import training_split
+from clever_training.data.image_folder import training_files, training_split
 from clever_training.data.photos import Photos, undecoded
 
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -39,6 +39,8 @@ class LabelledPhotos:
         classes: Name of each class.
         fingerprint: SHA-256 of the content of the whole data set, in hexadecimal.
         indices: int64 (N,), row of each photo in the whole data set, ascending.
+        other_column: The image column, where it is another than would be found if none was named.
+        split_photos: Photos of the split, where that is a part of the data set; else None.
 
     Example:
         >>> photos = load_labelled("photos/train", "train")  # doctest: +SKIP
@@ -51,6 +53,8 @@ class LabelledPhotos:
     classes: tuple[str, ...]
     fingerprint: str
     indices: NDArray[np.int64]
+    other_column: str | None = None
+    split_photos: int | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +107,13 @@ class LabelledPhotos:
         """A hash of data and subset; cached feature matrices depend on it."""
         digest = hashlib.sha256(self.fingerprint.encode())
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").tobytes())
+        digest.update((self.other_column or "").encode())
+        return digest.hexdigest()
+
+    def labels_id(self) -> str:
+        """A hash of the photos' classes, by number and name."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -194,13 +205,22 @@ def load_labelled(name: str, split: str) -> LabelledPhotos:
         raise
     except Exception as error:  # datasets raises whatever its readers raise
         raise DataError(f"{name}: cannot be loaded as a data set: {error}") from error
-    image = find_image_column(table.features, image, name, f"{name}?image=COLUMN")
-    photos = undecoded(table, image, name)
+    column = find_image_column(table.features, image, name, f"{name}?image=COLUMN")
+    other = None if image is None or column == _unnamed_column(table) else column
+    photos = undecoded(table, column, name)
     if label is None:
         label = _label_column(name, table)
     check_column(table.features, label, name)
     labels, classes = read_classes(name, table, label)
-    return LabelledPhotos(photos, labels, classes, fingerprint, np.arange(len(table)))
+    return LabelledPhotos(photos, labels, classes, fingerprint, np.arange(len(table)), other)
+
+
+def _unnamed_column(table: Any) -> str | None:
+    """The image column that is found if none is named."""
+    try:
+        return find_image_column(table.features, None, "", "")
+    except DataError:
+        return None
 
 
 class Named(NamedTuple):
@@ -246,6 +266,7 @@ def _load_path(path: Path) -> tuple[Any, str]:
     tables = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
     tables = [file for file in tables if file.suffix == ".parquet"]
     if tables:
+        _refuse_split_tables(path, tables)
         table = datasets.load_dataset("parquet", data_files=[str(p) for p in tables], split="train")
         return table, _hash_files(tables, path)
     if path.is_file():
@@ -270,6 +291,22 @@ def _refuse_splits(folder: Path, images: Sequence[Path]) -> None:
             f"{folder}: expected one split, got folders of several: {some(names)}. "
             f"Name one of them, such as {split}"
         )
+
+
+def _refuse_split_tables(folder: Path, tables: Sequence[Path]) -> None:
+    """Refuse a folder with tables of several splits: one may hold what another is measured on."""
+    train = training_files(folder, tables)
+    if len(train) == len(tables):
+        return
+    first = Path(train[0])
+    if len(train) > 1:
+        named = first.name.lower().startswith("train")
+        first = first.with_name(f"{first.name[:5]}*.parquet") if named else first.parent
+    names = [table.relative_to(folder).as_posix() for table in tables]
+    raise DataError(
+        f"{folder}: expected one split, got files of several: {some(names)}. "
+        f"Name one of them, such as {first}"
+    )
 
 
 def _load_hub(name: str, split: str) -> tuple[Any, str]:

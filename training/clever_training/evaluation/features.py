@@ -58,7 +58,7 @@ class FeatureStore:
     folder: str | Path = field(default_factory=cache_folder)
     report: Report = no_report
     workers: int = min(8, available_cores())
-    _kept: dict[tuple[str, str, int], Image.Image] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[str, str, str, int], Image.Image] = field(default_factory=dict, repr=False)
 
     @property
     def pieces(self) -> KeptPieces:
@@ -146,7 +146,8 @@ class FeatureStore:
         crop, geometry = _geometry(extractor), repr(extractor.preprocessing)
 
         def canvas(position: int) -> Image.Image:
-            key = photos.fingerprint, geometry, int(photos.indices[position])
+            row = int(photos.indices[position])
+            key = photos.fingerprint, photos.image_column, geometry, row
             if (known := self._kept.get(key)) is not None:
                 return known
             image = crop(photos[position])

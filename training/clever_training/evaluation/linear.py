@@ -46,7 +46,7 @@ SETTINGS = {
 }
 SEMI_SETTINGS = {
     **PROBE_SETTINGS,
-    "photos": "a stratified share of all training photos of the data set, another with each seed; "
+    "photos": "a stratified share of all training photos, another with each seed; "
     "a class whose share rounds to 0 gives one",
     "seen": "the whole square, upright",
 }
@@ -70,10 +70,11 @@ def run_semi_supervised(context: Context) -> Figures:
     train, validation = context.splits
     features = context.train(PLAIN, "train plain")
     asked = context.validation(PLAIN, "validation plain")
+    # A share of the whole split, so that every profile fits on the same number of photos.
+    whole = train.split_photos or len(train.table)
     figures: Figures = {}
     for condition, share in SHARES.items():
-        # A share of the whole data set, so that every profile fits on the same number of photos.
-        wanted = max(len(train.classes), round(share * len(train.table)))
+        wanted = max(len(train.classes), round(share * whole))
         rows = positions_of_every_class(train.labels, min(wanted, len(train)), context.seed)
         fitted_on = {
             "photos": float(len(rows)),

@@ -54,7 +54,11 @@ def set_aside(photos: LabelledPhotos, folder: Path) -> tuple[LabelledPhotos, Lab
     rest = np.setdiff1d(np.arange(len(photos)), aside)
     parts = ((rest, "four fifths"), (aside, "a fifth"))
     train, validation = (
-        replace(part, photos=replace(part.photos, name=f"{folder} ({share} of each class)"))
+        replace(
+            part,
+            photos=replace(part.photos, name=f"{folder} ({share} of each class)"),
+            split_photos=len(part),
+        )
         for part, share in ((photos.subset(positions), share) for positions, share in parts)
     )
     return train, validation
