@@ -229,7 +229,7 @@ def test_moco_v3s_small_vision_transformer(
     """It has 12 heads where timm's has 6, and no tensor's shape tells."""
     arguments: dict[str, Any] = {"img_size": 32, "depth": 1}
     torch.manual_seed(0)
-    network = timm.create_model(
+    network: Any = timm.create_model(
         "vit_small_patch16_224", num_classes=0, num_heads=heads, **arguments
     )
     with torch.no_grad():  # attention that is not the same everywhere
