@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import clever_hub
 from clever_hub.cli.app import app
+from clever_hub.config import ModelConfig
 from clever_hub.errors import TrainingError
 from clever_training.model.build import build, make_optimizer
 from clever_training.recipe.schema import Recipe
@@ -131,6 +132,42 @@ def test_killed_with_sigkill_and_resumed_ends_bit_for_bit_the_same(
     assert 5 <= len(_losses(killed)) < 24
     pretrain(recipe, str(photo_folder), killed, progress=False)
     _assert_same_run(whole, killed)
+
+
+@pytest.mark.parametrize("transformation_weight", [0.0, 1.0])
+def test_stopped_before_the_last_model_is_written_and_run_again_it_is_written(
+    transformation_weight: float,
+    photo_folder: Path,
+    tiny_recipe: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weight = {"method__transformation_weight": transformation_weight}
+    first, whole = (tiny_recipe(**weight, run__max_steps=steps) for steps in (1, 2))
+    model = pretrain(whole, str(photo_folder), tmp_path / "whole", progress=False)
+    expected = {path.name: path.read_bytes() for path in model.glob("*.safetensors")}
+    assert ("heads.safetensors" in expected) == (transformation_weight > 0)
+    out = tmp_path / "out"
+    pretrain(first, str(photo_folder), out, progress=False)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("clever_training.run.pretrain.write_model", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(whole, str(photo_folder), out, progress=False)
+    assert ModelConfig.load(out / "model").provenance["steps"] == 1
+    for spoiled in ("", *expected):
+        if spoiled:
+            (out / "model" / spoiled).unlink()
+        pretrain(whole, str(photo_folder), out, progress=False)
+        assert ModelConfig.load(out / "model").provenance["steps"] == 2
+        for name, content in expected.items():
+            assert (out / "model" / name).read_bytes() == content
+    before = (out / "state.safetensors").stat().st_mtime_ns
+    pretrain(whole, str(photo_folder), out, progress=False)
+    assert (out / "state.safetensors").stat().st_mtime_ns == before, "nothing is left to do"
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(

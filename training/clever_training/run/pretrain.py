@@ -91,7 +91,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         facts = DataFacts(public_name(data), len(photos))
         per_epoch = steps_per_epoch(recipe, len(photos))
         stop = last_step(recipe, per_epoch)
-        if _is_complete(folder, stop, progress):
+        if _is_complete(folder, recipe, stop, progress):
             return folder.model
         teacher_targets = open_targets(recipe, photos, accelerator.device, progress=progress)
 
@@ -172,9 +172,14 @@ def _last_state(folder: RunFolder, learner: Learner) -> RunState:
     return RunState.from_json(load_state(folder.state, learner.clever, learner.optimizer))
 
 
-def _is_complete(folder: RunFolder, stop: int, progress: bool) -> bool:
-    """Whether nothing is left to do; says so."""
-    complete = on_all_ranks(folder.steps_done) >= stop
+def _is_complete(folder: RunFolder, recipe: Recipe, stop: int, progress: bool) -> bool:
+    """Whether nothing is left to do; says so.
+
+    A run that was stopped between its last state and the model has the model left to write.
+    """
+    heads = recipe.method.equivariance and recipe.method.transformation_weight > 0
+    done, written = on_all_ranks(lambda: (folder.steps_done(), folder.model_steps(heads=heads)))
+    complete = min(done, written) >= stop
     if complete and progress and is_rank_zero():
         sys.stderr.write(f"{folder.path}: the run is complete, {stop} steps are done\n")
     return complete

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clever_hub.config import CONFIG_NAME
-from clever_hub.errors import ConfigError, TrainingError
+from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.errors import ConfigError, ModelFormatError, TrainingError
 from clever_hub.files import write_json, write_text
 from clever_hub.hub.shipped import model_names
-from clever_hub.jobs.heads import HEADS_NAME
+from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME, read_counters
@@ -162,6 +162,23 @@ class RunFolder:
     def steps_done(self) -> int:
         """Steps that the last state has behind it; 0 without one."""
         return int(read_counters(self.state)["step"]) if self.state.exists() else 0
+
+    def model_steps(self, *, heads: bool) -> int:
+        """Steps that the model in the folder has behind it; 0 where it is not whole.
+
+        Args:
+            heads: Whether the run writes heads, too.
+        """
+        try:
+            config = ModelConfig.load(self.model)
+        except ModelFormatError:
+            return 0
+        names = [WEIGHTS_NAME, *([HEADS_NAME] if heads else [])]
+        whole = all((self.model / name).is_file() for name in names)
+        # The config names heads once those of the same step are there.
+        if not whole or (heads and HEADS_KEY not in config.extra):
+            return 0
+        return int(config.provenance.get("steps", 0))
 
     def rewind_metrics(self, step: int) -> None:
         """Drop the lines that a run wrote after its last saved state.
