@@ -71,6 +71,8 @@ def test_the_recipe_says_whether_the_split_was_trained(
     assert twin is not None
     assert twin.describe()["split_trained"] is None
     assert twin.describe()["method"] is None
+    assert isinstance(twin, ModelFeatures)
+    assert twin.model.config.provenance == {}, "that of the trained weights is not its own"
 
 
 def test_a_changed_weight_changes_the_identity(tiny_config: ModelConfig) -> None:

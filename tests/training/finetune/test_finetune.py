@@ -28,10 +28,12 @@ from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, TrainingError
 from clever_hub.files import write_json
+from clever_hub.hub.origin import origin
 from clever_hub.weights import sha256_of
 from clever_training.cli.finetune import summary
 from clever_training.data.labelled import LabelledPhotos
 from clever_training.evaluation.data import Splits, load_splits
+from clever_training.evaluation.models import ModelFeatures, load_extractor
 from clever_training.finetune.data import CroppedPhotos, PlainPhotos, collate, semi_supervised
 from clever_training.finetune.run import build_network, finetune, provenance
 from clever_training.finetune.settings import FinetuneSettings
@@ -213,6 +215,36 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     )
 
 
+def test_stopped_while_the_last_files_are_written_it_goes_on(
+    tuned: Path,
+    model_folder: Path,
+    splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("clever_training.finetune.run.write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(str(model_folder), splits, out, few_epochs())
+    assert (out / "model.safetensors").is_file()
+    code = "configuration_clever.py"
+    for name in (".tmpabAsF0", ".finetune.0123abcd.tmp.json", code):
+        (out / name).write_bytes(b"half")
+    (out / "thesis.tex").touch()
+    with pytest.raises(TrainingError, match="got other files"):
+        finetune(str(model_folder), splits, out, few_epochs())
+    (out / "thesis.tex").unlink()
+    finetune(str(model_folder), splits, out, few_epochs())
+    assert {path.name for path in out.iterdir()} == {path.name for path in tuned.iterdir()}
+    expected, found = weights(tuned), weights(out)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (out / code).read_bytes() == (tuned / code).read_bytes()
+
+
 def test_a_checkpoint_that_is_not_whole_is_passed_over(
     tuned: Path, model_folder: Path, splits: Splits, tmp_path: Path
 ) -> None:
@@ -288,6 +320,28 @@ def test_a_run_with_a_checkpoint_keeps_its_folder(
     fewer = splits._replace(train=splits.train.subset(np.arange(8, 100)))
     with pytest.raises(TrainingError, match="a run with other data"):
         finetune(str(model_folder), fewer, out, few_epochs())
+
+
+def test_a_run_with_other_labels_is_another(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    out = stopped(model_folder, splits, tmp_path / "out")
+    labels = splits.train.labels[::-1].copy()
+    for changed in (
+        splits._replace(train=replace(splits.train, labels=labels)),
+        Splits(*(replace(part, classes=part.classes[::-1]) for part in splits)),
+    ):
+        with pytest.raises(TrainingError, match=r"a run with other labels\. Give"):
+            finetune(str(model_folder), changed, out, few_epochs())
+    # A run that an earlier version began does not tell of its labels, and goes on.
+    note = out / "state" / "run.json"
+    begun = json.loads(note.read_text())
+    write_json(note, {key: value for key, value in begun.items() if key != "labels"})
+    back = splits._replace(train=replace(splits.train, other_column="back"))
+    with pytest.raises(TrainingError, match="other data, or to one that an earlier version began"):
+        finetune(str(model_folder), back, out, few_epochs())
+    finetune(str(model_folder), splits, out, few_epochs())
+    assert json.loads((out / "finetune.json").read_text())["labels"] == begun["labels"]
 
 
 def test_a_photo_that_is_left_over_is_dropped_where_batch_norm_trains(
@@ -389,8 +443,25 @@ def test_the_provenance_names_photos_without_their_place(
     name: str, told: str, model_folder: Path, splits: Splits
 ) -> None:
     named = replace(splits.train, photos=replace(splits.train.photos, name=name))
-    made = provenance(clever_hub.from_pretrained(model_folder), named, FinetuneSettings())
-    assert made["data"] == told
+    extractor = ModelFeatures(clever_hub.from_pretrained(model_folder), "tiny")
+    assert provenance(extractor, named, FinetuneSettings())["data"] == told
+
+
+def test_random_weights_are_not_said_to_have_been_trained(
+    model_folder: Path, splits: Splits, tmp_path: Path
+) -> None:
+    config = ModelConfig.load(model_folder)
+    trained = replace(config, provenance={"method": "clever-vicreg", "data": "a million photos"})
+    CleverModel(trained).save_pretrained(tmp_path / "trained")
+    extractor = load_extractor(f"random:{tmp_path / 'trained'}")
+    assert isinstance(extractor, ModelFeatures)
+    made = provenance(extractor, splits.train, FinetuneSettings())
+    assert made["start"] == {"init": "random"}
+    told = origin(replace(config, provenance=made))
+    assert "from random weights" in told
+    assert "million" not in told
+    network = build_network(extractor.model, ("a", "b"), FinetuneSettings(freeze=True))
+    assert network.config.provenance == {}
 
 
 def test_crops_follow_seed_epoch_and_photo_alone(splits: Splits) -> None:

@@ -121,8 +121,7 @@ class ModelFeatures:
     def describe(self) -> dict[str, Any]:
         """Name, backbone, sizes, hash of the weights and where they came from."""
         source, config = self.model.source, self.model.config
-        # A network with random weights has the configuration of a trained one, not its training.
-        trained = config.provenance if self.kind != "random" else {}
+        trained = config.provenance
         return {
             "name": self.name,
             "kind": self.kind,
@@ -320,7 +319,8 @@ def random_model(config: ModelConfig, seed: int, device: str | None = None) -> C
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CleverModel(config)
+        # The provenance is of the trained weights.
+        model = CleverModel(replace(config, provenance={}))
     with torch.no_grad():
         for name, weight in model.backbone.named_parameters():
             if _OF_BRANCH.search(name) and weight.ndim == 1 and weight.abs().max() < _SILENT:

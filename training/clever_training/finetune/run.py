@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from clever_hub import __version__
 from clever_hub.backends.own import remote_code
@@ -101,12 +102,13 @@ def finetune(
         # The number of workers changes nothing but the speed.
         "settings": {k: v for k, v in asdict(settings).items() if k != "workers"},
         "data": {"train": train.describe(), "validation": splits.validation.describe()},
+        "labels": {"train": train.labels_id(), "validation": splits.validation.labels_id()},
     }
-    with _alone(out):
+    with _alone(out, extractor.model.config.architecture):
         if not _claim(out, run):
             network = build_network(extractor.model, train.classes, settings)
             if not settings.freeze:
-                network.config.provenance = provenance(extractor.model, train, settings)
+                network.config.provenance = provenance(extractor, train, settings)
             trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
             seconds = _train(trainer, out)
             if trainer.is_world_process_zero():
@@ -121,8 +123,12 @@ def finetune(
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _alone(out: Path, architecture: str) -> Iterator[None]:
     """Keep other runs out of the folder; the first process holds it for all of this run.
+
+    Args:
+        out: The folder. Of a stopped run it may hold some of the files that are written last.
+        architecture: The backbone's name, on which these files depend.
 
     Raises:
         TrainingError: When another run is in it, or it holds other files; then none is touched.
@@ -131,8 +137,10 @@ def _alone(out: Path) -> Iterator[None]:
         yield
         return
     state = out / STATE
-    others = [path for path in out.glob("*") if path != state and not is_log(path)]
-    if others or (list(state.glob("checkpoint-*")) and not (state / "run.json").is_file()):
+    begun = (state / "run.json").is_file()
+    ours = _is_written(architecture)
+    others = [p for p in out.glob("*") if not (p == state or is_log(p) or (begun and ours(p)))]
+    if others or (list(state.glob("checkpoint-*")) and not begun):
         raise TrainingError(
             f"{out}: expected a new folder or one of a stopped run, got other files. "
             "Give another --output"
@@ -140,7 +148,18 @@ def _alone(out: Path) -> Iterator[None]:
     state.mkdir(parents=True, exist_ok=True)
     with (state / ".lock").open("w") as file:
         hold(file, out)
+        for partial in filter(ours, out.glob(".*")):
+            partial.unlink()
         yield
+
+
+def _is_written(architecture: str) -> Callable[[Path], bool]:
+    """Whether a file is one that ``save_network`` writes, or a part of one."""
+    names = {CONFIG_NAME, WEIGHTS_NAME, IMAGE_PROCESSOR_NAME, *remote_code(architecture)}
+    stems = "|".join(re.escape(Path(name).stem) for name in {*names, FILE_NAME})
+    # As ``files.atomic_path`` and safetensors name what they have not finished.
+    partial = re.compile(rf"\.({stems})\.[0-9a-f]{{8}}\.tmp(\.\w+)?|\.tmp\w{{6}}")
+    return lambda path: path.name in names or bool(partial.fullmatch(path.name))
 
 
 def _train(trainer: FinetuneTrainer, out: Path) -> float:
@@ -189,19 +208,23 @@ def build_network(
 
 
 def provenance(
-    model: CleverModel, photos: LabelledPhotos, settings: FinetuneSettings
+    extractor: ModelFeatures, photos: LabelledPhotos, settings: FinetuneSettings
 ) -> dict[str, Any]:
     """What config.json says of how the backbone's weights came about.
 
     Args:
-        model: The model that the fine-tuning begins with.
+        extractor: The model that the fine-tuning begins with.
         photos: The photos that it is tuned on.
         settings: The settings.
 
     Returns:
         Method, loss, photos, classes, epochs, and what it began with.
     """
+    model = extractor.model
     source = model.source
+    start: dict[str, Any] = {"start": {"init": "random"}}
+    if extractor.kind != "random":
+        start = trained_further(model.config, source.weights_sha256 if source else None)
     return {
         "method": FINETUNED,
         "loss": "cross-entropy",
@@ -212,7 +235,7 @@ def provenance(
         "epochs": settings.epochs,
         "clever_hub": __version__,
         "torch": torch.__version__,
-        **trained_further(model.config, source.weights_sha256 if source else None),
+        **start,
     }
 
 
@@ -252,15 +275,20 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     known = json.loads(found.read_text(encoding="utf-8"))
     # A round trip through JSON turns tuples into lists.
     wanted = json.loads(json.dumps(run))
+    # An earlier version noted neither labels nor the image column.
+    earlier = "labels" not in known
+    known = {"labels": wanted["labels"], **known}
     differing = [key for key in wanted if known.get(key) != wanted[key]]
     if differing and found == note and _last_checkpoint(out / STATE) is None:
         # That run has nothing to go on from, as where a photo was broken and is removed now.
         write_json(note, run)
         return False
     if differing:
+        what = f"a run with other {' and '.join(differing)}"
+        if earlier and "data" in differing:
+            what += ", or to one that an earlier version began with ?image=COLUMN"
         raise TrainingError(
-            f"{out}: belongs to a run with other {' and '.join(differing)}. Give another --output, "
-            "or remove the folder"
+            f"{out}: belongs to {what}. Give another --output, or remove the folder"
         )
     return found == finished
 
