@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,11 +95,15 @@ class CleverPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is each batch's mean: the Trainer divides it by the batches that it accumulates.
     accepts_loss_kwargs = False
+    # Of the weights that were loaded, and what the config said of them.
+    _loaded: Mapping[str, int] | None = None
+    _provenance: Any = None
 
     def __init__(self, config: CleverConfig) -> None:
         super().__init__(config)
         self.backbone = _backbone(config)
         config._attn_implementation = self._attend(config._attn_implementation)
+        self.register_load_state_dict_pre_hook(_take_timms_names)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -130,6 +136,8 @@ class CleverPreTrainedModel(PreTrainedModel):
                 f"missing: {missing[:20] or 'none'}, unexpected: {unexpected[:20] or 'none'}. "
                 "The file is of another model, or damaged; fetch it again"
             )
+        model._loaded = _sums_of_bits(model.state_dict())
+        model._provenance = copy.deepcopy(getattr(model.config, "provenance", None))
         return (model, found) if output_loading_info else model
 
     def embed(self, pixel_values: Tensor) -> CleverModelOutput:
@@ -182,24 +190,49 @@ class CleverPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Write config.json and model.safetensors under timm's names; see transformers.
 
+        Of weights that have changed since they were loaded, the provenance only says what the
+        training began with, unless ``config`` was given another one.
+
         Raises:
             ValueError: When the folder has a model.onnx: that points into the very bytes of the
                 weights file beside it, which are about to be replaced. When the weights are not
-                float32, or would not go into one file: the other readers want both.
+                float32, or would not go into one file: the other readers want both. When
+                ``push_to_hub`` is true and the backbone is clever_hub's own.
         """
         self._check_storage(kwargs.get("max_shard_size"))
+        code = _own_code(self.config.architecture)
+        if code and kwargs.get("push_to_hub"):
+            raise ValueError(
+                "push_to_hub: transformers would upload this model before its code is complete. "
+                "Leave it out, and call model.push_to_hub(repo_id)"
+            )
         if (Path(save_directory) / "model.onnx").is_file():
             raise ValueError(
                 f"{save_directory}: expected a folder without model.onnx, which belongs to other "
                 "weights than those to be written beside it. Choose another folder, or remove it"
             )
+        entries: dict[str, Any] = self.config.__dict__
         # The heads of relate and orient were fitted to this embedding, and their file stays behind.
-        heads = self.config.__dict__.pop("heads", None)
+        kept = {key: entries[key] for key in entries if key in ("heads", "provenance")}
+        entries.pop("heads", None)
+        if self._is_changed(kwargs.get("state_dict")):
+            start = {**(self._provenance or {}), "name": entries.get("name", "")}
+            entries["provenance"] = {"start": start}
         try:
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
-            if heads is not None:
-                self.config.heads = heads
+            entries.pop("provenance", None)
+            entries.update(kept)
+        if kwargs.get("is_main_process", True):
+            for name, text in code.items():
+                (Path(save_directory) / name).write_text(text, encoding="utf-8")
+
+    def _is_changed(self, state: Mapping[str, Tensor] | None) -> bool:
+        """Whether the weights to be saved are others than those that the provenance tells of."""
+        if not self._loaded or getattr(self.config, "provenance", None) != self._provenance:
+            return False
+        found = _sums_of_bits(self.state_dict() if state is None else state)
+        return any(self._loaded.get(name, value) != value for name, value in found.items())
 
     def _check_storage(self, limit: int | str | None) -> None:
         tensors = [*self.parameters(), *self.buffers()]
@@ -234,6 +267,46 @@ class CleverPreTrainedModel(PreTrainedModel):
         compute = getattr(module, _COMPUTE, None)
         if compute is not None:
             compute()
+
+
+def _take_timms_names(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename what lacks ``backbone.``: transformers' Trainer gives the names of the file."""
+    own = model.state_dict().keys()
+    for key in [key for key in state if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        if name not in own and f"backbone.{name}" in own:
+            state[f"{prefix}backbone.{name}"] = state.pop(key)
+
+
+# By the bytes of a number, whole numbers of the same length.
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def _sums_of_bits(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """A number for each tensor of the backbone, another one after a training; exact on any device.
+
+    The provenance tells of the backbone alone: a new head does not change it.
+    """
+    return {
+        name: int(tensor.view(_WHOLE[tensor.element_size()]).sum(dtype=torch.int64))
+        for name, tensor in state.items()
+        if name.startswith("backbone.") and not tensor.is_meta
+    }
+
+
+def _own_code(architecture: str) -> dict[str, str]:
+    """The files that a folder needs with a backbone of clever_hub's own; others need no more.
+
+    transformers copies this file, which does not import such a backbone. In a model folder it does,
+    and transformers finds the rest by itself.
+    """
+    if not __name__.startswith("clever_hub."):
+        return {}
+    # Of a plain import transformers would ask that every reader of a folder has the package.
+    own = import_module("clever_hub.backends.own")
+    found: dict[str, str] = own.remote_code(architecture)
+    return found if architecture in own.OWN_BACKBONES else {}
 
 
 # What timm calls the method that computes the buffers in no file; its release 1.0.21 has none.
