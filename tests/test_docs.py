@@ -18,6 +18,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -86,6 +88,9 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for left, top in itertools.product(range(0, 300, 50), range(0, 200, 50)):
             piece = image.crop((left, top, left + 96, top + 96))
             piece.save(folder / "pieces" / name / f"{left}-{top}.jpg", quality=95)
+    for name, place in (("train", "photos"), ("validation", "validation")):
+        files = [path.read_bytes() for path in sorted((folder / place).iterdir())]
+        pq.write_table(pa.table({"image": files}), folder / f"{name}.parquet")
     (folder / "pairs.csv").write_text("a,b\ncat.jpg,copy.jpg\na.jpg,b.jpg\n", encoding="utf-8")
     return folder
 

@@ -175,6 +175,8 @@ def _read(file: Path) -> EmbeddedPhotos:
 
     try:
         return _photos(file, pq.read_table(file))
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: no such file") from error
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"{file}: no parquet file that can be read: {error}") from error
 

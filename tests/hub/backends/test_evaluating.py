@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from clever_hub.backends.attention import attention_maps
@@ -84,6 +86,14 @@ def test_a_wrapper_of_torch_compile_encodes_as_the_model_that_it_wraps(model: Cl
     assert not graphs, "nothing was compiled, as CleverModel says"
 
 
+@pytest.fixture
+def accelerate_anew() -> Iterator[None]:
+    """Accelerate keeps one state for the whole process, whose precision cannot be changed."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def _prepared(model: CleverModel) -> None:
     """Accelerate gives the model a forward of its own, bound to the model."""
     Accelerator(cpu=True, mixed_precision="bf16").prepare(model)
@@ -95,6 +105,7 @@ def _compiled(model: CleverModel) -> None:
     model.train()
 
 
+@pytest.mark.usefixtures("accelerate_anew")
 @pytest.mark.parametrize("wrap", [_prepared, _compiled])
 def test_a_wrapped_model_in_training_is_embedded_in_eval_mode(
     wrap: Any, resnet_config: ModelConfig

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clever_hub.errors import DataError
 from clever_hub.jobs.embedded import read_embeddings, to_column
 
 
@@ -80,6 +81,11 @@ def test_photos_that_are_nowhere_keep_their_names(tmp_path: Path) -> None:
     names = ["a.jpg", "s3://bucket/b.jpg", "photos.parquet#3"]
     found = read_embeddings(table(tmp_path / "v.parquet", names))
     assert found.paths == [Path(name) for name in names]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.parquet: no such file$"):
+        read_embeddings(tmp_path / "gone.parquet")
 
 
 def test_rows_are_found_by_their_table(tmp_path: Path) -> None:

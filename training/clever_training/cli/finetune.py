@@ -114,7 +114,7 @@ def command_line(model: str, data: str, out: Path, options: dict[str, Any]) -> s
     """
     from clever_training.finetune.settings import FinetuneSettings
 
-    words = ["clever-hub", "finetune", model, "--data", data, "--out", str(out)]
+    words = ["clever-hub", "finetune", model, "--data", data, "-o", str(out)]
     defaults = FinetuneSettings()
     for name, value in options.items():
         if value == getattr(defaults, name):
