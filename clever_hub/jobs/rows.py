@@ -51,7 +51,7 @@ class TableRow(os.PathLike[str]):
     """A photo in a table. Has what the jobs ask of a path, and can be read as an open file.
 
     Example:
-        >>> rows = TablePhotos(Path("photos.parquet")).rows  # doctest: +SKIP
+        >>> rows = TablePhotos("photos.parquet").rows  # doctest: +SKIP
         >>> rows[17].name, len(rows[17].read())  # doctest: +SKIP
         ('photos.parquet#17', 21875)
     """
@@ -181,7 +181,7 @@ class TablePhotos:
 
     def __init__(
         self,
-        table: Path,
+        table: str | Path,
         column: str | None = None,
         *,
         spool: Spool | None = None,
@@ -200,9 +200,9 @@ class TablePhotos:
             DataError: When the table cannot be read, has no image column, or no temporary file can
                 be written.
         """
-        self.table = table
+        self.table = Path(table)
         self.column = find_column(str(table), column)
-        changed = table.stat()
+        changed = self.table.stat()
         self._changed = (changed.st_mtime, changed.st_mtime_ns)
         count = count_images(str(table), column)
         self._places = np.zeros((count, 2), np.int64)
