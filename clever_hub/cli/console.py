@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 import typer
@@ -72,6 +72,17 @@ def shown(text: str) -> str:
         '\\[bold]photos\\[/]\\x1b[2J'
     """
     return escape("".join(c if c.isprintable() or c in "\n\t" else _code(c) for c in text))
+
+
+def say_unused(options: Mapping[str, bool], why: str) -> None:
+    """Say which of the given options mean nothing here.
+
+    Args:
+        options: Whether each was given.
+        why: Why they mean nothing; ends the sentence.
+    """
+    if given := [option for option, was_given in options.items() if was_given]:
+        say(f"not used: {', '.join(given)}; {why}")
 
 
 def _code(character: str) -> str:

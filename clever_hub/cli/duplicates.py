@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -32,18 +31,18 @@ from clever_hub.cli.jobs import (
     is_embeddings,
     load,
     read_photos,
-    say_unused,
+    say_embedded,
+    with_tables,
     write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
-from clever_hub.images.finding import check_not_input
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
-from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey, read_embeddings
+from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey
 from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
 from clever_hub.jobs.photo_files import file_bytes
@@ -135,8 +134,7 @@ def run(  # noqa: PLR0913, each is an option
         raise ConfigError("expected image files, folders or a parquet file: `duplicates photos/`")
     check_candidates(threshold, expected_false)
     if out is not None:
-        check_format(out, OUTPUTS)
-        check_not_input(out, [*paths, *chain.from_iterable(map(image_tables, paths))])
+        check_format(out, OUTPUTS, inputs=with_tables(paths))
     if move_to is not None:
         check_place(move_to, "--move-to", folder=True)
     asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to, image_column)
@@ -227,9 +225,7 @@ def _photos(
     if any(is_embeddings(path, asked.image_column) for path in paths):
         if len(paths) > 1:
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
-        say_unused(paths[0], turns, cache, decode, None if by_heads else (name, *where))
-        if asked.move_to is not None:
-            _files(read_embeddings(paths[0]).paths)  # before the work
+        say_embedded(paths[0], turns, cache, decode, None if by_heads else (name, *where))
         photos = read_photos(paths[0], asked.image_column)
         photos = _present(photos, paths[0], asked.verify)
         if asked.move_to is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
 
-from clever_hub.cli.console import report_skipped, say
+from clever_hub.cli.console import report_skipped, say, say_unused
 from clever_hub.cli.loading import load_model
 from clever_hub.errors import ConfigError
 from clever_hub.files import cache_folder, file_stamp
@@ -109,7 +109,7 @@ def write_shown(
 
 ImageColumn: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="The column of a parquet table that holds the images; found by itself."),
+    typer.Option(help="The column of a table that holds the images, where it has several."),
 ]
 
 
@@ -173,7 +173,15 @@ def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
         if not found or (path.is_dir() and has_images(path)):
             files.append(path)
     photos: list[Photo] = list(find_images(files))
-    return photos + _rows(list(tables.values()), column)
+    if tables:
+        opened = _opened(list(tables.values()), column, Spool())
+        photos += [row for table in opened for row in table.rows]
+    return photos
+
+
+def with_tables(paths: Sequence[Path]) -> list[Path]:
+    """The paths, and the tables with images that they stand for: what must not be written over."""
+    return [*paths, *(table for path in paths for table in image_tables(path))]
 
 
 def check_column(paths: Iterable[Path], column: str | None) -> None:
@@ -186,16 +194,11 @@ def check_column(paths: Iterable[Path], column: str | None) -> None:
         raise ConfigError("--image-column: expected a parquet table with images, got none")
 
 
-def _rows(tables: Sequence[Path], column: str | None) -> list[Photo]:
-    """The photos in tables, whose files are copied where any row can be read at once."""
-    if not tables:
-        return []
-    with counting(
-        "reading tables", sum(count_images(str(table), column) for table in tables)
-    ) as advance:
-        spool = Spool()
-        opened = [TablePhotos(table, column, spool=spool, advance=advance) for table in tables]
-    return [row for table in opened for row in table.rows]
+def _opened(tables: Sequence[Path], column: str | None, spool: Spool) -> list[TablePhotos]:
+    """Tables, whose files are copied where any row can be read at once."""
+    total = sum(count_images(str(table), column) for table in tables)
+    with counting("reading tables", total) as advance:
+        return [TablePhotos(table, column, spool=spool, advance=advance) for table in tables]
 
 
 def read_photos(file: Path, column: str | None) -> EmbeddedPhotos:
@@ -227,8 +230,7 @@ def read_photos(file: Path, column: str | None) -> EmbeddedPhotos:
     spool = Spool()
 
     def open_table(table: Path) -> TablePhotos:
-        with counting("reading tables", count_images(str(table), column)) as advance:
-            return TablePhotos(table, column, spool=spool, advance=advance)
+        return _opened([table], column, spool)[0]
 
     paths = open_rows(photos.paths, open_table, is_current)
     for table in changed:
@@ -269,7 +271,7 @@ def embedded(
     return photos
 
 
-def say_unused(
+def say_embedded(
     file: Path,
     turns: bool | None,
     cache: Path | None,
@@ -295,8 +297,7 @@ def say_unused(
         "--device": device is not None,
         "--revision": revision is not None,
     }
-    if given := [option for option, was_given in options.items() if was_given]:
-        say(f"not used: {', '.join(given)}; {file} holds embeddings, which stay as they are")
+    say_unused(options, f"{file} holds embeddings, which stay as they are")
 
 
 def is_embeddings(path: Path, column: str | None = None) -> bool:

@@ -29,7 +29,8 @@ from clever_hub.cli.jobs import (
     is_embeddings,
     load,
     read_photos,
-    say_unused,
+    say_embedded,
+    with_tables,
     write_shown,
 )
 from clever_hub.cli.options import (
@@ -42,11 +43,9 @@ from clever_hub.cli.options import (
 )
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, require
-from clever_hub.images.finding import check_not_input
 from clever_hub.jobs import leaks
 from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.embedded import EmbeddedPhotos
-from clever_hub.jobs.rows import image_tables
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
@@ -78,7 +77,8 @@ def run(  # noqa: PLR0913, each is an option
         ),
     ],
     validation: Annotated[
-        Path, typer.Argument(metavar="VALIDATION", help="The same of the validation photos.")
+        Path,
+        typer.Argument(metavar="VALIDATION", help="The validation photos, in one of these forms."),
     ],
     *,
     out: Output = None,
@@ -111,13 +111,12 @@ def run(  # noqa: PLR0913, each is an option
     - `clever-hub leaks train/ validation/`
     - `clever-hub leaks train.parquet validation.parquet -o leaks.html`
 
-    The parquet files of the second hold images, as data sets on the Hub do, or embeddings, as
+    In the second example the files hold images, as data sets on the Hub do, or embeddings, as
     `clever-hub embed` writes them.
     """
     check_candidates(threshold, expected_false)
     if out is not None:
-        check_format(out, OUTPUTS)
-        check_not_input(out, [train, validation, *image_tables(train), *image_tables(validation)])
+        check_format(out, OUTPUTS, inputs=with_tables((train, validation)))
     asked = _Asked(part.value, threshold, expected_false, verify, image_column)
     paths = (train, validation)
     sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
@@ -167,7 +166,7 @@ def _photos(
     check_photos(paths, embeddings=True)
     files = [is_embeddings(path, asked.image_column) for path in paths]
     if all(files):
-        say_unused(paths[0], turns, cache, decode, (name, *where))
+        say_embedded(paths[0], turns, cache, decode, (name, *where))
         first, second = (read_photos(path, asked.image_column) for path in paths)
         for side in (first, second):
             report_skipped(side.embeddings.skipped)

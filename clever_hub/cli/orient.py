@@ -14,7 +14,7 @@ from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
 from clever_hub.errors import ConfigError, require
-from clever_hub.images.finding import check_not_input, find_images
+from clever_hub.images.finding import find_images
 
 if TYPE_CHECKING:
     from clever_hub.embeddings import Skipped
@@ -139,8 +139,7 @@ def _check(paths: list[Path], out: Path | None, sheet: Path | None, log: Path | 
         raise ConfigError("orient: expected photos or folders, got none")
     check_photos(paths)
     if sheet is not None:
-        check_format(sheet, (".png",), "--sheet")
-        check_not_input(sheet, paths, "--sheet")
+        check_format(sheet, (".png",), "--sheet", inputs=paths)
     if out is not None:
         check_format(out)
     if log is not None:

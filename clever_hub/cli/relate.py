@@ -20,7 +20,6 @@ from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel, OnError, OnErrorChoice
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
-from clever_hub.images.finding import check_not_input
 
 if TYPE_CHECKING:
     from clever_hub.embeddings import Embeddings, Skipped
@@ -90,8 +89,7 @@ def run(
     if out is not None:
         from clever_hub.jobs.tables import check_format
 
-        check_format(out)
-        check_not_input(out, [] if pairs is None else [pairs])
+        check_format(out, inputs=[] if pairs is None else [pairs])
     many = read_pairs(pairs) if pairs is not None else []
     loaded = load_model(model or default_model(heads=True), backend)
     _ = loaded.heads  # refused now, not after the work
@@ -129,8 +127,7 @@ def _check_use(
     if picture is not None:
         from clever_hub.jobs.tables import check_format
 
-        check_format(picture, (".png",), "--picture")
-        check_not_input(picture, given, "--picture")
+        check_format(picture, (".png",), "--picture", inputs=given)
     for image in given:
         check_image(image)
 

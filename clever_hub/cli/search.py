@@ -14,7 +14,6 @@ from clever_hub.cli.console import output, say, shown
 from clever_hub.cli.jobs import OUTPUTS, Output, PartChoice, load
 from clever_hub.cli.options import Backend, Device, Revision
 from clever_hub.errors import ConfigError, require
-from clever_hub.images.finding import check_not_input
 from clever_hub.jobs.search import Hit, PhotoIndex
 from clever_hub.jobs.sheets import SHEETS, Shown, ShownRow, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
@@ -65,10 +64,9 @@ def run(  # noqa: PLR0913, each is an option
     """
     require("lancedb", "search")
     if out is not None:
-        check_format(out, OUTPUTS)
+        check_format(out, OUTPUTS, inputs=[query])
     if sheet is not None:
-        check_format(sheet, SHEETS, "--sheet")
-        check_not_input(sheet, [query], "--sheet")
+        check_format(sheet, SHEETS, "--sheet", inputs=[query])
     check_image(query)
     opened = PhotoIndex.open(index)
     chosen = _weights(part, weights)

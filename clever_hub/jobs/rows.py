@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from clever_hub.images.opening import read_file
 from clever_hub.scale.locating import table_of
 from clever_hub.scale.tables import (
     Unreadable,
-    count_images,
+    count_rows,
     find_column,
     holds_images,
     parquet_files,
@@ -140,13 +140,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        """Make the file.
-
-        Raises:
-            OSError: When it cannot be made.
-        """
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the photos are
-        weakref.finalize(self, self._file.close)
+        """Get ready; the file is made for the first that is added."""
+        self._file: BinaryIO | None = None
         self._lock = threading.Lock()
         self._size = 0
 
@@ -154,9 +149,12 @@ class Spool:
         """Keep a file; returns its place and its length in bytes.
 
         Raises:
-            OSError: When there is no room.
+            OSError: When there is no room, or no temporary file can be made.
         """
         with self._lock:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the photos are
+                weakref.finalize(self, self._file.close)
             place = self._size
             self._file.seek(place)
             self._file.write(content)
@@ -167,6 +165,8 @@ class Spool:
     def read(self, place: tuple[int, int]) -> bytes:
         """A file by what ``add`` returned."""
         with self._lock:
+            if self._file is None:
+                return b""
             self._file.seek(place[0])
             return self._file.read(place[1])
 
@@ -204,7 +204,7 @@ class TablePhotos:
         self.column = find_column(str(table), column)
         changed = self.table.stat()
         self._changed = (changed.st_mtime, changed.st_mtime_ns)
-        count = count_images(str(table), column)
+        count = count_rows(str(table))
         self._places = np.zeros((count, 2), np.int64)
         self._named: dict[int, str] = {}
         try:

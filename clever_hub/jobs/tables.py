@@ -5,31 +5,38 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clever_hub.errors import ConfigError, require
 from clever_hub.files import atomic_path, write_json
+from clever_hub.images.finding import check_not_input
 
 FORMATS = (".parquet", ".csv", ".json")
 
 Row = Mapping[str, Any]
 
 
-def check_format(path: Path, formats: Sequence[str] = FORMATS, option: str = "--output") -> str:
+def check_format(
+    path: Path,
+    formats: Sequence[str] = FORMATS,
+    option: str = "--output",
+    inputs: Iterable[str | Path] = (),
+) -> str:
     """The ending of a file that is to be written, before any work is done.
 
     Args:
         path: Its name.
         formats: The endings that can be written.
         option: By which the path was given.
+        inputs: What is read, which must not be written over.
 
     Returns:
         The ending, in lower case.
 
     Raises:
-        ConfigError: When it is none of them, or as ``check_place``.
+        ConfigError: When it is none of them, or as ``check_place`` and ``check_not_input``.
 
     Example:
         >>> check_format(Path("groups.CSV"))
@@ -39,6 +46,7 @@ def check_format(path: Path, formats: Sequence[str] = FORMATS, option: str = "--
     if ending not in formats:
         raise ConfigError(f"{option}: expected a name with {', '.join(formats)}, got {path}")
     check_place(path, option)
+    check_not_input(path, inputs, option)
     if ending == ".parquet":
         require("pyarrow.parquet", "jobs")
     return ending

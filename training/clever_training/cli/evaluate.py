@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 import typer
 from rich.console import Console
 
-from clever_hub.cli.console import output, say
+from clever_hub.cli.console import output, say, say_unused
 from clever_hub.errors import ConfigError
 from clever_training.evaluation.names import free_name
 
@@ -223,8 +223,7 @@ def _say_unused(
         "--image-size": image_size is not None,
         "--probe": probe != "lbfgs",
     }
-    if given := [option for option, was_given in options.items() if was_given]:
-        say(f"not used: {', '.join(given)}; they are for labelled photos, not for videos")
+    say_unused(options, "they are for labelled photos, not for videos")
 
 
 def _on_photos(data: str, names: list[str], profile: str, seeds: int, probe: str) -> _Plan:

@@ -46,12 +46,14 @@ def run(
     kind = _format(out)
     import numpy as np
 
+    from clever_hub.images.finding import check_not_input
     from clever_training.cli.pretrain import _override
     from clever_training.data.photos import load_photos
     from clever_training.recipe.reading import read_recipe
     from clever_training.views.contact_sheet import SheetRow, contact_sheet
     from clever_training.views.sample import make_views, sizes_at
 
+    check_not_input(out, [data])
     settings = read_recipe(recipe, dict(_override(item) for item in set_ or []))
     source = load_photos(data, image_column)
     sizes = sizes_at(settings.views, min(1.0, epoch / settings.run.epochs))
