@@ -65,7 +65,7 @@ def measure(vectors: NDArray[np.float32], cosine: float) -> str:
         mean=mean,
     ).cosine
     exact, *of_exact = timed(lambda: similar_pairs(vectors, cut, mean=mean))
-    (found, recall), *of_index = timed(lambda: nearest_pairs(vectors, cut, mean=mean))
+    (found, recall, _), *of_index = timed(lambda: nearest_pairs(vectors, cut, mean=mean))
     seconds = " | ".join(f"{wall:.0f}, {cpu:.0f}" for wall, cpu in (of_exact, of_index))
     shares = [f"{100 * copies_found(pairs, originals):.1f} %" for pairs in (exact, found)]
     return f"| {len(vectors):,} | {seconds} | {100 * recall:.1f} % | {' | '.join(shares)} |"

@@ -18,6 +18,7 @@ from clever_hub.cli.jobs import (
     CandidatePart,
     Decode,
     DecodeChoice,
+    Exact,
     ExpectedFalse,
     ImageColumn,
     LeastCosine,
@@ -25,6 +26,7 @@ from clever_hub.cli.jobs import (
     PartChoice,
     Turns,
     VerifyChoice,
+    approximate,
     check_column,
     embedded,
     find_photos,
@@ -44,7 +46,7 @@ from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey
 from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
-from clever_hub.jobs.nearest import APPROXIMATE_FROM, NEIGHBOURS, SAMPLE
+from clever_hub.jobs.nearest import APPROXIMATE_FROM
 from clever_hub.jobs.photo_files import file_bytes
 from clever_hub.jobs.rows import Photo, image_tables
 from clever_hub.jobs.sheets import ShownRow
@@ -86,14 +88,7 @@ def run(  # noqa: PLR0913, each is an option
         ),
     ] = VerifyChoice.auto,
     turns: Turns = None,
-    exact: Annotated[
-        bool | None,
-        typer.Option(
-            "--exact/--approximate",
-            help="Compare all pairs, or each photo with those that an index finds (extra search). "
-            "The default: all pairs of up to 200,000 photos.",
-        ),
-    ] = None,
+    exact: Exact = None,
     move_to: Annotated[
         Path | None,
         typer.Option(help="Move all but the best photo of each group to this folder, with a log."),
@@ -325,8 +320,8 @@ def _print(
 ) -> None:
     console = output()
     console.print(f"Candidates: {found.threshold}")
-    if found.recall is not None:
-        console.print(_approximate(found.recall))
+    for line in approximate(found.recall, found.coverage):
+        console.print(line)
     verified = "not verified" if found.verified_by == "nothing" else f"by {found.verified_by}"
     console.print(
         f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
@@ -356,13 +351,6 @@ def _print(
         console.print(f"… {len(members) - _LISTED} more groups; all of them: -o groups.html")
 
 
-def _approximate(recall: float) -> str:
-    return (
-        f"An index found {recall:.1%} of the candidates, measured on at most {SAMPLE} photos, each "
-        f"with its {NEIGHBOURS} nearest. To compare all pairs: --exact."
-    )
-
-
 def _write(
     out: Path,
     found: Duplicates,
@@ -376,8 +364,7 @@ def _write(
         return f"{len(members)} groups"
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
-    if found.recall is not None:
-        summary.append(_approximate(found.recall))
+    summary += approximate(found.recall, found.coverage)
 
     def rows(first: int) -> list[ShownRow]:
         return grouped.shown(members[:first], paths, ranking.why)

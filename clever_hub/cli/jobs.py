@@ -18,6 +18,7 @@ from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
 from clever_hub.jobs.default import default_model
 from clever_hub.jobs.embedded import EmbeddedPhotos, read_embeddings
+from clever_hub.jobs.nearest import NEIGHBOURS, SAMPLE
 from clever_hub.jobs.rows import (
     Photo,
     Spool,
@@ -107,6 +108,23 @@ def write_shown(
     return written
 
 
+def approximate(recall: float | None, coverage: float | None) -> list[str]:
+    """What an index found, as a sentence; none where it was not asked.
+
+    Args:
+        recall: Share of the candidates among each photo's nearest, in [0, 1].
+        coverage: Share of all candidates.
+    """
+    if recall is None or coverage is None:
+        return []
+    said = (
+        f"An index found {recall:.1%} of the candidates among each photo's {NEIGHBOURS} nearest, "
+        f"and {coverage:.1%} of all, measured on at most {SAMPLE} photos. To compare all pairs: "
+        "--exact."
+    )
+    return [said]
+
+
 ImageColumn: TypeAlias = Annotated[
     str | None,
     typer.Option(help="The column of a table that holds the images, where it has several."),
@@ -141,6 +159,16 @@ ExpectedFalse: TypeAlias = Annotated[
     typer.Option(
         help="How many pairs of different photos may become candidates. The default is 25 for each "
         "photo (leaks: each validation photo) where candidates are verified, else 1 in all."
+    ),
+]
+Exact: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--exact/--approximate",
+        help="Compare all pairs, or each photo (leaks: each validation photo) with those that an "
+        "index finds (extra search). The default: all pairs up to 20 billion, as 200,000 photos "
+        "have.",
+        show_default=False,
     ),
 ]
 LeastCosine: TypeAlias = Annotated[

@@ -17,12 +17,14 @@ from clever_hub.cli.jobs import (
     CandidatePart,
     Decode,
     DecodeChoice,
+    Exact,
     ExpectedFalse,
     ImageColumn,
     LeastCosine,
     Output,
     PartChoice,
     Turns,
+    approximate,
     check_column,
     embedded,
     find_photos,
@@ -89,6 +91,7 @@ def run(  # noqa: PLR0913, each is an option
     verify: Annotated[
         bool, typer.Option(help="Align each candidate with the training photo and compare pixels.")
     ] = True,
+    exact: Exact = None,
     on_error: OnError = OnErrorChoice.raise_,
     turns: Turns = None,
     decode: Decode = DecodeChoice.reduced,
@@ -117,7 +120,7 @@ def run(  # noqa: PLR0913, each is an option
     check_candidates(threshold, expected_false)
     if out is not None:
         check_format(out, OUTPUTS, inputs=with_tables((train, validation)))
-    asked = _Asked(part.value, threshold, expected_false, verify, image_column)
+    asked = _Asked(part.value, threshold, expected_false, verify, exact, image_column)
     paths = (train, validation)
     sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
     found, unchecked = _find(sets, asked)
@@ -134,7 +137,12 @@ class _Asked(NamedTuple):
     threshold: float | None
     expected_false: float | None
     verify: bool
+    exact: bool | None
     image_column: str | None
+
+    def indexes(self, train: int, validation: int) -> bool:
+        """Whether an index finds the candidates among so many photos."""
+        return leaks.is_approximate(train, validation) if self.exact is None else not self.exact
 
 
 def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) -> None:
@@ -177,6 +185,8 @@ def _photos(
     if asked.verify:
         require("cv2", "jobs")
     train, validation = (find_photos([path], asked.image_column) for path in paths)
+    if asked.indexes(len(train), len(validation)):
+        require("lancedb", "search")
     check_enough(
         len(train),
         len(validation),
@@ -195,6 +205,11 @@ def _photos(
 
 def _find(sets: Sets, asked: _Asked) -> tuple[leaks.Leaks, Unchecked]:
     """The copies, and what could not be checked."""
+    if asked.exact is None and asked.indexes(*map(len, sets)):
+        say(
+            f"{len(sets[0]) * len(sets[1]):,} pairs: an index finds each validation photo's "
+            "nearest. To compare all: --exact"
+        )
     lost = _lost(sets) if asked.verify else ""
     with working_on() as progress:
         look = None
@@ -207,6 +222,7 @@ def _find(sets: Sets, asked: _Asked) -> tuple[leaks.Leaks, Unchecked]:
             threshold=asked.threshold,
             expected_false=asked.expected_false,
             verify=look,
+            exact=asked.exact,
             progress=partial(progress, "comparing"),
         )
     problems = (look.unreadable, look.unreadable_others) if look is not None else ()
@@ -244,6 +260,8 @@ def _print(found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> None:
     if unchecked.skipped or unchecked.unread:
         verified += f", {unchecked.skipped + unchecked.unread} photos could not be read"
     console.print(f"Candidates: {found.threshold}")
+    for line in approximate(found.recall, found.coverage):
+        console.print(line)
     console.print(
         f"{found.candidates:,} candidates; {len(found.leaked):,} of {len(validation):,} validation "
         f"photos are copies of training photos ({verified})"
@@ -271,7 +289,7 @@ def _write(out: Path, found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> s
         return f"{len(found.pairs.a)} pairs"
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
-    summary = [f"Candidates: {found.threshold}."]
+    summary = [f"Candidates: {found.threshold}.", *approximate(found.recall, found.coverage)]
     if not found.verified:
         summary.append("Not verified: the cosine alone decided.")
     if unread := unchecked.skipped + unchecked.unread:

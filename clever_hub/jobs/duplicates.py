@@ -64,8 +64,9 @@ class Duplicates:
         threshold: What made a pair a candidate.
         candidates: How many pairs were candidates.
         verified_by: ``"pixels"``, ``"heads"``, another verification's name, or ``"nothing"``.
-        recall: Share of the candidates that an index found, in [0, 1], measured on some photos;
-            None where all pairs were compared.
+        recall: Share of the candidates among each photo's nearest that an index found, in [0, 1],
+            measured on some photos; None where all pairs were compared.
+        coverage: The same of all candidates: it is lower where photos have many.
     """
 
     pairs: Pairs
@@ -75,6 +76,7 @@ class Duplicates:
     candidates: int
     verified_by: str
     recall: float | None = None
+    coverage: float | None = None
 
     @property
     def surplus(self) -> NDArray[np.int64]:
@@ -102,7 +104,8 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     Up to 200,000 photos every pair is compared, block by block, in bounded memory: beside the
     embeddings about 200 MB. Two cores take minutes for 200,000 photos of 1,024 dimensions. Of more
     photos each is compared with those that an index finds to be like it
-    (``clever_hub.jobs.nearest``), and ``recall`` says how many of the candidates that finds.
+    (``clever_hub.jobs.nearest``); ``recall`` and ``coverage`` say how many of the candidates that
+    finds.
 
     Args:
         embeddings: Of one model, raw or normalised; or vectors, float32 or float16 (N, d).
@@ -159,8 +162,9 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     if exact is None:
         exact = len(vectors) <= APPROXIMATE_FROM
     exact = exact or len(vectors) < 2  # an index of nothing cannot be made
-    pairs_of: Callable[..., tuple[Pairs, float | None]] = _all_pairs if exact else nearest_pairs
-    found, recall = pairs_of(vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress)
+    found, *measured = pairs_by(exact)(
+        vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress
+    )
     candidates = len(found.a)
     if ranking is None:
         none = np.zeros(len(vectors), np.int64)
@@ -170,7 +174,17 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     ranking.look(kept, verdicts)
     rank = ranking.rank  # after what was seen
     kept, verdicts = _turned_round(kept, verdicts, rank, verifier)
-    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, recall)
+    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, *measured)
+
+
+def pairs_by(exact: bool) -> Callable[..., tuple[Pairs, float | None, float | None]]:
+    """What finds candidates: pairs, and its recall and coverage where it is not exact.
+
+    Args:
+        exact: Whether every pair is compared (``similar_pairs``), or by an index
+            (``nearest_pairs``).
+    """
+    return _all_pairs if exact else nearest_pairs
 
 
 def better_first(pairs: Pairs, rank: NDArray[np.int64]) -> Pairs:
@@ -263,8 +277,8 @@ class _ByPixels:
         """Nothing to see."""
 
 
-def _all_pairs(vectors: Vectors, threshold: float, **options: Any) -> tuple[Pairs, None]:
-    return similar_pairs(vectors, threshold, **options), None
+def _all_pairs(vectors: Vectors, threshold: float, **options: Any) -> tuple[Pairs, None, None]:
+    return similar_pairs(vectors, threshold, **options), None, None
 
 
 def _verifier(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
-from clever_hub.jobs.duplicates import Verdict, Verify, look_at
+from clever_hub.jobs.duplicates import Verdict, Verify, look_at, pairs_by
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
-from clever_hub.jobs.pairs import Pairs, Progress, similar_pairs
+from clever_hub.jobs.nearest import APPROXIMATE_PAIRS
+from clever_hub.jobs.pairs import Pairs, Progress
 from clever_hub.jobs.rates import Threshold
 from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.sheets import Shown, ShownRow
@@ -33,6 +34,9 @@ class Leaks:
         threshold: What made a pair a candidate.
         candidates: How many pairs were candidates.
         verified: Whether they were looked at.
+        recall: Share of the candidates among each validation photo's nearest that an index
+            found, in [0, 1], measured on some of them; None where all pairs were compared.
+        coverage: The same of all candidates: it is lower where photos have many.
     """
 
     pairs: Pairs
@@ -40,6 +44,8 @@ class Leaks:
     threshold: Threshold
     candidates: int
     verified: bool
+    recall: float | None = None
+    coverage: float | None = None
 
     @property
     def leaked(self) -> list[int]:
@@ -56,11 +62,15 @@ def find_leaks(
     expected_false: float | None = None,
     heads: Heads | None = None,
     verify: Verify | None = None,
+    exact: bool | None = None,
     progress: Progress | None = None,
 ) -> Leaks:
     """Find validation photos that are copies of training photos, by any transformation.
 
-    Every pair of the two is compared; pairs within one are not.
+    Up to 2·10¹⁰ pairs of one of each are all compared, such as 400,000 training photos with 50,000
+    validation photos. Beyond, each validation photo is compared with those training photos that an
+    index finds to be like it (``clever_hub.jobs.nearest``); ``recall`` and ``coverage`` say how
+    many of the candidates that finds. Pairs within one set are not compared.
 
     Args:
         train: The training photos.
@@ -71,7 +81,9 @@ def find_leaks(
             for each validation photo where candidates are looked at, else one in all.
         heads: The model's heads, whose calibration sets the threshold.
         verify: Looks at candidates: rows of training photos and of validation photos in.
-        progress: Called with the blocks that are compared, and how many there are.
+        exact: Whether every pair is compared; None: up to 2·10¹⁰ pairs. False needs LanceDB.
+        progress: Called with the blocks that are compared, or the validation photos, and how many
+            there are.
 
     Returns:
         The copies.
@@ -79,6 +91,7 @@ def find_leaks(
     Raises:
         DataError: When the two were embedded by different models, or differently.
         ConfigError: As ``find_duplicates``.
+        MissingExtraError: When an index is needed and LanceDB is not installed.
     """
     check_options(threshold, expected_false)
     check_comparable(train, validation, "the training photos", "the validation photos")
@@ -94,9 +107,22 @@ def find_leaks(
         others=b,
         verified=verify is not None,
     )
-    found = similar_pairs(a, cut.cosine, others=b, mean=mean, progress=progress)
+    if exact is None:
+        exact = not is_approximate(len(a), len(b))
+    exact = exact or len(a) < 2 or not len(b)
+    found, *measured = pairs_by(exact)(a, cut.cosine, others=b, mean=mean, progress=progress)
     kept, verdicts = look_at(found, verify)
-    return Leaks(kept, verdicts, cut, len(found.a), verify is not None)
+    return Leaks(kept, verdicts, cut, len(found.a), verify is not None, *measured)
+
+
+def is_approximate(train: int, validation: int) -> bool:
+    """Whether an index finds the candidates if nothing else is asked for.
+
+    Args:
+        train: How many training photos there are.
+        validation: How many validation photos.
+    """
+    return train * validation > APPROXIMATE_PAIRS
 
 
 def table(

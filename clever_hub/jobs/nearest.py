@@ -16,10 +16,19 @@ from numpy.typing import NDArray
 
 from clever_hub.errors import require
 from clever_hub.jobs.embedded import to_column
-from clever_hub.jobs.pairs import BLOCK, MAX_PAIRS, Pairs, Progress, Vectors, unit_rows
+from clever_hub.jobs.pairs import (
+    BLOCK,
+    MAX_PAIRS,
+    Pairs,
+    Progress,
+    Vectors,
+    check_vectors,
+    unit_rows,
+)
 
 # From here on an index pays: two cores compare all pairs of so many photos in some minutes.
 APPROXIMATE_FROM = 200_000
+APPROXIMATE_PAIRS = APPROXIMATE_FROM**2 // 2  # of one set with another
 NEIGHBOURS = 50  # of each photo: twice the candidates that are wanted of it by default
 SAMPLE = 256  # photos whose nearest are found exactly as well
 _MULTIPLE = 16  # LanceDB indexes vectors of such lengths only
@@ -33,18 +42,23 @@ class Nearest(NamedTuple):
     """Pairs that an index found.
 
     Attributes:
-        pairs: Most alike first, each once, a < b.
-        recall: Share of a sample's pairs that were found, in [0, 1].
+        pairs: Most alike first, each once; within one set of vectors a < b.
+        recall: Of the pairs that a sample's vectors have with their nearest, the share that was
+            found, in [0, 1].
+        coverage: Of all the sample's pairs that reach the threshold, the share that was found. It
+            is lower than ``recall`` where vectors have more such pairs than nearest.
     """
 
     pairs: Pairs
     recall: float
+    coverage: float
 
 
 def nearest_pairs(
     vectors: Vectors,
     threshold: float,
     *,
+    others: Vectors | None = None,
     mean: NDArray[np.float32] | None = None,
     neighbours: int = NEIGHBOURS,
     max_pairs: int = MAX_PAIRS,
@@ -56,46 +70,52 @@ def nearest_pairs(
     near enough, at most twice.
 
     Args:
-        vectors: float32 or float16 (N, d), N ≥ 2.
+        vectors: float32 or float16 (N, d), N ≥ 2; they are indexed.
         threshold: Least cosine, in [-1, 1].
+        others: (M, d): pairs of a row of ``vectors`` and a row of these, instead of pairs within
+            ``vectors``; each of these is searched.
         mean: float32 (d,), taken from every vector first; None takes nothing.
         neighbours: How many of the nearest of each vector are looked at.
         max_pairs: Keep this many at most, the most alike.
         progress: Called with the vectors that were searched, and how many there are.
 
     Returns:
-        The pairs, and how many of them are found: of ``SAMPLE`` vectors evenly spread, those pairs
-        with their ``neighbours`` nearest that reach the threshold.
+        The pairs, and how many of them are found, measured on ``SAMPLE`` vectors evenly spread.
 
     Raises:
         MissingExtraError: When LanceDB is not installed.
-        ValueError: When a vector is not finite.
+        ValueError: When shapes do not fit, or a vector is not finite.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(1000, 32)).astype(np.float32)
         >>> found = nearest_pairs(np.concatenate([x, x + 0.01]), 0.9)
-        >>> len(found.pairs.a), found.recall
-        (1000, 1.0)
+        >>> len(found.pairs.a), found.recall, found.coverage
+        (1000, 1.0, 1.0)
     """
     require("lancedb", "search")
-    neighbours = min(neighbours, len(vectors) - 1)
+    within, searched = others is None, vectors if others is None else others
+    check_vectors(vectors, searched, mean, threshold)
+    neighbours = min(neighbours, len(vectors) - within)
     lengths = _lengths(vectors, mean)
     rows, columns, cosines = [], [], []
     with tempfile.TemporaryDirectory(prefix="clever-hub-") as folder:
         table = _index(folder, vectors, mean)
-        for start, queries in _blocks(vectors, mean, _QUERIES):
+        for start, queries in _blocks(searched, mean, _QUERIES):
             query, column = _search(table, queries, _TAKEN * neighbours + 1)
             cosine = _cosines(queries[:, : vectors.shape[1]], query, vectors, column, mean, lengths)
-            kept = (cosine >= threshold) & (query + start != column)
+            kept = cosine >= threshold
+            if within:
+                kept &= query + start != column
             kept[kept] = _best(query[kept], cosine[kept], neighbours)
             rows.append(query[kept] + start)
             columns.append(column[kept])
             cosines.append(cosine[kept])
             if progress is not None:
-                progress(start + len(queries), len(vectors))
-    pairs = _once(np.concatenate(rows), np.concatenate(columns), np.concatenate(cosines))
-    recall = _recall(pairs, vectors, mean, threshold, neighbours)
-    return Nearest(pairs.take(np.arange(min(max_pairs, len(pairs.a)))), recall)
+                progress(start + len(queries), len(searched))
+    found = Pairs(np.concatenate(columns), np.concatenate(rows), np.concatenate(cosines))
+    pairs = _sorted(_once(found) if within else found)
+    measured = _measured(pairs, vectors, searched, mean, threshold, neighbours, within)
+    return Nearest(pairs.take(np.arange(min(max_pairs, len(pairs.a)))), *measured)
 
 
 def padded_width(width: int) -> int:
@@ -185,52 +205,74 @@ def _best(query: NDArray[np.int64], cosine: NDArray[np.float32], count: int) -> 
     return kept
 
 
-def _once(row: NDArray[np.int64], column: NDArray[np.int64], cosine: NDArray[np.float32]) -> Pairs:
-    """Each pair once, most alike first: two photos may be among the nearest of each other."""
-    a, b = np.minimum(row, column), np.maximum(row, column)
+def _once(pairs: Pairs) -> Pairs:
+    """Each pair once, a < b: two photos may be among the nearest of each other."""
+    a, b = np.minimum(pairs.a, pairs.b), np.maximum(pairs.a, pairs.b)
     order = np.lexsort((b, a))
-    a, b, cosine = a[order], b[order], cosine[order]
+    a, b = a[order], b[order]
     first = np.ones(len(a), bool)
     first[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
-    pairs = Pairs(a[first], b[first], np.clip(cosine[first], -1, 1).astype(np.float32))
-    return pairs.take(np.lexsort((pairs.b, pairs.a, -pairs.cosine)))
+    return Pairs(a[first], b[first], pairs.cosine[order][first])
 
 
-def _recall(
+def _sorted(pairs: Pairs) -> Pairs:
+    """Most alike first, then by row."""
+    cosine = np.clip(pairs.cosine, -1, 1).astype(np.float32)
+    return Pairs(pairs.a, pairs.b, cosine).take(np.lexsort((pairs.b, pairs.a, -cosine)))
+
+
+def _measured(
     pairs: Pairs,
     vectors: Vectors,
+    searched: Vectors,
     mean: NDArray[np.float32] | None,
     threshold: float,
     neighbours: int,
-) -> float:
-    """Share of the exact nearest of some vectors that are among the pairs."""
-    sample = np.unique(np.linspace(0, len(vectors) - 1, SAMPLE).astype(np.int64))
-    column, cosine = _exact(vectors, mean, sample, neighbours)
+    within: bool,
+) -> tuple[float, float]:
+    """Of some vectors' exact nearest, and of all that are near enough, the share in the pairs."""
+    sample = np.unique(np.linspace(0, len(searched) - 1, SAMPLE).astype(np.int64))
+    queries = unit_rows(searched[sample], mean)
+    own = sample if within else None
+    column, cosine, count = _exact(vectors, mean, queries, neighbours, threshold, own)
     # The index's arithmetic may differ in the last digit: not quite at the threshold.
     near = cosine >= threshold + 1e-6
     row, column = np.broadcast_to(sample[:, None], near.shape)[near], column[near]
     if not len(row):
-        return 1.0
-    wanted = np.minimum(row, column) * len(vectors) + np.maximum(row, column)
-    return float(np.isin(wanted, pairs.a * len(vectors) + pairs.b).mean())
+        return 1.0, 1.0
+    there = np.isin(pairs.b, sample).sum() + (np.isin(pairs.a, sample).sum() if within else 0)
+    a, b = (np.minimum(column, row), np.maximum(column, row)) if within else (column, row)
+    wanted = a * len(searched) + b
+    recall = np.isin(wanted, pairs.a * len(searched) + pairs.b).mean()
+    return float(recall), min(1.0, float(there / count))
 
 
 def _exact(
-    vectors: Vectors, mean: NDArray[np.float32] | None, sample: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k nearest of some vectors, and their cosines; both (sample, k)."""
-    queries = unit_rows(vectors[sample], mean)
-    best = np.full((len(sample), k), -2, np.float32)
-    rows = np.zeros((len(sample), k), np.int64)
+    vectors: Vectors,
+    mean: NDArray[np.float32] | None,
+    queries: NDArray[np.float32],
+    k: int,
+    threshold: float,
+    own: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], int]:
+    """The k nearest of some unit vectors, and their cosines, both (queries, k); how many are near.
+
+    ``own`` are the queries' own rows among the vectors, which are left out; None: they have none.
+    """
+    best = np.full((len(queries), k), -2, np.float32)
+    rows = np.zeros((len(queries), k), np.int64)
+    count = 0
     for start in range(0, len(vectors), BLOCK):
         block = unit_rows(vectors[start : start + BLOCK], mean, start)
         cosines = queries @ block.T
-        own = (sample >= start) & (sample < start + len(block))
-        cosines[own, sample[own] - start] = -2  # each is the nearest of itself
+        if own is not None:  # each is the nearest of itself
+            here = (own >= start) & (own < start + len(block))
+            cosines[here, own[here] - start] = -2
+        count += int((cosines >= threshold).sum())
         both = np.concatenate([best, cosines], axis=1)
         numbers = np.broadcast_to(np.arange(start, start + len(block)), cosines.shape)
         known = np.concatenate([rows, numbers], axis=1)
         places = np.argpartition(-both, k - 1, axis=1)[:, :k]
         best = np.take_along_axis(both, places, axis=1)
         rows = np.take_along_axis(known, places, axis=1)
-    return rows, best
+    return rows, best, count

@@ -73,7 +73,7 @@ def similar_pairs(
         (array([0]), array([1]))
     """
     second = vectors if others is None else others
-    _check(vectors, second, mean, threshold)
+    check_vectors(vectors, second, mean, threshold)
     kept = _Kept(threshold, max_pairs)
     work = list(_blocks(len(vectors), len(second), block, triangle=others is None))
     product = np.empty((block, block), np.float32)
@@ -116,6 +116,29 @@ def unit_rows(
         raise ValueError(f"expected finite vectors, got NaN or infinity in row {bad}")
     unit /= np.where(norms > 0, norms, 1)[:, None]
     return unit
+
+
+def check_vectors(
+    vectors: Vectors, others: Vectors, mean: NDArray[np.float32] | None, threshold: float
+) -> None:
+    """Refuse what cannot be compared.
+
+    Args:
+        vectors: (N, d).
+        others: (M, d).
+        mean: (d,) or None.
+        threshold: A cosine.
+
+    Raises:
+        ValueError: When shapes do not fit, or the threshold is no cosine.
+    """
+    shapes = vectors.shape, others.shape
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
+        raise ValueError(f"expected vectors (N, d) and (M, d), got {shapes[0]} and {shapes[1]}")
+    if mean is not None and mean.shape != shapes[0][1:]:
+        raise ValueError(f"mean: expected shape {shapes[0][1:]}, got {mean.shape}")
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"threshold: expected a cosine, -1 to 1, got {threshold}")
 
 
 def _blocks(rows: int, columns: int, block: int, triangle: bool) -> Iterator[tuple[int, int]]:
@@ -165,15 +188,3 @@ class _Kept:
         if not self._parts:
             return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
         return Pairs(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
-
-
-def _check(
-    vectors: Vectors, others: Vectors, mean: NDArray[np.float32] | None, threshold: float
-) -> None:
-    shapes = vectors.shape, others.shape
-    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
-        raise ValueError(f"expected vectors (N, d) and (M, d), got {shapes[0]} and {shapes[1]}")
-    if mean is not None and mean.shape != shapes[0][1:]:
-        raise ValueError(f"mean: expected shape {shapes[0][1:]}, got {mean.shape}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold: expected a cosine, -1 to 1, got {threshold}")

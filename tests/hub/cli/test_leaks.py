@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,33 @@ def test_a_copy_is_found_and_the_exit_code_says_so(
     for name in ("leaks.html", "leaks.png", "leaks.csv"):
         assert run("leaks", *sets, *options, "-o", tmp_path / name).exit_code == 1
         assert (tmp_path / name).stat().st_size > 100
+
+
+def test_an_index_says_what_it_found(
+    sets: tuple[Path, Path], options: tuple[object, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip("lancedb", reason="needs the extra search")
+    out = tmp_path / "leaks.html"
+    result = run("leaks", *sets, *options, "--approximate", "-o", out)
+    assert result.exit_code == 1, result.stderr
+    assert "1 of 3 validation photos are copies" in result.stdout
+    assert "An index found 100.0% of the candidates" in " ".join(result.stdout.split())
+    assert "An index found 100.0%" in out.read_text()
+    assert "An index" not in run("leaks", *sets, *options, "--exact").stdout
+
+
+def test_an_index_is_taken_for_many_pairs_and_said(
+    sets: tuple[Path, Path], options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lancedb", reason="needs the extra search")
+    monkeypatch.setattr("clever_hub.jobs.leaks.APPROXIMATE_PAIRS", 5)
+    result = run("leaks", *sets, *options)
+    assert "6 pairs: an index finds each validation photo's nearest" in result.stderr
+    assert "An index found 100.0% of the candidates" in " ".join(result.stdout.split())
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    result = run("leaks", *sets, *options)
+    assert "[search]" in result.stderr
+    assert "copies" not in result.stdout
 
 
 def test_without_copies_all_is_well(sets: tuple[Path, Path], options: tuple[object, ...]) -> None:

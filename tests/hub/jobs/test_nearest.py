@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clever_hub.jobs import duplicates, nearest
+from clever_hub.embeddings import Embeddings
+from clever_hub.jobs import duplicates, leaks, nearest
 from clever_hub.jobs.duplicates import find_duplicates
+from clever_hub.jobs.embedded import EmbeddedPhotos
+from clever_hub.jobs.leaks import find_leaks
 from clever_hub.jobs.nearest import nearest_pairs
 from clever_hub.jobs.pairs import similar_pairs
 
@@ -28,7 +33,7 @@ def vectors() -> Vectors:
 def test_it_finds_nearly_what_comparing_all_pairs_finds(vectors: Vectors) -> None:
     mean = vectors.mean(0)
     exact = similar_pairs(vectors, 0.5, mean=mean)
-    found, recall = nearest_pairs(vectors, 0.5, mean=mean)
+    found, recall, _ = nearest_pairs(vectors, 0.5, mean=mean)
     cosines = dict(zip(zip(exact.a, exact.b, strict=True), exact.cosine, strict=True))
     assert len(found.a) > 0.98 * len(exact.a) > 600
     assert (found.a < found.b).all()
@@ -44,7 +49,7 @@ def test_recall_says_what_is_missed(vectors: Vectors, monkeypatch: pytest.Monkey
     monkeypatch.setattr(nearest, "_TAKEN", 1)
     monkeypatch.setattr(nearest, "SAMPLE", len(vectors))
     mean = vectors.mean(0)
-    found, recall = nearest_pairs(vectors, -1, mean=mean, neighbours=2)
+    found, recall, _ = nearest_pairs(vectors, -1, mean=mean, neighbours=2)
     unit = (vectors - mean) / np.linalg.norm(vectors - mean, axis=1, keepdims=True)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
@@ -65,6 +70,52 @@ def test_the_same_groups_as_by_comparing_all_pairs(vectors: Vectors) -> None:
     assert (exact.recall, found.recall) == (None, 1.0)
 
 
+def test_pairs_of_one_set_and_another(vectors: Vectors) -> None:
+    """Of 600 photos and 40 copies, the last ones first: no row is taken for another's."""
+    photos, copies = vectors[:600], vectors[600:640][::-1]
+    mean = photos.mean(0)
+    exact = similar_pairs(photos, 0.5, others=copies, mean=mean)
+    found, recall, _ = nearest_pairs(photos, 0.5, others=copies, mean=mean)
+    there = [{*zip(pairs.a.tolist(), pairs.b.tolist(), strict=True)} for pairs in (exact, found)]
+    assert len(exact.a) >= 40
+    assert there[1] <= there[0]
+    assert recall == pytest.approx(len(there[1]) / len(there[0]), abs=1e-6)
+    assert recall > 0.98
+    assert found.a[:40].tolist() == (39 - found.b[:40]).tolist(), "copies are the most alike"
+    assert (np.diff(found.cosine) <= 0).all()
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_coverage_counts_what_lies_beyond_the_nearest(
+    vectors: Vectors, within: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "SAMPLE", len(vectors))
+    mean, others = vectors.mean(0), None if within else vectors[:90]
+    exact = similar_pairs(vectors, 0.2, others=others, mean=mean)
+    found, recall, coverage = nearest_pairs(vectors, 0.2, others=others, mean=mean, neighbours=5)
+    assert coverage == pytest.approx(len(found.a) / len(exact.a), abs=1e-4)
+    assert coverage < 0.5 < recall
+
+
+def test_what_does_not_fit_together_is_refused(vectors: Vectors) -> None:
+    with pytest.raises(ValueError, match=r"got \(1200, 40\) and \(2, 8\)"):
+        nearest_pairs(vectors, 0.5, others=np.ones((2, 8), np.float32))
+
+
+def test_leaks_by_an_index(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, validation = (
+        EmbeddedPhotos([Path("a")] * len(part), Embeddings(part, part[:, :0]), "")
+        for part in (vectors[:600], vectors[600:700])
+    )
+    exact = find_leaks(train, validation, threshold=0.8)
+    monkeypatch.setattr(leaks, "APPROXIMATE_PAIRS", 60_000)
+    assert find_leaks(train, validation, threshold=0.8).recall is None, "so many are compared"
+    monkeypatch.setattr(leaks, "APPROXIMATE_PAIRS", 59_999)
+    found = find_leaks(train, validation, threshold=0.8)
+    assert (exact.recall, found.recall) == (None, 1.0)
+    assert found.leaked == exact.leaked == list(range(100))
+
+
 def test_an_index_is_used_beyond_what_can_be_compared(
     vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,12 +126,12 @@ def test_an_index_is_used_beyond_what_can_be_compared(
 
 def test_bounded_and_of_any_kind(vectors: Vectors) -> None:
     reports = []
-    found, _ = nearest_pairs(
+    found, _, _ = nearest_pairs(
         vectors.astype(np.float16), 0.5, max_pairs=9, progress=lambda *done: reports.append(done)
     )
     assert len(found.a) == 9
     assert reports[-1] == (1200, 1200)
-    few, recall = nearest_pairs(vectors[[0, 600, 1]] - vectors.mean(0), 0.8)
+    few, recall, _ = nearest_pairs(vectors[[0, 600, 1]] - vectors.mean(0), 0.8)
     assert few.a.tolist() == [0]
     assert few.b.tolist() == [1]
     assert recall == 1
