@@ -28,8 +28,9 @@ from clever_hub.backends.own import OWN_BACKBONES
 from clever_hub.config import ModelConfig
 from clever_hub.files import write_text
 from clever_hub.hub.origin import labels_of, origin, without_labels
+from clever_hub.hub.shipped import ZOO, model_names
 from clever_hub.jobs.heads import HeadsConfig
-from clever_hub.weights import WEIGHTS_NAME, Weights
+from clever_hub.weights import WEIGHTS_NAME, Weights, sha256_of
 
 CARD_NAME = "README.md"
 _MANY_PHOTOS = 1_000_000
@@ -96,7 +97,7 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
             config.equivariant_dim,
             projection=config.projection,
         ),
-        _facts(folder, config, repo_id or (config.name if by_name else "FOLDER")),
+        _facts(folder, config, repo_id or (config.name if by_name else "FOLDER"), by_name),
         _measured(evaluation, repo_id or config.name),
         _usage(folder, config, repo_id, by_name),
         _limits(config, evaluation),
@@ -132,7 +133,7 @@ def _results(evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
         )
 
 
-def _facts(folder: Path, config: ModelConfig, name: str) -> str:
+def _facts(folder: Path, config: ModelConfig, name: str, shipped: bool) -> str:
     """How it came about, and what it consists of."""
     provenance, side = config.provenance, config.preprocessing.crop_size
     hardware = f", on {provenance['hardware']}" if provenance.get("hardware") else ""
@@ -159,7 +160,7 @@ def _facts(folder: Path, config: ModelConfig, name: str) -> str:
         facts.insert(-1, told)
     if provenance.get("recipe"):
         again = "clever-hub pretrain recipe.yaml --data PHOTOS --output again --set name=again"
-        option, start = _begins_from(provenance)
+        option, start = _begins_from(provenance, shipped)
         facts.append(
             f"- **Recipe** `clever-hub info {name} --recipe > recipe.yaml`, then "
             f"`{again}{option}`{start}"
@@ -193,15 +194,17 @@ def _heads(config: ModelConfig) -> str:
     return heads.in_words()
 
 
-def _begins_from(provenance: Mapping[str, Any]) -> tuple[str, str]:
+def _begins_from(provenance: Mapping[str, Any], shipped: bool) -> tuple[str, str]:
     """An option for what a recipe begins from, which may have moved on since, and what that was."""
     start = provenance.get("start")
     if not isinstance(start, Mapping) or not start.get("weights_sha256"):
         return "", ""
-    digest = str(start["weights_sha256"])[:12]
+    name, digest = str(start.get("name")), str(start["weights_sha256"])
+    if name in model_names() and sha256_of(ZOO / name / WEIGHTS_NAME) == digest:
+        return f" --set backbone.init={name}", ""
     return " --set backbone.init=START", (
-        f". START is the folder of what it began from, which was `{start.get('name')}` with the "
-        f"weights {digest}…"
+        f". START is the folder of what it began from, which was `{name}` with the weights "
+        f"{digest[:12]}…" + ("; that does not ship" if shipped else "")
     )
 
 
@@ -243,7 +246,7 @@ def _photos(data: Mapping[str, Any]) -> str:
 
 def _portable(command: str, name: str) -> str:
     """A command without the paths of the machine that it ran on: only their last component."""
-    words = shlex.split(command)
+    words = ["--output" if word == "--out" else word for word in shlex.split(command)]  # renamed
     if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
         words[2] = name
     # In --data=A,B each of the two is a path. Windows has its own.

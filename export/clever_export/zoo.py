@@ -178,7 +178,7 @@ def _evaluate(folder: Path, data: str, protocols: str | None) -> None:
     """Evaluate a shipped model by the command line: this package may not import clever_training."""
     name = folder.name if _is_shipped(folder) else str(folder)
     code = "from clever_hub.cli.app import main; main()"
-    command = [sys.executable, "-c", code, "evaluate", name, "--data", data, "--out", str(folder)]
+    command = [sys.executable, "-c", code, "evaluate", name, "--data", data, "-o", str(folder)]
     command += ["--protocols", protocols] if protocols else []
     subprocess.run(command, check=True)  # noqa: S603 -- a list, no shell
 

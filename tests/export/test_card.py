@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelFormatError
 from clever_hub.files import write_json
+from clever_hub.hub.shipped import ZOO
 from clever_hub.jobs.heads import HeadsConfig
 
 _RECIPE = {
@@ -230,6 +232,27 @@ def test_the_card_of_a_later_stage_says_that_its_start_has_moved_on(folder: Path
     card = make_card(folder)
     assert "--output again --set name=again --set backbone.init=START`." in card
     assert "was `mine` with the weights abababababab…" in card
+    assert "does not ship" not in card
+    assert "abababababab…; that does not ship" in make_card(folder, by_name=True)
+
+
+def test_the_card_of_a_later_stage_names_a_start_that_ships(folder: Path) -> None:
+    name = "clever-vit-tiny.ssl"
+    digest = hashlib.sha256((ZOO / name / "model.safetensors").read_bytes()).hexdigest()
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["start"] = {"name": name, "init": name, "weights_sha256": digest}
+    write_json(path, content)
+    assert f"--set name=again --set backbone.init={name}`\n" in make_card(folder)
+
+
+def test_a_command_has_the_names_that_options_have_now(folder: Path) -> None:
+    path = folder / "evaluation.json"
+    content = json.loads(path.read_text())
+    for record in content["protocols"].values():
+        record["command"] = "clever-hub evaluate mine --data photos --out measured"
+    write_json(path, content)
+    assert "--data photos --output measured" in make_card(folder)
 
 
 @pytest.mark.parametrize(

@@ -340,6 +340,24 @@ def test_the_processor_scales_16_bits_and_refuses_what_has_no_range(packaged: Ex
         processor(Image.new("F", (8, 8)))
 
 
+def test_the_processor_takes_tensors_as_torchvision_reads_them(packaged: Exported) -> None:
+    folder = packaged("test_resnet")
+    processor = AutoImageProcessor.from_pretrained(folder)
+    photos = np.random.default_rng(0).integers(0, 256, (2, 70, 90, 3), np.uint8)
+    expected = clever_hub.from_pretrained(folder).preprocessor.batch(list(photos))
+    tensors = torch.from_numpy(photos).permute(0, 3, 1, 2)
+    for given in (tensors, [*tensors]):
+        assert np.array_equal(processor(given, return_tensors="np")["pixel_values"], expected)
+    one = processor(tensors[0], return_tensors="pt")["pixel_values"]
+    assert np.array_equal(one.numpy(), expected[:1])
+    gray, flat = processor(tensors[0, :1]), processor(tensors[0, 0])
+    assert np.array_equal(gray["pixel_values"][0], flat["pixel_values"][0])
+    with pytest.raises(TypeError, match=r"expected uint8 .* got torch\.float32; multiply"):
+        processor(tensors[0] / 255)
+    with pytest.raises(ValueError, match=r"\(3, height, width\), got \(70, 90, 3\)\. Give chann"):
+        processor(torch.from_numpy(photos[0]))
+
+
 def test_the_processor_takes_a_size_on_loading_and_ignores_none_on_calling(
     packaged: Exported,
 ) -> None:

@@ -77,7 +77,9 @@ class CleverImageProcessor(BaseImageProcessor):
         """Prepare images.
 
         Args:
-            images: One or a list of PIL images or uint8 arrays (height, width, 3).
+            images: One or a list of PIL images, uint8 arrays (height, width, 3), or uint8 tensors
+                with channels first, (3, height, width), as torchvision reads photos; also a batch
+                of such, (N, 3, height, width).
             return_tensors: ``"pt"`` or ``"np"``; None gives a list of arrays.
             **kwargs: None: sizes are set when the processor is loaded.
 
@@ -85,8 +87,8 @@ class CleverImageProcessor(BaseImageProcessor):
             ``pixel_values``, float32 (batch, 3, crop_size, crop_size).
 
         Raises:
-            TypeError: For tensors, for arrays of another dtype, and for other arguments, which
-                would else be ignored.
+            TypeError: For tensors and arrays of another dtype, and for other arguments, which would
+                else be ignored.
             ValueError: For PIL images of floating point or integers beyond 16 bits, for arrays of
                 another shape, for photos too long and thin, and for a crop larger than the photo.
         """
@@ -97,7 +99,8 @@ class CleverImageProcessor(BaseImageProcessor):
                 "resize_size=80, crop_size=80)"
             )
         self._check()
-        several = images if isinstance(images, list | tuple) else [images]
+        batch = isinstance(images, torch.Tensor) and images.ndim == 4
+        several = images if batch or isinstance(images, list | tuple) else [images]
         prepared = [self._one(image) for image in several]
         return BatchFeature({"pixel_values": prepared}, tensor_type=return_tensors)
 
@@ -115,8 +118,6 @@ class CleverImageProcessor(BaseImageProcessor):
             )
 
     def _one(self, image: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if isinstance(image, torch.Tensor):
-            raise TypeError("expected PIL images or uint8 arrays (height, width, 3), got a tensor")
         photo = self._resize_and_crop(_to_rgb(image))
         pixels = np.asarray(photo, dtype=np.float32) / np.float32(255)
         mean, std = (np.asarray(x, dtype=np.float32) for x in (self.mean, self.std))
@@ -144,7 +145,7 @@ def _to_rgb(image: Any) -> Image.Image:
     if not isinstance(image, Image.Image):
         if isinstance(image, list | tuple):
             raise TypeError("expected one list of images, got a list within the list")
-        array = np.asarray(image)
+        array = _channels_last(image) if isinstance(image, torch.Tensor) else np.asarray(image)
         if array.dtype != np.uint8:
             hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
             raise TypeError(f"expected uint8 arrays (height, width, 3), got {array.dtype}{hint}")
@@ -166,6 +167,20 @@ def _to_rgb(image: Any) -> Image.Image:
             raise ValueError("expected 16-bit values, 0 to 65535")
         photo = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounded
     return photo.convert("RGB")
+
+
+def _channels_last(image: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as arrays are: the channels last."""
+    if image.dtype != torch.uint8:
+        hint = "; multiply values in [0, 1] by 255 first" if image.is_floating_point() else ""
+        raise TypeError(f"expected uint8 tensors (3, height, width), got {image.dtype}{hint}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3, 4)):
+        raise ValueError(
+            f"expected tensors of shape (3, height, width), got {tuple(image.shape)}. Give "
+            "channels first; arrays have them last"
+        )
+    channels_last = image.permute(1, 2, 0) if image.ndim == 3 else image
+    return np.ascontiguousarray(channels_last.cpu().numpy())
 
 
 def _orientation(image: Image.Image) -> Any:
