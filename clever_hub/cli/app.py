@@ -32,7 +32,10 @@ _ORDER = (
 # Scripts and published model cards use them.
 _EARLIER_NAMES = {"--out": "--output", "--report": "--output"}
 # A key of a recipe, such as run.precision, is no option.
-_KEYWORD = re.compile(r"""(?<![.\w])(backend|device|precision|revision)=["']?([\w:]+)["']?""")
+# Nor is a folder of a data set that is cut up by its values, such as photos/device=phone/a.jpg.
+_KEYWORD = re.compile(
+    r"""(?<![.\w/\\])(backend|device|precision|revision)=["']?([\w:]+)["']?(?![\w/\\])"""
+)
 _PANELS = {"clever_training": "Train and measure", "clever_export": "Package and publish"}
 
 

@@ -42,7 +42,7 @@ def check_photos(paths: Iterable[Path | str], *, embeddings: bool = False) -> No
     Raises:
         ConfigError: Says what is accepted.
     """
-    refused = _TABLES if embeddings else (*_TABLES, *_PARQUET)
+    refused = (*_TABLES, *(_PARQUET[1:] if embeddings else _PARQUET))
     for path in map(Path, paths):
         ending = path.suffix.lower()
         if ending not in refused or not path.exists():

@@ -11,9 +11,10 @@ import typer
 from rich.table import Column, Table
 
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
-from clever_hub.cli.console import file_size, output, say, shown
+from clever_hub.cli.console import file_size, output, say, say_unused, shown
 from clever_hub.cli.jobs import (
-    OUTPUTS,
+    FEWER,
+    LIMITED,
     Cache,
     CandidatePart,
     Decode,
@@ -28,13 +29,13 @@ from clever_hub.cli.jobs import (
     VerifyChoice,
     approximate,
     check_column,
+    check_output,
     embedded,
     find_photos,
     is_embeddings,
     load,
     read_photos,
     say_embedded,
-    with_tables,
     write_shown,
 )
 from clever_hub.cli.options import Backend, Device, JobModel, Revision
@@ -50,7 +51,7 @@ from clever_hub.jobs.nearest import APPROXIMATE_FROM
 from clever_hub.jobs.photo_files import file_bytes
 from clever_hub.jobs.rows import Photo, image_tables
 from clever_hub.jobs.sheets import ShownRow
-from clever_hub.jobs.tables import FORMATS, check_format, check_place, text_of, write_rows
+from clever_hub.jobs.tables import FORMATS, check_place, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 from clever_hub.scale.locating import table_of
 
@@ -129,7 +130,7 @@ def run(  # noqa: PLR0913, each is an option
         raise ConfigError("expected image files, folders or a parquet file: `duplicates photos/`")
     check_candidates(threshold, expected_false)
     if out is not None:
-        check_format(out, OUTPUTS, inputs=with_tables(paths))
+        check_output(out, paths, image_column)
     if move_to is not None:
         check_place(move_to, "--move-to", folder=True)
     asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to, image_column)
@@ -238,7 +239,9 @@ def _photos(
     loaded = load(name, *where)
     check_part(loaded, asked.part)
     heads = loaded.heads if by_heads else None  # before the work
-    averaged = turns is not False and not by_heads  # heads read the photo as it lies
+    if by_heads:
+        say_unused({"--turns": turns is True}, "the heads read each photo as it lies")
+    averaged = turns is not False and not by_heads
     return embedded(loaded, found, cache=cache, averaged=averaged, decode=decode), heads
 
 
@@ -323,6 +326,8 @@ def _print(
     for line in approximate(found.recall, found.coverage):
         console.print(line)
     verified = "not verified" if found.verified_by == "nothing" else f"by {found.verified_by}"
+    if found.limited:
+        console.print(f"{LIMITED}. {FEWER}.")
     console.print(
         f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
     )
@@ -365,6 +370,8 @@ def _write(
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
     summary += approximate(found.recall, found.coverage)
+    if found.limited:
+        summary.append(f"{LIMITED}.")
 
     def rows(first: int) -> list[ShownRow]:
         return grouped.shown(members[:first], paths, ranking.why)

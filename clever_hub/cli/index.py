@@ -63,7 +63,7 @@ def run(
             )
     files = list(find_images(paths))
     loaded = load(model, backend, device, revision)
-    index = PhotoIndex.open_or_create(out, loaded, files, decode or DecodeChoice.reduced)
+    index = PhotoIndex.open_or_create(out, loaded, files, decode and decode.value)
     with counting("indexing", len(files)) as advance:
         changes = index.update(loaded, files, advance)
     report_skipped(changes.skipped)

@@ -29,7 +29,7 @@ from clever_hub.jobs.rows import (
 )
 from clever_hub.jobs.sheets import PAGE, SHEETS, ShownRow, write_page, write_sheet
 from clever_hub.jobs.store import embed_photos
-from clever_hub.jobs.tables import FORMATS
+from clever_hub.jobs.tables import FORMATS, check_format
 from clever_hub.scale.storage import FOLDER
 from clever_hub.scale.tables import count_images
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # What duplicates, leaks and search can write: tables, a page, a picture.
 OUTPUTS = (*FORMATS, PAGE, *SHEETS)
 _ON_PAGE, _ON_SHEET = 500, 12  # rows of each
+LIMITED = "There were too many candidates: the least alike were left out"
+FEWER = "Ask for fewer: --expected-false, or a higher --threshold"
 
 
 class DecodeChoice(StrEnum):
@@ -207,9 +209,28 @@ def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
     return photos
 
 
-def with_tables(paths: Sequence[Path]) -> list[Path]:
-    """The paths, and the tables with images that they stand for: what must not be written over."""
-    return [*paths, *(table for path in paths for table in image_tables(path))]
+def check_output(out: Path, paths: Sequence[Path], column: str | None) -> None:
+    """Refuse an output that cannot be written, or that would be written over what is read.
+
+    Args:
+        out: The file to write.
+        paths: What the user named: photos, tables, embeddings.
+        column: As for ``find_photos``.
+
+    Raises:
+        ConfigError: As ``check_format``, or for a table among embeddings.
+    """
+    tables = (table for path in paths for table in image_tables(path, column))
+    check_format(out, OUTPUTS, inputs=[*paths, *tables])
+    if out.suffix.lower() != ".parquet":
+        return
+    for path in paths:
+        inside = path.is_dir() and out.resolve().is_relative_to(path.resolve())
+        if inside and is_embeddings(path, column):
+            raise ConfigError(
+                f"--output: {out} lies in {path}, whose tables are read as embeddings. Name a "
+                "place outside"
+            )
 
 
 def check_column(paths: Iterable[Path], column: str | None) -> None:

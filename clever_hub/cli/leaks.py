@@ -12,7 +12,8 @@ from rich.table import Column, Table
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.jobs import (
-    OUTPUTS,
+    FEWER,
+    LIMITED,
     Cache,
     CandidatePart,
     Decode,
@@ -26,13 +27,13 @@ from clever_hub.cli.jobs import (
     Turns,
     approximate,
     check_column,
+    check_output,
     embedded,
     find_photos,
     is_embeddings,
     load,
     read_photos,
     say_embedded,
-    with_tables,
     write_shown,
 )
 from clever_hub.cli.options import (
@@ -44,11 +45,11 @@ from clever_hub.cli.options import (
     Revision,
 )
 from clever_hub.cli.progress import working_on
-from clever_hub.errors import ConfigError, require
+from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.jobs import leaks
 from clever_hub.jobs.candidates import check_enough
 from clever_hub.jobs.embedded import EmbeddedPhotos
-from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
+from clever_hub.jobs.tables import FORMATS, text_of, write_rows
 from clever_hub.jobs.verifying import PixelVerifier
 
 _LISTED = 20  # leaks that are printed
@@ -119,7 +120,7 @@ def run(  # noqa: PLR0913, each is an option
     """
     check_candidates(threshold, expected_false)
     if out is not None:
-        check_format(out, OUTPUTS, inputs=with_tables((train, validation)))
+        check_output(out, (train, validation), image_column)
     asked = _Asked(part.value, threshold, expected_false, verify, exact, image_column)
     paths = (train, validation)
     sets = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
@@ -158,6 +159,8 @@ def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) ->
     said = "; ".join(words for words, count in zip(problems, counts, strict=True) if count)
     if said and on_error is OnErrorChoice.raise_:
         fail(f"{said}. Accept it: --on-error skip")
+    if found.limited:
+        fail(f"{LIMITED}, and were not checked. {FEWER}")
     if found.leaked:
         raise typer.Exit(1)
 
@@ -176,8 +179,10 @@ def _photos(
     if all(files):
         say_embedded(paths[0], turns, cache, decode, (name, *where))
         first, second = (read_photos(path, asked.image_column) for path in paths)
-        for side in (first, second):
+        for path, side in zip(paths, (first, second), strict=True):
             report_skipped(side.embeddings.skipped)
+            if not len(side):
+                raise DataError(f"{path}: expected embeddings of photos, got none")
         return first, second
     check_column(paths, asked.image_column)
     if any(files):

@@ -13,7 +13,7 @@ from clever_hub.cli.checks import check_photos
 from clever_hub.cli.console import fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
-from clever_hub.errors import ConfigError, require
+from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.finding import find_images
 
 if TYPE_CHECKING:
@@ -124,10 +124,12 @@ def run(
     if sheet is not None:
         _draw(turns, sheet, loaded.config.name)
     report_skipped(skipped)
+    if not found:
+        raise DataError(f"none of the {len(files)} photos could be read")
     if apply:
         _apply(turns, log)
     elif turns:
-        say(f"Nothing was changed. To turn these {len(turns)} photos by their tag: add --apply")
+        _say_what_apply_would_do(turns)
 
 
 def _check(paths: list[Path], out: Path | None, sheet: Path | None, log: Path | None) -> None:
@@ -216,6 +218,17 @@ def _draw(turns: list[Found], target: Path, name: str) -> None:
     with atomic_path(target) as temporary:
         picture.save(temporary, format="PNG")
     say(f"{min(len(turns), _SHEET)} of {len(turns)} turned photos → {target}")
+
+
+def _say_what_apply_would_do(turns: list[Found]) -> None:
+    from clever_hub.jobs.tagging import why_not
+
+    able = sum(not why_not(one.path) for one in turns)
+    which = "them" if able == len(turns) else f"{able} of them"
+    if able:
+        say(f"Nothing was changed. To turn {which} by their tag: add --apply")
+    else:
+        say("Nothing was changed. --apply could turn none of them: it writes tags of JPEGs alone")
 
 
 def _apply(turns: list[Found], log: Path) -> None:

@@ -145,7 +145,7 @@ def _print(relation: Relation, a: str, b: str) -> None:
         "pixels": "All but the probabilities is measured on the pixels.",
         "model": "The model estimates all values; keypoints did not match or were not looked for.",
     }
-    if relation.same is None or relation.same >= 0.5:
+    if relation.same is None or relation.same >= 0.5 or relation.assumed:
         console.print(by[relation.by], soft_wrap=True)
 
 

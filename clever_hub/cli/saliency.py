@@ -9,7 +9,7 @@ import typer
 
 from clever_hub.cli.console import say
 from clever_hub.cli.options import Device, Model, Revision
-from clever_hub.errors import DataError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.images.finding import check_not_input
 
 # Patches along the photo's shorter side, when nothing is asked for: 224 px in patches of 8.
@@ -55,6 +55,8 @@ def run(
 
     Example: `clever-hub saliency clever-vit-tiny dog.jpg -o saliency.png`
     """
+    if mask is not None and mask.resolve() == out.resolve():
+        raise ConfigError(f"--mask: expected another file than --output, got {mask} for both")
     for path in (out, mask):
         if path is not None and path.suffix.lower() != ".png":
             raise DataError(f"{path}: expected a name that ends in .png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Column, Table
@@ -20,6 +20,15 @@ from clever_hub.jobs.tables import FORMATS, check_format, text_of, write_rows
 
 _COLUMNS: dict[str, type] = {"path": str, "score": float, "invariant": float, "equivariant": float}
 _DRAWN = 500  # photos on a page or in a picture
+SearchModel: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Where the model of the index is now. The default is where it was then.",
+        show_default=False,
+    ),
+]
 _WEIGHTS = {
     PartChoice.invariant: (1.0, 0.0),
     PartChoice.equivariant: (0.0, 1.0),
@@ -51,6 +60,7 @@ def run(  # noqa: PLR0913, each is an option
     sheet: Annotated[
         Path | None, typer.Option(help="Draw the query and what was found, such as result.png.")
     ] = None,
+    model: SearchModel = None,
     backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -69,11 +79,16 @@ def run(  # noqa: PLR0913, each is an option
         check_format(sheet, SHEETS, "--sheet", inputs=[query])
     check_image(query)
     opened = PhotoIndex.open(index)
+    for path, option in ((out, "--output"), (sheet, "--sheet")):
+        if path is not None:
+            _check_place(path, option, opened)
     chosen = _weights(part, weights)
     opened.check_weights(chosen)
-    model = load(opened.about.source, backend, device, revision)
-    opened.check(model)
-    hits = opened.search(model.encode(query), weights=chosen, k=k, exact=exact)
+    loaded = load(model or opened.about.source, backend, device, revision)
+    opened.check(loaded)
+    decode: Any = opened.about.decode  # else a photo of the index would not be like itself
+    asked = loaded.encode(query, decode=decode)
+    hits = opened.search(asked, weights=chosen, k=k, exact=exact)
     table = Table("score", "invariant", "equivariant", Column("photo", overflow="fold"))
     for hit in hits:
         values = (f"{value:.3f}" for value in (hit.score, hit.invariant, hit.equivariant))
@@ -82,6 +97,14 @@ def run(  # noqa: PLR0913, each is an option
     for path in (out, sheet):
         if path is not None:
             say(f"{_write(path, query, hits)} → {path}")
+
+
+def _check_place(path: Path, option: str, index: PhotoIndex) -> None:
+    """Refuse to write into the index, or over one of its photos."""
+    if path.resolve().is_relative_to(index.folder.resolve()):
+        raise ConfigError(f"{option}: {path} lies in the index. Name a place outside")
+    if path.is_file() and path in index:
+        raise ConfigError(f"{option}: {path} is a photo of the index, and would be lost")
 
 
 def _weights(part: PartChoice | None, weights: tuple[float, float] | None) -> tuple[float, float]:
@@ -115,7 +138,8 @@ def _write(path: Path, query: Path, hits: list[Hit]) -> str:
         written = f"{_DRAWN} of {written}"
         title += f" ({written} are shown, the nearest)"
     if path.suffix.lower() in SHEETS:
-        rows = [ShownRow("", photos[start : start + 6]) for start in range(0, len(photos), 6)]
+        starts = range(0, len(photos), 6)
+        rows = [ShownRow("", photos[start : start + 6], mark=start == 0) for start in starts]
         write_sheet(path, title, rows)
     else:
         write_page(path, title, [], [ShownRow(query.name, photos)])

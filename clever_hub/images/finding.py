@@ -40,7 +40,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         before = seen.images
         yield from _walk(path, seen)
-        if seen.images == before:
+        if seen.images == before and not seen.any_below(path):
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
 
@@ -54,21 +54,25 @@ def check_not_input(output: Path, inputs: Iterable[str | Path], option: str = "-
         option: By which the output was given.
 
     Raises:
-        ConfigError: When the output is one of the inputs, or an image in one of the folders.
+        ConfigError: When the output is one of the inputs, or has the name of an image in one of the
+            folders: it would be lost, or be found as a photo by the next run.
     """
-    if not output.is_file():
-        return
-    place = output.resolve()
+    place, there = output.resolve(), output.is_file()
     for given in map(Path, inputs):
         try:
             found = given.resolve()
             inside = found.is_dir() and _is_image(place.name) and place.is_relative_to(found)
         except OSError:  # such as a name that is too long
             continue
-        if inside or found == place:
+        if there and (inside or found == place):
             raise ConfigError(
                 f"{option}: {output} is one of the files that are read, and would be lost. Name "
                 "another file"
+            )
+        if inside:
+            raise ConfigError(
+                f"{option}: {output} lies in {given}, where photos are searched: the next run "
+                "would take it for one of them. Name a place outside"
             )
 
 
@@ -122,6 +126,11 @@ class _Seen:
         new = folder not in self._folders
         self._folders.setdefault(folder, 0)
         return new
+
+    def any_below(self, folder: Path) -> bool:
+        """Whether an image was found in a folder, or in one below it."""
+        top = folder.resolve()
+        return any(count and one.is_relative_to(top) for one, count in self._folders.items())
 
     def images_in(self, root: str, names: list[str]) -> Iterator[Path]:
         """The images in a folder that the user has not named before."""

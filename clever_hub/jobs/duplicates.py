@@ -22,6 +22,7 @@ from clever_hub.jobs.candidates import centre, check_options, choose_threshold, 
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, nearest_pairs
 from clever_hub.jobs.pairs import MAX_PAIRS, Pairs, Progress, Vectors, similar_pairs
 from clever_hub.jobs.rates import Threshold
+from clever_hub.jobs.relate import check_raw
 
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
@@ -67,6 +68,8 @@ class Duplicates:
         recall: Share of the candidates among each photo's nearest that an index found, in [0, 1],
             measured on some photos; None where all pairs were compared.
         coverage: The same of all candidates: it is lower where photos have many.
+        limited: Whether there were as many candidates as may be, so that the least alike were left
+            out.
     """
 
     pairs: Pairs
@@ -77,6 +80,7 @@ class Duplicates:
     verified_by: str
     recall: float | None = None
     coverage: float | None = None
+    limited: bool = False
 
     @property
     def surplus(self) -> NDArray[np.int64]:
@@ -95,7 +99,7 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     verify: Verify | None = None,
     pixels: NDArray[np.int64] | None = None,
     ranking: Ranking | None = None,
-    max_pairs: int = MAX_PAIRS,
+    max_pairs: int | None = None,
     exact: bool | None = None,
     progress: Progress | None = None,
 ) -> Duplicates:
@@ -122,7 +126,8 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         pixels: int64 (N,), size of each photo; the largest of a group is its best. Without, the
             first is.
         ranking: Which photo of a group is its best, by more than its size; in place of ``pixels``.
-        max_pairs: At most so many candidates, the most alike.
+        max_pairs: At most so many candidates, the most alike; None: five million, or forty for each
+            photo.
         exact: Whether every pair is compared; None: up to 200,000 photos. False needs LanceDB.
         progress: Called with the blocks that are compared, or the photos, and how many there are.
 
@@ -131,7 +136,7 @@ def find_duplicates(  # noqa: PLR0913, each is an option
 
     Raises:
         ConfigError: When an option is wrong, or there are too few photos to measure a rate on.
-        DataError: When heads are asked to read embeddings of another model.
+        DataError: When heads are asked to read embeddings of another model, or normalised ones.
         MissingExtraError: When an index is needed and LanceDB is not installed.
         ValueError: When vectors are not finite.
 
@@ -142,12 +147,14 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         >>> [group.tolist() for group in found.groups]
         [[0, 6], [1, 7]]
     """
-    if max_pairs < 1:
+    if max_pairs is not None and max_pairs < 1:
         raise ConfigError(f"max_pairs: expected 1 or more, got {max_pairs}")
     if pixels is not None and ranking is not None:
         raise ConfigError("expected pixels or a ranking, got both: each says which photo is best")
     check_options(threshold, expected_false)
     vectors = vectors_of(embeddings, part)
+    if heads is not None and isinstance(embeddings, Embeddings):
+        check_raw(embeddings, heads)
     verifier, name = _verifier(embeddings, heads, verify)
     mean = centre(vectors, part, heads)
     cut = choose_threshold(
@@ -162,9 +169,11 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     if exact is None:
         exact = len(vectors) <= APPROXIMATE_FROM
     exact = exact or len(vectors) < 2  # an index of nothing cannot be made
-    found, *measured = pairs_by(exact)(
-        vectors, cut.cosine, mean=mean, max_pairs=max_pairs, progress=progress
+    limit = max_pairs or most_pairs(len(vectors))
+    found, recall, coverage = pairs_by(exact)(
+        vectors, cut.cosine, mean=mean, max_pairs=limit, progress=progress
     )
+    limited = len(found.a) >= limit
     candidates = len(found.a)
     if ranking is None:
         none = np.zeros(len(vectors), np.int64)
@@ -174,7 +183,17 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     ranking.look(kept, verdicts)
     rank = ranking.rank  # after what was seen
     kept, verdicts = _turned_round(kept, verdicts, rank, verifier)
-    return Duplicates(kept, verdicts, group(kept, rank), cut, candidates, name, *measured)
+    return Duplicates(
+        kept,
+        verdicts,
+        group(kept, rank),
+        cut,
+        candidates,
+        name,
+        recall=recall,
+        coverage=coverage,
+        limited=limited,
+    )
 
 
 def pairs_by(exact: bool) -> Callable[..., tuple[Pairs, float | None, float | None]]:
@@ -185,6 +204,15 @@ def pairs_by(exact: bool) -> Callable[..., tuple[Pairs, float | None, float | No
             (``nearest_pairs``).
     """
     return _all_pairs if exact else nearest_pairs
+
+
+def most_pairs(photos: int) -> int:
+    """How many candidates are kept at most: more than are asked for by default.
+
+    Args:
+        photos: How many there are; of two sets, those of the second.
+    """
+    return max(MAX_PAIRS, 40 * photos)
 
 
 def better_first(pairs: Pairs, rank: NDArray[np.int64]) -> Pairs:

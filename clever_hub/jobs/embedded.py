@@ -93,7 +93,8 @@ def read_embeddings(path: str | Path) -> EmbeddedPhotos:
         is a folder; a single file does not record it.
 
     Raises:
-        DataError: When it cannot be read, has other columns, or its files are of several models.
+        DataError: When it cannot be read, has other columns, numbers that are not finite, or when
+            its files are of several models.
 
     Example:
         >>> read_embeddings("photos.parquet").kind  # doctest: +SKIP
@@ -196,6 +197,7 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
         if "equivariant" in table.column_names
         else np.empty((len(table), 0), np.float32)
     )
+    _check_finite(file, invariant, equivariant)
     normalized = metadata.get("clever_hub.normalized") == "true"
     return EmbeddedPhotos(
         _paths(table),
@@ -205,6 +207,17 @@ def _photos(file: Path, table: Any) -> EmbeddedPhotos:
         metadata.get("clever_hub.config", ""),
         table["stamp"].to_pylist() if "stamp" in table.column_names else (),
     )
+
+
+def _check_finite(file: Path, *parts: NDArray[np.float32]) -> None:
+    """Refuse numbers of which no cosine can be computed; such are never written by ``embed``."""
+    for rows in parts:
+        bad = ~np.isfinite(rows.sum(axis=1))  # sums: a million rows have a gigabyte of numbers
+        if bad.any():
+            raise DataError(
+                f"{file}: expected finite embeddings, got NaN or infinity in row "
+                f"{int(np.flatnonzero(bad)[0])}. Embed the photos again"
+            )
 
 
 def _paths(table: Any) -> list[Path]:

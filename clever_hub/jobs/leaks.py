@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
-from clever_hub.jobs.duplicates import Verdict, Verify, look_at, pairs_by
+from clever_hub.jobs.duplicates import Verdict, Verify, look_at, most_pairs, pairs_by
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.nearest import APPROXIMATE_PAIRS
 from clever_hub.jobs.pairs import Pairs, Progress
 from clever_hub.jobs.rates import Threshold
+from clever_hub.jobs.relate import check_raw
 from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.sheets import Shown, ShownRow
 
@@ -37,6 +38,8 @@ class Leaks:
         recall: Share of the candidates among each validation photo's nearest that an index
             found, in [0, 1], measured on some of them; None where all pairs were compared.
         coverage: The same of all candidates: it is lower where photos have many.
+        limited: Whether there were as many candidates as may be (``most_pairs``), so that the least
+            alike were left out.
     """
 
     pairs: Pairs
@@ -46,6 +49,7 @@ class Leaks:
     verified: bool
     recall: float | None = None
     coverage: float | None = None
+    limited: bool = False
 
     @property
     def leaked(self) -> list[int]:
@@ -89,12 +93,15 @@ def find_leaks(
         The copies.
 
     Raises:
-        DataError: When the two were embedded by different models, or differently.
+        DataError: When the two were embedded by different models, or differently; or when heads are
+            to read normalised embeddings.
         ConfigError: As ``find_duplicates``.
         MissingExtraError: When an index is needed and LanceDB is not installed.
     """
     check_options(threshold, expected_false)
     check_comparable(train, validation, "the training photos", "the validation photos")
+    for photos in (train, validation) if heads is not None else ():
+        check_raw(photos.embeddings, heads)
     a, b = (vectors_of(photos.embeddings, part) for photos in (train, validation))
     mean = centre(a, part, heads)
     cut = choose_threshold(
@@ -110,9 +117,21 @@ def find_leaks(
     if exact is None:
         exact = not is_approximate(len(a), len(b))
     exact = exact or len(a) < 2 or not len(b)
-    found, *measured = pairs_by(exact)(a, cut.cosine, others=b, mean=mean, progress=progress)
+    limit = most_pairs(len(b))
+    found, recall, coverage = pairs_by(exact)(
+        a, cut.cosine, others=b, mean=mean, max_pairs=limit, progress=progress
+    )
     kept, verdicts = look_at(found, verify)
-    return Leaks(kept, verdicts, cut, len(found.a), verify is not None, *measured)
+    return Leaks(
+        kept,
+        verdicts,
+        cut,
+        candidates=len(found.a),
+        verified=verify is not None,
+        recall=recall,
+        coverage=coverage,
+        limited=len(found.a) >= limit,
+    )
 
 
 def is_approximate(train: int, validation: int) -> bool:

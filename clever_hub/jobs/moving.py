@@ -138,9 +138,14 @@ def undo(log: Path) -> tuple[list[Move], list[str]]:
             problems.append(f"{move.source}: another file is there now; {move.target} stays")
             kept.append(entry)
         else:
-            move.source.parent.mkdir(parents=True, exist_ok=True)
-            _move(move.target, move.source)
-            back.append(move)
+            try:
+                move.source.parent.mkdir(parents=True, exist_ok=True)
+                _move(move.target, move.source)
+            except OSError as error:
+                problems.append(f"{move.source}: {error.strerror or error}; {move.target} stays")
+                kept.append(entry)
+            else:
+                back.append(move)
     if kept:
         write_text(log, "".join(json.dumps(entry) + "\n" for entry in reversed(kept)))
     else:
@@ -188,8 +193,9 @@ def _move(source: Path, target: Path) -> None:
     """Move a file; where that fails it is in its old place alone."""
     try:
         shutil.move(source, target)
-    except OSError:
-        # To another disk, or out of a folder that is read-only: copied, and then not removed.
+    except BaseException:
+        # To another disk, or out of a folder that is read-only: copied, maybe in part, and then
+        # not removed.
         if os.path.lexists(source):
             target.unlink(missing_ok=True)
         raise

@@ -19,6 +19,7 @@ from clever_hub.jobs.embedded import to_column
 from clever_hub.jobs.pairs import (
     BLOCK,
     MAX_PAIRS,
+    ROUNDING,
     Pairs,
     Progress,
     Vectors,
@@ -103,7 +104,7 @@ def nearest_pairs(
         for start, queries in _blocks(searched, mean, _QUERIES):
             query, column = _search(table, queries, _TAKEN * neighbours + 1)
             cosine = _cosines(queries[:, : vectors.shape[1]], query, vectors, column, mean, lengths)
-            kept = cosine >= threshold
+            kept = cosine >= threshold - ROUNDING
             if within:
                 kept &= query + start != column
             kept[kept] = _best(query[kept], cosine[kept], neighbours)
@@ -235,8 +236,7 @@ def _measured(
     queries = unit_rows(searched[sample], mean)
     own = sample if within else None
     column, cosine, count = _exact(vectors, mean, queries, neighbours, threshold, own)
-    # The index's arithmetic may differ in the last digit: not quite at the threshold.
-    near = cosine >= threshold + 1e-6
+    near = cosine >= threshold
     row, column = np.broadcast_to(sample[:, None], near.shape)[near], column[near]
     if not len(row):
         return 1.0, 1.0

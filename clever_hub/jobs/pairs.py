@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 4096  # rows: a product of two blocks is 64 MB, and large enough that BLAS is at its best
+ROUNDING = 1e-6  # of a cosine: two equal vectors may have 0.9999999
 MAX_PAIRS = 5_000_000  # 20 bytes each, twice that while they are sorted
 
 Vectors: TypeAlias = "NDArray[np.float32] | NDArray[np.float16]"
@@ -52,7 +53,7 @@ def similar_pairs(
 
     Args:
         vectors: float32 or float16 (N, d), of any length; they are left as they are.
-        threshold: Least cosine, in [-1, 1].
+        threshold: Least cosine, in [-1, 1], but for rounding: 1 finds equal vectors.
         others: (M, d): pairs of a row of ``vectors`` and a row of these, instead of pairs within
             ``vectors``.
         mean: float32 (d,), taken from every vector first; a model's training mean, or
@@ -152,7 +153,7 @@ class _Kept:
     """The pairs above a threshold that rises when there are too many."""
 
     def __init__(self, threshold: float, limit: int) -> None:
-        self.threshold = np.float32(threshold)
+        self.threshold = np.float32(threshold - ROUNDING)
         self.limit = limit
         self._parts: list[Pairs] = []
         self._count = 0

@@ -93,7 +93,7 @@ def read_photo_file(path: Photo) -> PhotoFile:
         with _FILTERS, _quietly(), path.open("rb") as file, Image.open(file) as image:
             pixels, grey = image.width * image.height, _is_grey(image.mode)
             lossless, exif = _is_lossless(path, image), _has_exif(image)
-    except (OSError, Image.DecompressionBombError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         (width, height), grey, known = _of_heic(path)
         return PhotoFile(True, link, width * height, grey, False, rest[0], known, rest[1], copy)
     return PhotoFile(True, link, pixels, grey, lossless, rest[0], exif, rest[1], copy)
@@ -111,7 +111,7 @@ def image_size(path: Photo) -> tuple[int, int]:
         # Only the header is read, of however many pixels. Filters are those of the whole process.
         with _FILTERS, _quietly(), path.open("rb") as file, Image.open(file) as image:
             return image.size
-    except (OSError, Image.DecompressionBombError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         pass
     return _of_heic(path)[0]
 

@@ -366,15 +366,18 @@ def _check(e_a: Embeddings, e_b: Embeddings, heads: Heads) -> None:
         check_raw(embeddings)
 
 
-def check_raw(embeddings: Embeddings) -> None:
+def check_raw(embeddings: Embeddings, heads: Heads | None = None) -> None:
     """Heads read embeddings as the model gives them; those of unit length are another thing.
 
     Args:
         embeddings: What is to be read.
+        heads: What reads them; embeddings of other lengths are left for them to refuse.
 
     Raises:
         DataError: When every row of the equivariant part has length 1.
     """
+    if heads is not None and embeddings.equivariant.shape[1] != len(heads.equivariant_mean):
+        return
     norms = np.linalg.norm(embeddings.equivariant, axis=1)
     if len(norms) and np.allclose(norms, 1, atol=1e-4):
         raise DataError(

@@ -95,15 +95,24 @@ class Relation:
         certain = self.same == 1 and self.angle_error == 0 == self.zoom_error
         return certain and self.angle == 0 and self.zoom == 1 and not self.mirrored
 
+    @property
+    def assumed(self) -> bool:
+        """Whether values are told of different photos, as if they were the same: asked for so."""
+        told = (self.angle, self.mirrored_probability, self.zoom, self.shift)
+        return self.same is not None and self.same < 0.5 and any(one is not None for one in told)
+
     def words(self) -> str:
         """The relation in words, such as "turned by 90° counter-clockwise, mirrored"."""
         if self.identical:
             return "the same picture"
-        if self.same is not None and self.same < 0.5:
+        different = self.same is not None and self.same < 0.5
+        if different and not self.assumed:
             return f"different photos (same: {self.same:.0%})"
         known = list(_in_words(self))
         all_told = self.by == "pixels" and None not in self.colors
         what = ", ".join(known) or _NO_CHANGE["pixels and colours" if all_told else self.by]
+        if different:
+            return f"different photos (same: {self.same:.0%}); if they were the same: {what}"
         sure = "" if self.same is None else f"the same photo ({self.same:.0%}): "
         return sure + what
 

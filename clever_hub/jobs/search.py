@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, DataError, require
-from clever_hub.files import write_json
+from clever_hub.files import whole_folder, write_json
 from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
+from clever_hub.jobs.relate import check_raw
 from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.store import embed_photos, photo_key, photo_name, photo_path
 
@@ -36,7 +38,8 @@ ABOUT = "clever_hub.json"
 FORMAT = 1
 # From here on an approximate index pays; below, LanceDB reads all rows in some milliseconds.
 APPROXIMATE_FROM = 20_000
-_TABLE = "photos"
+DECODES = ("reduced", "exact")  # the first is the default
+_TABLE, _LOCK = "photos", ".lock"
 _CHUNK = 2048  # photos that an interruption loses at most
 _MIN_CENTRED = 16  # photos; the mean of a few says more of them than of photos
 _REFINE = 10  # the best 10 k are compared exactly: without, recall@10 is 0.2
@@ -150,7 +153,7 @@ class PhotoIndex:
         folder: str | Path,
         model: JobsMixin,
         paths: Sequence[str | Path],
-        decode: str = "reduced",
+        decode: str | None = None,
     ) -> PhotoIndex:
         """Open an index, or begin one of these photos.
 
@@ -159,18 +162,28 @@ class PhotoIndex:
             model: What embeds the photos; of an index that is there, the same one.
             paths: The photos; the mean of some of them is taken from all vectors, where the model
                 does not bring that of its training.
-            decode: ``"reduced"`` or ``"exact"``.
+            decode: ``"reduced"`` or ``"exact"``; None: as the index has it, a new one reduced.
 
         Raises:
             DataError: When the index is of another model, or the folder is something else.
+            ConfigError: When ``decode`` is neither, or not that of the index.
         """
         folder = Path(folder)
+        if decode not in (None, *DECODES):
+            raise ConfigError(f"decode: expected one of {', '.join(DECODES)}, got {decode!r}")
         if cls.is_there(folder):
             index = cls.open(folder)
             index.check(model)
+            if decode not in (None, index.about.decode):
+                raise ConfigError(
+                    f"decode: the photos of {folder} were decoded as by {index.about.decode!r}, "
+                    f"got {decode!r}. Leave it out, or make another index"
+                )
+            index._found_again(model)
             return index
         lancedb = require("lancedb", "search")
         key = ModelKey.of(model)
+        decode = decode or DECODES[0]
         about = About(
             model.config.name,
             _source(model),
@@ -181,9 +194,16 @@ class PhotoIndex:
             _mean(model, [Path(path) for path in paths], decode),
             key.config,
         )
-        lancedb.connect(str(folder)).create_table(_TABLE, schema=_schema(about))
-        write_json(folder / ABOUT, {"format": FORMAT, **asdict(about)})
+        with whole_folder(folder) as new:
+            lancedb.connect(str(new)).create_table(_TABLE, schema=_schema(about))
+            write_json(new / ABOUT, {"format": FORMAT, **asdict(about)})
         return cls(folder, about)
+
+    def _found_again(self, model: JobsMixin) -> None:
+        """Note where the model is now."""
+        if (source := _source(model)) not in ("", self.about.source):
+            self.about = replace(self.about, source=source)
+            write_json(self.folder / ABOUT, {"format": FORMAT, **asdict(self.about)})
 
     @staticmethod
     def is_there(folder: str | Path) -> bool:
@@ -220,6 +240,11 @@ class PhotoIndex:
     def __len__(self) -> int:
         return int(self._table.count_rows())
 
+    def __contains__(self, path: str | Path) -> bool:
+        """Whether a photo is in it, by whatever path to its folder."""
+        known = dict(self._rows())
+        return not _spelt_as_known([path], known).keys().isdisjoint(known)
+
     def update(
         self,
         model: JobsMixin,
@@ -236,9 +261,30 @@ class PhotoIndex:
             paths: All photos that shall be in it; others of its photos stay as long as their files
                 are there.
             advance: Called with the number of photos that are done, piece by piece.
+
+        Raises:
+            DataError: When the index is of another model, or another process is updating it.
         """
         self.check(model)
-        known = self._known()
+        filelock = require("filelock", "search")
+        try:
+            with filelock.FileLock(self.folder / _LOCK, timeout=0):
+                return self._update(model, paths, advance)
+        except filelock.Timeout as error:
+            raise DataError(
+                f"{self.folder}: another process is updating this index. Call it again after that"
+            ) from error
+
+    def _update(
+        self, model: JobsMixin, paths: Sequence[str | Path], advance: Callable[[int], None]
+    ) -> Changes:
+        rows = self._rows()
+        known = dict(rows)
+        # Earlier versions did not keep two processes from adding the same photo.
+        repeated = [name for name, count in Counter(name for name, _ in rows).items() if count > 1]
+        self._drop(repeated)
+        for name in repeated:
+            del known[name]
         wanted = _spelt_as_known(paths, known)
         gone = [path for path in known if path not in wanted and not photo_path(path).is_file()]
         self._drop(gone)
@@ -300,7 +346,7 @@ class PhotoIndex:
             The nearest first. By both parts, the best of the fifty times k nearest by each.
 
         Raises:
-            DataError: When the query is of another model.
+            DataError: When the query is of another model, or normalised.
             ConfigError: When an option is out of range.
         """
         if k < 1:
@@ -308,13 +354,17 @@ class PhotoIndex:
         self.check_weights(weights)
         if len(query) != 1:
             raise ConfigError(f"expected the embedding of one image, got {len(query)}")
+        check_raw(query)
+        k = min(k, len(self))
+        if not k:
+            return []
         vectors = self._vectors(query)
         used = [
             (part, vector)
             for part, vector, weight in zip(PARTS, vectors, weights, strict=True)
             if weight > 0 and vector.shape[1]
         ]
-        wide = k if len(used) == 1 else _WIDEN * k
+        wide = k if len(used) == 1 else min(_WIDEN * k, len(self))
         rows = {}
         for part, vector in used:
             for row in self._nearest(part, vector[0], wide, exact):
@@ -388,11 +438,12 @@ class PhotoIndex:
         merge.when_matched_update_all().when_not_matched_insert_all().execute(table)
         return len(there), list(found.embeddings.skipped)
 
-    def _known(self) -> dict[str, tuple[int, int]]:
+    def _rows(self) -> list[tuple[str, tuple[int, int]]]:
+        """Name, size and time of change of every photo."""
         columns = ["path", "size", "mtime_ns"]
         table = self._table.search().select(columns).limit(len(self)).to_arrow()
         paths, sizes, times = (table[name].to_pylist() for name in columns)
-        return dict(zip(paths, zip(sizes, times, strict=True), strict=True))
+        return list(zip(paths, zip(sizes, times, strict=True), strict=True))
 
     def _drop(self, paths: Sequence[str]) -> None:
         for names in _pieces(paths, 500):

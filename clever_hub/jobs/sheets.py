@@ -56,15 +56,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class ShownRow:
-    """Photos that belong together; the first is marked.
+    """Photos that belong together.
 
     Attributes:
         heading: Above them.
         photos: From left to right.
+        mark: Whether the first is marked, where there are others.
     """
 
     heading: str
     photos: Sequence[Shown]
+    mark: bool = True
 
 
 def write_page(path: Path, title: str, summary: Sequence[str], rows: Sequence[ShownRow]) -> Path:
@@ -141,7 +143,8 @@ def thumbnail(path: Photo, side: int = SIDE) -> Image.Image | None:
 
 
 def _marked(row: ShownRow) -> list[tuple[bool, Shown]]:
-    return [(place == 0 and len(row.photos) > 1, photo) for place, photo in enumerate(row.photos)]
+    mark = row.mark and len(row.photos) > 1
+    return [(mark and place == 0, photo) for place, photo in enumerate(row.photos)]
 
 
 def _figure(photo: Shown, first: bool) -> str:

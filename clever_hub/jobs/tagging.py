@@ -115,27 +115,47 @@ def _with_tag(path: Path, orientation: int) -> tuple[bytes, bytes]:
     """The file as it is, and with another orientation."""
     import exif
 
+    before = _read(path)
     try:
-        if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
-            raise LeftAloneError("read-only")
-        before = path.read_bytes()
-    except OSError as error:
-        raise LeftAloneError(error.strerror or str(error)) from error
-    if not before.startswith(_JPEG):
-        raise LeftAloneError("no JPEG by its first bytes; only a JPEG's tag can be written safely")
-    try:
-        tags = _tags(before)
-        if tags.get(_TAG, 1) != 1:
-            raise LeftAloneError(f"is tagged already: orientation {tags[_TAG]}")
-        if _TAG not in tags and _MAKER_NOTE in tags.get(int(ExifTags.IFD.Exif), {}):
-            raise LeftAloneError("has a maker's note, which a new tag would move")
         image: Any = exif.Image(before)
         image.set("orientation", orientation)
         return before, bytes(image.get_file())
-    except LeftAloneError:
-        raise
-    except Exception as error:  # exif and Pillow raise whatever a malformed tag leads to
+    except Exception as error:  # exif raises whatever a malformed tag leads to
         raise LeftAloneError(f"its tags cannot be rewritten: {error}") from error
+
+
+def why_not(path: Path) -> str:
+    """Why ``apply_turns`` would leave a photo alone, as far as that shows before it; else empty.
+
+    Args:
+        path: The photo.
+    """
+    try:
+        _read(path)
+    except LeftAloneError as refusal:
+        return str(refusal)
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    """A photo's file, whose orientation can be set."""
+    try:
+        if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK):
+            raise LeftAloneError("read-only")
+        content = path.read_bytes()
+    except OSError as error:
+        raise LeftAloneError(error.strerror or str(error)) from error
+    if not content.startswith(_JPEG):
+        raise LeftAloneError("no JPEG by its first bytes; only a JPEG's tag can be written safely")
+    try:
+        tags = _tags(content)
+    except Exception as error:  # Pillow raises whatever a malformed tag leads to
+        raise LeftAloneError(f"its tags cannot be rewritten: {error}") from error
+    if tags.get(_TAG, 1) != 1:
+        raise LeftAloneError(f"is tagged already: orientation {tags[_TAG]}")
+    if _TAG not in tags and _MAKER_NOTE in tags.get(int(ExifTags.IFD.Exif), {}):
+        raise LeftAloneError("has a maker's note, which a new tag would move")
+    return content
 
 
 def _check_same(before: bytes, after: bytes, orientation: int) -> None:

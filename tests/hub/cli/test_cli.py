@@ -31,12 +31,12 @@ from clever_hub.cli.info import _figures as info_figures
 from clever_hub.cli.list import _table as list_table
 from clever_hub.config import ModelConfig
 from clever_hub.embeddings import EncodedBatch
-from clever_hub.errors import DataError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.files import write_json
 from clever_hub.hub import shipped
 from clever_hub.hub.shipped import ModelInfo
 from clever_hub.images.encoding import EncoderMixin
-from clever_hub.images.finding import find_images
+from clever_hub.images.finding import check_not_input, find_images
 from clever_hub.weights import sha256_of
 
 runner = CliRunner()
@@ -617,3 +617,25 @@ def test_a_pipe_that_knows_no_arrows(tmp_path: Path) -> None:
 )
 def test_keywords_become_options_and_keys_of_recipes_stay(message: str, shown: str) -> None:
     assert app_module._in_words_of_the_command_line(message) == shown
+
+
+def test_find_images_takes_a_folder_whose_photos_were_all_found_below_it(tmp_path: Path) -> None:
+    photo = tmp_path / "n" / "2024" / "may" / "a.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.touch()
+    for paths in (["n/2024", "n"], ["n/2024/may", "n/2024", "n"], ["n", "n/2024"]):
+        assert list(find_images(tmp_path / path for path in paths)) == [photo]
+
+
+def test_a_picture_among_the_photos_would_be_the_next_runs_photo(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lies in .* where photos are searched"):
+        check_not_input(folder / "sub" / "groups.png", [folder])
+    check_not_input(folder / "groups.html", [folder])
+    check_not_input(folder.parent / "groups.png", [folder])
+
+
+def test_folders_named_like_options_keep_their_names() -> None:
+    say = app_module._in_words_of_the_command_line
+    assert say("data/device=cam1/a.jpg: gone") == "data/device=cam1/a.jpg: gone"
+    assert say("device=cam1/a.jpg: gone") == "device=cam1/a.jpg: gone"
+    assert say("take device='cpu', not backend=onnx") == "take --device cpu, not --backend onnx"

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from clever_hub.cli import jobs, leaks
 from clever_hub.cli.app import app
+from clever_hub.jobs import leaks as jobs_leaks
 from clever_hub.jobs.sheets import ShownRow
 
 runner = CliRunner()
@@ -325,3 +326,42 @@ def test_what_embed_could_not_read_was_not_checked(
     assert str(broken) in said
     assert "1 photos could not be read, and were not checked" in said
     assert run("leaks", *folders, "--on-error", "skip").exit_code == 0
+
+
+def test_an_empty_side_does_not_pass(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    train, empty = tmp_path / "t.parquet", tmp_path / "e.parquet"
+    run("embed", model_folder, sets[0], "-o", train)
+    pq.write_table(pq.read_table(train).slice(0, 0), empty)
+    for sides in ((train, empty), (empty, train)):
+        result = run("leaks", *sides)
+        assert result.exit_code == 1
+        assert f"{empty.name}: expected embeddings of photos, got none" in result.stderr
+
+
+def test_what_is_read_is_not_written_over(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    paths = [str(path) for path in sorted(sets[0].iterdir())]
+    pq.write_table(pa.table({"photo": paths}), tables / "a.parquet")
+    before = (tables / "a.parquet").read_bytes()
+    options = ("--image-column", "photo", "--model", model_folder, "-o", tables / "a.parquet")
+    assert "would be lost" in run("leaks", tables, sets[1], *options).stderr
+    assert (tables / "a.parquet").read_bytes() == before
+    vectors = tmp_path / "vectors"
+    run("embed", model_folder, sets[0], "-o", vectors)
+    result = run("leaks", vectors, vectors, "--threshold", 0.9, "-o", vectors / "new.parquet")
+    assert "whose tables are read as embeddings" in result.stderr
+    assert run("leaks", vectors, vectors, "--threshold", 0.9).exit_code == 1
+
+
+def test_more_candidates_than_may_be_do_not_pass(
+    sets: tuple[Path, Path], options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_leaks, "most_pairs", lambda _: 6)
+    result = run("leaks", *sets, *options)
+    assert result.exit_code == 1
+    assert "the least alike were left out, and were not checked. Ask for fewer" in result.stderr

@@ -175,3 +175,25 @@ def test_bad_input_is_refused(headed: Path, model_folder: Path, tmp_path: Path) 
     write_heads(model_folder)  # without a calibration
     Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
     assert "not calibrated" in call(tmp_path / "a.jpg", "-m", model_folder).output
+
+
+def test_only_what_can_be_turned_is_offered(
+    headed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bright(monkeypatch)
+    result = call(folder, "-m", headed, "--confidence", 0.3)
+    assert "To turn them by their tag: add --apply" in result.stderr
+    turned = [path for path in sorted(folder.iterdir()) if not path.name.startswith("0")]
+    Image.open(turned[0]).save(turned[0].with_suffix(".png"))
+    turned[0].unlink()
+    result = call(folder, "-m", headed, "--confidence", 0.3)
+    assert "To turn 2 of them by their tag" in result.stderr
+    result = call(turned[0].with_suffix(".png"), "-m", headed, "--confidence", 0.3)
+    assert "--apply could turn none of them" in result.stderr
+
+
+def test_no_photo_that_can_be_read_is_an_error(headed: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no photo")
+    result = call(tmp_path / "bad.jpg", "-m", headed)
+    assert result.exit_code == 1
+    assert "none of the 1 photos could be read" in result.stderr

@@ -68,6 +68,10 @@ def test_mistakes_are_said(photos: dict[str, Path], tmp_path: Path) -> None:
     code, said = call("clever-vit-tiny", photo, "-o", tmp_path / "a.png", "--threshold=-0.9999")
     assert code != 0
     assert "there is nothing to cut" in said
+    same = tmp_path / "a.png"
+    code, said = call("clever-vit-tiny", photo, "-o", same, "--mask", same)
+    assert code != 0
+    assert "--mask: expected another file than --output" in said
     assert not list(tmp_path.iterdir())
     thin = tmp_path / "thin.png"
     Image.new("RGB", (1, 500)).save(thin)

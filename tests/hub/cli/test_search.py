@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,60 @@ def test_an_index_of_no_photo_is_not_left_behind(model_folder: Path, tmp_path: P
     assert result.exit_code == 1
     assert "none of the 1 photos could be read" in result.stderr
     assert not index.exists()
+
+
+def test_a_photo_is_as_like_itself_as_can_be(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    """The query is decoded as the index was: large JPEGs are shrunk by their decoder."""
+    folder, out = tmp_path / "large", tmp_path / "hits.json"
+    folder.mkdir()
+    Image.open(photos["coffee"]).convert("RGB").resize((1600, 1200)).save(folder / "a.jpg")
+    Image.open(photos["chelsea"]).convert("RGB").resize((1600, 1200)).save(folder / "b.jpg")
+    run("index", folder, "-o", tmp_path / "i.lance", "--model", model_folder)
+    run("search", tmp_path / "i.lance", folder / "a.jpg", "-o", out)
+    assert json.loads(out.read_text())[0]["score"] == pytest.approx(1, abs=1e-6)
+
+
+def test_an_index_whose_model_was_moved(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    index, moved = tmp_path / "i.lance", tmp_path / "moved"
+    run("index", photos["coffee"], "-o", index, "--model", model_folder)
+    model_folder.rename(moved)
+    assert run("search", index, photos["coffee"]).exit_code == 1
+    assert run("search", index, photos["coffee"], "--model", moved).exit_code == 0
+    assert run("index", photos["coffee"], "-o", index, "--model", moved).exit_code == 0
+    assert run("search", index, photos["coffee"]).exit_code == 0, "where it is now was noted"
+
+
+def test_neither_the_index_nor_its_photos_are_written_over(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    index, query = tmp_path / "i.lance", tmp_path / "query.png"
+    shutil.copy(photos["coffee"], query)
+    run("index", photos["coffee"].parent, "-o", index, "--model", model_folder)
+    before = photos["chelsea"].read_bytes()
+    result = run("search", index, query, "--sheet", photos["chelsea"])
+    assert "is a photo of the index, and would be lost" in result.stderr
+    assert photos["chelsea"].read_bytes() == before
+    result = run("search", index, query, "-o", index / "clever_hub.json")
+    assert "lies in the index" in result.stderr
+    assert run("search", index, query).exit_code == 0
+
+
+def test_the_query_alone_is_marked(
+    model_folder: Path,
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(search, "write_sheet", lambda *words: drawn.extend(words[-1]))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(7):
+        Image.new("RGB", (40, 40), (30 * number, 90, 200)).save(folder / f"{number}.png")
+    run("index", folder, "-o", tmp_path / "i.lance", "--model", model_folder)
+    run("search", tmp_path / "i.lance", photos["coffee"], "--sheet", tmp_path / "s.png")
+    assert [(len(row.photos), row.mark) for row in drawn] == [(6, True), (2, False)]

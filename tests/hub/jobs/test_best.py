@@ -17,7 +17,7 @@ from clever_hub.errors import ConfigError
 from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.duplicates import Duplicates, find_duplicates
 from clever_hub.jobs.groups import members, shown
-from clever_hub.jobs.photo_files import read_photo_file
+from clever_hub.jobs.photo_files import image_size, read_photo_file
 from clever_hub.jobs.verifying import PixelVerifier
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -252,3 +252,6 @@ def test_malformed_tags_and_files_that_are_no_image_are_no_error(tmp_path: Path)
     assert not read_photo_file(tmp_path / "a.jpg").exif
     assert read_photo_file(tmp_path / "a.jpg").pixels == 64
     assert read_photo_file(tmp_path / "b.jpg").pixels == 0
+    (tmp_path / "c.ppm").write_bytes(b"P6 abc")
+    assert read_photo_file(tmp_path / "c.ppm").pixels == 0
+    assert image_size(tmp_path / "c.ppm") == (0, 0)

@@ -14,7 +14,8 @@ from PIL import Image
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError
-from clever_hub.jobs.duplicates import Verdict, find_duplicates, group
+from clever_hub.jobs.candidates import FALSE_PER_PHOTO
+from clever_hub.jobs.duplicates import Verdict, find_duplicates, group, most_pairs
 from clever_hub.jobs.embedded import EmbeddedPhotos
 from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.leaks import find_leaks
@@ -22,6 +23,7 @@ from clever_hub.jobs.pairs import Pairs
 from clever_hub.jobs.photo_files import image_size
 from clever_hub.jobs.sheets import thumbnail
 from clever_hub.jobs.verifying import PixelVerifier
+from clever_hub.pretrained import from_pretrained
 
 Rows = NDArray[np.int64]
 
@@ -189,3 +191,30 @@ def test_a_format_whose_reader_is_missing_is_unreadable(
     assert "pillow_heif" in verify.unreadable[0].reason
     assert image_size(photo) == (0, 0)
     assert thumbnail(photo) is None
+
+
+def test_candidates_that_were_left_out_are_told_of() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
+    vectors = np.concatenate([x, x + 0.01])
+    assert not find_duplicates(vectors, threshold=0.9).limited
+    few = find_duplicates(vectors, threshold=0.9, max_pairs=20)
+    assert few.limited
+    assert few.candidates == 20
+
+
+def test_so_many_candidates_are_kept_as_are_asked_for_by_default() -> None:
+    assert most_pairs(1000) == 5_000_000
+    assert most_pairs(1_000_000) > FALSE_PER_PHOTO * 1_000_000
+
+
+def test_normalised_embeddings_are_refused_where_heads_set_the_threshold(
+    headed_folder: Path,
+) -> None:
+    model = from_pretrained(headed_folder)
+    photos = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+    found = model.encode(list(photos), normalize=True)
+    with pytest.raises(DataError, match="the embeddings are normalised"):
+        find_duplicates(found, heads=model.heads, verify=Oracle())
+    sides = EmbeddedPhotos([Path("a")] * 4, found, "")
+    with pytest.raises(DataError, match="the embeddings are normalised"):
+        find_leaks(sides, sides, heads=model.heads, verify=Oracle())

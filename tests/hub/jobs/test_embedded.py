@@ -101,3 +101,13 @@ def test_some_of_the_photos(tmp_path: Path) -> None:
     assert some.paths == [Path("a.jpg"), Path("c.jpg")]
     np.testing.assert_array_equal(some.embeddings.invariant, found.embeddings.invariant[[0, 2]])
     assert len(some) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    rows = np.eye(3, 4, dtype=np.float32)
+    rows[1, 2] = value
+    columns = {"path": ["a", "b", "c"], "invariant": to_column(rows)}
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match="expected finite embeddings, got NaN or infinity in row 1"):
+        read_embeddings(tmp_path / "e.parquet")

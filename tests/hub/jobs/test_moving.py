@@ -232,3 +232,33 @@ def test_a_log_that_was_moved_alone_and_one_of_an_earlier_version(
     (away / LOG_NAME).write_text("".join(json.dumps(entry) + "\n" for entry in earlier))
     assert len(undo(away)[0]) == 2
     assert content(tmp_path / "photos") == before
+
+
+def test_one_place_that_is_blocked_keeps_no_other_photo(files: list[Path], tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    move_all(files, away)
+    shutil.rmtree(files[2].parent)
+    files[2].parent.write_text("a file in the place of a folder")
+    back, problems = undo(away)
+    assert [move.source for move in back] == [files[1], files[0]]
+    (problem,) = problems
+    assert str(files[2]) in problem
+    assert problem.endswith("stays")
+    files[2].parent.unlink()
+    assert [move.source for move in undo(away)[0]] == [files[2]]
+
+
+def test_a_copy_that_was_stopped_halfway_is_no_other_file(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(source: Path, target: Path) -> None:
+        target.write_text("pho")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "move", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            move_all(files[:1], tmp_path / "away")
+    assert content(tmp_path / "away") == {}
+    assert undo(tmp_path / "away") == ([], [])
+    assert files[0].read_text() == "photo 0"

@@ -122,3 +122,11 @@ def test_unit_rows_leaves_its_input(vectors: Vectors) -> None:
     unit = unit_rows(vectors, vectors.mean(0))
     np.testing.assert_array_equal(vectors, before)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_threshold_of_one_finds_all_equal_vectors(centred: bool) -> None:
+    x = np.random.default_rng(0).normal(size=(500, 96)).astype(np.float32)
+    found = similar_pairs(np.concatenate([x, x]), 1.0, mean=x.mean(0) if centred else None)
+    assert sorted(zip(found.a, found.b, strict=True)) == [(i, i + 500) for i in range(500)]
+    assert (found.cosine <= 1).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,12 @@ def test_the_weights_of_same_are_the_calibrations() -> None:
     # Length 1; both are upright as the relation says; a margin of 4.
     found = related(Scripted(margin=4.0, calibration=content), given_same=True)
     assert found.same == pytest.approx(1 / (1 + np.exp(-(2 + 1 + 2 - 3))))
+
+
+def test_words_of_different_photos_tell_what_was_assumed() -> None:
+    same = replace(related(Scripted(angle=90)), same=0.9)
+    different = replace(same, same=0.02)
+    assert different.words().startswith("different photos (same: 2%); if they were the same: ")
+    assert same.words().removeprefix("the same photo (90%): ") in different.words()
+    hidden = replace(different, angle=None, mirrored_probability=None, zoom=None, shift=None)
+    assert hidden.words() == "different photos (same: 2%)"

@@ -265,3 +265,75 @@ def test_weights_that_are_no_numbers(
     for weights in ((float("nan"), 1.0), (float("inf"), 1.0)):
         with pytest.raises(ConfigError, match="weights"):
             index.search(loaded.encode(files[0]), weights=weights)
+
+
+def test_two_updates_at_once_are_refused(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    import filelock
+
+    lock = filelock.FileLock(index.folder / ".lock")
+    with lock, pytest.raises(DataError, match="another process is updating this index"):
+        index.update(loaded, files)
+    assert index.update(loaded, files).kept == 8
+
+
+def test_photos_that_were_stored_twice_are_stored_once_again(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    """Two updates at once did so in earlier versions."""
+    index._table.add(index._table.to_arrow().slice(0, 3))
+    assert len(index) == 11
+    index.update(loaded, files)
+    assert len(index) == 8
+    hits = index.search(loaded.encode(files[0]), k=8)
+    assert sorted(hit.path for hit in hits) == sorted(files)
+
+
+def test_k_may_be_larger_than_the_index(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    query = loaded.encode(files[0])
+    for weights in ((1.0, 0.0), (0.5, 0.5)):
+        assert len(index.search(query, weights=weights, k=10**9)) == 8
+
+
+def test_a_normalised_query_is_refused(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path]
+) -> None:
+    with pytest.raises(DataError, match="normalised"):
+        index.search(loaded.encode(files[0], normalize=True))
+
+
+def test_the_decoding_of_an_index_is_its_own(
+    loaded: CleverModel, index: PhotoIndex, files: list[Path], tmp_path: Path
+) -> None:
+    assert PhotoIndex.open_or_create(index.folder, loaded, files).about.decode == "reduced"
+    with pytest.raises(ConfigError, match=r"decode: the photos of .* by 'reduced', got 'exact'"):
+        PhotoIndex.open_or_create(index.folder, loaded, files, "exact")
+    with pytest.raises(ConfigError, match="decode: expected one of reduced, exact, got 'fast'"):
+        PhotoIndex.open_or_create(tmp_path / "new", loaded, files, "fast")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_index_that_could_not_be_begun_leaves_nothing(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search, "write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            PhotoIndex.open_or_create(tmp_path / "new", loaded, files)
+    index = PhotoIndex.open_or_create(tmp_path / "new", loaded, files)
+    assert index.update(loaded, files).added == 8
+
+
+def test_a_photo_is_in_an_index_by_any_path_to_its_folder(
+    index: PhotoIndex, files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(files[0].parent)
+    assert files[0] in index
+    assert tmp_path / "link" / files[0].name in index
+    assert files[0].with_name("other.png") not in index
