@@ -168,7 +168,9 @@ class OnnxModel(JobsMixin):
         """A session of the weights that were loaded: the files may have changed since."""
         variant = Variant.of(self.config)
         self._variant.check_processor()
-        digest = variant.check(self.folder) if variant else _sha256_of_weights(self.folder)
+        if variant:
+            variant.check(self.folder)
+        digest = variant.known_by(self.folder) if variant else _sha256_of_weights(self.folder)
         self.source = self.source.verified(digest)
         session = self._start()
         if variant is None:

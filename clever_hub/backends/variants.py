@@ -7,6 +7,7 @@ their config.json describes them and has the SHA-256 of each file.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -124,6 +125,21 @@ class Variant:
                     "corrupt or from another export; fetch the folder again, or export it again"
                 )
         return self.files[self.weights_file(folder).name]
+
+    def known_by(self, folder: Path) -> str:
+        """By what the vectors of a folder that ``check`` has passed are known.
+
+        Args:
+            folder: The variant's folder.
+
+        Returns:
+            SHA-256 of the file that holds the weights. Of int8 it is one over the hashes of all
+            files: the scales of activations, which differ between calibrations, lie in the graph.
+        """
+        if self.precision != "int8":
+            return self.files[self.weights_file(folder).name]
+        text = " ".join(f"{name} {digest}" for name, digest in sorted(self.files.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def weights_file(self, folder: Path) -> Path:
         """The file that holds the weights."""

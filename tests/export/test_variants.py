@@ -504,3 +504,17 @@ def test_a_folder_with_something_in_it_is_left_as_it_is(
     with pytest.raises(ModelFormatError, match="is not faithful"):
         export_variant(folder, out, precision="int8", images=crops)
     assert not out.exists()
+
+
+def test_int8_of_other_calibrations_is_told_apart_by_its_graph(tmp_path: Path) -> None:
+    """The weights are the same, the scales of activations lie in the graph."""
+    found = {}
+    for precision in ("int8", "fp16"):
+        for graph in (b"one", b"another"):
+            (tmp_path / "model.onnx").write_bytes(graph)
+            (tmp_path / "model.onnx.data").write_bytes(b"weights")
+            variant = Variant(precision, "pixels", {}).with_files(tmp_path)
+            assert variant.check(tmp_path) == sha256_of(tmp_path / "model.onnx.data")
+            found[precision, graph] = variant.known_by(tmp_path)
+    assert found["int8", b"one"] != found["int8", b"another"]
+    assert found["fp16", b"one"] == found["fp16", b"another"]

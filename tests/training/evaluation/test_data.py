@@ -13,7 +13,12 @@ import pytest
 from PIL import Image
 
 from clever_hub.errors import DataError
-from clever_training.data.labelled import LabelledPhotos, load_labelled, stratified_positions
+from clever_training.data.labelled import (
+    LabelledPhotos,
+    load_labelled,
+    positions_of_every_class,
+    stratified_positions,
+)
 from clever_training.evaluation.data import Splits, load_splits, said_of
 
 
@@ -333,3 +338,13 @@ def test_data_without_labels_or_images_names_its_columns(tmp_path: Path) -> None
     datasets.Dataset.from_dict({"words": ["a"]}).to_parquet(tmp_path / "text.parquet")
     with pytest.raises(DataError, match=r"column of images, got columns \['words'\]"):
         load_labelled(str(tmp_path / "text.parquet"), "train")
+
+
+def test_the_photo_of_a_rare_class_is_drawn_anew_with_each_seed() -> None:
+    labels = np.array([0] * 900 + [1 + i // 10 for i in range(100)])
+    drawn = [positions_of_every_class(labels, 11, seed) for seed in range(6)]
+    for one, seed in zip(drawn, range(6), strict=True):
+        assert set(labels[one]) == set(range(11))
+        assert np.array_equal(one, positions_of_every_class(labels, 11, seed))
+    rare = [tuple(one[labels[one] > 0]) for one in drawn]
+    assert len(set(rare)) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -300,6 +301,7 @@ def test_classes_without_splits_are_divided_and_said_to_be(
     data = results.read(tmp_path / "out")["protocols"]["knn"]["data"]
     assert data["validation"]["name"] == f"{folder} (a fifth of each class)"
     assert (data["train"]["photos"], data["validation"]["photos"]) == (48, 12)
+    assert [data[split]["photos_in_all"] for split in ("train", "validation")] == [48, 12]
 
 
 def test_the_help_names_every_protocol() -> None:
@@ -377,3 +379,15 @@ def test_too_few_photos_are_refused_in_a_line_and_enough_are_measured(
         with pytest.raises(DataError, match=f"3 photos or more to measure {protocol}, got 2"):
             measure(train - 1, validation)
     json.dumps(measure(train, validation), allow_nan=False)
+
+
+def test_the_same_weights_with_another_split_are_another_model(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    model = load_extractor("random:clever-resnet18", seed=0).model  # type: ignore[attr-defined]
+    folder = str(model.save_pretrained(tmp_path / "model"))
+    run(tmp_path / "out", folder, data=photo_folder, protocols="collapse", baselines=False)
+    model.config = replace(model.config, invariant_dim=256)
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(DataError, match=r"\(parts .*256.*\), found those of .* \(parts .*409"):
+        run(tmp_path / "out", folder, data=photo_folder, protocols="knn", baselines=False)

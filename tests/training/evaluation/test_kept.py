@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from clever_hub.backends.torch import CleverModel
 from clever_hub.cli.app import app
-from clever_training.evaluation import equivariance, results
+from clever_training.evaluation import equivariance, kept, results
 from clever_training.evaluation import features as features_module
 from clever_training.evaluation import linear as linear_module
 from clever_training.evaluation import saliency as saliency_module
@@ -278,3 +278,15 @@ def test_killed_it_goes_on_and_gives_the_same_figures(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     found, expected = (results.read(tmp_path / name) for name in ("out", "undisturbed"))
     assert found["figures"] == expected["figures"]
+
+
+def test_another_release_of_a_library_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_pieces = KeptPieces(tmp_path)
+    assert {"torch", "timm", "pillow"} <= {one.split()[0] for one in kept.versions().split(", ")}
+    before, features = kept_pieces.path("camel", ".json"), features_module._code_digest()
+    for module in (kept, features_module):
+        monkeypatch.setattr(module, "versions", lambda: "timm 99")
+    assert kept_pieces.path("camel", ".json") != before
+    assert features_module._code_digest() != features

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
+from clever_training.data.labelled import stratified_positions
 from clever_training.evaluation import probe
 from clever_training.evaluation.probe import L2_GRID, Spectrum, fit_probe, logistic_fit
 
@@ -136,3 +137,22 @@ def test_steps_are_reported_to_the_end() -> None:
     seen: list[tuple[int, int]] = []
     fit_probe(features, labels, 10, report=lambda *step: seen.append(step))
     assert seen[-1] == (len(L2_GRID) + 1, len(L2_GRID) + 1)
+
+
+def test_of_single_photos_nothing_is_held_out() -> None:
+    features, labels = planted(1.0, seed=0, count=10)
+    found = fit_probe(features, labels, 10)
+    assert found.chosen == {"l2": L2_GRID[0]}
+    assert found.accuracy(features, labels) == 100
+
+
+def test_the_only_photo_of_a_class_is_fitted_to() -> None:
+    labels = np.array([0] * 5 + [1] * 5 + [*range(2, 30)])
+    for seed in range(5):
+        held = probe._held_out(labels, seed)
+        assert 1 <= held.sum() <= 10
+        assert not held[10:].any()
+    balanced = np.arange(100) % 10
+    assert np.flatnonzero(probe._held_out(balanced, 3)).tolist() == (
+        stratified_positions(balanced, 20, 3).tolist()
+    )

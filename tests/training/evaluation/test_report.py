@@ -586,3 +586,28 @@ def test_videos_have_a_section_of_their_own(tmp_path: Path) -> None:
     assert "| clever-resnet18 | full | 40.0 | 41.0 | 39.0 | 30.0 | 20.0 |" in section
     assert "| clever-resnet18 | full | 12.5 | 20.0 |" in section
     assert "Measured on 1,376 frames of 20 videos (`DAVIS`)." in text
+
+
+def test_what_was_measured_beside_another_model_alone_is_not_lost(tmp_path: Path) -> None:
+    dino = evaluation("dino", 0.5)
+    content = evaluation("clever", 0.9)
+    content["baselines"]["dino"] = {"model": dino["model"], "figures": dino["figures"]}
+    write_json(tmp_path / "a" / "evaluation.json", content)
+    whole = set(dino["figures"])
+    for kind in ("figures", "protocols"):
+        dino[kind] = {"knn": dino[kind]["knn"]}
+    write_json(tmp_path / "b" / "evaluation.json", dino)
+    (found,) = (one for one in collect([tmp_path]).entrants if one.name == "dino")
+    assert set(found.figures) == set(found.records) == whole > {"knn"}
+
+
+def test_two_splits_of_the_same_weights_are_two_models(tmp_path: Path) -> None:
+    one, other = evaluation("a", 0.5), evaluation("b", 0.5)
+    other["model"]["identity"] = one["model"]["identity"]
+    other["model"]["dims"] = {**one["model"]["dims"], "invariant": 1}
+    for name, content in (("a", one), ("b", other)):
+        write_json(tmp_path / name / "evaluation.json", content)
+    assert [e.name for e in collect([tmp_path]).entrants[:2]] == ["a", "b"]
+    one["baselines"]["b"] = {"model": other["model"], "figures": other["figures"]}
+    write_json(tmp_path / "a" / "evaluation.json", one)
+    assert [e.name for e in collect([tmp_path / "a"]).entrants[:2]] == ["a", "b"]

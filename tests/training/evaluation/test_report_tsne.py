@@ -21,6 +21,7 @@ from clever_training.evaluation.report.tsne import (
     NEIGHBOURS,
     TURNS,
     Turned,
+    chance_of_class,
     choose,
     embed_flat,
     neighbourhood,
@@ -145,3 +146,15 @@ def test_two_models_of_one_name_get_a_map_each(photo_folder: Path, tmp_path: Pat
     )
     assert [one.name for one in maps] == ["pixels", "pixels-2"]
     assert maps[0].path.read_bytes() != maps[1].path.read_bytes()
+
+
+@pytest.mark.parametrize("photos_of_each", [2, 10])
+def test_chance_is_what_features_that_know_nothing_reach(photos_of_each: int) -> None:
+    photos = np.repeat(np.arange(5 * photos_of_each), TURNS)
+    labels = photos // photos_of_each
+    found = []
+    for seed in range(40):
+        noise = np.random.default_rng(seed).normal(size=(len(labels), 16)).astype(np.float32)
+        data = Turned({"full": noise}, labels, np.zeros(len(labels)), photos, tuple("abcde"))
+        found.append(neighbourhood(data, "full")[0])
+    assert 100 * chance_of_class(data) == pytest.approx(np.mean(found), abs=1.5)

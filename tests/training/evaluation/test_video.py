@@ -178,3 +178,40 @@ def test_what_data_a_protocol_needs_is_said(davis: Path, tmp_path: Path) -> None
         result = CliRunner().invoke(app, ["evaluate", "pixels", *words, "-o", str(tmp_path)])
         assert result.exit_code != 0
         assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("number", "mode"), [(1, "L"), (255, "L"), (3, "P"), (10, "L"), (128, "P")]
+)
+def test_an_object_is_one_whatever_its_number_is(davis: Path, number: int, mode: str) -> None:
+    (wandering,) = (video for video in find_videos(davis) if video.name == "wandering")
+    expected = wandering.mask(2)
+    for path in wandering.masks:
+        with Image.open(path) as image:
+            there = np.asarray(image) > 0
+        mask = Image.fromarray(there.astype(np.uint8) * np.uint8(number))
+        if mode == "P":
+            mask.putpalette([0, 0, 0] * 256)
+        mask.save(path)
+    (again,) = (video for video in find_videos(davis) if video.name == "wandering")
+    assert again.objects() == 1
+    assert np.array_equal(again.mask(2), expected)
+
+
+def test_an_object_that_comes_later_is_background(davis: Path) -> None:
+    (wandering,) = (video for video in find_videos(davis) if video.name == "wandering")
+    expected = wandering.mask(2)
+    with Image.open(wandering.masks[2]) as image:
+        later = np.asarray(image).copy()
+    later[:4, :4] = 7
+    Image.fromarray(later).save(wandering.masks[2])
+    found = wandering.mask(2)
+    assert (found[:4, :4] == 0).all()
+    assert np.array_equal(found[4:], expected[4:])
+
+
+def test_options_of_photos_do_not_go_with_videos(davis: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "clever-vit-tiny", "--video", str(davis), "--data", "photos"]
+    result = CliRunner().invoke(app, [*words, "-o", str(tmp_path), "--last-blocks", "4"])
+    assert result.exit_code == 1
+    assert "--last-blocks, --image-size: of photos alone" in result.stderr

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from clever_hub.cli.app import app
 from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.jobs.heads import HEADS_NAME
+from clever_training.data.photos import load_photos
+from clever_training.heads import add
 from clever_training.heads.add import HeadsPlan, add_heads
 from clever_training.heads.fit import FitSettings
 from clever_training.heads.views import HeadViews
@@ -174,3 +177,28 @@ def test_a_full_disk_leaves_no_half_of_a_folder(
     add_heads(plain, ".", str(tiles), calibration=str(tiles), plan=PLAN)
     assert clever_hub.from_pretrained(target).has_heads
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_photos_to_measure_on_are_drawn_and_not_the_first(tiles: Path) -> None:
+    photos = load_photos(str(tiles), None)
+    plan = HeadsPlan(photos=len(photos), calibration_photos=120)
+    _, rows = add._rows(photos, None, plan, only_measuring=True)
+    assert len(rows) == 120
+    assert rows != list(range(120))
+    assert rows == sorted(rows)
+
+
+def test_the_seed_of_the_plan_reaches_the_fit(
+    plain: Path, tiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def stopped(_: Any, settings: FitSettings, *__: Any) -> Any:
+        seeds.append(settings.seed)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(add, "fit", stopped)
+    for plan in (replace(PLAN, seed=7), PLAN, replace(PLAN, fit=replace(PLAN.fit, seed=3), seed=7)):
+        with pytest.raises(KeyboardInterrupt):
+            add_heads(plain, tmp_path / "out", str(tiles), calibration=str(tiles), plan=plan)
+    assert seeds == [7, 0, 3]

@@ -47,3 +47,13 @@ def test_pixels_are_let_go_once_they_are_embedded(
     found = embed_views(Blank(), load_photos(str(tiles), None), range(200), HeadViews(count=6))
     assert len(found) > 150
     assert most < 40  # a batch of 64 views, and eight photos ahead
+
+
+def test_copies_of_photos_that_are_known_are_left_out(tiles: Path) -> None:
+    photos, views = load_photos(str(tiles), None), HeadViews(count=6)
+    first = embed_views(Blank(), photos, range(20), views)
+    assert first.thumbnails is not None
+    assert len(first.thumbnails) == len(first) > 10
+    more = embed_views(Blank(), photos, range(15, 40), views, known=first.thumbnails)
+    alone = embed_views(Blank(), photos, range(20, 40), views)
+    assert 0 < len(more) <= len(alone)

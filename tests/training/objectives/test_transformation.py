@@ -94,6 +94,14 @@ def test_colour_is_relative_and_unknown_where_a_view_is_grey() -> None:
     assert grey.known.tolist() == [1.0] * 8 + [0.0] * 2 + [1.0] * 2
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [(0.45, -0.45, 0.1), (-0.4, 0.3, -0.3), (0.2, -0.1, -0.3)]
+)
+def test_hue_is_a_circle(a: float, b: float, expected: float) -> None:
+    views = [_array(ViewParameters(hue=hue)) for hue in (a, b)]
+    assert relative_transformation(*views).values[9].item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_blind_guesses_cost_one_and_perfect_ones_nothing() -> None:
     parameters, pairs = _parameters(64, 3), view_pairs(3, 2)
     head = TransformationHead(5)

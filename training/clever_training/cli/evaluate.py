@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from clever_training.evaluation.models import FeatureExtractor
 
 
+_VIDEO_SIZE = 480
+
+
 def run(  # noqa: PLR0913, PLR0917 -- an option each
     models: Annotated[
         list[str],
@@ -83,7 +86,7 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     ] = None,
     video_size: Annotated[
         int, typer.Option(min=1, help="Shorter side of a video's frames in pixels.")
-    ] = 480,
+    ] = _VIDEO_SIZE,
     probe: Annotated[
         str, typer.Option(help="lbfgs (logistic regression) or sgd (100 epochs, as published).")
     ] = "lbfgs",
@@ -117,9 +120,8 @@ def run(  # noqa: PLR0913, PLR0917 -- an option each
     check_choice("--profile", profile, PROFILE_NAMES)
     check_choice("--probe", probe, PROBE_NAMES)
     on_photos, on_videos = _protocols(protocols, data, video)
-    if not on_photos:
-        _say_unused(seeds, profile, last_blocks, image_size, probe)
-        last_blocks, image_size = 1, None
+    of_photos = (seeds, profile, last_blocks, image_size, probe)
+    last_blocks, image_size = _sizes(on_photos, on_videos, of_photos, video_size)
     import datasets
 
     from clever_training.evaluation.features import FeatureStore, cache_folder
@@ -210,6 +212,28 @@ def _protocols(
         [name for name in asked if name in PROTOCOL_NAMES],
         [name for name in asked if name in DENSE_PROTOCOL_NAMES],
     )
+
+
+_OfPhotos: TypeAlias = tuple[int | None, str, int, int | None, str]
+
+
+def _sizes(
+    on_photos: list[str], on_videos: list[str], of_photos: _OfPhotos, video_size: int
+) -> tuple[int, int | None]:
+    """``--last-blocks`` and ``--image-size`` as they apply; says what is not used."""
+    _, _, last_blocks, image_size, _ = of_photos
+    if not on_videos:
+        say_unused({"--video-size": video_size != _VIDEO_SIZE}, "no protocol is of videos")
+    elif not on_photos:
+        _say_unused(*of_photos)
+        return 1, None
+    elif last_blocks > 1 or image_size is not None:
+        # The file would say so of the figures of videos, too.
+        raise ConfigError(
+            "--last-blocks, --image-size: of photos alone; frames are seen at --video-size, by the "
+            "last block. Measure --video by a command of its own, into another folder"
+        )
+    return last_blocks, image_size
 
 
 def _say_unused(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clever_hub.cli.console import say
+from clever_hub.cli.console import say, say_unused
 from clever_hub.errors import require
 
 
@@ -80,6 +80,8 @@ def run(  # noqa: PLR0913, PLR0917 -- each is an option of the command
     from clever_training.finetune.settings import FinetuneSettings
 
     settings = FinetuneSettings(**options)  # refused now, not after the imports
+    if freeze:
+        say_unused({"--layer-decay": layer_decay is not None}, "the backbone is not trained")
     for module in ("datasets", "accelerate", "transformers"):
         require(module, "train")
     import datasets

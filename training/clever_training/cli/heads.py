@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clever_hub.cli.console import output, say
+from clever_hub.cli.console import output, say, say_unused
 from clever_hub.cli.options import Backend, Model
 from clever_hub.cli.progress import working_on
 
 if TYPE_CHECKING:
     from clever_hub.jobs.calibration import Calibration
+
+
+_STEPS = 4000
 
 
 def run(
@@ -36,7 +39,7 @@ def run(
         int, typer.Option(min=100, help="At most so many photos to fit to, and to calibrate on.")
     ] = 5000,
     views: Annotated[int, typer.Option(min=6, help="Views of each photo.")] = 12,
-    steps: Annotated[int, typer.Option(min=100, help="Steps of the fit.")] = 4000,
+    steps: Annotated[int, typer.Option(min=100, help="Steps of the fit.")] = _STEPS,
     image_column: Annotated[str | None, typer.Option(help="The image column of a table.")] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the heads from training, and only calibrate them.")
@@ -56,6 +59,8 @@ def run(
     from clever_training.heads.fit import FitSettings
     from clever_training.heads.views import HeadViews
 
+    if keep:
+        say_unused({"--steps": steps != _STEPS}, "the heads are kept as they are")
     plan = HeadsPlan(
         photos=photos,
         calibration_photos=photos,

@@ -121,7 +121,7 @@ class LabelledPhotos:
         return {
             "name": self.name,
             "photos": len(self),
-            "photos_in_all": len(self.photos),
+            "photos_in_all": self.split_photos or len(self.photos),
             "classes": len(self.classes),
             "fingerprint": self.fingerprint,
             "subset": self.subset_id(),
@@ -161,7 +161,7 @@ def stratified_positions(labels: NDArray[np.int64], count: int, seed: int) -> ND
 
 
 def positions_of_every_class(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """``stratified_positions``, and the first photo of each class whose share rounds to 0.
+    """``stratified_positions``, and one photo of each class whose share rounds to 0.
 
     Args:
         labels: int64 (N,).
@@ -177,8 +177,9 @@ def positions_of_every_class(labels: NDArray[np.int64], count: int, seed: int) -
     """
     chosen = stratified_positions(labels, count, seed)
     missing = np.setdiff1d(labels, labels[chosen])
-    first = [int(np.flatnonzero(labels == label)[0]) for label in missing]
-    return np.sort(np.concatenate([chosen, np.asarray(first, dtype=np.int64)]))
+    random = np.random.default_rng(seed)
+    one = [random.choice(np.flatnonzero(labels == label)) for label in missing]
+    return np.sort(np.concatenate([chosen, np.asarray(one, dtype=np.int64)]))
 
 
 def load_labelled(name: str, split: str) -> LabelledPhotos:

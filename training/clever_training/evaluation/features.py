@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +17,7 @@ from clever_hub import files
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import available_cores
 from clever_training.data.labelled import LabelledPhotos
-from clever_training.evaluation.kept import KeptPieces, code_digest, keep
+from clever_training.evaluation.kept import KeptPieces, code_digest, keep, versions
 from clever_training.evaluation.models import FeatureExtractor
 from clever_training.evaluation.perturbations import PLAIN, Parameters, Perturbation, draw_all
 
@@ -211,6 +210,6 @@ def _key(
 
 
 def _code_digest() -> str:
-    """Of torch's version and the sources by which photos are opened, transformed and embedded."""
+    """Of the libraries' releases and the sources by which photos are opened and embedded."""
     own = tuple(f"evaluation/{name}.py" for name in ("features", "models", "perturbations"))
-    return f"{torch.__version__} {code_digest(('images/*.py', 'backends/*.py'), own)}"
+    return f"{versions()} {code_digest(('images/*.py', 'backends/*.py'), own)}"

@@ -12,18 +12,18 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-import numpy as np
-import torch
 
 import clever_hub
 from clever_hub.files import atomic_path
 
 _T = TypeVar("_T")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class KeptPieces:
             depends_on: As for ``piece``.
             suffix: Of the file's name, such as ``.json``.
         """
-        text = f"{code_digest()} torch {torch.__version__} numpy {np.__version__} {depends_on}"
+        text = f"{code_digest()} {versions()} {depends_on}"
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}{suffix}"
 
 
@@ -113,6 +113,16 @@ def keep(path: Path, write: Callable[[Path], object], what: str) -> None:
             "with --cache",
             stacklevel=3,
         )
+
+
+@cache
+def versions() -> str:
+    """The releases of the packages on which figures and features may depend, where installed."""
+    found = []
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 @cache

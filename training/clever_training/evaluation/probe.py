@@ -70,7 +70,9 @@ def fit_probe(
 
     Every setting is fitted to four fifths of each class, from the strongest regularisation on; each
     fit starts from the previous one. The setting that classifies the last fifth best is then fitted
-    to all photos. The search stops early when two settings in a row are worse than the best.
+    to all photos. The search stops early when two settings in a row are worse than the best. The
+    only photo of a class is not held out, as nothing could be fitted to that class; where all are
+    such, nothing is selected, and the first setting is taken.
 
     Args:
         features: float32 (N, d), of the training photos; they are standardised here.
@@ -93,29 +95,38 @@ def fit_probe(
         100.0
     """
     x, y, mean, scale = _standardised(features, labels)
-    count = max(1, round(HELD_OUT * len(labels)))
-    held = np.zeros(len(labels), dtype=bool)
-    held[stratified_positions(labels, count, seed)] = True
-    inside, outside = torch.from_numpy(~held), torch.from_numpy(held)
     grid = L2_GRID if kind == "lbfgs" else LEARNING_RATES
     total = len(grid) + 1
     tried: dict[float, float] = {}
     found: dict[float, Tensor] = {}
     fit = _fitter(kind, x, classes, seed)
-    for value, weight in _path(fit, x[inside], y[inside], grid):
+    held = _held_out(labels, seed)
+    inside, outside = torch.from_numpy(~held), torch.from_numpy(held)
+    for value, weight in _path(fit, x[inside], y[inside], grid) if held.any() else ():
         right = (_logits(x[outside], weight).argmax(dim=1) == y[outside]).float().mean()
         tried[value], found[value] = float(right), weight
         report(len(tried), total)
         if _past_the_best(list(tried.values())):
             break
-    best = max(tried, key=lambda value: tried[value])
+    best = max(tried, key=lambda value: tried[value], default=grid[0])
     # The problem is convex, so the optimum on four fifths is a good start for all photos.
-    final = fit(x, y, best, found[best])
+    final = fit(x, y, best, found.get(best))
     report(total, total)
     # Include the standardisation: ((f - mean) / scale) @ W = f @ (W / scale) - (mean / scale) @ W.
     weight = final[:-1] / scale[:, None]
     name = "l2" if kind == "lbfgs" else "learning_rate"
     return Probe(weight, final[-1] - mean @ weight, {name: best})
+
+
+def _held_out(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """A fifth of the photos, each of a class that has another; none where no class has two."""
+    held = np.zeros(len(labels), dtype=bool)
+    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(sizes[inverse] > 1)
+    if len(several):
+        count = min(len(several), max(1, round(HELD_OUT * len(labels))))
+        held[several[stratified_positions(labels[several], count, seed)]] = True
+    return held
 
 
 def _standardised(

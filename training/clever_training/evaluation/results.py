@@ -105,7 +105,7 @@ def merge(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, An
         before, measured = old["baselines"].get(name), new["baselines"].get(name)
         baseline = measured or before
         figures = dict(measured["figures"]) if measured else {}
-        if before and before["model"]["identity"] == baseline["model"]["identity"]:
+        if before and identity_of(before["model"]) == identity_of(baseline["model"]):
             kept = {k: v for k, v in before["figures"].items() if k not in new["protocols"]}
             figures = {**kept, **figures}
         if figures:
@@ -157,7 +157,7 @@ def earlier(
     pairs = [(content["model"], model)]
     pairs += [(there[name], one) for name, one in (beside or {}).items() if name in there]
     for other, one in pairs:
-        if other.get("identity") != one["identity"]:
+        if identity_of(other) != identity_of(one):
             raise DataError(
                 f"{folder}: expected no figures or those of {_named(one, other)}, found those of "
                 f"{_named(other, one)}, which would be lost. Name another folder with -o, or "
@@ -166,13 +166,22 @@ def earlier(
     return content
 
 
+def identity_of(model: Mapping[str, Any]) -> str:
+    """What tells a model from others: weights, settings, and where its embedding is split.
+
+    Args:
+        model: As ``FeatureExtractor.describe`` gives it, or as a file has it.
+    """
+    return f"{model.get('identity')} {sorted((model.get('dims') or {}).items())}"
+
+
 def _named(model: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """A model by its name, and by what tells it from another of this name."""
     name = str(model.get("name"))
     if name != other.get("name"):
         return name
     shown = {"architecture": "{}", "weights_sha256": "weights {:.8}", "input_size": "{} px"}
-    shown |= {"last_blocks": "{} blocks"}
+    shown |= {"last_blocks": "{} blocks", "dims": "parts {}"}
     told = [
         text.format(str(model.get(key)))
         for key, text in shown.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -47,13 +48,27 @@ class Video:
             position: Number of the frame.
 
         Returns:
-            uint8 (height, width): 0 for the background, then the objects. In a grey image 255 is
-            an object, as in DAVIS-2016; in one with a palette it is "not known" and becomes 0, as
-            in DAVIS-2017's evaluation.
+            uint8 (height, width): 0 for the background, then the objects of the first mask, from 1
+            on without a gap, whatever their numbers are there; one that comes later is background.
+            In a grey image 255 is an object, as in DAVIS-2016; in one with a palette it is "not
+            known" and becomes 0, as in DAVIS-2017's evaluation.
 
         Raises:
             DataError: When the file is not such an image, or of another size than the frame.
         """
+        renumbered = np.zeros(256, np.uint8)
+        there = self._there
+        renumbered[there] = np.arange(1, len(there) + 1)
+        return renumbered[self._numbers(position)]
+
+    @cached_property
+    def _there(self) -> NDArray[np.uint8]:
+        """The numbers of the objects in the first mask, ascending."""
+        found = np.unique(self._numbers(0))
+        return found[found > 0]
+
+    def _numbers(self, position: int) -> NDArray[np.uint8]:
+        """A mask as it is stored."""
         path = self.masks[position]
         try:
             with Image.open(path) as image:
@@ -91,7 +106,7 @@ class Video:
         Raises:
             DataError: When it has none: there is nothing to follow then.
         """
-        count = int(self.mask(0).max())
+        count = len(self._there)
         if not count:
             raise DataError(f"{self.masks[0]}: has no object, so that there is nothing to follow")
         return count

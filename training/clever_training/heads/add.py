@@ -105,8 +105,11 @@ def add_heads(
     _check_enough(len(measured), calibration)  # copies count once
     measured = replace(measured, data=public_name(calibration or data))
     if trained is None:
-        views = _embed(loaded, photos, fitting, plan, 0, "photos", progress)
-        head = fit(views, plan.fit, lambda done, steps: progress("fitting", done, steps))
+        # Of other photos it is the caller's choice that none of them is measured on as well.
+        apart = measured.thumbnails if others is None else None
+        views = _embed(loaded, photos, fitting, plan, 0, "photos", progress, apart)
+        settings = replace(plan.fit, seed=plan.fit.seed or plan.seed)
+        head = fit(views, settings, lambda done, steps: progress("fitting", done, steps))
         mean = views.embeddings[:, 0].astype(np.float64).mean(axis=0).astype(np.float32)
         config = HeadsConfig(
             "0" * 64,
@@ -158,6 +161,7 @@ def _embed(
     stream: int,
     what: str,
     progress: Progress,
+    known: NDArray[np.float32] | None = None,
 ) -> EmbeddedViews:
     return embed_views(
         model,
@@ -165,6 +169,7 @@ def _embed(
         rows,
         replace(plan.views, positions=what == "calibration"),
         seed=2 * plan.seed + stream,
+        known=known,
         progress=lambda done, total: progress(what, done, total),
     )
 
@@ -180,7 +185,8 @@ def _rows(
     chosen = choose(len(photos), plan.photos, plan.seed)
     if only_measuring:
         _check_enough(min(len(chosen), plan.calibration_photos), photos.name)
-        return [], chosen[: plan.calibration_photos]
+        places = choose(len(chosen), plan.calibration_photos, plan.seed)
+        return [], [chosen[place] for place in places]
     apart = np.random.default_rng(plan.seed).permutation(chosen)
     cut = min(round(_FOR_CALIBRATION * len(chosen)), plan.calibration_photos)
     _check_enough(cut, None)

@@ -38,6 +38,8 @@ class EmbeddedViews:
         data: Name of the data set.
         eight: float32 (N, 3, 8, d), all positions of the views ``POSITIONED``, where they were
             asked for.
+        thumbnails: float32 (N, pixels), by which copies of the photos are known; None of views
+            that were made otherwise.
     """
 
     embeddings: NDArray[np.float32]
@@ -45,6 +47,7 @@ class EmbeddedViews:
     split: int
     data: str
     eight: NDArray[np.float32] | None = None
+    thumbnails: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -74,6 +77,7 @@ def embed_views(
     views: HeadViews,
     *,
     seed: int = 0,
+    known: NDArray[np.float32] | None = None,
     progress: Progress | None = None,
 ) -> EmbeddedViews:
     """Embed views of photos, each photo decoded once; copies of a photo are left out.
@@ -84,6 +88,7 @@ def embed_views(
         rows: Which of them.
         views: How views are drawn.
         seed: Seed of the draws.
+        known: ``EmbeddedViews.thumbnails`` of other photos, whose copies are left out, too.
         progress: Called with how many photos are done, and how many there are.
 
     Returns:
@@ -94,7 +99,10 @@ def embed_views(
         DataError: When a photo cannot be read.
     """
     make = ViewMaker(model.config.preprocessing, views, seed)
-    seen = np.empty((len(rows), _THUMBNAIL**2), np.float32)
+    before = 0 if known is None else len(known)
+    seen = np.empty((before + len(rows), _THUMBNAIL**2), np.float32)
+    if known is not None:
+        seen[:before] = known
     kept: list[NDArray[np.float32]] = []  # no slice of the pixels: it would hold them all
     found: list[NDArray[np.float32]] = []
     waiting: list[NDArray[np.float32]] = []
@@ -106,8 +114,8 @@ def embed_views(
 
     for done, made in enumerate(_in_threads(make, photos, rows), start=1):
         thumbnail = _thumbnail(made.pixels[0])
-        if (seen[: len(kept)] @ thumbnail).max(initial=0.0) < _COPY:
-            seen[len(kept)] = thumbnail
+        if (seen[: before + len(kept)] @ thumbnail).max(initial=0.0) < _COPY:
+            seen[before + len(kept)] = thumbnail
             kept.append(made.parameters)
             waiting.append(made.pixels)
             if len(waiting) * views.count >= _BATCH:
@@ -127,6 +135,7 @@ def embed_views(
         whole[:, views.count :].reshape(len(kept), len(POSITIONED), -1, whole.shape[-1])
         if views.positions
         else None,
+        seen[before : before + len(kept)],
     )
 
 

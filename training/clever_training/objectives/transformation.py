@@ -107,6 +107,7 @@ def relative_transformation(
     sides = [(b[..., side] / a[..., side]).log() for side in (WIDTH, HEIGHT)]
     colors = (b[..., FACTORS].clamp_min(0.1) / a[..., FACTORS].clamp_min(0.1)).log()
     hue = b[..., HUE] - a[..., HUE]
+    hue = hue - hue.round()  # of a circle, in turns: the shorter way
     geometry = torch.stack([angle.sin(), angle.cos(), *place, *sides], dim=-1)
     turn = torch.stack([b[..., ANGLE].sin(), b[..., ANGLE].cos()], dim=-1)
     values = torch.cat([geometry, colors, hue.unsqueeze(-1), turn], dim=-1)

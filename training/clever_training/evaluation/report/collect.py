@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from clever_hub.errors import DataError
 from clever_hub.hub.evaluation import EVALUATION_NAME
-from clever_training.evaluation.results import read
+from clever_training.evaluation.results import identity_of, read
 
 FINETUNE_NAME = "finetune.json"
 PARTS = ("full", "invariant", "equivariant")
@@ -175,7 +175,9 @@ def collect(folders: Sequence[str | Path]) -> Field:
         ]
     known = {_key(one) for one in models}
     # A model that was measured beside another and also has a folder of its own appears once.
-    beside = [one for one in _merged(baselines) if _key(one) not in known]
+    apart = {_key(one): one for one in _merged(baselines)}
+    models = [_completed(one, apart.get(_key(one))) for one in models]
+    beside = [one for key, one in apart.items() if key not in known]
     models += [one for one in beside if not one.is_baseline]
     entrants = _named_apart(models) + _named_apart([one for one in beside if one.is_baseline])
     return Field(tuple(entrants), tuple(map(_tuned, tuned)))
@@ -205,7 +207,17 @@ def _entrant(
 def _key(one: Entrant) -> tuple[str, str]:
     """Weights and photos."""
     data = {json.dumps(record.get("data"), sort_keys=True) for record in one.records.values()}
-    return str(one.model["identity"]), str(sorted(data))
+    return identity_of(one.model), str(sorted(data))
+
+
+def _completed(one: Entrant, beside: Entrant | None) -> Entrant:
+    """A model with the protocols, too, that were measured of it beside others alone."""
+    if beside is None:
+        return one
+    records = {name: record for name, record in beside.records.items() if name in beside.figures}
+    return replace(
+        one, figures={**beside.figures, **one.figures}, records={**records, **one.records}
+    )
 
 
 def _merged(baselines: Iterable[Entrant]) -> list[Entrant]:

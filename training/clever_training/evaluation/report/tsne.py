@@ -148,6 +148,13 @@ def neighbourhood(data: Turned, part: str) -> tuple[float, float]:
     return float(same), float(apart)
 
 
+def chance_of_class(data: Turned) -> float:
+    """How often another photo's point, drawn at random, is of the same class; in [0, 1]."""
+    sizes, points = np.bincount(data.labels), len(data.labels)
+    # A photo's own turned copies do not count.
+    return float((sizes * (sizes - TURNS)).sum() / max(1, points * (points - TURNS)))
+
+
 def tsne_figure(name: str, data: Turned, path: Path) -> Path:
     """One column for each part: above coloured by class, below the same map by angle.
 
@@ -164,7 +171,7 @@ def tsne_figure(name: str, data: Turned, path: Path) -> Path:
     one = len(parts) == 1
     figure, grid = new_figure(*((1, 2, 5.2) if one else (2, len(parts), 7.6)))
     axes = grid.T if one else grid
-    chance = np.mean(np.bincount(data.labels) ** 2) * len(data.classes) / len(data.labels) ** 2
+    chance = chance_of_class(data)
     for column, part in enumerate(parts):
         flat = embed_flat(data.features[part])
         same, apart = neighbourhood(data, part)
