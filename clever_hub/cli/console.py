@@ -45,6 +45,16 @@ def report_skipped(skipped: Iterable[Skipped]) -> None:
         console.print(f"[yellow]skipped[/] {shown(image.source)}: {shown(image.reason)}")
 
 
+def report_unreadable(error: OSError) -> None:
+    """Name a folder that cannot be read, and so is left out, on stderr.
+
+    Args:
+        error: With its name and the reason.
+    """
+    reason = shown(error.strerror or str(error))
+    _messages().print(f"[yellow]left out[/] {shown(str(error.filename))}: {reason}")
+
+
 def _messages() -> Console:
     """Standard error, never wrapped, so that paths can be copied."""
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)

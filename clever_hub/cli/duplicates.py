@@ -11,7 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
-from clever_hub.cli.console import file_size, output, say, say_unused, shown
+from clever_hub.cli.console import file_size, output, report_unreadable, say, say_unused, shown
 from clever_hub.cli.jobs import (
     FEWER,
     LIMITED,
@@ -234,7 +234,7 @@ def _photos(
     check_column(paths, asked.image_column)
     if asked.move_to is not None and any(image_tables(path, asked.image_column) for path in paths):
         raise ConfigError(_NO_FILES)
-    found = find_photos(paths, asked.image_column)
+    found = find_photos(paths, asked.image_column, report_unreadable)
     asked.check(found, paths)
     loaded = load(name, *where)
     check_part(loaded, asked.part)

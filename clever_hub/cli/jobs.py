@@ -185,12 +185,17 @@ CandidatePart: TypeAlias = Annotated[
 ]
 
 
-def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
+def find_photos(
+    paths: Sequence[Path],
+    column: str | None,
+    unreadable: Callable[[OSError], None] | None = None,
+) -> list[Photo]:
     """The photos among files, folders, and parquet tables with images; each is found once.
 
     Args:
         paths: What the user named.
         column: The column of a table that holds the images; None looks for it.
+        unreadable: As for ``find_images``.
 
     Raises:
         DataError: As ``find_images``, or when a table cannot be read.
@@ -202,7 +207,7 @@ def find_photos(paths: Sequence[Path], column: str | None) -> list[Photo]:
         tables.update({table.resolve(): table for table in found})
         if not found or (path.is_dir() and has_images(path)):
             files.append(path)
-    photos: list[Photo] = list(find_images(files))
+    photos: list[Photo] = list(find_images(files, unreadable))
     if tables:
         opened = _opened(list(tables.values()), column, Spool())
         photos += [row for table in opened for row in table.rows]

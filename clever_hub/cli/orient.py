@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.checks import check_photos
-from clever_hub.cli.console import fail, output, report_skipped, say, shown
+from clever_hub.cli.console import fail, output, report_skipped, report_unreadable, say, shown
 from clever_hub.cli.loading import load_model
 from clever_hub.cli.options import Backend, JobModel
 from clever_hub.errors import ConfigError, DataError, require
@@ -103,7 +103,7 @@ def run(
         _undo(log)
         return
     _check(paths or [], out, sheet, log if apply else None)
-    files = list(find_images(paths or []))
+    files = list(find_images(paths or [], report_unreadable))
     from clever_hub.jobs.default import default_model
     from clever_hub.jobs.orient import QUARTERS, least_confidences
 

@@ -94,6 +94,11 @@ def run(  # noqa: PLR0913, each is an option
         values = (f"{value:.3f}" for value in (hit.score, hit.invariant, hit.equivariant))
         table.add_row(*values, shown(text_of(hit.path)))
     output().print(table)
+    if gone := sum(not hit.path.exists() for hit in hits):
+        say(
+            f"{gone} of these photos are not there any more. Bring the index up to date: "
+            f"clever-hub index PHOTOS -o {index}"
+        )
     for path in (out, sheet):
         if path is not None:
             say(f"{_write(path, query, hits)} → {path}")

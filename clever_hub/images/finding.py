@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from clever_hub.errors import ConfigError, DataError
 from clever_hub.images.decoding import EXTENSIONS
 
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
+def find_images(
+    paths: Iterable[Path], unreadable: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
     """Find image files among paths, as a stream; each is yielded once.
 
     Only the names in one folder, the folders and the files that were named are kept in memory, not
@@ -21,6 +23,8 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             recursively for the extensions in ``decoding.EXTENSIONS``. Links to folders are
             followed, once for each folder. Hidden files in folders are left out: macOS writes
             "._a.jpg" files that are not images.
+        unreadable: Called for a folder below those that were named which cannot be read, such as
+            ``lost+found``; it is then left out. None makes it an error.
 
     Yields:
         The files; those in a folder are sorted by name.
@@ -28,6 +32,8 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     Raises:
         DataError: When a path does not exist, or a folder cannot be read or has no images.
     """
+    if unreadable is None:
+        unreadable = _refuse
     seen = _Seen()
     for path in paths:
         if not path.exists():
@@ -39,7 +45,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         if not seen.enter(path):
             continue
         before = seen.images
-        yield from _walk(path, seen)
+        yield from _walk(path, seen, unreadable)
         if seen.images == before and not seen.any_below(path):
             endings = ", ".join(sorted(EXTENSIONS))
             raise DataError(f"{path}: no images in this folder; looked for names with {endings}")
@@ -143,8 +149,11 @@ class _Seen:
                     yield Path(root, name)
 
 
-def _walk(folder: Path, seen: _Seen) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+def _walk(folder: Path, seen: _Seen, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    def left_out(error: OSError) -> None:
+        _refuse(error) if Path(error.filename) == folder else unreadable(error)
+
+    for root, folders, names in os.walk(folder, onerror=left_out, followlinks=True):
         folders[:] = [
             name
             for name in sorted(folders)
@@ -158,5 +167,5 @@ def _is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122  # a million Paths would cost seconds
 
 
-def _unreadable(error: OSError) -> None:
+def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: the folder cannot be read: {error.strerror}") from error

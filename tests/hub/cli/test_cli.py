@@ -531,6 +531,14 @@ def test_find_images_refuses_a_folder_that_cannot_be_read(
         patched.setattr(os, "scandir", locked)
         with pytest.raises(DataError, match="deeper: the folder cannot be read: Permission denied"):
             list(find_images([folder]))
+        deeper = next(folder.rglob("deeper"))
+        left_out: list[OSError] = []
+        found = list(find_images([folder], left_out.append))
+        assert found
+        assert not any(path.is_relative_to(deeper) for path in found)
+        assert [error.filename for error in left_out] == [str(deeper)]
+        with pytest.raises(DataError, match="deeper: the folder cannot be read"):
+            list(find_images([deeper], left_out.append))
 
 
 def test_find_images_names_what_is_missing(tmp_path: Path) -> None:

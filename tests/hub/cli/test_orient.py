@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,22 @@ def test_no_photo_that_can_be_read_is_an_error(headed: Path, tmp_path: Path) -> 
     result = call(tmp_path / "bad.jpg", "-m", headed)
     assert result.exit_code == 1
     assert "none of the 1 photos could be read" in result.stderr
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_left_out(
+    headed: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bright(monkeypatch)
+    (folder / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def locked(path: Any) -> Any:
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", locked)
+        result = call(folder, "-m", headed)
+    assert result.exit_code == 0
+    assert f"left out {folder / 'lost+found'}: Permission denied" in result.stderr

@@ -186,3 +186,14 @@ def test_the_query_alone_is_marked(
     run("index", folder, "-o", tmp_path / "i.lance", "--model", model_folder)
     run("search", tmp_path / "i.lance", photos["coffee"], "--sheet", tmp_path / "s.png")
     assert [(len(row.photos), row.mark) for row in drawn] == [(6, True), (2, False)]
+
+
+def test_photos_that_have_gone_are_told_of(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    index, query = tmp_path / "i.lance", tmp_path / "query.png"
+    shutil.copy(photos["coffee"], query)
+    run("index", photos["coffee"].parent, "-o", index, "--model", model_folder)
+    assert "any more" not in run("search", index, query).stderr
+    photos["chelsea"].unlink()
+    assert "1 of these photos are not there any more" in run("search", index, query).stderr
