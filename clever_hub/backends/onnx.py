@@ -350,10 +350,17 @@ def _is_provider_with_options(entry: object) -> bool:
     )
 
 
+# What decides which vector an image gets.
+_OF_THE_GRAPH = (
+    *("architecture", "model_args", "num_features", "invariant_dim", "preprocessing"),
+    "projection",
+)
+
+
 def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, folder: Path) -> None:
-    """Refuse a config.json that splits or prepares otherwise than the exported graph."""
+    """Refuse a config.json of another network, split or preparation than the exported graph."""
     graph = read_graph_config(session)
-    for key in ("num_features", "invariant_dim", "preprocessing"):
+    for key in _OF_THE_GRAPH:
         here, there = getattr(config, key), getattr(graph, key)
         if here != there:
             raise ModelFormatError(

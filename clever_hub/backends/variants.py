@@ -43,12 +43,15 @@ class Variant:
             (batch, size, size, 3), red green blue.
         files: SHA-256 of the graph and of its weights file, if it has one.
         weight_bits: Of int8: how many bits of a weight are used. Eight need VNNI on x86.
+        scales: Of int8: a hash of the graph without its metadata, which has the scales of
+            activations; empty of a variant that an earlier version made.
     """
 
     precision: str
     input: str
     files: Mapping[str, str]
     weight_bits: int = 7
+    scales: str = ""
 
     @classmethod
     def of(cls, config: ModelConfig) -> Self | None:
@@ -72,6 +75,7 @@ class Variant:
                 entry["input"],
                 dict(entry.get("files", {})),
                 int(entry.get("weight_bits", 7)),
+                str(entry.get("scales", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFormatError(f"{VARIANT_KEY}: malformed ({error!r}): {entry!r}") from error
@@ -133,13 +137,13 @@ class Variant:
             folder: The variant's folder.
 
         Returns:
-            SHA-256 of the file that holds the weights. Of int8 it is one over the hashes of all
-            files: the scales of activations, which differ between calibrations, lie in the graph.
+            SHA-256 of the file that holds the weights. Of int8 it is one over that and ``scales``:
+            the scales of activations differ between calibrations, and lie in the graph.
         """
-        if self.precision != "int8":
-            return self.files[self.weights_file(folder).name]
-        text = " ".join(f"{name} {digest}" for name, digest in sorted(self.files.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+        weights = self.files[self.weights_file(folder).name]
+        if not self.scales:
+            return weights
+        return hashlib.sha256(f"{weights} {self.scales}".encode()).hexdigest()
 
     def weights_file(self, folder: Path) -> Path:
         """The file that holds the weights."""
@@ -198,6 +202,7 @@ class Variant:
             "precision": self.precision,
             "input": self.input,
             "files": dict(self.files),
+            **({"scales": self.scales} if self.scales else {}),
             **more,
         }
 

@@ -62,7 +62,14 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     max_queue: Annotated[
         int, typer.Option(min=1, help="Most images in the server; others get 503.")
     ] = 256,
-    max_inputs: Annotated[int, typer.Option(min=1, help="Most images in a request.")] = 64,
+    max_inputs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most images in a request, at most --max-queue. [default: 64]",
+            show_default=False,
+        ),
+    ] = None,
     max_body_mb: Annotated[
         float, typer.Option(min=0.001, help="Largest body of a request, in MB.")
     ] = 32.0,
@@ -134,7 +141,7 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
         max_batch=max_batch,
         max_wait_ms=max_wait_ms,
         max_queue=max_queue,
-        max_inputs=min(max_inputs, max_queue),
+        max_inputs=min(64, max_queue) if max_inputs is None else max_inputs,
         max_body_bytes=round(max_body_mb * 1e6),
         max_image_bytes=round(max_image_mb * 1e6),
         max_pixels=round(max_megapixels * 1e6),

@@ -251,6 +251,8 @@ def _training(facts: Facts) -> str:
     data = _text(facts.get("data"))
     if not data:
         return "what they were trained on is not recorded"
+    if before := _labels_within(facts):
+        return f"trained on {data}, and before that with {before}"
     without = "without labels " if _self_supervised(_text(facts.get("method"))) else ""
     return f"trained {without}on {data}"
 
@@ -268,12 +270,22 @@ def _is_unlabelled(stage: Facts) -> bool:
 
 
 def _labels_within(provenance: Facts) -> str | None:
-    places = [*_chain(provenance)]
-    places += [teacher for place in places if (teacher := _teacher(place))]
+    places = [*islice(_lineage(provenance), _MAX_STAGES)]
     tuned = [_labels(place) for place in places if place.get("method") == FINETUNED]
     others = [_labels(place) for place in places if place.get("method") != FINETUNED]
     found = [*tuned, *[*filter(None, others)][:1]]  # of one set's, the names differ
     return " and ".join(dict.fromkeys(filter(None, found))) or None
+
+
+def _lineage(provenance: Facts) -> Iterator[Facts]:
+    """The stages of a model, then those of their teachers, and of the teachers' teachers."""
+    waiting = [provenance]
+    for _ in range(_MAX_STAGES):
+        if not waiting:
+            return
+        chain = [*_chain(waiting.pop(0))]
+        yield from chain
+        waiting += [teacher for stage in chain if (teacher := _teacher(stage))]
 
 
 def _labels(facts: Facts) -> str | None:

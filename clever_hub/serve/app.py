@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 from starlette.applications import Starlette
@@ -122,7 +123,7 @@ async def _orient(service: Service, fields: Fields, slot: Slot, log: Fields) -> 
     # Each in four positions, which all must find room.
     request = images_request(fields, service.settings, most=max(1, service.settings.max_queue // 4))
     served, _ = service.find(request.model)
-    slot.grow(images=4 * len(request.pictures) - 1)
+    slot.grow(images=min(4 * len(request.pictures), service.settings.max_queue) - 1)
     log.update(model=served.name, images=len(request.pictures))
     return await orientation_answer(service, served, request.pictures, slot)
 
@@ -134,11 +135,12 @@ def _endpoint(
 
     async def run(request: Request) -> Response:
         log: Fields = request.state.log
+        end = monotonic() + service.settings.timeout  # of the body and the answer together
         try:
             with service.gate.admit() as slot:
                 fields = await read_fields(request, service.settings, slot)
                 work = answer(service, fields, slot, log)
-                return Json(await _in_time(request, work, service.settings.timeout))
+                return Json(await _in_time(request, work, end, service.settings.timeout))
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it; the log and the metrics tell
         except ApiError as error:
@@ -155,13 +157,16 @@ def _endpoint(
     return run
 
 
-async def _in_time(request: Request, work: Awaitable[T], seconds: float) -> T:
-    """What the work gives; the work ends when the client leaves or the time is over."""
+async def _in_time(request: Request, work: Awaitable[T], end: float, seconds: float) -> T:
+    """What the work gives; the work ends when the client leaves or the time is over.
+
+    ``end`` is of ``monotonic``, ``seconds`` is told.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         done, _ = await asyncio.wait(
-            {task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            {task, gone}, timeout=max(0.0, end - monotonic()), return_when=asyncio.FIRST_COMPLETED
         )
     finally:
         gone.cancel()

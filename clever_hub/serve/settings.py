@@ -8,6 +8,8 @@ from typing import Literal
 from clever_hub.errors import ConfigError
 from clever_hub.threads import available_cores
 
+_PILLOWS_LIMIT = 178_956_970  # twice its MAX_IMAGE_PIXELS
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,10 +24,10 @@ class Settings:
         max_inputs: Most images in one request.
         max_body_bytes: Largest body of a request.
         max_image_bytes: Largest image file.
-        max_pixels: Most pixels of an image, width times height.
+        max_pixels: Most pixels of an image, width times height; at most 178,956,970.
         max_memory_bytes: Most bytes of bodies in the server, all requests together.
-        timeout: Longest time that a request takes, in seconds; then it gets 503, and what it still
-            had waiting is dropped.
+        timeout: Longest time that a request takes, in seconds, its body included; then it gets 503
+            (408 while its body arrives), and what it still had waiting is dropped.
         decode: ``"exact"``, or ``"reduced"``: lets the JPEG decoder shrink large photos; see
             ``clever_hub.images.options``.
         decode_threads: Threads that decode images; None is one for each core.
@@ -61,6 +63,11 @@ class Settings:
         for name in (*numbers, "max_pixels", "max_memory_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.max_pixels > _PILLOWS_LIMIT:
+            raise ConfigError(
+                f"max_pixels: expected at most {_PILLOWS_LIMIT}, as Pillow decodes no larger "
+                f"image, got {self.max_pixels}"
+            )
         if not self.timeout > 0 or not self.max_wait_ms >= 0:
             raise ConfigError(
                 f"expected timeout above 0 and max_wait_ms of 0 or more, got {self.timeout} and "

@@ -231,7 +231,7 @@ def _commands(evaluation: Mapping[str, Any], name: str) -> str:
     for protocol, entry in evaluation["protocols"].items():
         if protocol in SHOWN:
             lines = made.setdefault(_photos(entry["data"]), set())
-            lines.add(_portable(entry["command"], name))
+            lines.add(portable(entry["command"], name))
     blocks = [line for photos, lines in made.items() for line in (f"# {photos}", *sorted(lines))]
     return "\n".join(["```sh", *blocks, "```"]) if blocks else ""
 
@@ -244,20 +244,38 @@ def _photos(data: Mapping[str, Any]) -> str:
     return f"{train:,} training and {validation:,} validation photos"
 
 
-def _portable(command: str, name: str) -> str:
-    """A command without the paths of the machine that it ran on: only their last component."""
+def portable(command: str, name: str) -> str:
+    """A command without the paths of the machine that it ran on: only their last component.
+
+    Args:
+        command: As it was typed.
+        name: By what users of the card load the model.
+    """
     words = ["--output" if word == "--out" else word for word in shlex.split(command)]  # renamed
     if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
         words[2] = name
-    # In --data=A,B each of the two is a path. Windows has its own.
-    local = re.compile(r"(\.{0,2}|~)[/\\]|\w:[/\\]")
     return shlex.join(
-        "".join(
-            PureWindowsPath(part).name if local.match(part) else part
-            for part in re.split("([,=])", word)
-        )
+        "".join(PureWindowsPath(part).name if _LOCAL.match(part) else part for part in _parts(word))
         for word in words
     )
+
+
+def names_places(command: str) -> bool:
+    """Whether a command tells where files of the machine lie that it ran on.
+
+    Args:
+        command: As it was typed.
+    """
+    return any(_LOCAL.match(part) for word in shlex.split(command) for part in _parts(word))
+
+
+# Absolute paths and those that begin at the working folder or at home; Windows has its own.
+_LOCAL = re.compile(r"(\.{0,2}|~)[/\\]|\w:[/\\]")
+
+
+def _parts(word: str) -> list[str]:
+    """In --data=A,B each of the two is a path."""
+    return re.split("([,=])", word)
 
 
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool) -> str:

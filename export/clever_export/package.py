@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.jobs.heads import HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME, Weights
 
-PROCESSOR_NAME = "preprocessor_config.json"
+PROCESSOR_NAME, LICENSE_NAME = "preprocessor_config.json", "LICENSE"
+_COPIED = (CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME, EVALUATION_NAME, LICENSE_NAME)
 AUTO_MAP = {
     "AutoConfig": "configuration_clever.CleverConfig",
     "AutoModel": "modeling_clever.CleverModel",
@@ -52,6 +54,7 @@ def package(folder: str | Path, by_name: bool = False) -> Path:
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
+    check_processor(folder, config)
     config = replace(config, extra={**config.extra, "auto_map": AUTO_MAP})
     write_json(folder / CONFIG_NAME, config.to_dict())
     # Only numbers: config.json names the class; CleverImageProcessor.to_dict explains why.
@@ -91,12 +94,44 @@ def refuse_variant(folder: Path) -> None:
     )
 
 
+def check_processor(folder: Path, config: ModelConfig) -> None:
+    """Refuse a processor that prepares images otherwise than the config says.
+
+    The files that are made follow the config. transformers' ``save_pretrained`` of a processor with
+    another size changes the processor's file alone.
+
+    Args:
+        folder: A model folder, with a preprocessor_config.json or without.
+        config: Its config.
+
+    Raises:
+        ModelFormatError: When numbers differ; says which.
+    """
+    path = folder / PROCESSOR_NAME
+    if not path.is_file():
+        return
+    try:
+        prepared = json.loads(path.read_text(encoding="utf-8"))
+        numbers = config.preprocessing.to_dict().items()
+        others = {key: prepared[key] for key, value in numbers if prepared.get(key, value) != value}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelFormatError(f"{path}: cannot be read ({error!r}). Remove it") from error
+    if others:
+        told = ", ".join(f"{key} {value}" for key, value in others.items())
+        raise ModelFormatError(
+            f"{path}: has {told}, and {CONFIG_NAME} another, by which images are prepared for the "
+            f'other readers. Write the numbers into "preprocessing" of {CONFIG_NAME}, if the model '
+            f"was trained so; else remove {PROCESSOR_NAME}"
+        )
+
+
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, option: str = "--output") -> Iterator[Path]:
     """Give a temporary folder to fill; it becomes ``out`` when the block succeeds.
 
     Args:
         out: The folder to create.
+        option: By which it was given.
 
     Yields:
         An empty folder beside it.
@@ -105,13 +140,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         ConfigError: When ``out`` exists; it is never overwritten.
     """
     if os.path.lexists(out):
-        raise ConfigError(f"--output: {out} is there already. Remove it, or name another folder")
+        raise ConfigError(f"{option}: {out} is there already. Remove it, or name another folder")
     with whole_folder(out) as temporary:
         yield temporary
 
 
 def copy_model(source: Path, target: Path) -> Path:
-    """Copy config, weights, heads and evaluation; not the files that ``package`` writes.
+    """Copy config, weights, heads, evaluation and licence; not the files that ``package`` writes.
 
     Args:
         source: A model folder.
@@ -126,7 +161,7 @@ def copy_model(source: Path, target: Path) -> Path:
     """
     with Weights(source / WEIGHTS_NAME) as weights:
         check_graph_beside(source, weights.sha256())
-    for name in (CONFIG_NAME, WEIGHTS_NAME, HEADS_NAME, EVALUATION_NAME):
+    for name in _COPIED:
         if (source / name).is_file():
             _copy(source / name, target / name)
     return target

@@ -17,7 +17,7 @@ from clever_export.card import CARD_NAME, make_card
 from clever_export.card_evaluation import own_evaluation
 from clever_export.card_picture import DIGEST_KEY, PICTURE_NAME, digest_of, has_picture
 from clever_export.card_tables import table
-from clever_export.package import AUTO_MAP, PROCESSOR_NAME
+from clever_export.package import AUTO_MAP, LICENSE_NAME, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
 from clever_hub.backends.onnx import read_graph_config
 from clever_hub.backends.own import (
@@ -41,7 +41,7 @@ REQUIRED = (
 )
 _OWN_CODE = {f"{module}.py" for modules in OWN_BACKBONES.values() for module in modules}
 KNOWN = frozenset(
-    (*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, HEADS_NAME, "LICENSE")
+    (*REQUIRED, *_OWN_CODE, REPORT_NAME, EVALUATION_NAME, PICTURE_NAME, HEADS_NAME, LICENSE_NAME)
 )
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
@@ -81,7 +81,7 @@ def check_folder(folder: str | Path) -> list[Path]:
     paths = sorted(folder.iterdir())
     problems = list(_file_problems(folder, paths))
     if not problems:  # the rest reads the files
-        problems = list(_load_problems(folder)) or list(_config_problems(folder))
+        problems = [*_load_problems(folder), *_config_problems(folder)]
         problems += [*_report_problems(folder), *_card_problems(folder)]
         problems += _heads_problems(folder)
     if problems:
@@ -177,16 +177,21 @@ def _report_problems(folder: Path) -> Iterator[str]:
         yield f"{REPORT_NAME} is not green: its readers differ. Export the folder again; {advice}"
     if digest != sha256_of(folder / WEIGHTS_NAME):
         yield f"{REPORT_NAME} is about other weights. {advice}"
-    if report.get("graph_sha256") not in (None, sha256_of(folder / GRAPH_NAME)):
+    # Files of earlier versions do not have the key; null says that there was no graph.
+    if "graph_sha256" in report and report["graph_sha256"] != sha256_of(folder / GRAPH_NAME):
         yield f"{REPORT_NAME} is about another {GRAPH_NAME}. {advice}"
 
 
 def _config_problems(folder: Path) -> Iterator[str]:
     """The config must be the one that the graph was exported with, not edited since."""
     advice = "Export the folder again and verify it"
-    config = ModelConfig.load(folder)
     try:
-        exported = read_graph_config(onnxruntime.InferenceSession(folder / GRAPH_NAME))
+        config = ModelConfig.load(folder)
+        session = onnxruntime.InferenceSession(folder / GRAPH_NAME)
+    except Exception:  # noqa: BLE001 -- ONNX Runtime's errors have no common base; loading says more
+        return
+    try:
+        exported = read_graph_config(session)
     except ModelFormatError as error:
         yield f"{GRAPH_NAME}: {error}. {advice}"
         return

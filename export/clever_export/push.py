@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from clever_export.card import CARD_NAME, make_card
+from clever_export.card import CARD_NAME, make_card, names_places, portable
 from clever_export.publish_check import KNOWN, check_folder
 from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
-from clever_hub.files import folder_name
+from clever_hub.files import folder_name, to_json
 from clever_hub.hub.client import api, repository_id, with_retries
 from clever_hub.hub.errors import why_not_asked
+from clever_hub.hub.evaluation import EVALUATION_NAME
 from clever_hub.weights import sha256_of
 
 if TYPE_CHECKING:
@@ -210,7 +212,25 @@ def _contents(paths: list[Path], repo_id: str) -> dict[str, Path | bytes]:
     card = next(path for path in paths if path.name == CARD_NAME)
     if card.read_text(encoding="utf-8") == make_card(card.parent):
         contents[CARD_NAME] = make_card(card.parent, repo_id).encode()
+    if EVALUATION_NAME in contents:
+        content = (card.parent / EVALUATION_NAME).read_bytes()
+        if (public := _without_places(json.loads(content), repo_id)) != json.loads(content):
+            contents[EVALUATION_NAME] = to_json(public).encode()
     return contents
+
+
+def _without_places(content: Any, name: str) -> Any:
+    """An evaluation whose commands do not tell where the files of this machine lie."""
+    if isinstance(content, list):
+        return [_without_places(entry, name) for entry in content]
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: portable(value, name)
+        if key == "command" and isinstance(value, str) and names_places(value)
+        else _without_places(value, name)
+        for key, value in content.items()
+    }
 
 
 def _compare(

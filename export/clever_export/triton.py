@@ -77,7 +77,7 @@ def export_triton(
     if not _NAME.fullmatch(name):
         raise ModelFormatError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}")
     folder = Path(repository) / name
-    with new_folder(folder) as temporary, tempfile.TemporaryDirectory() as made:
+    with new_folder(folder, "--triton") as temporary, tempfile.TemporaryDirectory() as made:
         measured = export_variant(
             model_folder,
             made,

@@ -9,6 +9,7 @@ not read external data.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import tempfile
@@ -255,6 +256,9 @@ def _write(graph: Any, out: Path, model: CleverModel, variant: Variant, single_f
     config, source = model.config, model.source
     assert source is not None
     origin = {"name": config.name, "weights_sha256": source.weights_sha256}
+    if variant.precision == "int8":
+        digest = hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
+        variant = replace(variant, scales=digest)
     # A graph cannot contain its own hash, so the config in its metadata has no file hashes.
     inside = replace(config, extra=_extra(config, variant.entry(of=origin)))
     helper.set_model_props(graph, {CONFIG_KEY: json.dumps(inside.to_dict())})

@@ -228,3 +228,20 @@ def test_a_variant_of_a_classifier_is_refused(
     assert result.exit_code == 1
     assert "a classifier, which is exported as a float32 graph" in " ".join(result.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_processor_of_another_size_is_refused_and_not_replaced(
+    exported: Exported, tmp_path: Path
+) -> None:
+    tuned = write(exported("test_resnet"), tmp_path / "tuned")
+    config = json.loads((tuned / "config.json").read_text())["preprocessing"]
+    sizes = {"resize_size": config["resize_size"] + 16, "crop_size": config["crop_size"] + 16}
+    (tuned / "preprocessor_config.json").write_text(json.dumps({**config, **sizes}))
+    result = export(tuned, tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"has resize_size {sizes['resize_size']}, crop_size {sizes['crop_size']}" in (
+        " ".join(result.stderr.split())
+    )
+    assert not (tmp_path / "out").exists()
+    (tuned / "preprocessor_config.json").write_text(json.dumps(config))
+    assert export(tuned, tmp_path / "out").exit_code == 0

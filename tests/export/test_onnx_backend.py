@@ -401,3 +401,17 @@ def test_a_graph_that_loads_and_cannot_be_run_is_named(
     with pytest.raises(ModelFormatError, match=r"model\.onnx: ONNX Runtime .* cannot run it: .*48"):
         model.encode(np.zeros((4, 4, 3), np.uint8))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model_args", {"global_pool": "max"}), ("architecture", "test_resnet2")]
+)
+def test_a_config_of_another_network_is_refused(
+    exported: Callable[..., Path], tmp_path: Path, key: str, value: object
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported("test_resnet"), folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ModelFormatError, match=rf"{key} is .*, model\.onnx was made with"):
+        clever_hub.from_pretrained(folder, backend="onnx")

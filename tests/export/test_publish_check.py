@@ -268,3 +268,10 @@ def test_export_takes_the_heads_along_and_verify_reads_them(folder: Path, tmp_pa
     (copy / "heads.safetensors").write_bytes(b"")
     with pytest.raises(ModelFormatError, match=r"heads\.safetensors"):
         verify(copy)
+
+
+def test_a_report_of_a_folder_without_a_graph_is_not_enough(folder: Path) -> None:
+    path = folder / "verify.json"
+    write_json(path, {**json.loads(path.read_text()), "graph_sha256": None})
+    with pytest.raises(ModelFormatError, match=r"verify\.json is about another model\.onnx"):
+        check_folder(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from clever_export.package import package
+from clever_export.card import write_card
+from clever_export.package import copy_model, package
 from clever_hub.files import write_json
+from clever_hub.hub.shipped import ZOO
 from clever_hub.weights import sha256_of
 from tests.hub_server.client import CallFailed, Client
 from tests.hub_server.server import HubServer
@@ -277,3 +280,33 @@ def test_the_command_shows_no_token_when_it_fails(
     text = alice.output.read_text()
     assert "Error:" in text
     assert "hf_alice_secret" not in text
+
+
+def test_where_files_lie_on_this_machine_is_not_published(
+    alice: Client, server: HubServer, folder: Path, repo: str
+) -> None:
+    typed = "clever-hub evaluate /home/anna/runs/m --data /home/anna/clinic/patients -o ~/measured"
+    evaluation = json.loads((ZOO / "clever-resnet18" / "evaluation.json").read_text())
+    evaluation["protocols"]["knn"]["command"] = typed
+    own: dict[str, Any] = {
+        "weights_sha256": sha256_of(folder / "model.safetensors"),
+        "input_size": 32,
+    }
+    own["dims"] = {"full": 96, "invariant": 76, "equivariant": 20}
+    evaluation["model"] |= own
+    write_json(folder / "evaluation.json", evaluation)
+    write_card(folder)
+    alice.call(PUSH, str(folder), repo)
+    sent = content(server, repo)["evaluation.json"].decode()
+    assert "anna" not in sent
+    assert "--data patients" in sent
+    assert json.loads(sent)["figures"] == evaluation["figures"]
+    assert states(alice.call(PUSH, str(folder), repo)) == []
+
+
+def test_an_export_takes_the_licence_along(folder: Path, tmp_path: Path) -> None:
+    """Else publishing it would delete the one that is there."""
+    (folder / "LICENSE").write_text("of somebody else's weights")
+    (tmp_path / "copy").mkdir()
+    copy_model(folder, tmp_path / "copy")
+    assert (tmp_path / "copy" / "LICENSE").read_text() == "of somebody else's weights"

@@ -224,3 +224,12 @@ def test_the_command(exported: Exported, tmp_path: Path) -> None:
     graph = onnx.load(folder / "1/model.onnx").graph
     stored = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) > 500}
     assert stored == {onnx.TensorProto.FLOAT16}
+
+
+def test_a_second_export_names_the_option_that_was_given(
+    exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = exported("test_resnet")
+    (tmp_path / "models" / ModelConfig.load(folder).name).mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"--triton: .* is there already"):
+        export_triton(folder, tmp_path / "models")

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from clever_hub.backends.variants import Variant, sums_overflow
 from clever_hub.cli.app import app
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, DataError, DeviceError, ModelFormatError
+from clever_hub.files import write_json
 from clever_hub.hub import shipped
 from clever_hub.weights import sha256_of
 from tests.hub_server.client import CallFailed, Client
@@ -506,15 +508,39 @@ def test_a_folder_with_something_in_it_is_left_as_it_is(
     assert not out.exists()
 
 
-def test_int8_of_other_calibrations_is_told_apart_by_its_graph(tmp_path: Path) -> None:
-    """The weights are the same, the scales of activations lie in the graph."""
-    found = {}
-    for precision in ("int8", "fp16"):
-        for graph in (b"one", b"another"):
-            (tmp_path / "model.onnx").write_bytes(graph)
-            (tmp_path / "model.onnx.data").write_bytes(b"weights")
-            variant = Variant(precision, "pixels", {}).with_files(tmp_path)
-            assert variant.check(tmp_path) == sha256_of(tmp_path / "model.onnx.data")
-            found[precision, graph] = variant.known_by(tmp_path)
-    assert found["int8", b"one"] != found["int8", b"another"]
-    assert found["fp16", b"one"] == found["fp16", b"another"]
+def test_int8_of_other_calibrations_is_told_apart_and_of_other_words_is_not(
+    exported: Exported, crops: list[Path], tmp_path: Path
+) -> None:
+    """The scales of activations lie in the graph, and so does the config."""
+    renamed = tmp_path / "renamed"
+    shutil.copytree(exported("test_resnet"), renamed)
+    config = ModelConfig.load(renamed)
+    write_json(renamed / "config.json", replace(config, data_terms="Other words.").to_dict())
+    dark = [tmp_path / path.name for path in crops]
+    for bright, target in zip(crops, dark, strict=True):
+        Image.open(bright).point(lambda value: value // 3).save(target)
+    made = {
+        "one": (exported("test_resnet"), crops),
+        "words": (renamed, crops),
+        "other": (exported("test_resnet"), dark),
+    }
+    found, weights = {}, {}
+    for name, (folder, photos) in made.items():
+        out = tmp_path / name
+        export_variant(folder, out, precision="int8", images=photos, force=True)
+        source = clever_hub.from_pretrained(out, backend="onnx").source
+        assert source is not None
+        found[name] = source.weights_sha256
+        weights[name] = sha256_of(out / "model.onnx.data")
+    assert found["one"] == found["words"] != found["other"]
+    assert weights["one"] == weights["words"] != found["one"]
+    entry = ModelConfig.load(tmp_path / "one").extra["variant"]
+    earlier = {key: value for key, value in entry.items() if key != "scales"}
+    config = ModelConfig.load(tmp_path / "one")
+    write_json(
+        tmp_path / "one" / "config.json",
+        replace(config, extra={**config.extra, "variant": earlier}).to_dict(),
+    )
+    source = clever_hub.from_pretrained(tmp_path / "one", backend="onnx").source
+    assert source is not None
+    assert source.weights_sha256 == weights["one"], "as an earlier version knew it"

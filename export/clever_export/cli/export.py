@@ -94,6 +94,8 @@ def run(
     """
     from clever_export.classifier import is_classifier
     from clever_export.package import (
+        LICENSE_NAME,
+        PROCESSOR_NAME,
         as_if_in,
         copy_model,
         new_folder,
@@ -107,6 +109,7 @@ def run(
     from clever_hub.hub.resolve import resolve
     from clever_hub.images.finding import find_images, spread_evenly
     from clever_hub.jobs.heads import HEADS_NAME
+    from clever_hub.weights import WEIGHTS_NAME, sha256_of
 
     if (out is None) == (triton is None):
         raise ConfigError("expected --output FOLDER or --triton DIR, and not both")
@@ -115,7 +118,10 @@ def run(
         raise ConfigError("--triton-device: is for --triton DIR. Add it, or leave this option out")
     if precision is not _Precision.int8:  # that one asks for photos
         _refuse_unused(bool(images), limit, force, plain=triton is None and not is_variant)
-    folder, _ = resolve(model, optional=(EVALUATION_NAME, HEADS_NAME))
+    optional = (EVALUATION_NAME, HEADS_NAME, PROCESSOR_NAME, LICENSE_NAME)
+    folder, origin = resolve(model, optional=optional)
+    if origin.weights_sha256 is not None:  # known of the Hub and of models that ship
+        origin.verified(sha256_of(folder / WEIGHTS_NAME))
     if is_classifier(folder):
         _classifier(folder, out, plain=triton is None and not is_variant)
         return

@@ -71,3 +71,9 @@ def test_who_is_refused_is_told_how_long_the_queue_takes(monkeypatch: pytest.Mon
 def test_settings_that_cannot_work_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings(**options)  # type: ignore[arg-type]
+
+
+def test_no_more_pixels_than_can_be_decoded_are_promised() -> None:
+    assert Settings(max_pixels=178_956_970).max_pixels == 178_956_970
+    with pytest.raises(ConfigError, match="max_pixels: expected at most 178956970, as Pillow"):
+        Settings(max_pixels=300_000_000)

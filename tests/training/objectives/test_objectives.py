@@ -281,3 +281,9 @@ def test_unknown_objective_suggests_the_nearest() -> None:
 def test_unknown_argument_is_named_by_its_path() -> None:
     with pytest.raises(ConfigError, match=r"method\.objective_args\.dims.*'dim'"):
         make_objective("vicreg", {"dims": 3})
+
+
+def test_arguments_have_the_types_that_are_annotated() -> None:
+    assert make_objective("vicreg", {"dim": 1e3}).dim == 1000  # as YAML reads 1e3
+    with pytest.raises(ConfigError, match=r"method\.objective_args\.dim: expected int, got 'wide'"):
+        make_objective("vicreg", {"dim": "wide"})

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clever_hub.errors import ConfigError
 from clever_training.objectives.registry import OBJECTIVES
@@ -211,3 +212,28 @@ def test_a_teacher_may_be_a_name_and_have_a_size(tmp_path: Path) -> None:
     teacher = read_recipe(file, {"method.teacher.size": 96}).method.teacher
     assert teacher is not None
     assert (teacher.model, teacher.size) == ("clever-resnet18", 96)
+
+
+def test_a_methods_name_decides_its_terms(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = tmp_path / "whole.yaml"
+    for name in ("clever-simsiam-imagenet100", "clever-plus-distill-resnet18-tiny"):
+        whole.write_text(yaml.safe_dump(read_recipe(name).model_dump(mode="json")))
+        for key in ("method", "method.name"):
+            assert read_recipe(whole, {key: "ddcl"}).method.regularization_weight == 0
+    whole.write_text(yaml.safe_dump(read_recipe("clever-resnet18-tiny").model_dump(mode="json")))
+    with caplog.at_level(logging.WARNING):
+        plus = read_recipe(whole, {"method": "clever-plus-vicreg"}).method
+    assert plus.transformation_weight == 1
+    assert "method.transformation_weight" in caplog.text
+    given = {"method": "clever-plus-vicreg", "method.transformation_weight": 3.0}
+    assert read_recipe(whole, given).method.transformation_weight == 3
+
+
+def test_a_childs_method_decides_its_terms(tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    begin = "base: clever-plus-resnet18-tiny\nname: mine\n"
+    child.write_text(begin + "method: {name: clever-vicreg}\n")
+    assert read_recipe(child).method.transformation_weight == 0
+    child.write_text(begin + "method: {teacher_momentum: 0.9}\n")
+    base = read_recipe("clever-plus-resnet18-tiny").method
+    assert read_recipe(child).method.transformation_weight == base.transformation_weight > 0

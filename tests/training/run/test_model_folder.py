@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 import clever_hub
 from clever_hub.config import ModelConfig
-from clever_hub.hub.origin import origin
+from clever_hub.hub.origin import labels_of, origin, without_labels
+from clever_training.model.backbones import start_backbone
 from clever_training.objectives.transformation import TransformationHead
 from clever_training.recipe.schema import Recipe
 from clever_training.run.model_folder import DataFacts, model_config
@@ -82,3 +85,66 @@ def test_a_teacher_is_told_by_name_with_what_it_was_trained_on(
     assert told("timm:resnet18.a1_in1k").provenance["teacher"] == {"name": "timm:resnet18.a1_in1k"}
     shutil.rmtree(folder)
     assert told(str(folder)).provenance["teacher"] == {"name": "teacher"}, "it may go meanwhile"
+
+
+def test_terms_of_the_start_hold_for_what_is_made_of_it(tiny_recipe: Make, tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "start")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config |= {"license": "cc-by-nc-4.0", "data_terms": "For research alone."}
+    config["provenance"] = {"imported": {"source": "https://example.org/w.pth"}}
+    path.write_text(json.dumps(config))
+    _, start = start_backbone(config["architecture"], config["model_args"], 0.0, str(folder))
+    recipe = tiny_recipe(data_terms="Ours.")
+    made = model_config(recipe, RunState(start=start), 96, 1, DataFacts("photos", 48))
+    assert made.license == "cc-by-nc-4.0"
+    assert made.data_terms == "For research alone. Ours."
+    assert made.provenance["start"]["imported"]["source"] == "https://example.org/w.pth"
+    alone = model_config(recipe, RunState(), 96, 1, DataFacts("photos", 48))
+    assert (alone.license, alone.data_terms) == ("apache-2.0", "Ours.")
+
+
+def test_labels_behind_a_teacher_are_told_of(tiny_recipe: Make, tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    config["provenance"] = {
+        "method": "clever-plus-vicreg",
+        "data": "photos",
+        "start": {"init": "lite", "name": "lite", "data": "ImageNet-1k, with labels"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = tiny_recipe(method={"name": "clever-distill", "teacher": str(folder)})
+    student = model_config(recipe, RunState(), 96, 1, DataFacts("photos", 48))
+    assert labels_of(student) == "ImageNet's labels"
+    assert not without_labels(student)
+    assert "trained on photos, and before that with ImageNet's labels" in origin(student)
+
+
+def test_a_tag_of_timm_is_no_part_of_the_architecture(tiny_recipe: Make) -> None:
+    recipe = tiny_recipe(backbone__architecture="resnet18.a1_in1k")
+    made = model_config(recipe, RunState(), 512, 1, DataFacts("photos", 48))
+    assert made.architecture == "resnet18"
+
+
+@pytest.mark.parametrize(("probability", "turns"), [(0.0, 0.0), (0.5, 120.0)])
+def test_heads_know_no_turns_that_were_not_made(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path, probability: float, turns: float
+) -> None:
+    recipe = tiny_recipe(
+        "vicreg",
+        method__transformation_weight=1.0,
+        views__rotation=120.0,
+        views__rotation_probability=probability,
+        run__max_steps=1,
+    )
+    pretrain(recipe, str(photo_folder), tmp_path, progress=False)
+    assert clever_hub.from_pretrained(tmp_path / "model").heads.config.rotation == turns
+
+
+def test_a_run_may_be_made_by_another_thread(
+    photo_folder: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(run__max_steps=1)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(pretrain, recipe, str(photo_folder), tmp_path, progress=False)
+    assert (made.result() / "model.safetensors").is_file()

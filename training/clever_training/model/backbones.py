@@ -56,7 +56,8 @@ def create_backbone(
 
 
 # Keys of a model's provenance that go into that of a run which starts from it.
-_HISTORY = ("method", "data", "teacher", "epochs", "hours", "start")
+_HISTORY = ("method", "data", "teacher", "epochs", "hours", "imported", "start")
+_OPEN = "apache-2.0"  # that of a run from random weights
 
 
 def start_backbone(
@@ -74,7 +75,8 @@ def start_backbone(
         The backbone, and the origin of its weights for the provenance: ``init`` (the model's name
         when a folder was given) and, unless they are random, ``name``. timm's weights add
         ``tensors_sha256``. A clever model adds ``weights_sha256``, the hash of its file, and its
-        own ``method``, ``data``, ``teacher``, ``epochs``, ``hours`` and ``start`` if it has them.
+        own ``method``, ``data``, ``teacher``, ``epochs``, ``hours``, ``imported`` and ``start`` if
+        it has them. ``license`` and ``data_terms`` are there where they are others than a run's.
 
     Raises:
         ConfigError: When the clever model has another architecture, or does not fit.
@@ -87,7 +89,8 @@ def start_backbone(
         source: Any = backbone.pretrained_cfg
         name = f"{source.get('architecture', architecture)}.{source.get('tag', '')}".rstrip(".")
         digest = tensors_sha256(backbone.state_dict())
-        return backbone, {"init": init, "name": name, "tensors_sha256": digest}
+        origin = {"init": init, "name": name, "tensors_sha256": digest}
+        return backbone, origin | _terms(source.get("license") or "unknown")
     return _from_clever_model(architecture, model_args, drop_path, init)
 
 
@@ -123,7 +126,14 @@ def _from_clever_model(
         "name": config.name,
         "weights_sha256": model.source.weights_sha256,
         **{key: config.provenance[key] for key in _HISTORY if key in config.provenance},
+        **_terms(config.license, config.data_terms),
     }
+
+
+def _terms(license_: str, data_terms: str = "") -> dict[str, str]:
+    """What holds for weights that are made from others', too."""
+    terms = {} if license_ == _OPEN else {"license": license_}
+    return terms | ({"data_terms": data_terms} if data_terms else {})
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ConfigError
-from clever_training.model.pretrained import TIMM, pretrained_config, timm_config
+from clever_training.model.pretrained import TIMM, pretrained_config, timm_config, trained_pooling
 from clever_training.recipe.schema import Recipe
 
 _OF_BACKBONE = ("mean", "std", "interpolation")
@@ -31,6 +31,12 @@ def resolved(recipe: Recipe, earlier: Recipe | None = None) -> Recipe:
         >>> resolved(recipe).backbone.mean
         (0.485, 0.456, 0.406)
     """
+    if recipe.backbone.init == "timm":
+        # Else the weights would be read otherwise than they were trained, and than a teacher is.
+        pooling = trained_pooling(recipe.backbone.architecture)
+        arguments = {**pooling, **recipe.backbone.model_args}
+        backbone = recipe.backbone.model_copy(update={"model_args": arguments})
+        recipe = recipe.model_copy(update={"backbone": backbone}) if pooling else recipe
     given = recipe.backbone.model_fields_set
     wanted = [key for key in _OF_BACKBONE if key not in given]
     size_given = "image_size" in recipe.model_fields_set

@@ -10,6 +10,7 @@ import math
 import re
 from typing import Any
 
+import timm
 import torch
 from timm.data.config import resolve_data_config
 
@@ -114,6 +115,7 @@ def timm_config(name: str, model_args: dict[str, Any] | None = None) -> ModelCon
             mean=data["mean"],
             std=data["std"],
         ),
+        license=getattr(timm.get_pretrained_cfg(name), "license", None) or "unknown",
     )
 
 

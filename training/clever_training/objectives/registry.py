@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from clever_hub.errors import ConfigError, suggest
 from clever_training.objectives.base import Objective
@@ -79,7 +82,26 @@ def _make(kind: type[Objective], name: str, arguments: dict[str, Any]) -> Object
         if key not in known:
             hint = suggest(key, known)
             raise ConfigError(f"method.objective_args.{key}: {name} has no such argument. {hint}")
+    arguments = {key: _checked(kind, key, value) for key, value in arguments.items()}
     try:
         return kind(**arguments)
     except TypeError as error:
         raise ConfigError(f"method.objective_args: {name} refuses {arguments}: {error}") from error
+
+
+def _checked(kind: type[Objective], key: str, value: object) -> object:
+    """An argument in the type that it is annotated with: YAML reads 1e3 as a float."""
+    try:
+        wanted = get_type_hints(kind.__init__).get(key, Any)
+    except NameError:  # imported for type checkers alone, in a class of one's own
+        return value
+    try:
+        return TypeAdapter(wanted).validate_python(value)
+    except PydanticSchemaGenerationError:  # a type that no recipe can hold
+        return value
+    except ValidationError as error:
+        name = getattr(wanted, "__name__", str(wanted))
+        raise ConfigError(
+            f"method.objective_args.{key}: expected {name}, got {value!r}: "
+            f"{error.errors()[0]['msg']}"
+        ) from error

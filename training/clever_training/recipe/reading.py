@@ -85,6 +85,11 @@ def _read(name: str, folder: Path, children: tuple[Path, ...]) -> Any:
     base = _read(str(content.pop("base")), path.parent, (*children, path))
     if _mapping(content.get("method")).get("objectives"):
         _leave_to_objectives(base)
+    method = _spelt_out("method", content.get("method"))
+    inherited = base.get("method") if isinstance(base, dict) else None
+    if isinstance(inherited, dict):
+        for key in _decided(inherited, _mapping(method).get("name")):
+            inherited.pop(key, None)
     return _merged(base, content)
 
 
@@ -129,6 +134,10 @@ def _override(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
     named = [key for key in _METHOD if isinstance(overrides.get(key), str)]
     before, left_out = content.get("method"), set[str]()
     for key in named:
+        if isinstance(section := content.get("method"), dict):
+            decided = [name for name in _decided(section, overrides[key]) if name in section]
+            left_out |= {f"method.{name}" for name in decided} - overrides.keys()
+            content["method"] = {k: v for k, v in section.items() if k not in decided}
         content["method"], dropped = _other_method(content.get("method"), overrides[key])
         left_out |= {name for name in dropped if name not in overrides}
     for dotted, value in overrides.items():
@@ -148,6 +157,18 @@ def _override(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
             section.get("name"),
             ", ".join(sorted(left_out)),
         )
+
+
+def _decided(section: Mapping[str, Any], name: object) -> list[str]:
+    """The weights that a method section has and that another method's name decides otherwise."""
+    if not isinstance(name, str) or name == section.get("name"):
+        return []
+    try:
+        before, after = method_settings(str(section.get("name"))), method_settings(name)
+    except ValueError:
+        return []
+    changed = (before.keys() | after.keys()) - {*_DECIDED_BY_NAME}
+    return [key for key in sorted(changed) if before.get(key) != after.get(key)]
 
 
 def _other_method(section: Any, name: str) -> tuple[Any, list[str]]:

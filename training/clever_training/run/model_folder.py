@@ -22,7 +22,7 @@ from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState
 
 # Of a teacher's provenance, what goes into that of its student.
-_TRAINING = ("method", "data", "labels")
+_TRAINING = ("method", "data", "labels", "start", "teacher")
 
 
 class DataFacts(NamedTuple):
@@ -72,12 +72,13 @@ def _write_heads(
     head = clever.student.transformation
     if head is None:
         return
+    turns = recipe.views.strategy != "baug" and recipe.views.rotation_probability > 0
     write_heads(
         folder,
         heads_tensors(head, None, config.num_features),
         data=recipe.data_name or data.name,
         photos=config.provenance["photos"],
-        rotation=recipe.views.rotation if recipe.views.strategy != "baug" else 0.0,
+        rotation=recipe.views.rotation if turns else 0.0,
     )
 
 
@@ -97,6 +98,7 @@ def model_config(
         The config, provenance included.
     """
     content = recipe.model_dump(mode="json")
+    start = state.start or {}
     if state.start:
         content["backbone"]["init"] = state.start["init"]
     teacher = _teacher(recipe)
@@ -104,7 +106,7 @@ def model_config(
         content["method"]["teacher"]["model"] = teacher["name"]
     return ModelConfig(
         name=recipe.name,
-        architecture=recipe.backbone.architecture,
+        architecture=recipe.backbone.architecture.partition(".")[0],  # a tag names weights
         model_args=dict(recipe.backbone.model_args),
         num_features=num_features,
         invariant_dim=invariant_length(num_features, recipe.method.split_ratio),
@@ -123,8 +125,14 @@ def model_config(
             **({"teacher": teacher} if teacher else {}),
             "recipe": content,
         },
-        data_terms=recipe.data_terms,
+        license=start.get("license", "apache-2.0"),
+        data_terms=_joined(start.get("data_terms", ""), recipe.data_terms),
     )
+
+
+def _joined(*terms: str) -> str:
+    """Terms of the data of every stage, each once."""
+    return " ".join(dict.fromkeys(filter(None, terms)))
 
 
 def _teacher(recipe: Recipe) -> dict[str, Any]:

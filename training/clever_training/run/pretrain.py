@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from clever_hub.backends.timm import embedding_length
 from clever_hub.errors import TrainingError
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import StreamOrder, last_step, make_order, steps_per_epoch
@@ -16,7 +17,7 @@ from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
 from clever_training.run.learner import Learner, make_accelerator
-from clever_training.run.model_folder import DataFacts, write_model
+from clever_training.run.model_folder import DataFacts, model_config, write_model
 from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.progress import TrainingProgress
 from clever_training.run.recording import Recorder, check_trackers, scalars
@@ -109,6 +110,8 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
                     learner.clever, recipe, photos, teacher_targets, learner.normalize
                 )
             )
+        # Refused now, not when the first model is saved.
+        model_config(recipe, state, embedding_length(learner.clever.shipped_backbone), 1, facts)
         learner.prepare()
 
         # The remaining batches.

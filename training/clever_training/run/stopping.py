@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class StopRequest:
 def stop_signals() -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request to stop after the step; a second one stops at once.
 
+    Outside the main thread signals are left to the caller.
+
     Yields:
         The request; ``asked`` becomes True at the first signal.
 
@@ -49,6 +52,9 @@ def stop_signals() -> Iterator[StopRequest]:
         if sys.stderr.isatty() and is_rank_zero():
             sys.stderr.write(f"\n{signal.Signals(number).name}: saving after this step …\n")
 
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # Python lets no other thread handle signals; the caller stops the run
+        return
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 
 from clever_hub import __version__
@@ -22,7 +21,8 @@ from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.jobs.heads import HEADS_KEY
 from clever_hub.weights import WEIGHTS_NAME, Weights
 from clever_training.data.photos import Photos, load_photos
-from clever_training.model.pretrained import TIMM, load_pretrained
+from clever_training.data.sources import public_name
+from clever_training.model.pretrained import load_pretrained
 from clever_training.split.choose import MIN_PHOTOS, Split, find_split
 from clever_training.split.embedding import Views, embed_views, views_recipe
 
@@ -126,9 +126,6 @@ def split_model(
     half = _stored_half(loaded)
     state = _projected_state(loaded, found, place, half)
     wanted = replace(wanted, provenance=_provenance(loaded, str(model), data, plan, found))
-    if str(model).startswith(TIMM):
-        cfg: Any = timm.get_pretrained_cfg(str(model).removeprefix(TIMM))
-        wanted = replace(wanted, license=getattr(cfg, "license", None) or "unknown")
     _check(loaded, wanted, state, found, half)
     write_model_folder(target, wanted, state, half_matrices=half)
     return found
@@ -263,7 +260,7 @@ def _provenance(
     before = {k: v for k, v in model.config.provenance.items() if k not in ("recipe", "split")}
     return {
         "method": "split",
-        "data": Path(data).name if Path(data).expanduser().exists() else data,
+        "data": public_name(data),
         "photos": sum(found.photos),
         "start": {**start, **({"provenance": before} if before else {})},
         "split": {
