@@ -43,6 +43,15 @@ def test_whoever_wants_more_epochs_is_told_how(
     assert str(refused.value).endswith(f"--set backbone.init={tmp_path / 'model'}")
 
 
+def test_photos_of_another_name_are_told_of(
+    begun: RunFolder, tiny_recipe: Callable[..., Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    begun.claim(tiny_recipe(), "moved/photos/", 48)
+    assert not caplog.records, "a folder may lie elsewhere now"
+    begun.claim(tiny_recipe(), "others/", 48)
+    assert "the run began with photos and goes on with others" in caplog.text
+
+
 def test_a_state_without_its_recipe_is_nobodys(
     tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from clever_hub.files import write_json, write_text
 from clever_hub.hub.shipped import model_names
 from clever_hub.jobs.heads import HEADS_KEY, HEADS_NAME
 from clever_hub.weights import WEIGHTS_NAME
+from clever_training.data.sources import public_name
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import STATE_NAME, read_counters
 from clever_training.runtime.folders import hold, is_log
@@ -27,6 +29,7 @@ _PARTIAL = re.compile(
     rf"\.({'|'.join(Path(name).stem for name in _WRITTEN)})\.[0-9a-f]{{8}}\.tmp(\.\w+)?"
 )
 _WORDS = ("name", "data_name", "data_terms")
+_LOG = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -155,6 +158,15 @@ class RunFolder:
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
                     "Give the settings that it was started with; or give another --output, and to "
                     f"go on from its weights: --set backbone.init={self.model}"
+                )
+            began, now = public_name(str(found["data"])), public_name(data)
+            if began != now:  # the photos may have been moved
+                _LOG.warning(
+                    "%s: the run began with %s and goes on with %s. If these are other photos, "
+                    "give another --output",
+                    self.path,
+                    began,
+                    now,
                 )
         with _writing(self.recipe):
             write_json(self.recipe, wanted)
