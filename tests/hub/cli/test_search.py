@@ -191,9 +191,12 @@ def test_the_query_alone_is_marked(
 def test_photos_that_have_gone_are_told_of(
     model_folder: Path, photos: dict[str, Path], tmp_path: Path
 ) -> None:
-    index, query = tmp_path / "i.lance", tmp_path / "query.png"
-    shutil.copy(photos["coffee"], query)
-    run("index", photos["coffee"].parent, "-o", index, "--model", model_folder)
-    assert "any more" not in run("search", index, query).stderr
-    photos["chelsea"].unlink()
-    assert "1 of these photos are not there any more" in run("search", index, query).stderr
+    index, folder = tmp_path / "i.lance", tmp_path / "photos"
+    folder.mkdir()
+    for name in ("coffee", "chelsea"):
+        shutil.copy(photos[name], folder / f"{name}.png")
+    run("index", folder, "-o", index, "--model", model_folder)
+    assert "any more" not in run("search", index, photos["coffee"]).stderr
+    (folder / "chelsea.png").unlink()
+    said = run("search", index, photos["coffee"]).stderr
+    assert "1 of these photos are not there any more" in said

@@ -69,7 +69,9 @@ class TestStart:
                 key: model.config.provenance[key]
                 for key in ("method", "data", "epochs", "hours", "start", "teacher")
             },
+            "data_terms": model.config.data_terms,
         }
+        assert "non-commercial" in record["data_terms"]
 
     def test_another_architecture_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"is a resnet18, but backbone\.architecture is resn"):

@@ -181,12 +181,14 @@ def _named(model: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if name != other.get("name"):
         return name
     shown = {"architecture": "{}", "weights_sha256": "weights {:.8}", "input_size": "{} px"}
-    shown |= {"last_blocks": "{} blocks", "dims": "parts {}"}
+    shown |= {"last_blocks": "{} blocks"}
     told = [
         text.format(str(model.get(key)))
         for key, text in shown.items()
         if model.get(key) != other.get(key)
     ]
+    if not told and model.get("identity") == other.get("identity"):
+        told = [f"parts {model.get('dims')}"]
     # Random weights have no file; the identity tells all apart.
     return f"{name} ({', '.join(told) or 'identity ' + str(model.get('identity'))[:8]})"
 
