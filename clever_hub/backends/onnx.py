@@ -350,8 +350,8 @@ def _is_provider_with_options(entry: object) -> bool:
     )
 
 
-# What decides which vector an image gets.
-_OF_THE_GRAPH = (
+# The keys of the config that decide which vector an image gets.
+OF_THE_GRAPH = (
     *("architecture", "model_args", "num_features", "invariant_dim", "preprocessing"),
     "projection",
 )
@@ -360,7 +360,7 @@ _OF_THE_GRAPH = (
 def _check_config(session: onnxruntime.InferenceSession, config: ModelConfig, folder: Path) -> None:
     """Refuse a config.json of another network, split or preparation than the exported graph."""
     graph = read_graph_config(session)
-    for key in _OF_THE_GRAPH:
+    for key in OF_THE_GRAPH:
         here, there = getattr(config, key), getattr(graph, key)
         if here != there:
             raise ModelFormatError(

@@ -32,7 +32,7 @@ _ORDER = (
 # Scripts and published model cards use them.
 _EARLIER_NAMES = {"--out": "--output", "--report": "--output"}
 # A key of a recipe, such as run.precision, is no option.
-# Nor is a folder of a data set that is cut up by its values, such as photos/device=phone/a.jpg.
+# Nor is a folder that is named so, as in photos/device=phone/a.jpg.
 _KEYWORD = re.compile(
     r"""(?<![.\w/\\])(backend|device|precision|revision)=["']?([\w:]+)["']?(?![\w/\\])"""
 )

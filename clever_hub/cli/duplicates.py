@@ -13,8 +13,6 @@ from rich.table import Column, Table
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
 from clever_hub.cli.console import file_size, output, report_unreadable, say, say_unused, shown
 from clever_hub.cli.jobs import (
-    FEWER,
-    LIMITED,
     Cache,
     CandidatePart,
     Decode,
@@ -27,13 +25,13 @@ from clever_hub.cli.jobs import (
     PartChoice,
     Turns,
     VerifyChoice,
-    approximate,
     check_column,
     check_output,
     embedded,
     find_photos,
     is_embeddings,
     load,
+    missed,
     read_photos,
     say_embedded,
     write_shown,
@@ -323,11 +321,9 @@ def _print(
 ) -> None:
     console = output()
     console.print(f"Candidates: {found.threshold}")
-    for line in approximate(found.recall, found.coverage):
+    for line in missed(found):
         console.print(line)
     verified = "not verified" if found.verified_by == "nothing" else f"by {found.verified_by}"
-    if found.limited:
-        console.print(f"{LIMITED}. {FEWER}.")
     console.print(
         f"{found.candidates:,} candidates, {len(found.pairs.a):,} pairs of copies ({verified})"
     )
@@ -369,9 +365,7 @@ def _write(
         return f"{len(members)} groups"
     title = f"{len(members)} groups of copies among {len(paths)} photos"
     summary = [f"Candidates: {found.threshold}.", f"Verified by {found.verified_by}."]
-    summary += approximate(found.recall, found.coverage)
-    if found.limited:
-        summary.append(f"{LIMITED}.")
+    summary += missed(found)
 
     def rows(first: int) -> list[ShownRow]:
         return grouped.shown(members[:first], paths, ranking.why)

@@ -35,6 +35,8 @@ from clever_hub.scale.tables import count_images
 
 if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
+    from clever_hub.jobs.duplicates import Duplicates
+    from clever_hub.jobs.leaks import Leaks
 
 # What duplicates, leaks and search can write: tables, a page, a picture.
 OUTPUTS = (*FORMATS, PAGE, *SHEETS)
@@ -110,21 +112,22 @@ def write_shown(
     return written
 
 
-def approximate(recall: float | None, coverage: float | None) -> list[str]:
-    """What an index found, as a sentence; none where it was not asked.
+def missed(found: Duplicates | Leaks) -> list[str]:
+    """What candidates were not looked at, in sentences; none where all were.
 
     Args:
-        recall: Share of the candidates among each photo's nearest, in [0, 1].
-        coverage: Share of all candidates.
+        found: What a job found.
     """
-    if recall is None or coverage is None:
-        return []
-    said = (
-        f"An index found {recall:.1%} of the candidates among each photo's {NEIGHBOURS} nearest, "
-        f"and {coverage:.1%} of all, measured on at most {SAMPLE} photos. To compare all pairs: "
-        "--exact."
-    )
-    return [said]
+    said = []
+    if found.recall is not None and found.coverage is not None:
+        said.append(
+            f"An index found {found.recall:.1%} of the candidates among each photo's {NEIGHBOURS} "
+            f"nearest, and {found.coverage:.1%} of all, measured on at most {SAMPLE} photos. To "
+            "compare all pairs: --exact."
+        )
+    if found.limited:
+        said.append(f"{LIMITED}. {FEWER}.")
+    return said
 
 
 ImageColumn: TypeAlias = Annotated[
@@ -168,8 +171,8 @@ Exact: TypeAlias = Annotated[
     typer.Option(
         "--exact/--approximate",
         help="Compare all pairs, or each photo (leaks: each validation photo) with those that an "
-        "index finds (extra search). The default: all pairs up to 20 billion, as 200,000 photos "
-        "have.",
+        "index finds (extra search). By default all pairs are compared, up to 20 billion: as many "
+        "as 200,000 photos have.",
         show_default=False,
     ),
 ]

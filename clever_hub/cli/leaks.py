@@ -25,13 +25,13 @@ from clever_hub.cli.jobs import (
     Output,
     PartChoice,
     Turns,
-    approximate,
     check_column,
     check_output,
     embedded,
     find_photos,
     is_embeddings,
     load,
+    missed,
     read_photos,
     say_embedded,
     write_shown,
@@ -265,7 +265,7 @@ def _print(found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> None:
     if unchecked.skipped or unchecked.unread:
         verified += f", {unchecked.skipped + unchecked.unread} photos could not be read"
     console.print(f"Candidates: {found.threshold}")
-    for line in approximate(found.recall, found.coverage):
+    for line in missed(found):
         console.print(line)
     console.print(
         f"{found.candidates:,} candidates; {len(found.leaked):,} of {len(validation):,} validation "
@@ -294,7 +294,7 @@ def _write(out: Path, found: leaks.Leaks, sets: Sets, unchecked: Unchecked) -> s
         return f"{len(found.pairs.a)} pairs"
     title = f"{len(found.leaked)} of {len(validation)} validation photos are copies"
     rows = leaks.shown(found, train, validation)
-    summary = [f"Candidates: {found.threshold}.", *approximate(found.recall, found.coverage)]
+    summary = [f"Candidates: {found.threshold}.", *missed(found)]
     if not found.verified:
         summary.append("Not verified: the cosine alone decided.")
     if unread := unchecked.skipped + unchecked.unread:

@@ -25,7 +25,7 @@ SearchModel: TypeAlias = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Where the model of the index is now. The default is where it was then.",
+        help="The model of the index, if it was moved since.",
         show_default=False,
     ),
 ]

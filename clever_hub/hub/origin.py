@@ -280,9 +280,7 @@ def _labels_within(provenance: Facts) -> str | None:
 def _lineage(provenance: Facts) -> Iterator[Facts]:
     """The stages of a model, then those of their teachers, and of the teachers' teachers."""
     waiting = [provenance]
-    for _ in range(_MAX_STAGES):
-        if not waiting:
-            return
+    while waiting:
         chain = [*_chain(waiting.pop(0))]
         yield from chain
         waiting += [teacher for stage in chain if (teacher := _teacher(stage))]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clever_export.onnx import HEAD, trace_shared, write_graph
-from clever_export.package import AUTO_MAP, PROCESSOR_NAME, check_processor, copy_model
+from clever_export.package import AUTO_MAP, PROCESSOR_NAME, copy_model
 from clever_export.progress import Report, silent
 from clever_export.verify import BATCH_SIZES, TOLERANCE, pictures
 from clever_hub.backends.own import remote_code
@@ -119,7 +119,6 @@ def export_classifier(source: str | Path, target: str | Path, *, report: Report 
     source, target = Path(source), Path(target)
     report("reading the classifier", 0, 0)
     loaded = _load(source)
-    check_processor(source, loaded.config)
     copy_model(source, target)
     if (source / _FIGURES_NAME).is_file():
         shutil.copyfile(source / _FIGURES_NAME, target / _FIGURES_NAME)

@@ -15,7 +15,7 @@ from clever_export.card import write_card
 from clever_export.onnx import export_onnx
 from clever_hub.backends.own import endpoint_code, remote_code
 from clever_hub.backends.variants import VARIANT_KEY, check_graph_beside
-from clever_hub.config import CONFIG_NAME, ModelConfig
+from clever_hub.config import CONFIG_NAME, ModelConfig, PreprocessingConfig
 from clever_hub.errors import CleverError, ConfigError, ModelFormatError
 from clever_hub.files import whole_folder, write_json, write_text
 from clever_hub.hub.evaluation import EVALUATION_NAME
@@ -54,7 +54,7 @@ def package(folder: str | Path, by_name: bool = False) -> Path:
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
-    check_processor(folder, config)
+    check_processor(folder)
     config = replace(config, extra={**config.extra, "auto_map": AUTO_MAP})
     write_json(folder / CONFIG_NAME, config.to_dict())
     # Only numbers: config.json names the class; CleverImageProcessor.to_dict explains why.
@@ -94,15 +94,14 @@ def refuse_variant(folder: Path) -> None:
     )
 
 
-def check_processor(folder: Path, config: ModelConfig) -> None:
+def check_processor(folder: Path) -> None:
     """Refuse a processor that prepares images otherwise than the config says.
 
     The files that are made follow the config. transformers' ``save_pretrained`` of a processor with
     another size changes the processor's file alone.
 
     Args:
-        folder: A model folder, with a preprocessor_config.json or without.
-        config: Its config.
+        folder: A folder of a model or a classifier, with a preprocessor_config.json or without.
 
     Raises:
         ModelFormatError: When numbers differ; says which.
@@ -112,10 +111,13 @@ def check_processor(folder: Path, config: ModelConfig) -> None:
         return
     try:
         prepared = json.loads(path.read_text(encoding="utf-8"))
-        numbers = config.preprocessing.to_dict().items()
+        content = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        numbers = PreprocessingConfig.from_dict(content["preprocessing"]).to_dict().items()
         others = {key: prepared[key] for key, value in numbers if prepared.get(key, value) != value}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelFormatError(f"{path}: cannot be read ({error!r}). Remove it") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFormatError(
+            f"{path}: cannot be compared with {CONFIG_NAME} ({error!r}). Remove it"
+        ) from error
     if others:
         told = ", ".join(f"{key} {value}" for key, value in others.items())
         raise ModelFormatError(
@@ -157,8 +159,10 @@ def copy_model(source: Path, target: Path) -> Path:
 
     Raises:
         ModelFormatError: When the weights are missing or damaged, or have changed since the graph
-            beside them was made: ``package`` would make a new graph for them.
+            beside them was made: ``package`` would make a new graph for them. As
+            ``check_processor``.
     """
+    check_processor(source)
     with Weights(source / WEIGHTS_NAME) as weights:
         check_graph_beside(source, weights.sha256())
     for name in _COPIED:

@@ -19,7 +19,7 @@ from clever_export.card_picture import DIGEST_KEY, PICTURE_NAME, digest_of, has_
 from clever_export.card_tables import table
 from clever_export.package import AUTO_MAP, LICENSE_NAME, PROCESSOR_NAME
 from clever_export.verify import REPORT_NAME
-from clever_hub.backends.onnx import read_graph_config
+from clever_hub.backends.onnx import OF_THE_GRAPH, read_graph_config
 from clever_hub.backends.own import (
     ENDPOINT_CODE,
     OWN_BACKBONES,
@@ -45,11 +45,6 @@ KNOWN = frozenset(
 )
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
-# The keys of the config that decide which vector an image gets.
-_VERIFIED = (
-    *("architecture", "model_args", "num_features", "invariant_dim", "preprocessing"),
-    "projection",
-)
 _CARD_KEYS = ("license", "library_name", "pipeline_tag", "tags")
 
 
@@ -195,7 +190,7 @@ def _config_problems(folder: Path) -> Iterator[str]:
     except ModelFormatError as error:
         yield f"{GRAPH_NAME}: {error}. {advice}"
         return
-    changed = [key for key in _VERIFIED if getattr(config, key) != getattr(exported, key)]
+    changed = [key for key in OF_THE_GRAPH if getattr(config, key) != getattr(exported, key)]
     if changed:
         yield f"{CONFIG_NAME} is not what was exported, in {', '.join(changed)}. {advice}"
     try:

@@ -26,6 +26,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from clever_export.onnx import trace
+from clever_export.package import check_processor
 from clever_export.progress import Report, silent
 from clever_export.quantize import Fidelity, fidelity, finite_parts, quantize
 from clever_export.verify import pictures
@@ -177,6 +178,7 @@ def _export(
     model = CleverModel.from_folder(model_folder)
     assert model.source is not None
     check_graph_beside(model_folder, str(model.source.weights_sha256))
+    check_processor(model_folder)
     if precision == "fp16":
         _refuse_overflow(model)
     copy_heads(model_folder, out)

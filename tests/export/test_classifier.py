@@ -245,3 +245,17 @@ def test_a_processor_of_another_size_is_refused_and_not_replaced(
     assert not (tmp_path / "out").exists()
     (tuned / "preprocessor_config.json").write_text(json.dumps(config))
     assert export(tuned, tmp_path / "out").exit_code == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--with-preprocessing",)])
+def test_the_processor_of_a_model_is_not_replaced_either(
+    exported: Exported, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported("test_resnet"), folder)
+    numbers = json.loads((folder / "config.json").read_text())["preprocessing"]
+    (folder / "preprocessor_config.json").write_text(json.dumps({**numbers, "crop_size": 48}))
+    result = export(folder, tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert "has crop_size 48" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()

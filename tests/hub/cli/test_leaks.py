@@ -362,6 +362,8 @@ def test_more_candidates_than_may_be_do_not_pass(
     sets: tuple[Path, Path], options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_leaks, "most_pairs", lambda _: 6)
-    result = run("leaks", *sets, *options)
+    page = sets[0].parent / "leaks.html"
+    result = run("leaks", *sets, *options, "-o", page)
     assert result.exit_code == 1
+    assert "the least alike were left out" in page.read_text()
     assert "the least alike were left out, and were not checked. Ask for fewer" in result.stderr
