@@ -45,14 +45,43 @@ def report_skipped(skipped: Iterable[Skipped]) -> None:
         console.print(f"[yellow]skipped[/] {shown(image.source)}: {shown(image.reason)}")
 
 
-def report_unreadable(error: OSError) -> None:
-    """Name a folder that cannot be read, and so is left out, on stderr.
+class Unread:
+    """Counts what could not be read, for the exit code.
 
-    Args:
-        error: With its name and the reason.
+    Attributes:
+        folders: How many folders were left out.
+        photos: How many photos were skipped; the caller counts them.
     """
-    reason = shown(error.strerror or str(error))
-    _messages().print(f"[yellow]left out[/] {shown(str(error.filename))}: {reason}")
+
+    def __init__(self) -> None:
+        self.folders = 0
+        self.photos = 0
+
+    def leave_out(self, error: OSError) -> None:
+        """Name a folder that cannot be read, and so is left out, on stderr.
+
+        Args:
+            error: With its name and the reason.
+        """
+        self.folders += 1
+        reason = shown(error.strerror or str(error))
+        _messages().print(f"[yellow]left out[/] {shown(str(error.filename))}: {reason}")
+
+    def judge(self, accepted: bool) -> None:
+        """End with exit code 1 if anything was not read.
+
+        Args:
+            accepted: Whether that is allowed.
+
+        Raises:
+            typer.Exit: When something was not read, and that is not accepted.
+        """
+        counts = {"photos": self.photos, "folders": self.folders}
+        said = " and ".join(
+            f"{n} {name[:-1] if n == 1 else name}" for name, n in counts.items() if n
+        )
+        if said and not accepted:
+            fail(f"{said} could not be read. Allow it: --on-error skip")
 
 
 def _messages() -> Console:

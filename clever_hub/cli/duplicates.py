@@ -11,7 +11,15 @@ import typer
 from rich.table import Column, Table
 
 from clever_hub.cli.checks import check_candidates, check_part, check_photos
-from clever_hub.cli.console import file_size, output, report_unreadable, say, say_unused, shown
+from clever_hub.cli.console import (
+    Unread,
+    file_size,
+    output,
+    report_skipped,
+    say,
+    say_unused,
+    shown,
+)
 from clever_hub.cli.jobs import (
     Cache,
     CandidatePart,
@@ -36,13 +44,13 @@ from clever_hub.cli.jobs import (
     say_embedded,
     write_shown,
 )
-from clever_hub.cli.options import Backend, Device, JobModel, Revision
+from clever_hub.cli.options import Backend, Device, JobModel, OnError, OnErrorChoice, Revision
 from clever_hub.cli.progress import working_on
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.jobs import groups as grouped
 from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.candidates import check_enough
-from clever_hub.jobs.duplicates import Duplicates, Verify, find_duplicates
+from clever_hub.jobs.duplicates import Duplicates, find_duplicates
 from clever_hub.jobs.embedded import EmbeddedPhotos, ModelKey
 from clever_hub.jobs.moving import LOG_NAME, check_folder, move_all, undo
 from clever_hub.jobs.nearest import APPROXIMATE_FROM
@@ -96,6 +104,7 @@ def run(  # noqa: PLR0913, each is an option
         Path | None,
         typer.Option("--undo", help="Bring back what was moved: the folder, or its moved.jsonl."),
     ] = None,
+    on_error: OnError = OnErrorChoice.raise_,
     decode: Decode = DecodeChoice.reduced,
     image_column: ImageColumn = None,
     cache: Cache = None,
@@ -109,6 +118,9 @@ def run(  # noqa: PLR0913, each is an option
     aligned to the other and their pixels are compared, which also tells what was done to it. The
     best photo of a group is the one with the most pixels; of several, the one in colour, with a
     camera's EXIF tags, lossless, the largest file, or the oldest. Nothing is ever deleted.
+
+    Photos that cannot be read are named and left out. The exit code is then 1, unless --on-error
+    skip accepts that.
 
     Examples:
     - `clever-hub duplicates photos/`
@@ -132,7 +144,8 @@ def run(  # noqa: PLR0913, each is an option
     if move_to is not None:
         check_place(move_to, "--move-to", folder=True)
     asked = _Asked(verify, part.value, threshold, expected_false, exact, move_to, image_column)
-    photos, heads = _photos(paths, asked, model, turns, cache, decode, (backend, device, revision))
+    unread, where = Unread(), (backend, device, revision)
+    photos, heads = _photos(paths, asked, model, turns, cache, decode, where, unread)
     found, look, ranking = _find(photos, heads, asked)
     members = grouped.members(found, look)
     _print(found, members, photos.paths, ranking)
@@ -140,6 +153,9 @@ def run(  # noqa: PLR0913, each is an option
         say(f"{_write(out, found, members, photos.paths, ranking)} → {out}")
     if move_to is not None:
         _move(photos, found, move_to)
+    unread.photos = len(photos.embeddings.skipped)
+    unread.photos += len(look.unreadable) if look is not None else 0
+    unread.judge(on_error is OnErrorChoice.skip)
 
 
 class _Asked(NamedTuple):
@@ -212,6 +228,7 @@ def _photos(
     cache: Path | None,
     decode: DecodeChoice,
     where: tuple[str, str | None, str | None],
+    unread: Unread,
 ) -> tuple[EmbeddedPhotos, Heads | None]:
     """Photos with their embeddings, and the model's heads where they are to be asked."""
     by_heads = asked.verify is VerifyChoice.heads
@@ -221,6 +238,7 @@ def _photos(
             raise ConfigError(f"expected one file of embeddings, or images; got {len(paths)} paths")
         say_embedded(paths[0], turns, cache, decode, None if by_heads else (name, *where))
         photos = read_photos(paths[0], asked.image_column)
+        report_skipped(photos.embeddings.skipped)
         photos = _present(photos, paths[0], asked.verify)
         if asked.move_to is not None:
             check_folder(_files(photos.paths), asked.move_to)
@@ -232,7 +250,7 @@ def _photos(
     check_column(paths, asked.image_column)
     if asked.move_to is not None and any(image_tables(path, asked.image_column) for path in paths):
         raise ConfigError(_NO_FILES)
-    found = find_photos(paths, asked.image_column, report_unreadable)
+    found = find_photos(paths, asked.image_column, unread.leave_out)
     asked.check(found, paths)
     loaded = load(name, *where)
     check_part(loaded, asked.part)
@@ -282,7 +300,7 @@ def _find(
     photos: EmbeddedPhotos,
     heads: Heads | None,
     asked: _Asked,
-) -> tuple[Duplicates, Verify | None, BestPhotos]:
+) -> tuple[Duplicates, PixelVerifier | None, BestPhotos]:
     if asked.exact is not True and len(photos) > APPROXIMATE_FROM:
         say(f"{len(photos):,} photos: an index finds each one's nearest. To compare all: --exact")
     look, ranking = _verifier(photos, asked), BestPhotos(photos.paths)

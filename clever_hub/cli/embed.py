@@ -89,8 +89,12 @@ def run(  # noqa: PLR0913, PLR0917  # one for each option
     ] = None,
     on_error: OnError = OnErrorChoice.raise_,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Images in a shard, the most that a crash loses.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images in a shard, the most that a crash loses; 4096, or what the folder has.",
+        ),
+    ] = None,
     image_column: Annotated[
         str | None, typer.Option(help="The column of a table that holds the images.")
     ] = None,

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from clever_hub.cli.checks import check_photos
-from clever_hub.cli.console import report_skipped, say
+from clever_hub.cli.console import Unread, report_skipped, say
 from clever_hub.cli.jobs import DecodeChoice, load
-from clever_hub.cli.options import Backend, Device, JobModel, Revision
+from clever_hub.cli.options import Backend, Device, JobModel, OnError, OnErrorChoice, Revision
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.finding import find_images
 from clever_hub.images.progress import counting
@@ -36,6 +36,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    on_error: OnError = OnErrorChoice.raise_,
     backend: Backend = "auto",
     device: Device = None,
     revision: Revision = None,
@@ -44,7 +45,8 @@ def run(
 
     New photos are added, changed ones are embedded again, missing ones are removed. After an
     interruption the same command goes on. The index is a LanceDB table with two vectors for each
-    photo, one for each part of its embedding.
+    photo, one for each part of its embedding. Photos that cannot be read are named and left out;
+    the exit code is then 1, unless --on-error skip accepts that.
 
     Examples:
     - `clever-hub index photos/ -o photos.lance`
@@ -75,3 +77,6 @@ def run(
         f"{changes.added} added, {changes.changed} changed, {changes.dropped} dropped, "
         f"{changes.kept} as they were: {len(index)} photos in {out}"
     )
+    unread = Unread()
+    unread.photos = len(changes.skipped)
+    unread.judge(on_error is OnErrorChoice.skip)

@@ -119,6 +119,7 @@ def run(  # noqa: PLR0913, each is an option
     `clever-hub embed` writes them.
     """
     check_candidates(threshold, expected_false)
+    _check_apart(train, validation)
     if out is not None:
         check_output(out, (train, validation), image_column)
     asked = _Asked(part.value, threshold, expected_false, verify, exact, image_column)
@@ -144,6 +145,16 @@ class _Asked(NamedTuple):
     def indexes(self, train: int, validation: int) -> bool:
         """Whether an index finds the candidates among so many photos."""
         return leaks.is_approximate(train, validation) if self.exact is None else not self.exact
+
+
+def _check_apart(train: Path, validation: Path) -> None:
+    """Refuse a side that holds the other: its photos would be copies of themselves."""
+    a, b = train.resolve(), validation.resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise ConfigError(
+            f"TRAIN and VALIDATION: expected two sets of photos, got {train} and {validation}, "
+            "which hold the same photos. Name two that share none, such as data/train and data/val"
+        )
 
 
 def _judge(found: leaks.Leaks, unchecked: Unchecked, on_error: OnErrorChoice) -> None:

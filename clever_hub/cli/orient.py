@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 
 from clever_hub.cli.checks import check_photos
-from clever_hub.cli.console import fail, output, report_skipped, report_unreadable, say, shown
+from clever_hub.cli.console import Unread, fail, output, report_skipped, say, shown
 from clever_hub.cli.loading import load_model
-from clever_hub.cli.options import Backend, JobModel
+from clever_hub.cli.options import Backend, JobModel, OnError, OnErrorChoice
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.finding import find_images
 
@@ -44,13 +44,14 @@ class Found(NamedTuple):
     turn: bool
 
 
-def run(
+def run(  # noqa: PLR0913, each is an option
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="PATHS...", help="Photos, or folders with photos.", show_default=False
         ),
     ] = None,
+    *,
     model: JobModel = None,
     out: Annotated[
         Path | None,
@@ -82,13 +83,15 @@ def run(
     undo: Annotated[
         bool, typer.Option("--undo", help="Undo everything in --log, byte for byte.")
     ] = False,
+    on_error: OnError = OnErrorChoice.raise_,
     backend: Backend = "auto",
 ) -> None:
     """Find photos that are sideways or upside down, and set them upright.
 
     Each photo is looked at in all four positions. If the model is not sure, the photo is left
     alone: turning it the wrong way would be worse. --apply writes the EXIF orientation tag of JPEGs
-    and changes no pixel. It skips photos that such a tag turns already.
+    and changes no pixel. It skips photos that such a tag turns already. Photos that cannot be read
+    are named and left out; the exit code is then 1, unless --on-error skip accepts that.
 
     Examples:
     - `clever-hub orient photos/ --sheet turned.png`: a dry run, with a picture
@@ -103,7 +106,8 @@ def run(
         _undo(log)
         return
     _check(paths or [], out, sheet, log if apply else None)
-    files = list(find_images(paths or [], report_unreadable))
+    unread = Unread()
+    files = list(find_images(paths or [], unread.leave_out))
     from clever_hub.jobs.default import default_model
     from clever_hub.jobs.orient import QUARTERS, least_confidences
 
@@ -130,6 +134,8 @@ def run(
         _apply(turns, log)
     elif turns:
         _say_what_apply_would_do(turns)
+    unread.photos = len(skipped)
+    unread.judge(on_error is OnErrorChoice.skip)
 
 
 def _check(paths: list[Path], out: Path | None, sheet: Path | None, log: Path | None) -> None:

@@ -77,7 +77,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     decode: Literal["exact", "reduced"] = "exact",
     color_management: bool = False,
     background: str | None = None,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     image_column: str | None = None,
     progress: bool = False,
     **engine_options: Any,
@@ -112,7 +112,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         decode: As for ``clever_hub.load_image``, like the next two.
         color_management: Convert colours of an ICC profile to sRGB.
         background: Colour behind transparent pixels.
-        shard_size: Images in a shard.
+        shard_size: Images in a shard; None: 4096, or what the folder has.
         image_column: The image column of tables; None looks for it.
         progress: Show progress bars on stderr.
         **engine_options: ``address`` and ``actors`` of Ray; see ``clever_hub.scale.ray.compute``.
@@ -148,6 +148,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         check_not_input(target.file, names)
     load = LoadOptions(color_management=color_management, background=background, decode=decode)
     before = _read_run(target.storage)
+    shard_size = _shard_size(target, before, shard_size)
     if backend == "auto":  # a folder that is there keeps its own: they differ in the last bits
         found = before.made.backend if before else None
         backend = found or fastest_backend(model, device=device, revision=revision)
@@ -226,6 +227,21 @@ def _read_run(storage: Storage) -> Run | None:
 
     content = storage.read(RUN_NAME)
     return None if content is None else Run.from_json(content, f"{storage.root}/{RUN_NAME}")
+
+
+def _shard_size(target: Target, before: Run | None, asked: int | None) -> int:
+    """Images in a shard: what was asked for, else what the folder has, else the default."""
+    if asked is not None and asked < 1:
+        raise ConfigError(f"shard_size: expected a whole number of 1 or more, got {asked!r}")
+    if before is None:
+        return SHARD_SIZE if asked is None else asked
+    if asked not in (None, before.shard_size):
+        other = "name another folder" if target.file is None else "remove this folder"
+        raise DataError(
+            f"{target.storage.root}: was made with {before.shard_size} images in a shard, not "
+            f"with {asked}. Leave --shard-size out, or {other}"
+        )
+    return before.shard_size
 
 
 def _working_folders(names: Sequence[str]) -> list[str]:

@@ -222,10 +222,12 @@ def test_heads_of_another_model_are_refused(
 
 def test_unreadable_photos_are_named(verb: tuple[object, ...], folder: Path) -> None:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    result = run(*verb, folder)
-    assert result.exit_code == 0
-    assert "broken.jpg" in result.stderr
-    assert "2 groups" in result.stdout
+    for words, code in (((), 1), (("--on-error", "skip"), 0)):
+        result = run(*verb, folder, *words)
+        assert result.exit_code == code
+        assert "broken.jpg" in result.stderr
+        assert "2 groups" in result.stdout
+        assert ("1 photo could not be read. Allow it: --on-error skip" in result.stderr) == code
 
 
 def test_without_copies_there_are_no_groups(

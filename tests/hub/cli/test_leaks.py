@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def sets(photos: dict[str, Path], tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def options(model_folder: Path, tmp_path: Path) -> tuple[object, ...]:
     return ("--model", model_folder, "--cache", tmp_path / "cache")
+
+
+def test_sets_of_which_one_holds_the_other_are_refused(
+    sets: tuple[Path, Path], options: tuple[object, ...], tmp_path: Path
+) -> None:
+    train, validation = sets
+    link = tmp_path / "link"
+    link.symlink_to(train)
+    for pair in ((tmp_path, validation), (train, tmp_path), (train, train), (train, link)):
+        result = run("leaks", *pair, *options)
+        assert result.exit_code == 1
+        assert "hold the same photos. Name two that share none" in " ".join(result.stderr.split())
 
 
 def test_a_copy_is_found_and_the_exit_code_says_so(
@@ -353,9 +366,11 @@ def test_what_is_read_is_not_written_over(
     assert (tables / "a.parquet").read_bytes() == before
     vectors = tmp_path / "vectors"
     run("embed", model_folder, sets[0], "-o", vectors)
-    result = run("leaks", vectors, vectors, "--threshold", 0.9, "-o", vectors / "new.parquet")
+    others = tmp_path / "others"
+    shutil.copytree(vectors, others)
+    result = run("leaks", vectors, others, "--threshold", 0.9, "-o", others / "new.parquet")
     assert "whose tables are read as embeddings" in result.stderr
-    assert run("leaks", vectors, vectors, "--threshold", 0.9).exit_code == 1
+    assert run("leaks", vectors, others, "--threshold", 0.9).exit_code == 1
 
 
 def test_more_candidates_than_may_be_do_not_pass(

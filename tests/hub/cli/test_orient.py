@@ -157,11 +157,13 @@ def test_unreadable_photos_are_named_and_left_out(
 ) -> None:
     Bright(monkeypatch)
     (folder / "broken.jpg").write_bytes(b"no photo")
-    result = call(folder, "-m", headed)
-    assert result.exit_code == 0
-    assert "skipped" in result.output
-    assert "broken.jpg" in result.output
-    assert "of 4 photos" in result.output
+    for words, code in (((), 1), (("--on-error", "skip"), 0)):
+        result = call(folder, "-m", headed, *words)
+        assert result.exit_code == code
+        assert "skipped" in result.output
+        assert "broken.jpg" in result.output
+        assert "of 4 photos" in result.output
+        assert ("1 photo could not be read. Allow it: --on-error skip" in result.stderr) == code
 
 
 def test_bad_input_is_refused(headed: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -216,5 +218,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_left_out(
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", locked)
         result = call(folder, "-m", headed)
-    assert result.exit_code == 0
+        accepted = call(folder, "-m", headed, "--on-error", "skip")
+    assert (result.exit_code, accepted.exit_code) == (1, 0)
     assert f"left out {folder / 'lost+found'}: Permission denied" in result.stderr
+    assert "1 folder could not be read. Allow it: --on-error skip" in result.stderr

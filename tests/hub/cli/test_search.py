@@ -131,6 +131,20 @@ def test_an_index_of_no_photo_is_not_left_behind(model_folder: Path, tmp_path: P
     assert not index.exists()
 
 
+def test_photos_that_cannot_be_read_are_named_and_the_exit_code_says_so(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    broken, index = tmp_path / "broken.jpg", tmp_path / "photos.lance"
+    broken.write_bytes(b"no photo")
+    words = ("index", broken, photos["coffee"], "-o", index, "--model", model_folder)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "skipped" in result.stderr
+    assert "1 photo could not be read. Allow it: --on-error skip" in result.stderr
+    assert run("search", index, photos["coffee"]).exit_code == 0
+    assert run(*words, "--on-error", "skip").exit_code == 0
+
+
 def test_a_photo_is_as_like_itself_as_can_be(
     model_folder: Path, photos: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -431,10 +431,26 @@ def test_an_update_that_was_stopped_between_its_plans_and_its_note_counts_right(
 
     monkeypatch.setattr(LocalStorage, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
-        embed(model_folder, photos, out, update=True)
+        embed(model_folder, photos, out, update=True, shard_size=16)
     monkeypatch.undo()
-    done = embed(model_folder, photos, out)
+    done = embed(model_folder, photos, out, shard_size=16)
     assert (done.images, done.rows, done.computed) == (14, 14, 4)
+
+
+def test_the_size_of_shards_is_the_folders_own_and_another_is_refused(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "v"
+    embed(model_folder, album, out, shard_size=16)
+    before = {file.name: file.read_bytes() for file in out.glob("part-*.parquet")}
+    for update in (False, True):
+        with pytest.raises(DataError, match="16 images in a shard, not with 8"):
+            embed(model_folder, album, out, shard_size=8, update=update)
+        assert embed(model_folder, album, out, shard_size=None, update=update).computed == 0
+    assert {file.name: file.read_bytes() for file in out.glob("part-*.parquet")} == before
+    with pytest.raises(ConfigError, match="shard_size: expected a whole number of 1 or more"):
+        embed(model_folder, album, tmp_path / "w", shard_size=0)
+    assert not (tmp_path / "w").exists()
 
 
 def same_stamp(path: Path, content: bytes) -> None:
