@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ class _Array(Protocol):
 
 
 _ArrayT = TypeVar("_ArrayT", bound=_Array)
+_ItemT = TypeVar("_ItemT")
 
 
 def invariant_length(num_features: int, split_ratio: float) -> int:
@@ -160,6 +161,62 @@ class Embeddings:
         rows = np.atleast_1d(np.arange(len(self))[index])
         tokens = None if self.tokens is None else self.tokens[rows]
         return Embeddings(self.invariant[rows], self.equivariant[rows], tokens=tokens)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Embeddings]) -> Embeddings:
+        """The rows of several, one after the other, such as those of ``encode_batches``.
+
+        Args:
+            parts: One or more, of one model; all of them with tokens, or none.
+
+        Returns:
+            All rows. ``skipped`` has those of all parts.
+
+        Raises:
+            ValueError: When there are none, or they do not go together.
+
+        Example:
+            >>> e = Embeddings(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
+            >>> len(Embeddings.joined([e, e[:1]]))
+            3
+        """
+        if not parts:
+            raise ValueError("expected embeddings to join, got none")
+        tokens = [part.tokens for part in parts if part.tokens is not None]
+        if len(tokens) not in (0, len(parts)):
+            raise ValueError(f"expected tokens in all parts or in none, got {len(tokens)} of them")
+        return cls(
+            np.concatenate([part.invariant for part in parts]),
+            np.concatenate([part.equivariant for part in parts]),
+            tuple(skipped for part in parts for skipped in part.skipped),
+            np.concatenate(tokens) if tokens else None,
+        )
+
+    def kept(self, images: Sequence[_ItemT]) -> list[_ItemT]:
+        """The images that have a row: the input without those in ``skipped``.
+
+        Args:
+            images: What was embedded, or anything else of which there is one for each image, such
+                as labels; in the order of the input.
+
+        Returns:
+            One for each row.
+
+        Raises:
+            ValueError: When there are not as many as rows and skipped images together.
+
+        Example:
+            >>> e = Embeddings(np.ones((1, 3)), np.ones((1, 1)), (Skipped(0, "a.jpg", "empty"),))
+            >>> e.kept(["a.jpg", "b.jpg"])
+            ['b.jpg']
+        """
+        if len(images) != len(self) + len(self.skipped):
+            raise ValueError(
+                f"expected one for each of {len(self)} rows and {len(self.skipped)} skipped "
+                f"images, got {len(images)}"
+            )
+        gone = {one.position for one in self.skipped}
+        return [image for place, image in enumerate(images) if place not in gone]
 
     def __repr__(self) -> str:
         tokens = "" if self.tokens is None else f", tokens={self.tokens.shape}"

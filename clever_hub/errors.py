@@ -11,8 +11,10 @@
     ├── MissingExtraError    an optional dependency is not installed (also an ImportError)
     └── DeviceError          the device that was asked for is not there
 
-A message says what was expected, what came, and what to do. ``except CleverError`` catches all of
-them; any other exception that reaches the user is a bug.
+A message says what was expected, what came, and what to do. ``except CleverError`` catches whatever
+may go wrong with files, models, data and options. As elsewhere in Python, an argument that no call
+should have, such as an array of another shape or a batch size of 0, is a ``ValueError``, one of
+another type a ``TypeError``. Any other exception that reaches the user is a bug.
 """
 
 from __future__ import annotations

@@ -303,7 +303,10 @@ def load(
 ) -> CleverModel:
     """What ``clever_hub.from_pretrained(backend="torch")`` calls; see there."""
     if options:
-        raise ConfigError(f"the torch backend has no option {sorted(options)}; known: threads")
+        raise ConfigError(
+            f"the torch backend has no option {sorted(options)}; known: threads. Options such as "
+            "precision and calibration are those of backend='onnx'"
+        )
     if (count := check_threads(threads)) is not None:
         torch.set_num_threads(count)
     model = CleverModel.from_folder(folder, device=device, dtype=dtype)

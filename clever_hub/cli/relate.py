@@ -275,11 +275,7 @@ def _embed(model: JobsMixin, paths: list[str]) -> tuple[dict[str, int], Embeddin
             parts.append(batch.embeddings)
             skipped += batch.embeddings.skipped
             advance(len(batch.indices) + len(batch.embeddings.skipped))
-    joined = Embeddings(
-        np.concatenate([part.invariant for part in parts]),
-        np.concatenate([part.equivariant for part in parts]),
-    )
-    return rows, joined, skipped
+    return rows, Embeddings.joined(parts), skipped
 
 
 def _rows(found: Relations) -> list[dict[str, float | str]]:

@@ -19,7 +19,7 @@ from clever_hub.embeddings import Embeddings, EncodedBatch, Skipped, split
 from clever_hub.errors import ConfigError, ImageError, MissingExtraError
 from clever_hub.hub.source import Source
 from clever_hub.images.opening import ImageSource, as_list, describe
-from clever_hub.images.options import LoadKeywords, LoadOptions
+from clever_hub.images.options import LoadKeywords
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import decode_threads
 
@@ -97,7 +97,8 @@ class EncoderMixin:
                 for vision transformers, with the torch backend. A photo has hundreds of tokens,
                 0.3 MB for a ViT-S at 224 px: use ``encode_batches`` for many photos.
             **load: How images are opened: ``color_management``, ``background``, ``layout``,
-                ``decode``; see ``clever_hub.load_image``.
+                ``decode``; see ``clever_hub.load_image``. What is left out is as the model's
+                ``preprocessor`` has it.
 
         Returns:
             The embeddings, in the order of the input; one row for a single image.
@@ -126,14 +127,8 @@ class EncoderMixin:
             from clever_hub.images.progress import track
 
             batches = track(batches, total=_length(as_list(images)))
-        parts = [batch.embeddings for batch in batches]
         empty = self._embed_images([], tokens)
-        return Embeddings(
-            np.concatenate([empty.invariant, *(part.invariant for part in parts)]),
-            np.concatenate([empty.equivariant, *(part.equivariant for part in parts)]),
-            tuple(skipped for part in parts for skipped in part.skipped),
-            _join_tokens([empty, *parts]),
-        )
+        return Embeddings.joined([empty, *(batch.embeddings for batch in batches)])
 
     def encode_batches(
         self,
@@ -175,7 +170,7 @@ class EncoderMixin:
             self._token_grid()  # raises now, not at the first batch
         preprocessor = self.preprocessor
         if load:
-            preprocessor = preprocessor.with_options(LoadOptions(**load))
+            preprocessor = preprocessor.with_options(replace(preprocessor.options, **load))
         batches = prepared_batches(
             preprocessor,
             as_list(images),
@@ -330,11 +325,6 @@ def check_batches(batch_size: object, on_error: object, workers: object) -> None
 def _check_whole(name: str, value: object) -> None:
     if not isinstance(value, SupportsIndex) or isinstance(value, bool) or value.__index__() < 1:
         raise ValueError(f"{name}: expected a whole number, 1 or more, got {value!r}")
-
-
-def _join_tokens(parts: Sequence[Embeddings]) -> NDArray[np.float32] | None:
-    tokens = [part.tokens for part in parts if part.tokens is not None]
-    return np.concatenate(tokens) if tokens else None
 
 
 def _length(images: object) -> int | None:

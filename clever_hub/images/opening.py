@@ -251,14 +251,19 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _from_array(array: NDArray[np.generic], layout: str) -> Image.Image:
+    given = array
     if layout == "chw" and array.ndim == 3:
         array = np.ascontiguousarray(array.transpose(1, 2, 0))
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
         hint = "; multiply values in [0, 1] by 255 first" if array.dtype.kind == "f" else ""
-        swapped = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.dtype == np.uint8
-        hint = '; of shape (3, height, width)? give layout="chw"' if swapped else hint
-        raise ValueError(f"expected uint8 of shape (height, width, 3){hint}")
+        if given.ndim == 3 and given.dtype == np.uint8:
+            if layout == "chw" and given.shape[2] in (1, 3, 4):
+                hint = '; of shape (height, width, 3)? leave out layout="chw"'
+            elif layout != "chw" and given.shape[0] in (1, 3, 4):
+                hint = '; of shape (3, height, width)? give layout="chw"'
+        shape = "(3, height, width)" if layout == "chw" else "(height, width, 3)"
+        raise ValueError(f"expected uint8 of shape {shape}{hint}")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -84,7 +85,7 @@ def rgb_of(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
     """
     try:
         found = ImageColor.getrgb(color) if isinstance(color, str) else tuple(color)
-        red, green, blue = (int(value) for value in found[:3])
+        red, green, blue = (operator.index(value) for value in found[:3])
         if len(found) == 3 and all(0 <= value <= 255 for value in found):
             return red, green, blue
     except (ValueError, TypeError):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple, Unpack
 
 import numpy as np
+from PIL import Image
 
 from clever_hub.embeddings import Embeddings, Skipped
-from clever_hub.errors import ModelFormatError
+from clever_hub.errors import ImageError, ModelFormatError
 from clever_hub.hub.source import Source
 from clever_hub.images.encoding import (
     EncoderMixin,
@@ -52,14 +55,18 @@ class TurnedBatch(NamedTuple):
 
     Attributes:
         sources: Name of each row's image.
-        turned: The embeddings of the images as they are, and turned by 90, 180 and 270 degrees
-            counter-clockwise.
+        turned: The embeddings of four looks at the images. By ``encode_turned`` they are the images
+            as they are, and turned by 90, 180 and 270 degrees counter-clockwise. By
+            ``encode_copies`` they are the whole image as it is and turned by 180 degrees, and its
+            middle turned by 90 and by 270; take the mean of these.
         skipped: The images that could not be read.
+        indices: Index of each row's image in the input.
     """
 
     sources: list[str]
     turned: list[Embeddings]
     skipped: list[Skipped]
+    indices: list[int]
 
 
 class JobsMixin(EncoderMixin):
@@ -100,6 +107,7 @@ class JobsMixin(EncoderMixin):
         *,
         given_same: bool = False,
         pixels: bool | None = None,
+        **load: Unpack[LoadKeywords],
     ) -> Relation:
         """Is it the same photo, and what was done to it?
 
@@ -114,6 +122,7 @@ class JobsMixin(EncoderMixin):
             given_same: Take for granted that both show the same photo.
             pixels: Whether to look for keypoints, which needs OpenCV (extra ``jobs``). None looks
                 for them if it is installed; False leaves all to the model.
+            **load: As for ``encode``.
 
         Returns:
             How b is made from a, and which of the two answered (``by``). Both are compared as the
@@ -132,7 +141,8 @@ class JobsMixin(EncoderMixin):
         if pixels:
             check_measurable()
         size = self.preprocessor.config.resize_size
-        one, other = (open_image(image, self.preprocessor.options, size) for image in (a, b))
+        options = replace(self.preprocessor.options, **load)
+        one, other = (_opened(name, i, options, size) for name, i in (("a", a), ("b", b)))
         if pixels is False or not can_measure():
             looks = self._eight(one), self._eight(other)
             return relate_from_eight(*looks, heads, given_same=given_same)[0]
@@ -160,7 +170,9 @@ class JobsMixin(EncoderMixin):
         *,
         upright: float = 0.25,
         batch_size: int = 32,
+        on_error: OnError = "raise",
         num_workers: int | None = None,
+        **load: Unpack[LoadKeywords],
     ) -> Orientation:
         """How images are turned from upright.
 
@@ -172,10 +184,13 @@ class JobsMixin(EncoderMixin):
             upright: The share of images that is believed to be upright before looking; the default
                 favours no quarter.
             batch_size: How many images are prepared at once.
+            on_error: As for ``encode``.
             num_workers: Threads that decode; None chooses by the number of cores.
+            **load: As for ``encode``.
 
         Returns:
-            Angle, quarter turn and confidence of each image, in the order of the input.
+            Angle, quarter turn and confidence of each image, in the order of the input; those that
+            could not be read are in ``skipped``.
 
         Raises:
             ImageError: When an image cannot be read; names it.
@@ -186,9 +201,13 @@ class JobsMixin(EncoderMixin):
             array([ 0, 90])
         """
         heads = self.heads
-        batches = self.encode_turned(images, batch_size=batch_size, num_workers=num_workers)
-        found = [orientation_from_four(b.turned, heads, upright=upright) for b in batches]
-        return Orientation.joined(found)
+        found, skipped = [], []
+        for batch in self.encode_turned(
+            images, batch_size=batch_size, on_error=on_error, num_workers=num_workers, **load
+        ):
+            found.append(orientation_from_four(batch.turned, heads, upright=upright))
+            skipped += batch.skipped
+        return replace(Orientation.joined(found), skipped=tuple(skipped))
 
     def encode_turned(
         self,
@@ -263,7 +282,7 @@ class JobsMixin(EncoderMixin):
         workers = decode_threads() if num_workers is None else num_workers
         check_batches(batch_size, on_error, workers)
         batches = prepared_batches(
-            preprocessor.with_options(LoadOptions(**load)) if load else preprocessor,
+            preprocessor.with_options(replace(preprocessor.options, **load)),
             as_list(images),
             batch_size=batch_size,
             on_error=on_error,
@@ -283,7 +302,8 @@ class JobsMixin(EncoderMixin):
                     )
                     for look in looks
                 ]
-                yield TurnedBatch([image.source for image in good], turned, bad)
+                sources, places = ([getattr(i, n) for i in good] for n in ("source", "position"))
+                yield TurnedBatch(sources, turned, bad, places)
 
     def _embed_turned(
         self, images: Sequence[Prepared], quarter: int, *, mirrored: bool = False
@@ -294,3 +314,13 @@ class JobsMixin(EncoderMixin):
             pixels = image.pixels[:, :, ::-1] if mirrored else image.pixels  # (3, H, W)
             turned.append(image._replace(pixels=np.rot90(pixels, quarter, axes=(1, 2))))
         return self._embed_images(turned, tokens=False)
+
+
+def _opened(name: str, image: ImageSource, options: LoadOptions, size: int) -> Image.Image:
+    """An image that is opened; an error names which of several it was, where it has no path."""
+    try:
+        return open_image(image, options, size)
+    except ImageError as error:
+        if isinstance(image, (str, os.PathLike)):
+            raise
+        raise ImageError(f"{name} {error.source}", error.reason) from error

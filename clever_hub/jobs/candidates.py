@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, DataError
+from clever_hub.images.opening import describe
 from clever_hub.jobs.calibration import PARTS
 from clever_hub.jobs.pairs import Vectors
 from clever_hub.jobs.rates import (
@@ -40,6 +41,7 @@ def choose_threshold(
     mean: NDArray[np.float32] | None = None,
     others: Vectors | None = None,
     verified: bool = True,
+    by_heads: bool = False,
 ) -> Threshold:
     """The cosine from which a pair is a candidate.
 
@@ -53,6 +55,8 @@ def choose_threshold(
         mean: (d,), taken from every vector first.
         others: (M, d): pairs are of a row of ``vectors`` and one of these.
         verified: Whether candidates are looked at.
+        by_heads: Whether the heads alone look at them. They take some two in a hundred pairs of
+            different photos for the same, so the rate is the calibration's highest, 1e-3, at most.
 
     Returns:
         Of a threshold that was given, itself; else by the model's calibration; else by the data.
@@ -72,7 +76,8 @@ def choose_threshold(
             float(known): (found.threshold, found.extrapolated)
             for known, found in calibration.cosine[part].items()
         }
-        return threshold_by_calibration(table, rate, pairs)
+        if rate <= max(table) or by_heads or not verified:
+            return threshold_by_calibration(table, rate, pairs)
     if rate >= 1 and verified:  # so few photos that all pairs may as well be looked at
         return Threshold(-1.0, pairs, 1.0, "data")
     return threshold_by_data(vectors, rate, pairs, mean=mean, others=others, counted=verified)
@@ -147,14 +152,25 @@ def vectors_of(embeddings: Embeddings | Vectors, part: str) -> Vectors:
 
     Raises:
         ConfigError: When there is no such part, or the model has none.
+        DataError: When they are no embeddings and no vectors.
     """
-    if not isinstance(embeddings, Embeddings):
-        return embeddings
     if part not in PARTS:
         raise ConfigError(f"part: expected one of {', '.join(PARTS)}, got {part!r}")
+    if not isinstance(embeddings, Embeddings):
+        return _as_vectors(embeddings)
     vectors: NDArray[np.float32] = getattr(embeddings, part)
     if not vectors.shape[1]:
         raise ConfigError(f"part: this model has no {part} part. Take part='full'")
+    return vectors
+
+
+def _as_vectors(given: Any) -> Vectors:
+    vectors = np.asarray(given) if hasattr(given, "__array__") else given
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise DataError(
+            f"expected Embeddings, as model.encode gives them, or vectors (N, d) of floats, got "
+            f"{describe(given)}"
+        )
     return vectors
 
 
@@ -171,10 +187,18 @@ def centre(vectors: Vectors, part: str, heads: Heads | None) -> NDArray[np.float
     Returns:
         float32 (d,); None of a handful of vectors without heads, whose own mean says more of them
         than of photos.
+
+    Raises:
+        DataError: When the vectors are not as long as the heads' model makes them.
     """
     if heads is not None:
         parts = (heads.invariant_mean, heads.equivariant_mean)
         mean = {"invariant": parts[0], "equivariant": parts[1], "full": np.concatenate(parts)}[part]
+        if vectors.shape[1] != len(mean):
+            raise DataError(
+                f"the heads are of a model whose {part} part has {len(mean)} entries, the vectors "
+                f"have {vectors.shape[1]}. Take the heads of the model that made them"
+            )
         return np.asarray(mean, np.float32)
     if len(vectors) < _MIN_CENTRED:
         return None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
-from clever_hub.errors import ConfigError
+from clever_hub.errors import ConfigError, DataError
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
 from clever_hub.jobs.nearest import APPROXIMATE_FROM, nearest_pairs
 from clever_hub.jobs.pairs import MAX_PAIRS, Pairs, Progress, Vectors, similar_pairs
@@ -114,10 +114,11 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     Args:
         embeddings: Of one model, raw or normalised; or vectors, float32 or float16 (N, d).
         part: Which part of the embeddings finds candidates.
-        threshold: Least cosine of a candidate, of vectors less their mean; in place of
-            ``expected_false``.
+        threshold: Least cosine of a candidate, of vectors less their mean (of fewer than 16 without
+            heads: as they are); in place of ``expected_false``.
         expected_false: How many pairs of different photos may be candidates. The default is 25
-            for each photo where candidates are verified, else one in all.
+            for each photo where candidates are verified, else one in all. Where the heads alone
+            verify, it is one in 1,000 pairs at most: they are less sure than pixels.
         heads: The model's heads: their calibration sets the threshold, and where ``verify`` is None
             they verify. They need raw embeddings.
         verify: Looks at candidates: rows of the first photos and of the second in, a verdict for
@@ -136,7 +137,9 @@ def find_duplicates(  # noqa: PLR0913, each is an option
 
     Raises:
         ConfigError: When an option is wrong, or there are too few photos to measure a rate on.
-        DataError: When heads are asked to read embeddings of another model, or normalised ones.
+        DataError: When there are no embeddings; when heads are asked to read embeddings of other
+            lengths than their model's, or normalised ones; or when ``pixels`` or ``ranking`` are of
+            another number of photos.
         MissingExtraError: When an index is needed and LanceDB is not installed.
         ValueError: When vectors are not finite.
 
@@ -153,8 +156,18 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         raise ConfigError("expected pixels or a ranking, got both: each says which photo is best")
     check_options(threshold, expected_false)
     vectors = vectors_of(embeddings, part)
-    if heads is not None and isinstance(embeddings, Embeddings):
-        check_raw(embeddings, heads)
+    if heads is not None:
+        check_raw(embeddings if isinstance(embeddings, Embeddings) else vectors, heads)
+    for given, count in (
+        ("pixels", None if pixels is None else len(pixels)),
+        ("ranking", None if ranking is None else len(ranking.rank)),
+        ("verify", getattr(verify, "photos", None)),
+    ):
+        if count not in (None, len(vectors)):
+            raise DataError(
+                f"{given}: expected as many photos as embeddings, {len(vectors)}, got {count}. "
+                "Leave out the photos that were skipped: embeddings.kept(photos)"
+            )
     verifier, name = _verifier(embeddings, heads, verify)
     mean = centre(vectors, part, heads)
     cut = choose_threshold(
@@ -165,6 +178,7 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         heads=heads,
         mean=mean,
         verified=verifier is not None,
+        by_heads=verify is None,
     )
     if exact is None:
         exact = len(vectors) <= APPROXIMATE_FROM

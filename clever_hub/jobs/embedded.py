@@ -33,14 +33,24 @@ class EmbeddedPhotos:
             where it is not known.
         stamps: ``file_stamp`` of each photo's file, or of its table, when it was embedded; empty
             where a file does not record it.
+
+    Raises:
+        DataError: When there are not as many paths as embeddings.
     """
 
     paths: Sequence[Photo]
     embeddings: Embeddings
-    weights: str
+    weights: str = ""
     kind: str = "raw"
     config: str = ""
     stamps: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.paths) != len(self.embeddings):
+            raise DataError(
+                f"expected as many paths as embeddings, {len(self.embeddings)}, got "
+                f"{len(self.paths)}. Leave out the photos that were skipped: embeddings.kept(paths)"
+            )
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clever_hub.embeddings import Embeddings
+from clever_hub.errors import DataError
+from clever_hub.images.opening import describe
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
 from clever_hub.jobs.duplicates import Verdict, Verify, look_at, most_pairs, pairs_by
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
@@ -58,8 +62,8 @@ class Leaks:
 
 
 def find_leaks(
-    train: EmbeddedPhotos,
-    validation: EmbeddedPhotos,
+    train: EmbeddedPhotos | Embeddings,
+    validation: EmbeddedPhotos | Embeddings,
     *,
     part: str = "invariant",
     threshold: float | None = None,
@@ -77,8 +81,10 @@ def find_leaks(
     many of the candidates that finds. Pairs within one set are not compared.
 
     Args:
-        train: The training photos.
-        validation: The validation photos, embedded by the same model in the same way.
+        train: The training photos, or their embeddings alone.
+        validation: The validation photos, embedded by the same model in the same way. Embeddings
+            alone do not know their model: of two models with parts of the same lengths they are
+            not refused.
         part: Which part of the embeddings finds candidates.
         threshold: Least centred cosine of a candidate, in place of ``expected_false``.
         expected_false: How many pairs of different photos may be candidates. The default is 25
@@ -93,12 +99,13 @@ def find_leaks(
         The copies.
 
     Raises:
-        DataError: When the two were embedded by different models, or differently; or when heads are
-            to read normalised embeddings.
+        DataError: When the two were embedded by different models, or differently; when heads are
+            to read normalised embeddings; or when there are no embeddings.
         ConfigError: As ``find_duplicates``.
         MissingExtraError: When an index is needed and LanceDB is not installed.
     """
     check_options(threshold, expected_false)
+    train, validation = (_photos(side) for side in (train, validation))
     check_comparable(train, validation, "the training photos", "the validation photos")
     for photos in (train, validation) if heads is not None else ():
         check_raw(photos.embeddings, heads)
@@ -132,6 +139,17 @@ def find_leaks(
         coverage=coverage,
         limited=len(found.a) >= limit,
     )
+
+
+def _photos(side: EmbeddedPhotos | Embeddings) -> EmbeddedPhotos:
+    if isinstance(side, EmbeddedPhotos):
+        return side
+    if not isinstance(side, Embeddings):
+        raise DataError(
+            "expected Embeddings, as model.encode gives them, or EmbeddedPhotos, as "
+            f"read_embeddings does; got {describe(side)}"
+        )
+    return EmbeddedPhotos([Path(str(row)) for row in range(len(side))], side)
 
 
 def is_approximate(train: int, validation: int) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clever_hub.embeddings import Embeddings
+from clever_hub.embeddings import Embeddings, Skipped
 from clever_hub.errors import ConfigError, DataError, ModelFormatError
 from clever_hub.jobs.calibration import TURNS, OrientationCalibration
 from clever_hub.jobs.heads import Array, Heads
-from clever_hub.jobs.relate import check_raw, turned
+from clever_hub.jobs.relate import check_embeddings, check_raw, turned
 
 QUARTERS = (0, 90, 180, 270)
 _UNITS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]], np.float32)  # sine, cosine of each
@@ -29,12 +29,14 @@ class Orientation:
             the image *clockwise* by it and it is upright.
         confidence: float32 (N,), probability of ``quarter``, in [0.25, 1].
         probabilities: float32 (N, 4), of each of ``QUARTERS``.
+        skipped: The images that have no row, with ``on_error="skip"``.
     """
 
     angle: Array
     quarter: NDArray[np.int64]
     confidence: Array
     probabilities: Array
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.angle)
@@ -44,7 +46,10 @@ class Orientation:
         """Those of several batches, one after the other; of none, no rows."""
         empty = _orientation(np.empty((0, 2), np.float32), None, 0.25)
         columns = ("angle", "quarter", "confidence", "probabilities")
-        return cls(*(np.concatenate([getattr(p, c) for p in (empty, *parts)]) for c in columns))
+        joined = (np.concatenate([getattr(p, c) for p in (empty, *parts)]) for c in columns)
+        angle, quarter, confidence, probabilities = joined
+        skipped = tuple(one for part in parts for one in part.skipped)
+        return cls(angle, quarter, confidence, probabilities, skipped)
 
 
 def orientation(embeddings: Embeddings, heads: Heads, *, upright: float = 0.25) -> Orientation:
@@ -60,7 +65,8 @@ def orientation(embeddings: Embeddings, heads: Heads, *, upright: float = 0.25) 
         Angle, quarter turn and confidence of each.
 
     Raises:
-        DataError: When the embeddings are normalised or of another model.
+        DataError: When there are no embeddings, or they are normalised, or their equivariant part
+            is not as long as the model's.
         ConfigError: When ``upright`` is no probability.
 
     Example:
@@ -186,6 +192,7 @@ def _around(shares: Iterable[str], wanted: float) -> set[str]:
 
 
 def _turns(embeddings: Embeddings, heads: Heads) -> Array:
+    check_embeddings(embeddings, "orientation", "model.orientation(images)")
     if embeddings.equivariant.shape[1] != heads.config.in_dim:
         raise DataError(
             f"orientation: the heads read an equivariant part of {heads.config.in_dim} entries, "

@@ -149,10 +149,15 @@ def check_measurable(rate: float, photos: int, others: int | None, counted: bool
     if few >= MIN_PHOTOS or (counted and rate >= _SEEN[-1]):
         return
     # Leaks have no heads that could be asked.
-    heads = ", or ask heads with a calibration (--verify heads)" if others is None else ""
+    verify = (
+        "verify candidates by pixels (--verify pixels; in Python verify=PixelVerifier(photos)) or "
+        "by heads with a calibration (--verify heads; heads=model.heads)"
+        if others is None
+        else "verify candidates by pixels (in Python verify=PixelVerifier(a, others=b))"
+    )
     raise ConfigError(
         f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
-        f"are needed. Give a cosine (--threshold){heads}"
+        f"are needed. Give a cosine (--threshold), or {verify}"
     )
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError
+from clever_hub.images.opening import describe
 from clever_hub.jobs.calibration import Calibration, EightCalibration
 from clever_hub.jobs.heads import Array, Heads, PairValues
+from clever_hub.jobs.pairs import Vectors
 from clever_hub.jobs.relation import COLORS, Relations, unsure
 
 # A value is "unknown" where the head explains less than this share of its variance.
@@ -26,6 +28,7 @@ _LEAST_LENGTH = 0.5  # where nothing was calibrated
 _QUARTERS = (0, 90, 180, 270)
 POSITIONS = 2 * len(_QUARTERS)  # of an image: each quarter turn, mirrored or not
 _ROUNDING = 1e-5  # of a vector's length; batches of another size differ by less
+_UNIT = 1e-3  # around a length of 1; as many are lost where float16 is normalised
 _FLIP_FIRST = np.array([-1, 1], np.float32)
 
 
@@ -46,7 +49,8 @@ def relate(
         the angle is 0 and so on, whatever the head would say.
 
     Raises:
-        DataError: When the embeddings are of another model, normalised, or not as many.
+        DataError: When there are no embeddings, or they are normalised, not as many, or of other
+            lengths than the model's.
 
     Example:
         >>> a, b = model.encode(["a.jpg"]), model.encode(["b.jpg"])  # doctest: +SKIP
@@ -353,6 +357,8 @@ def _untold(calibration: Calibration | None, error: float) -> bool:
 
 
 def _check(e_a: Embeddings, e_b: Embeddings, heads: Heads) -> None:
+    for embeddings in (e_a, e_b):
+        check_embeddings(embeddings, "relate", "model.relate(a, b)")
     if len(e_a) != len(e_b):
         raise DataError(f"relate: expected as many rows in both, got {len(e_a)} and {len(e_b)}")
     wanted = len(heads.invariant_mean), len(heads.equivariant_mean)
@@ -366,24 +372,51 @@ def _check(e_a: Embeddings, e_b: Embeddings, heads: Heads) -> None:
         check_raw(embeddings)
 
 
-def check_raw(embeddings: Embeddings, heads: Heads | None = None) -> None:
+def check_embeddings(given: object, name: str, of_images: str) -> None:
+    """Refuse what is no embeddings, such as images, which the methods of a model take.
+
+    Args:
+        given: What was given.
+        name: Of the function, for the message.
+        of_images: How it is asked for images.
+
+    Raises:
+        DataError: When it is something else.
+    """
+    if not isinstance(given, Embeddings):
+        raise DataError(
+            f"{name}: expected Embeddings, as model.encode(images) gives them, got "
+            f"{describe(given)}. Of images: {of_images}"
+        )
+
+
+def check_raw(embeddings: Embeddings | Vectors, heads: Heads | None = None) -> None:
     """Heads read embeddings as the model gives them; those of unit length are another thing.
 
     Args:
-        embeddings: What is to be read.
+        embeddings: What is to be read, or vectors of one part.
         heads: What reads them; embeddings of other lengths are left for them to refuse.
 
     Raises:
-        DataError: When every row of the equivariant part has length 1.
+        DataError: When most rows of a part, or of the whole, have length 1.
     """
-    if heads is not None and embeddings.equivariant.shape[1] != len(heads.equivariant_mean):
+    if not isinstance(embeddings, Embeddings):
+        looked_at = [embeddings]
+    elif heads is not None and embeddings.equivariant.shape[1] != len(heads.equivariant_mean):
         return
-    norms = np.linalg.norm(embeddings.equivariant, axis=1)
-    if len(norms) and np.allclose(norms, 1, atol=1e-4):
+    else:
+        looked_at = [embeddings.equivariant, embeddings.invariant, embeddings.full]
+    if any(map(_are_units, looked_at)):
         raise DataError(
             "the embeddings are normalised, the model's heads read raw ones. Embed the images "
             "again without normalize"
         )
+
+
+def _are_units(rows: Vectors) -> bool:
+    norms = np.linalg.norm(rows.astype(np.float32, copy=False), axis=1)
+    norms = norms[norms > 0]
+    return len(norms) > 0 and float(np.mean(np.abs(norms - 1) < _UNIT)) > 0.5
 
 
 def _hide(values: NDArray[Any], hidden: NDArray[np.bool_] | bool) -> Array:

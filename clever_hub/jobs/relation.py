@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,9 @@ class Relation:
 
 @dataclass(frozen=True, eq=False)
 class Relations:
-    """The relations of N pairs, as columns; NaN is unknown. ``relations[i]`` is one ``Relation``.
+    """The relations of N pairs, as columns; NaN is unknown.
+
+    ``relations[i]`` is one ``Relation``; slices and arrays of rows choose several.
 
     Attributes:
         same: float32 (N,), as in ``Relation``, like the rest.
@@ -165,8 +167,16 @@ class Relations:
     def __iter__(self) -> Iterator[Relation]:
         return (self[row] for row in range(len(self)))
 
-    def __getitem__(self, row: int) -> Relation:
-        """One pair's relation."""
+    @overload
+    def __getitem__(self, row: int) -> Relation: ...
+
+    @overload
+    def __getitem__(self, row: slice | NDArray[np.generic]) -> Relations: ...
+
+    def __getitem__(self, row: int | slice | NDArray[np.generic]) -> Relation | Relations:
+        """One pair's relation, or those of several."""
+        if isinstance(row, slice) or np.ndim(row):
+            return Relations(*(getattr(self, one.name)[row] for one in fields(self)))
         chance = _known(self.mirrored_probability[row])
         x, y = (_known(value) for value in self.shift[row])
         return Relation(
@@ -221,9 +231,18 @@ class Relations:
         return replace(self, **changed)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The values as flat columns by name, for tables."""
-        names = ("same", "angle", "angle_error", "mirrored_probability", "zoom", "zoom_error")
-        flat: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in names}
+        """The values as flat columns by name, for tables; ``mirrored`` is 0, 1 or NaN."""
+        chance = self.mirrored_probability
+        told = ~np.array([unsure(one) for one in chance.tolist()], bool) & ~np.isnan(chance)
+        flat: dict[str, NDArray[Any]] = {
+            "same": self.same,
+            "angle": self.angle,
+            "angle_error": self.angle_error,
+            "mirrored": np.where(told, chance > 0.5, np.nan).astype(np.float32),
+            "mirrored_probability": chance,
+            "zoom": self.zoom,
+            "zoom_error": self.zoom_error,
+        }
         flat |= {"shift_x": self.shift[:, 0], "shift_y": self.shift[:, 1]}
         flat |= {"shift_error": self.shift_error}
         for column, name in enumerate(COLORS):

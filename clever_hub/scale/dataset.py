@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from clever_hub.errors import ConfigError, DataError, require
+from clever_hub.images.encoding import check_batches
 from clever_hub.images.finding import check_not_input
-from clever_hub.images.options import LoadOptions
+from clever_hub.images.options import LoadOptions, rgb_of
 from clever_hub.images.progress import counting
 from clever_hub.pretrained import fastest_backend
 from clever_hub.scale.engine import Engine
-from clever_hub.threads import available_cores
+from clever_hub.threads import available_cores, check_threads
 
 if TYPE_CHECKING:
     from clever_hub.backends.int8 import Calibration
@@ -76,7 +77,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     normalize: bool = False,
     decode: Literal["exact", "reduced"] = "exact",
     color_management: bool = False,
-    background: str | None = None,
+    background: str | tuple[int, int, int] | None = None,
     shard_size: int | None = None,
     image_column: str | None = None,
     progress: bool = False,
@@ -124,6 +125,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         DataError: When an input is not there, no image can be read, or the folder was made by
             another model, with other options or of other inputs.
         ConfigError: When an option is wrong.
+        ValueError: When a batch or the threads that decode are not 1 or more.
         CleverError: When the disk is full.
 
     Example:
@@ -141,11 +143,14 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     if prune and not update:
         raise ConfigError("--prune: takes out rows when a folder is updated. Give --update, too")
     compute = _engine(engine, engine_options)
+    check_batches(batch_size, "skip", 1 if num_workers is None else num_workers)
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     names = [os.fspath(one) for one in given]
     target = Target.of(os.fspath(output), update)
     if target.file is not None:
         check_not_input(target.file, names)
+    if background is not None and not isinstance(background, str):
+        background = "#{:02x}{:02x}{:02x}".format(*rgb_of(background))
     load = LoadOptions(color_management=color_management, background=background, decode=decode)
     before = _read_run(target.storage)
     shard_size = _shard_size(target, before, shard_size)
@@ -154,7 +159,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         backend = found or fastest_backend(model, device=device, revision=revision)
         backend = "onnx" if precision == "int8" else backend
     options: dict[str, Any] = {"device": device, "revision": revision}
-    options["threads"] = threads or available_cores()
+    options["threads"] = check_threads(threads) or available_cores()
     if (precision, calibration) != ("float32", None):
         options |= {"precision": precision, "calibration": calibration}
     how = Engine(os.fspath(model), backend, options, num_workers)

@@ -94,3 +94,29 @@ def test_the_split_and_the_columns_agree_for_any_array(length: int) -> None:
             np.testing.assert_array_equal(array[..., columns["equivariant"]], equivariant)
     assert columns["full"] == slice(0, 5)
     assert len(columns) == (3 if length < 5 else 1)
+
+
+def test_what_was_kept_has_one_for_each_row(embeddings: Embeddings) -> None:
+    assert embeddings.kept("uvwxyz") == ["u", "v", "w", "x", "y"]
+    first = Embeddings(
+        embeddings.invariant, embeddings.equivariant, (Skipped(0, "a", ""), Skipped(3, "b", ""))
+    )
+    assert first.kept(range(7)) == [1, 2, 4, 5, 6]
+    with pytest.raises(ValueError, match="one for each of 5 rows and 1 skipped images, got 5"):
+        embeddings.kept(range(5))
+
+
+def test_batches_are_joined_in_their_order(embeddings: Embeddings) -> None:
+    found = Embeddings.joined([embeddings[:2], embeddings[2:], embeddings])
+    np.testing.assert_array_equal(found.full, np.tile(embeddings.full, (2, 1)))
+    assert found.skipped == embeddings.skipped
+    assert found.tokens is None
+    with pytest.raises(ValueError, match="expected embeddings to join, got none"):
+        Embeddings.joined([])
+    tokens = np.zeros((5, 2, 2, 5), np.float32)
+    both = Embeddings(embeddings.invariant, embeddings.equivariant, tokens=tokens)
+    joined = Embeddings.joined([both, both[:1]]).tokens
+    assert joined is not None
+    assert joined.shape == (6, 2, 2, 5)
+    with pytest.raises(ValueError, match="tokens in all parts or in none, got 1 of them"):
+        Embeddings.joined([both, embeddings])

@@ -17,6 +17,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.errors import ConfigError, ImageError, MissingExtraError
 from clever_hub.images.encoding import EncoderMixin
 from clever_hub.images.opening import ImageSource
+from clever_hub.images.options import LoadOptions
 from clever_hub.images.preparing import Preprocessor
 
 
@@ -227,3 +228,14 @@ def test_progress_goes_to_stderr(encoder: MeanColour, capsys: pytest.CaptureFixt
 def test_tokens_are_of_vision_transformers_in_torch_alone(encoder: MeanColour) -> None:
     with pytest.raises(ConfigError, match=f"this is a {encoder.config.architecture}"):
         encoder.encode([], tokens=True)
+
+
+def test_an_option_of_one_call_leaves_the_others_as_the_preprocessor_has_them(
+    encoder: MeanColour,
+) -> None:
+    model = encoder
+    model.preprocessor = model.preprocessor.with_options(LoadOptions(background="white"))
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert model.encode(clear).full.tolist() == [[1.0, 1.0, 1.0]]
+    assert model.encode(clear, decode="reduced").full.tolist() == [[1.0, 1.0, 1.0]]
+    assert model.encode(clear, background="black").full.tolist() == [[0.0, 0.0, 0.0]]

@@ -51,6 +51,8 @@ def test_open_files_addresses_and_tensors_are_images(tmp_path: Path, model: Clev
     batch = torch.stack([turned, turned])
     found = model.encode(batch, layout="chw").full
     np.testing.assert_array_equal(found, model.encode([path, path]).full)
+    with pytest.raises(ImageError, match=r'shape \(3, height, width\); .* leave out layout="chw"'):
+        load_image(CAT, layout="chw")
     with pytest.raises(ImageError, match='give layout="chw"'):
         load_image(turned)
 
@@ -280,6 +282,7 @@ def test_a_reduced_jpeg_is_nearly_the_exact_one_and_others_stay_exact() -> None:
 def test_options_are_checked_and_named(model: CleverModel) -> None:
     for options, message in (
         ({"background": "whitish"}, "background: expected a colour .* got 'whitish'"),
+        ({"background": (0.9, 0.9, 0.9)}, r"background: expected a colour .* got \(0.9"),
         ({"layout": "nchw"}, "layout: expected 'hwc' or 'chw', got 'nchw'"),
         ({"decode": "fast"}, "decode: expected 'exact' or 'reduced', got 'fast'"),
         ({"color_management": "srgb"}, "color_management: expected True or False"),

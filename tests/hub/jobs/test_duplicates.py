@@ -14,6 +14,7 @@ from PIL import Image
 
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError, DataError
+from clever_hub.jobs.best import BestPhotos
 from clever_hub.jobs.candidates import FALSE_PER_PHOTO
 from clever_hub.jobs.duplicates import Verdict, find_duplicates, group, most_pairs
 from clever_hub.jobs.embedded import EmbeddedPhotos
@@ -218,3 +219,68 @@ def test_normalised_embeddings_are_refused_where_heads_set_the_threshold(
     sides = EmbeddedPhotos([Path("a")] * 4, found, "")
     with pytest.raises(DataError, match="the embeddings are normalised"):
         find_leaks(sides, sides, heads=model.heads, verify=Oracle())
+
+
+def test_heads_beside_another_verification_let_all_pairs_of_a_handful_be_looked_at(
+    headed_folder: Path, vectors: NDArray[np.float32]
+) -> None:
+    heads = Heads.load(headed_folder)
+    few = Embeddings(np.tile(vectors, 2)[:20, :19], vectors[:20, :5])
+    oracle = Oracle()
+    found = find_duplicates(few, heads=heads, verify=oracle)
+    assert (oracle.asked, found.threshold.cosine) == (190, -1.0)
+    alone = find_duplicates(few, heads=heads)
+    assert alone.threshold.cosine == 0.5, "heads alone are less sure: the calibration's rate"
+    many = find_duplicates(few, heads=heads, verify=oracle, expected_false=0.1)
+    assert many.threshold.source == "calibration", "where its rates go so far"
+
+
+def test_other_numbers_of_photos_than_embeddings_are_refused(
+    vectors: NDArray[np.float32], tmp_path: Path
+) -> None:
+    few = np.arange(99)
+    names = [tmp_path / f"{row}.jpg" for row in few]
+    for options in (
+        {"pixels": few},
+        {"verify": PixelVerifier(names)},
+        {"ranking": BestPhotos(names)},
+    ):
+        with pytest.raises(DataError, match=r"as many photos as embeddings, 100, got 99.*kept"):
+            find_duplicates(vectors, threshold=0.5, **options)
+    with pytest.raises(DataError, match="as many paths as embeddings, 100, got 99"):
+        EmbeddedPhotos(names, Embeddings(vectors, vectors))
+
+
+def test_what_is_no_embeddings_is_refused(vectors: NDArray[np.float32]) -> None:
+    for wrong in (["a.jpg"], "a.jpg", np.arange(3), vectors.astype(int)):
+        with pytest.raises(DataError, match="expected Embeddings, as model"):
+            find_duplicates(wrong, threshold=0.5)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="expected Embeddings, as model"):
+            find_leaks(wrong, wrong, threshold=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="part: expected one of invariant"):
+        find_duplicates(vectors, threshold=0.5, part="both")
+
+
+def test_embeddings_alone_are_enough_for_leaks(vectors: NDArray[np.float32]) -> None:
+    e = Embeddings(vectors, vectors[:, :2])
+    found = find_leaks(e[:50], e[50:], threshold=0.75)
+    assert len(found.leaked) > 40
+    with pytest.raises(DataError, match="are of different models"):
+        find_leaks(e[:50], Embeddings(vectors[:, :9], vectors[:, :2]), threshold=0.75)
+
+
+def test_normalised_vectors_are_refused_by_heads_however_they_were_normalised(
+    headed_folder: Path, vectors: NDArray[np.float32]
+) -> None:
+    heads = Heads.load(headed_folder)
+    raw = Embeddings(np.tile(vectors, 2)[:, :19], vectors[:, :5])
+    whole = raw.full / np.linalg.norm(raw.full, axis=1, keepdims=True)
+    by_whole = Embeddings(whole[:, :19], whole[:, 19:])
+    zero = raw.normalized().equivariant.copy()
+    zero[0] = 0
+    for wrong in (by_whole, Embeddings(raw.invariant, zero), raw.normalized().invariant):
+        with pytest.raises(DataError, match="the embeddings are normalised"):
+            find_duplicates(wrong, heads=heads)
+    assert find_duplicates(raw.invariant, heads=heads, verify=Oracle()).candidates
+    with pytest.raises(DataError, match="invariant part has 19 entries, the vectors have 16"):
+        find_duplicates(vectors, heads=heads, verify=Oracle())

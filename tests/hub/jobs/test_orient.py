@@ -192,3 +192,37 @@ def test_each_turn_has_its_own_confidence_by_the_share_of_upright_photos(
     calibrated = Heads(config, heads.tensors)
     found = least_confidences(calibrated, 0.01, from_four=True, upright=upright)
     assert found == {90: sideways, 180: upside_down, 270: sideways}
+
+
+def test_a_photo_that_cannot_be_read_is_skipped_if_that_is_allowed(
+    headed_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    given = [photos["coffee"], broken, photos["rocket"]]
+    found = model.orientation(given, on_error="skip", batch_size=1)
+    assert [(one.position, one.source) for one in found.skipped] == [(1, str(broken))]
+    np.testing.assert_array_equal(found.angle, model.orientation(given[::2], batch_size=1).angle)
+    batches = list(model.encode_turned(given, on_error="skip", batch_size=2))
+    assert [place for batch in batches for place in batch.indices] == [0, 2]
+
+
+def test_images_are_opened_as_for_encode(headed_folder: Path, photos: dict[str, Path]) -> None:
+    model = clever_hub.from_pretrained(headed_folder)
+    image = np.asarray(clever_hub.load_image(photos["coffee"]))
+    first = np.ascontiguousarray(image.transpose(2, 0, 1))
+    assert model.orientation(first, layout="chw").angle == model.orientation(image).angle
+    turned = np.ascontiguousarray(first[:, :, ::-1])
+    relation = model.relate(first, turned, layout="chw", pixels=False)
+    assert relation == model.relate(image, image[:, ::-1], pixels=False)
+    with pytest.raises(ImageError, match="b <4 bytes>: not an image"):
+        model.relate(photos["coffee"], b"1234")
+
+
+def test_images_are_no_embeddings(headed_folder: Path) -> None:
+    heads, array = Heads.load(headed_folder), np.ones((2, 24), np.float32)
+    with pytest.raises(DataError, match=r"got a.jpg. Of images: model.orientation\(images\)"):
+        clever_hub.orientation("a.jpg", heads)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"got <array float32.*Of images: model.relate\(a, b\)"):
+        clever_hub.relate(array, array, heads)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from clever_hub.errors import DataError, ImageError, ModelFormatError
 from clever_hub.jobs.calibration import Calibration
 from clever_hub.jobs.heads import Heads, HeadsConfig, PairValues
 from clever_hub.jobs.relate import relate, relate_from_eight
-from clever_hub.jobs.relation import Relation
+from clever_hub.jobs.relation import Relation, Relations
 from tests.hub.jobs.conftest import CALIBRATION
 
 Rows = Any
@@ -279,3 +279,25 @@ def test_words_of_different_photos_tell_what_was_assumed() -> None:
     assert same.words().removeprefix("the same photo (90%): ") in different.words()
     hidden = replace(different, angle=None, mirrored_probability=None, zoom=None, shift=None)
     assert hidden.words() == "different photos (same: 2%)"
+
+
+def test_some_of_the_relations_are_chosen_by_rows(headed_folder: Path) -> None:
+    found = relate(embeddings(4), embeddings(4, seed=1), Heads.load(headed_folder), given_same=True)
+    for rows in (slice(1, 3), np.array([1, 2]), np.array([False, True, True, False])):
+        some = found[rows]
+        assert len(some) == 2
+        assert [one.to_dict() for one in some] == [found[1].to_dict(), found[2].to_dict()]
+    assert found[np.int64(1)].to_dict() == found[1].to_dict()  # type: ignore[call-overload]
+
+
+def test_the_column_says_mirrored_only_where_a_relation_does() -> None:
+    chances = np.array([0.1, 0.3, 0.5, 0.9, np.nan], np.float32)
+    blank = np.full(5, np.nan, np.float32)
+    two, four = np.full((5, 2), np.nan, np.float32), np.full((5, 4), np.nan, np.float32)
+    by = np.zeros(5, bool)
+    found = Relations(
+        *(blank, blank, blank, chances, blank, blank, two, blank, four, four, by, blank, blank)
+    )
+    column = found.columns()["mirrored"]
+    np.testing.assert_array_equal(column, np.array([0, np.nan, np.nan, 1, np.nan], np.float32))
+    assert [one.mirrored for one in found] == [False, None, None, True, None]

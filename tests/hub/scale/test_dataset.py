@@ -448,9 +448,17 @@ def test_the_size_of_shards_is_the_folders_own_and_another_is_refused(
             embed(model_folder, album, out, shard_size=8, update=update)
         assert embed(model_folder, album, out, shard_size=None, update=update).computed == 0
     assert {file.name: file.read_bytes() for file in out.glob("part-*.parquet")} == before
-    with pytest.raises(ConfigError, match="shard_size: expected a whole number of 1 or more"):
-        embed(model_folder, album, tmp_path / "w", shard_size=0)
-    assert not (tmp_path / "w").exists()
+    for wrong in ({"shard_size": 0}, {"threads": 0}, {"batch_size": 0}, {"num_workers": 0}):
+        with pytest.raises((ConfigError, ValueError), match=f"{next(iter(wrong))}: expected"):
+            embed(model_folder, album, tmp_path / "w", **wrong)
+        assert not (tmp_path / "w").exists()
+
+
+def test_a_background_may_be_three_numbers(model_folder: Path, album: Path, tmp_path: Path) -> None:
+    embed(model_folder, album / "second", tmp_path / "a", background=(255, 0, 16))
+    embed(model_folder, album / "second", tmp_path / "a", background="#ff0010")
+    with pytest.raises(DataError, match="with other options"):
+        embed(model_folder, album / "second", tmp_path / "a", background="white")
 
 
 def same_stamp(path: Path, content: bytes) -> None:
