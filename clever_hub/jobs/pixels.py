@@ -96,7 +96,7 @@ def aligner(
         images: Of each row.
         preprocessing: The model's.
         progress: Called with the pairs that are done, and how many there are.
-        cached: How many images' keypoints are kept, of 80 kB each.
+        cached: How many images' keypoints are kept in memory, of 80 kB each; others on disk.
 
     Returns:
         Takes rows of the first and of the second images.
@@ -105,7 +105,7 @@ def aligner(
         MissingExtraError: When OpenCV is not installed.
     """
     read = partial(keypoints_as_seen, preprocessing=preprocessing)
-    return PixelVerifier(images, progress=progress, cached=cached, read=read)
+    return PixelVerifier(images, progress=progress, cached=cached, read=read, differences=True)
 
 
 def measured(

@@ -153,12 +153,14 @@ class Spool:
         """
         with self._lock:
             if self._file is None:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the photos are
+                # Unbuffered: what a full disk refused would be written again by each read.
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # open as long as the photos are
                 weakref.finalize(self, self._file.close)
             place = self._size
             self._file.seek(place)
-            self._file.write(content)
-            self._file.flush()
+            rest = memoryview(content)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             self._size += len(content)
         return place, len(content)
 

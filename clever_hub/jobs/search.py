@@ -1,19 +1,21 @@
 """An index of photos on disk, searched by content, by pose, or by both; LanceDB inside.
 
-A folder with one LanceDB table, a row for each photo: path, size, time of change, hash, and two
-vectors, centred and of unit length, so that a dot product is the cosine of embeddings without
-their common mean. ``invariant`` finds the same thing however it lies, ``equivariant`` what lies
+A folder with one LanceDB table, a row for each photo: path, size, time of change, and two vectors,
+centred and of unit length, so that a dot product is the cosine of embeddings without their common
+mean. ``invariant`` finds the same thing however it lies, ``equivariant`` what lies
 like this.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,6 @@ from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
 from clever_hub.jobs.relate import check_raw
-from clever_hub.jobs.rows import Photo
 from clever_hub.jobs.store import embed_photos, photo_key, photo_name, photo_path
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ DECODES = ("reduced", "exact")  # the first is the default
 _TABLE, _LOCK = "photos", ".lock"
 _CHUNK = 2048  # photos that an interruption loses at most
 _MIN_CENTRED = 16  # photos; the mean of a few says more of them than of photos
+_KEPT = timedelta(hours=1)  # earlier versions of the table, each as large; LanceDB keeps 7 days
 _REFINE = 10  # the best 10 k are compared exactly: without, recall@10 is 0.2
 _WIDEN = 50  # of a search by both parts: so many times k are taken by each
 
@@ -124,7 +126,9 @@ class PhotoIndex:
     def __init__(self, folder: str | Path, about: About) -> None:
         lancedb = require("lancedb", "search")
         self.folder, self.about = Path(folder), about
-        self._table: Any = lancedb.connect(str(folder)).open_table(_TABLE)
+        # Else one that is open for long would look for files that an update has cleared away.
+        database = lancedb.connect(str(folder), read_consistency_interval=timedelta(0))
+        self._table: Any = database.open_table(_TABLE)
 
     @classmethod
     def open(cls, folder: str | Path) -> PhotoIndex:
@@ -242,8 +246,21 @@ class PhotoIndex:
 
     def __contains__(self, path: str | Path) -> bool:
         """Whether a photo is in it, by whatever path to its folder."""
-        known = dict(self._rows())
+        if self._table.count_rows(f"path = {_quoted(photo_name(Path(path)))}"):
+            return True
+        known = dict.fromkeys(self._named(Path(path).name))
         return not _spelt_as_known([path], known).keys().isdisjoint(known)
+
+    def _named(self, name: str) -> list[str]:
+        """The photos whose files have a name, in any folder."""
+        exact = os.fsencode(name)
+        ends = [exact.hex()]  # of a path that is no text
+        with contextlib.suppress(UnicodeDecodeError):
+            ends.append(exact.decode())
+        wanted = " OR ".join(f"ends_with(path, {_quoted(end)})" for end in ends)
+        query = self._table.search().where(wanted).select(["path"]).limit(len(self))
+        found: list[str] = query.to_arrow()["path"].to_pylist()
+        return found
 
     def update(
         self,
@@ -429,7 +446,7 @@ class PhotoIndex:
             "path": [photo_name(found.paths[i]) for i in there],
             "size": [key.size for key in known if key is not None],
             "mtime_ns": [key.mtime_ns for key in known if key is not None],
-            "sha256": [_sha256(found.paths[i]) for i in there],
+            "sha256": [None] * len(there),
         }
         for part in self._parts():
             columns[part] = to_column(padded(vectors[PARTS.index(part)][there]))
@@ -447,7 +464,7 @@ class PhotoIndex:
 
     def _drop(self, paths: Sequence[str]) -> None:
         for names in _pieces(paths, 500):
-            quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+            quoted = ", ".join(map(_quoted, names))
             self._table.delete(f"path IN ({quoted})")
 
     def _approximate(self) -> None:
@@ -460,7 +477,7 @@ class PhotoIndex:
         for part in self._parts():
             if part not in indexed:
                 self._table.create_index(part, config=IvfRq(distance_type="cosine"))
-        self._table.optimize()
+        self._table.optimize(cleanup_older_than=_KEPT)
 
     def _parts(self) -> list[str]:
         return [part for part in PARTS if getattr(self.about, f"{part}_dim")]
@@ -493,7 +510,7 @@ def _schema(about: About) -> Any:
         pa.field("path", pa.string(), nullable=False),
         pa.field("size", pa.int64()),
         pa.field("mtime_ns", pa.int64()),
-        pa.field("sha256", pa.string()),
+        pa.field("sha256", pa.string()),  # empty; earlier versions of the package have it, too
     ]
     fields += [
         pa.field(part, pa.list_(pa.float32(), padded_width(width)))
@@ -522,12 +539,9 @@ def _mean(model: JobsMixin, paths: Sequence[Path], decode: Any) -> list[float]:
     return [float(x) for x in found.embeddings.full.mean(axis=0, dtype=np.float64)]
 
 
-def _sha256(path: Photo) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+def _quoted(text: str) -> str:
+    """A text in LanceDB's SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _pieces(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

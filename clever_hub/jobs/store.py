@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from clever_hub.jobs.answering import JobsMixin
 
 PARTS = ("invariant", "equivariant")
+_TEXTS: Any = ["path"]  # of floats, which never repeat, parquet's dictionary costs room and time
 SHARD = 2048  # photos in a file, the most that an interruption loses
 
 _LOG = logging.getLogger(__name__)
@@ -188,15 +189,18 @@ class Shards:
 
         for file in sorted(self.folder.glob("*.parquet")):
             try:
-                table = pq.read_table(file)
-                columns = [table[name].to_pylist() for name in PhotoKey._fields]
-                vectors = [from_column(table[part]) for part in PARTS]
+                with pq.ParquetFile(file) as opened:
+                    table = opened.read(columns=list(PhotoKey._fields))
+                    columns = [table[name].to_pylist() for name in PhotoKey._fields]
+                    keys = [PhotoKey(*key) for key in zip(*columns, strict=True)]
+                    rows = [row for row, key in enumerate(keys) if key in wanted]
+                    if not rows:
+                        continue  # most files: the folder has all that was ever embedded
+                    table = opened.read(columns=list(PARTS))
+                    vectors = [from_column(table[part]) for part in PARTS]
             except (OSError, KeyError, pa.ArrowException):
                 continue
-            keys = [PhotoKey(*key) for key in zip(*columns, strict=True)]
-            rows = [row for row, key in enumerate(keys) if key in wanted]
-            if rows:
-                yield [wanted[keys[row]] for row in rows], [part[rows] for part in vectors]
+            yield [wanted[keys[row]] for row in rows], [part[rows] for part in vectors]
 
     def write(self, keys: Sequence[PhotoKey], parts: Sequence[NDArray[np.float32]]) -> None:
         """Keep rows in a new file."""
@@ -208,7 +212,7 @@ class Shards:
             [*columns, *(to_column(part) for part in parts)], names=[*PhotoKey._fields, *PARTS]
         )
         with atomic_path(self.folder / f"{secrets.token_hex(8)}.parquet") as path:
-            pq.write_table(table, path)
+            pq.write_table(table, path, use_dictionary=_TEXTS)
 
 
 def _embed(

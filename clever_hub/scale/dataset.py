@@ -183,8 +183,7 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         images = sum(one.images for one in done)
         skipped = list(islice(read_skipped(target.storage, range(run.shards)), _MOST_SKIPPED))
         if not rows:
-            target.clear()
-            raise DataError(_none_readable(skipped))
+            raise _no_row(target, skipped, updated=before is not None and update)
         if before is not None and not update and not computed:
             items = list_items(names, image_column)
             places = Places(run.folders, names)
@@ -339,7 +338,12 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= _MOST_NAMED else f"{shown} … ({len(names)} in all)"
 
 
-def _none_readable(skipped: list[tuple[str, str]]) -> str:
+def _no_row(target: Target, skipped: list[tuple[str, str]], *, updated: bool) -> DataError:
+    """The error of a run that leaves no row; a folder that was updated stays, to be updated."""
     shown = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:10])
     more = f"\n  … {len(skipped)} in all" if len(skipped) > 10 else ""
-    return f"none of the images could be read, nothing was written{shown}{more}"
+    if updated:
+        where = f"{target.storage.root}: none of the images could be read, no row is left"
+        return DataError(f"{where}{shown}{more}")
+    target.clear()
+    return DataError(f"none of the images could be read, nothing was written{shown}{more}")

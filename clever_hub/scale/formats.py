@@ -21,7 +21,7 @@ from clever_hub.config import ModelConfig
 from clever_hub.errors import DataError, MissingExtraError
 from clever_hub.files import atomic_path
 from clever_hub.scale.settings import Made
-from clever_hub.scale.shards import schema, shard_name
+from clever_hub.scale.shards import TEXTS, schema, shard_name
 from clever_hub.scale.storage import Storage, cannot_write
 from clever_hub.scale.tables import exact_paths
 
@@ -87,7 +87,7 @@ def _tables(storage: Storage, shards: Sequence[int], wanted: pa.Schema) -> Itera
 
 
 def _parquet(tables: Tables, path: Path, wanted: pa.Schema) -> None:
-    with pq.ParquetWriter(path, wanted) as writer:
+    with pq.ParquetWriter(path, wanted, use_dictionary=TEXTS) as writer:
         for table in tables():
             if len(table):
                 writer.write_table(table)

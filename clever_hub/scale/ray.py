@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from clever_hub.scale.settings import Run
     from clever_hub.scale.storage import Storage
 
+_CHECKS = 16  # shards that are looked at side by side
 CPUS = 2  # of an actor; with less, Ray hangs on small nodes, and decoding has no thread beside
 _FILES = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, DATA_NAME)
 _DONE = ("revision", "precision", "calibration", "threads")
@@ -68,8 +71,8 @@ def compute(
         ConfigError: When the cluster has no node with two CPUs.
     """
     missing = []
-    for number in range(run.shards):
-        if (there := check_shard(storage, number, run.made)) is None:
+    for number, there in enumerate(_checked(storage, run)):
+        if there is None:
             missing.append({"shard": number})
             continue
         advance(there.images)
@@ -101,6 +104,12 @@ def compute(
                 yield Finished(**row)
         except ray.exceptions.RayError as error:
             raise CleverError(_reason(error)) from error
+
+
+def _checked(storage: Storage, run: Run) -> Iterator[Finished | None]:
+    """What is there of each shard. Most of the time is spent waiting for a remote storage."""
+    with ThreadPool(_CHECKS) as pool:
+        yield from pool.imap(partial(check_shard, storage, made=run.made), range(run.shards))
 
 
 class _Worker:

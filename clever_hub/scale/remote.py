@@ -80,25 +80,62 @@ def _check_there(filesystem: Any, path: str, address: str) -> None:
     try:
         filesystem.info(path)
     except OSError as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, FileNotFoundError):
+        if is_missing(error):
             return
+        cause = error.__cause__ or error
         reason = str(cause) or type(cause).__name__
         raise DataError(f"{address}: cannot be read: {reason}") from error
 
 
-def read(address: str) -> bytes:
-    """The bytes at an address.
+def is_missing(error: Exception) -> bool:
+    """Whether an error says that there is no such file, and not that it cannot be reached.
 
-    Raises:
-        OSError: When they cannot be read.
+    Of one that they cannot reach some file systems say, too, that it is not there; then the cause
+    tells: an error of the connection. Others give what the server answered as the cause.
+
+    Args:
+        error: What the file system raised.
     """
+    cause = error.__cause__
+    away = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return isinstance(error, FileNotFoundError) and not away
+
+
+class RemoteImage:
+    """An image at an address: fetched by who reads it, the thread that decodes it.
+
+    Attributes:
+        name: The address.
+
+    Example:
+        >>> RemoteImage("s3://bucket/photos/a.jpg").read()  # doctest: +SKIP
+    """
+
+    def __init__(self, address: str) -> None:
+        """Open the file system, so that what is wrong with all images is known here.
+
+        Raises:
+            MissingExtraError: As ``open_filesystem``.
+            DataError: As ``open_filesystem``.
+        """
+        self.name = address
+        self._filesystem, self._path = _located(address)
+
+    def read(self) -> bytes:
+        """The bytes at the address; whatever the file system raises."""
+        # One that is not asynchronous may be of one thread alone; fsspec has one for each thread.
+        shared = self._filesystem.async_impl
+        filesystem = self._filesystem if shared else _located(self.name)[0]
+        content: bytes = filesystem.cat_file(self._path)
+        return content
+
+
+def _located(address: str) -> tuple[Any, str]:
+    """As ``open_filesystem``, of a file of any name."""
     before, colons, _ = address.partition("::")
     if not colons:
-        filesystem, path = open_filesystem(address)
-    else:  # to fsspec a chain of file systems; here it is in a file's name
-        folder = before.rpartition("/")[0] + "/"
-        filesystem, path = open_filesystem(folder)
-        path = f"{path.rstrip('/')}/{address.removeprefix(folder)}"
-    content: bytes = filesystem.cat_file(path)
-    return content
+        return open_filesystem(address)
+    # To fsspec a chain of file systems; here it is in a file's name.
+    folder = before.rpartition("/")[0] + "/"
+    filesystem, path = open_filesystem(folder)
+    return filesystem, f"{path.rstrip('/')}/{address.removeprefix(folder)}"

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,13 @@ from clever_hub.scale.settings import Made
 from clever_hub.scale.storage import FOLDER, Storage
 from clever_hub.scale.tables import Unreadable, is_hub_id, read_rows
 
+if TYPE_CHECKING:
+    from clever_hub.scale.remote import RemoteImage
+
 _SKIPPED = f"{FOLDER}/skipped"
 PLAN_KEY, MADE_KEY = "clever_hub.plan", "clever_hub.made"
+# What parquet writes by a dictionary; of floats, which never repeat, one costs room and time.
+TEXTS: Any = ["path", "path_bytes", "stamp"]  # pyarrow's stubs know of no list
 Advance = Callable[[int], None]
 
 
@@ -231,7 +236,7 @@ def _write(
     }
     table = pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
     content = io.BytesIO()
-    pq.write_table(table, content)
+    pq.write_table(table, content, use_dictionary=TEXTS)
     storage.write(shard_name(number), content.getvalue())
 
 
@@ -246,7 +251,7 @@ def _exact(key: bytes) -> bytes | None:
 
 
 def _sources(items: Sequence[Item], column: str | None, folders: Sequence[str]) -> Iterator[Any]:
-    """What ``encode_batches`` takes: paths, or the bytes of rows and addresses."""
+    """What ``encode_batches`` takes: paths, the bytes of rows, and addresses as open files."""
     for table, group in groupby(items, key=lambda item: item.table):
         if table:
             where = table if is_hub_id(table) else located(table, folders)
@@ -254,15 +259,15 @@ def _sources(items: Sequence[Item], column: str | None, folders: Sequence[str]) 
             continue
         for item in group:
             remote = "://" in item.name
-            yield _fetched(item.name) if remote else located(item.name, folders)
+            yield _remote(item.name) if remote else located(item.name, folders)
 
 
-def _fetched(address: str) -> bytes | Unreadable:
-    """The bytes at an address."""
-    from clever_hub.scale.remote import read
+def _remote(address: str) -> RemoteImage | Unreadable:
+    """An image at an address, which is not fetched yet."""
+    from clever_hub.scale.remote import RemoteImage
 
     try:
-        return read(address)
+        return RemoteImage(address)
     except CleverError:  # such as a missing extra: so for all
         raise
     except Exception as error:  # noqa: BLE001  # of s3fs, gcsfs, aiohttp: they share no base

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,15 +102,21 @@ class RemoteStorage:
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is not there."""
         try:
-            content: bytes = self._filesystem.cat_file(f"{self._path}/{name}")
+            with _reading(f"{self.root}/{name}"):
+                content: bytes = self._filesystem.cat_file(f"{self._path}/{name}")
         except FileNotFoundError:
             return None
         return content
 
     def open(self, name: str) -> Any:
-        """A file open for reading; None when it is not there."""
-        content = self.read(name)
-        return None if content is None else io.BytesIO(content)
+        """A file open for reading, of which only what is read is fetched; None when not there."""
+        address = f"{self.root}/{name}"
+        self._filesystem.invalidate_cache()  # other machines write here, too
+        try:
+            with _reading(address):
+                return _RemoteFile(self._filesystem.open(f"{self._path}/{name}", "rb"), address)
+        except FileNotFoundError:
+            return None
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, or replace it."""
@@ -133,6 +141,62 @@ class RemoteStorage:
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file at an address; that it cannot be read is told from that it is damaged."""
+
+    def __init__(self, file: Any, address: str) -> None:
+        self._file, self._address = file, address
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            with _reading(self._address):
+                content: bytes = self._file.read(size)
+        except FileNotFoundError as error:  # removed since it was opened
+            raise _cannot_read(self._address, error) from error
+        return content
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+@contextmanager
+def _reading(address: str) -> Iterator[None]:
+    """Errors but that there is no such file name the address.
+
+    A shard that is taken for missing would be computed again.
+    """
+    from clever_hub.scale.remote import is_missing
+
+    try:
+        yield
+    except Exception as error:  # of s3fs, gcsfs, aiohttp: they share no base
+        if is_missing(error):
+            raise
+        raise _cannot_read(address, error) from error
+
+
+def _cannot_read(address: str, error: Exception) -> CleverError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return CleverError(
+        f"{address}: cannot be read: {reason}. When that is repaired, the same command goes on "
+        "where it was"
+    )
 
 
 def open_storage(root: str) -> Storage:

@@ -76,6 +76,8 @@ class Target:
             raise cannot_write(self.file or root, error) from error
         with lock:
             _lock(lock, root)  # where another process holds it, all is that one's
+            for left in root.rglob(".*.tmp*"):  # by one that was killed while it wrote
+                left.unlink(missing_ok=True)
             try:
                 yield
             except BaseException:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from clever_hub.jobs.alignment import Alignment, align
-from clever_hub.jobs.keypoints import keypoints
-from clever_hub.jobs.verifying import PixelVerifier
+from clever_hub.jobs.keypoints import Keypoints, keypoints
+from clever_hub.jobs.rows import Spool
+from clever_hub.jobs.verifying import PixelVerifier, _packed, _unpacked
 
 
 @pytest.fixture
@@ -100,6 +102,33 @@ def test_different_photos_are_different(photos: dict[str, Path]) -> None:
         assert align(found[a], found[b]).words() == "different photos"
 
 
+def test_without_differences_all_different_photos_have_one_verdict(
+    photos: dict[str, Path], photo: Image.Image
+) -> None:
+    cat, rocket, coffee = (keypoints(photos[name]) for name in ("chelsea", "rocket", "coffee"))
+    verdict = align(cat, rocket, differences=False)
+    assert verdict == Alignment(False)
+    assert align(cat, coffee, differences=False) is verdict
+    assert align(cat, rocket).keypoints > 0
+    turned = keypoints(photo.rotate(90, expand=True))
+    assert align(cat, turned, differences=False) == align(cat, turned)
+
+
+def test_the_verifier_says_of_different_photos_only_that(
+    photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of millions of candidates most are different: neither palettes nor verdicts are made."""
+    files = [photos["coffee"], photos["rocket"], photos["chelsea"]]
+    a, b = np.array([0, 0]), np.array([1, 2])
+    (one, _) = PixelVerifier(files, differences=True)(a, b)
+    assert one is not None
+    assert one.keypoints > 0
+    monkeypatch.setattr("clever_hub.jobs.alignment.compare_palettes", None)
+    first, second = PixelVerifier(files)(a, b)
+    assert first == Alignment(False)
+    assert first is second
+
+
 def test_a_logo_in_common_is_not_a_photo_in_common(photos: dict[str, Path]) -> None:
     logo = Image.open(photos["astronaut"]).crop((180, 60, 280, 160)).resize((60, 60))
     names = ("coffee", "chelsea")
@@ -171,6 +200,69 @@ def test_the_verifier_reads_each_photo_and_names_what_it_cannot_read(
     ]
     assert str(verify.unreadable[3]).startswith(f"{files[3]}: ")
     assert seen == [(4, 4)]
+
+
+def compared(files: list[Path], **options: Any) -> tuple[Sequence[Alignment | None], list[int]]:
+    """Verdicts on all pairs, the partners of each far apart; and how often each was decoded."""
+    decoded = [0] * len(files)
+
+    def counted(source: Any) -> Keypoints:
+        decoded[files.index(source)] += 1
+        return keypoints(source)
+
+    a, b = np.triu_indices(len(files), 1)
+    verify = PixelVerifier(files, read=counted, differences=True, **options)
+    verdicts = verify(a, b)
+    assert verify(b, a)[0] == verdicts[0]
+    return verdicts, decoded
+
+
+@pytest.fixture
+def many(photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Photos, mirrored ones, a blank one and one that cannot be read; a pair at a time."""
+    monkeypatch.setattr("clever_hub.jobs.verifying._CHUNK", 1)
+    for name in ("coffee", "chelsea"):
+        ImageOps.mirror(Image.open(photos[name])).save(tmp_path / f"{name}.png")
+    Image.new("L", (60, 40), 90).save(tmp_path / "blank.png")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return [*photos.values(), *sorted(tmp_path.glob("*.*"))]
+
+
+def test_a_photo_is_decoded_once_however_few_are_kept_in_memory(many: list[Path]) -> None:
+    expected, _ = compared(many)
+    verdicts, decoded = compared(many, cached=2)
+    assert verdicts == expected
+    assert decoded == [1] * len(many)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_without_room_for_keypoints_photos_are_decoded_again(
+    many: list[Path], monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    expected, _ = compared(many)
+    if full:
+        monkeypatch.setattr(Spool, "add", refused)
+    else:
+        monkeypatch.setattr("clever_hub.jobs.verifying._SPOOLED", 100_000)  # of one photo
+    verdicts, decoded = compared(many, cached=2)
+    assert verdicts == expected
+    assert sum(decoded) > 2 * len(many)
+
+
+@pytest.mark.parametrize("size", [(451, 300), (1, 1), (3000, 2)])
+def test_keypoints_come_back_from_disk_as_they_were(
+    photo: Image.Image, size: tuple[int, int]
+) -> None:
+    found = keypoints(photo.resize(size))
+    back = _unpacked(_packed(found))
+    assert back.coloured == found.coloured
+    for name in ("gray", "points", "descriptors", "colors"):
+        before, after = getattr(found, name), getattr(back, name)
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before, after)
 
 
 def test_the_verifier_forgets(photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

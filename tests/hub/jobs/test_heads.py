@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import clever_hub
+from clever_export.onnx import export_onnx
 from clever_hub.backends.torch import CleverModel, write_model_folder
 from clever_hub.cli.app import app
 from clever_hub.config import CONFIG_NAME, ModelConfig
@@ -64,8 +65,14 @@ def test_many_pairs_are_as_one_by_one_and_none_are_none(headed_folder: Path) -> 
     assert heads.turns(a[:0]).shape == (0, 2)
 
 
-def test_a_model_keeps_its_heads_in_both_backends_and_reads_them_once(headed_folder: Path) -> None:
-    model = clever_hub.from_pretrained(headed_folder)
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_model_keeps_its_heads_in_both_backends_and_reads_them_once(
+    headed_folder: Path, backend: str
+) -> None:
+    if backend == "onnx":
+        export_onnx(headed_folder)
+    model = clever_hub.from_pretrained(headed_folder, backend=backend)
+    assert isinstance(model, CleverModel) == (backend == "torch")
     assert model.has_heads
     assert model.heads is model.heads
     calibration = model.heads.config.calibration

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import clever_hub
+from clever_export.onnx import export_onnx
 from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError, ImageError, ModelFormatError
 from clever_hub.jobs.calibration import Calibration
@@ -225,10 +226,12 @@ def test_cosines_are_of_centred_embeddings() -> None:
     assert same == pytest.approx(relate(embeddings(), other, Scripted()).same[0], abs=1e-4)
 
 
-@pytest.mark.parametrize("backend", ["torch"])
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_a_model_relates_two_files(
     headed_folder: Path, photos: dict[str, Path], backend: str
 ) -> None:
+    if backend == "onnx":
+        export_onnx(headed_folder)
     model = clever_hub.from_pretrained(headed_folder, backend=backend)
     found = model.relate(photos["coffee"], photos["chelsea"], pixels=False)
     mirror, turns = Image.Transpose.FLIP_LEFT_RIGHT, range(0, 360, 90)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,15 +110,31 @@ def test_the_column_is_found_or_named(photos: dict[str, Path], tmp_path: Path) -
     assert TablePhotos(table, "right").rows[0].read() == files[-1]
 
 
-def test_a_full_disk_says_what_to_do(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = tempfile.TemporaryFile
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file grows beyond 100 kB, as on a disk that is full."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def opened() -> object:
-        full().close()
-        return open("/dev/full", "wb+", buffering=0)  # noqa: PTH123
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", opened)
-    with pytest.raises(DataError, match=r"photos\.parquet: its photos cannot be copied.*TMPDIR"):
+def test_what_was_kept_before_the_disk_was_full_can_be_read() -> None:
+    spool = Spool()
+    place = spool.add(b"photo")
+    spool.add(bytes(99_000))
+    with small_files(), pytest.raises(OSError, match="File too large"):
+        spool.add(bytes(5_000))
+    with small_files():
+        assert spool.read(place) == b"photo"
+
+
+def test_a_full_disk_says_what_to_do(table: Path) -> None:
+    said = r"photos\.parquet: its photos cannot be copied.*TMPDIR"
+    with small_files(), pytest.raises(DataError, match=said):
         TablePhotos(table)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,57 @@ def test_an_approximate_index_finds_the_same(
     assert made.search(query, k=1)[0].path == files[0]
 
 
+def test_old_versions_go_and_who_has_the_index_open_goes_on(
+    loaded: CleverModel,
+    index: PhotoIndex,
+    files: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "_CHUNK", 1)
+    for file in files:
+        os.utime(file, (0, 0))
+    assert index.update(loaded, files).changed == 8
+    reader = PhotoIndex.open(index.folder)
+    query = loaded.encode(files[0])
+    assert len(reader.search(query, k=9)) == 8
+    with monkeypatch.context() as patched:
+        patched.setattr(search, "APPROXIMATE_FROM", 0)
+        patched.setattr(search, "_KEPT", timedelta(milliseconds=1))
+        patched.setattr(PhotoIndex, "_parts", lambda _: [])  # eight rows are too few for those
+        index._approximate()
+    assert len(index._table.list_versions()) == 1
+    assert len(reader.search(query, k=9)) == 8
+
+
+def test_no_photo_is_read_a_second_time_for_its_hash(
+    index: PhotoIndex, files: list[Path], loaded: CleverModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    open_file = Path.open
+
+    def spied(path: Path, *how: Any, **more: Any) -> Any:
+        opened.append(path)
+        return open_file(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", spied)
+    for file in files[:2]:
+        os.utime(file, (0, 0))
+    assert index.update(loaded, files).changed == 2
+    assert sorted(path for path in opened if path in files) == sorted(files[:2])
+
+
+def test_an_index_with_hashes_is_followed(
+    index: PhotoIndex, files: list[Path], loaded: CleverModel
+) -> None:
+    """Earlier versions wrote them."""
+    index._table.update(values={"sha256": "0" * 64})
+    os.utime(files[0], (0, 0))
+    files[1].unlink()
+    changes = index.update(loaded, [files[0], *files[2:]])
+    assert (changes.changed, changes.dropped, changes.kept) == (1, 1, 6)
+    assert index.search(loaded.encode(files[0]), k=1)[0].path == files[0]
+
+
 def test_another_model_is_refused(
     index: PhotoIndex, files: list[Path], loaded: CleverModel
 ) -> None:
@@ -336,4 +388,14 @@ def test_a_photo_is_in_an_index_by_any_path_to_its_folder(
     (tmp_path / "link").symlink_to(files[0].parent)
     assert files[0] in index
     assert tmp_path / "link" / files[0].name in index
+    assert files[0].with_name("other.png") not in index
+    assert tmp_path / "elsewhere" / files[0].name not in index
+
+
+def test_one_path_is_looked_up_without_the_others(
+    index: PhotoIndex, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoIndex, "_rows", None)
+    assert files[0] in index
+    assert str(files[0]) in index
     assert files[0].with_name("other.png") not in index

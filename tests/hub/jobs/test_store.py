@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from clever_hub.files import cache_folder
 from clever_hub.images.middle import WholeAndMiddle
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.jobs import store
+from clever_hub.jobs.embedded import from_column
 from clever_hub.jobs.store import embed_photos, photo_name, photo_path
 from clever_hub.pretrained import from_pretrained
 
@@ -125,6 +127,33 @@ def test_a_damaged_file_of_the_cache_is_computed_again(
     again = embed_photos(loaded, files, cache=tmp_path)
     assert sum(computed) == 8
     np.testing.assert_allclose(again.embeddings.full, first.embeddings.full, atol=1e-6)
+
+
+def test_vectors_of_other_photos_are_not_read(
+    loaded: CleverModel, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache has all that was ever embedded; most of it is not asked for."""
+    for pair in (files[:2], files[2:]):
+        embed_photos(loaded, pair, cache=tmp_path)
+    read: list[int] = []
+
+    def counted(column: Any) -> Any:
+        read.append(len(column))
+        return from_column(column)
+
+    monkeypatch.setattr(store, "from_column", counted)
+    found = embed_photos(loaded, files[2:], cache=tmp_path)
+    assert read == [2, 2], "both parts of one file of the two"
+    assert len(found) == 2
+
+
+def test_floats_have_no_dictionary(loaded: CleverModel, files: list[Path], tmp_path: Path) -> None:
+    embed_photos(loaded, files, cache=tmp_path)
+    (shard,) = tmp_path.rglob("*.parquet")
+    group = pq.ParquetFile(shard).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    plain = {c.path_in_schema.partition(".")[0] for c in columns if not c.has_dictionary_page}
+    assert plain >= {"invariant", "equivariant"}
 
 
 def test_many_photos_become_several_files(

@@ -78,13 +78,18 @@ def test_the_same_again_computes_nothing(model_folder: Path, album: Path, tmp_pa
     assert before == {f: f.stat().st_mtime_ns for f in (tmp_path / "v").glob("*.parquet")}
 
 
-def _killed(arguments: list[str], seconds: float) -> bool:
-    """Run the command and kill it after so long; whether it was still running."""
+def _killed(arguments: list[str], seconds: float, there: Path | None = None) -> bool:
+    """Run the command and kill it so long after its start, or after a file is there.
+
+    Whether it was still running.
+    """
     process = subprocess.Popen(
         [*COMMAND, *arguments],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    while there is not None and not there.exists() and process.poll() is None:
+        time.sleep(0.01)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -106,17 +111,23 @@ def test_killed_at_random_moments_it_gives_the_same_bytes(album: Path, tmp_path:
     assert not _killed(["clever-resnet18", *common, str(whole)], 200)
     length = time.monotonic() - began
     dice = random.Random(5)
-    kept: dict[Path, int] = {}
-    for _ in range(5):
+    # The first time when a shard is there, however slow the machine is: there is something to keep.
+    first = broken / "part-00000.parquet"
+    assert _killed(["clever-resnet18", *common, str(broken)], 0, there=first)
+    kept = {file: file.stat().st_mtime_ns for file in broken.glob("part-*.parquet")}
+    assert 0 < len(kept) < len(list(whole.glob("part-*.parquet")))
+    for _ in range(4):
         if not _killed(["clever-resnet18", *common, str(broken)], dice.uniform(0.3, 1) * length):
             break
         for file in broken.glob("part-*.parquet"):
             kept.setdefault(file, file.stat().st_mtime_ns)
+    (broken / ".part-00001.0a1b2c3d.tmp.parquet").write_bytes(b"half of a shard")
     assert not _killed(["clever-resnet18", *common, str(broken)], 200)
     assert rows(broken) == rows(whole)
     assert len(rows(whole)) == 330
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
-    assert [p.name for p in broken.rglob("*") if ".tmp" in p.name and p.stat().st_size == 0] == []
+    assert [path for path in broken.rglob("*") if ".tmp" in path.name] == []
+    assert pq.read_table(broken).num_rows == 330
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -452,6 +463,29 @@ def test_the_size_of_shards_is_the_folders_own_and_another_is_refused(
         with pytest.raises((ConfigError, ValueError), match=f"{next(iter(wrong))}: expected"):
             embed(model_folder, album, tmp_path / "w", **wrong)
         assert not (tmp_path / "w").exists()
+
+
+def test_an_update_that_leaves_no_row_says_so_and_keeps_the_folder(
+    model_folder: Path, album: Path, tmp_path: Path
+) -> None:
+    out, photos = tmp_path / "v", tmp_path / "photos"
+    shutil.copytree(album / "second", photos)
+    first = embed(model_folder, photos, out)
+    for photo in photos.iterdir():
+        photo.write_bytes(b"cut")
+    with pytest.raises(DataError, match="none of the images could be read, no row is left"):
+        embed(model_folder, photos, out, update=True)
+    for photo in (album / "second").iterdir():
+        shutil.copy(photo, photos)
+    assert embed(model_folder, photos, out, update=True).rows == first.rows
+    with pytest.raises(DataError, match="none of the images could be read, nothing was written"):
+        embed(model_folder, [_broken(tmp_path / "b.jpg")], tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def _broken(path: Path) -> Path:
+    path.write_bytes(b"cut")
+    return path
 
 
 def test_a_background_may_be_three_numbers(model_folder: Path, album: Path, tmp_path: Path) -> None:

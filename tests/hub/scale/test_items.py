@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import clever_hub
-from clever_hub.errors import DataError
+from clever_hub.errors import DataError, MissingExtraError
 from clever_hub.images.finding import find_images
 from clever_hub.jobs.embedded import read_embeddings
-from clever_hub.scale import embed_dataset, remote
-from clever_hub.scale.items import list_items
+from clever_hub.scale import embed_dataset
+from clever_hub.scale.items import Item, list_items
+from clever_hub.scale.remote import RemoteImage
+from clever_hub.scale.shards import _sources
 from clever_hub.scale.tables import exact_paths, list_parquet_rows, parquet_files, read_rows
 
 
@@ -237,6 +240,36 @@ def test_addresses_may_have_any_name(album: Path, model_folder: Path, tmp_path: 
     assert b"file://" + os.fsencode(album) + b"/caf\xe9.jpg" in paths
 
 
+def test_addresses_are_fetched_side_by_side(
+    album: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits until all eight are being fetched."""
+    bucket: Any = fsspec.filesystem("memory")
+    for file in sorted(album.glob("*.jpg"))[:8]:
+        bucket.pipe_file(f"/wide/{file.name}", file.read_bytes())
+    together = threading.Barrier(8, timeout=30)
+    fetch = type(bucket).cat_file
+
+    def waiting(filesystem: Any, path: str, *more: Any) -> Any:
+        together.wait()
+        return fetch(filesystem, path, *more)
+
+    monkeypatch.setattr(type(bucket), "cat_file", waiting)
+    done = embed_dataset(model_folder, "memory://wide", tmp_path / "v", num_workers=8)
+    assert (done.rows, done.skipped) == (8, [])
+
+
+def test_a_file_system_that_is_not_installed_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same for all images: none of them is skipped for it."""
+
+    def missing(address: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingExtraError, match=r"s3://bucket/a\.jpg: Install s3fs"):
+        list(_sources([Item(b"s3://bucket/a.jpg", "1")], None, ("",)))
+
+
 def test_a_failed_fetch_says_why_and_is_tried_again(
     album: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,14 +278,14 @@ def test_a_failed_fetch_says_why_and_is_tried_again(
         "01.jpg": FileNotFoundError("01.jpg"),
         "02.jpg": RuntimeError("status 503"),  # aiohttp's and gcsfs's are no OSError
     }
-    read = remote.read
+    read = RemoteImage.read
 
-    def failing(address: str) -> bytes:
-        if error := errors.get(Path(address).name):
+    def failing(image: RemoteImage) -> bytes:
+        if error := errors.get(Path(image.name).name):
             raise error
-        return read(address)
+        return read(image)
 
-    monkeypatch.setattr(remote, "read", failing)
+    monkeypatch.setattr(RemoteImage, "read", failing)
     done = embed_dataset(model_folder, f"file://{album}", tmp_path / "v")
     assert [reason for _, reason in done.skipped] == [
         "Permission denied",

@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clever_hub.errors import ConfigError, MissingExtraError
 from clever_hub.hub import shipped
-from clever_hub.scale import embed_dataset
+from clever_hub.scale import embed_dataset, ray
+from clever_hub.scale.shards import Finished
 from tests.hub.scale.test_dataset import rows
 
 SCRIPT = Path(__file__).with_name("ray_cluster.py")
@@ -67,6 +70,23 @@ def test_a_node_that_is_killed_costs_no_row(repository: Path, many: Path, tmp_pa
     # The local engine takes over what the cluster made, and finds nothing to do.
     again = embed_dataset("clever-resnet18", many, tmp_path / "v", backend="onnx")
     assert (again.rows, again.computed) == (299, 0)
+
+
+def test_shards_are_checked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waits until four are being looked at; none is missing, so that no cluster is needed."""
+    together = threading.Barrier(4, timeout=30)
+
+    def check(storage: Any, number: int, made: Any) -> Finished:
+        together.wait()
+        return Finished(number, 3, 3, 0)
+
+    monkeypatch.setattr(ray, "check_shard", check)
+    images: list[int] = []
+    run: Any = SimpleNamespace(shards=8, made=None)
+    nothing: Any = None
+    found = list(ray.compute(nothing, run, nothing, nothing, images.append))
+    assert [one.shard for one in found] == list(range(8))
+    assert images == [3] * 8
 
 
 def test_without_the_extra_it_says_which(
