@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clever_hub.errors import DataError
@@ -181,6 +183,32 @@ def test_photos_are_stacked_view_by_view(
         assert isinstance(item, Item)
         for v, view in enumerate(item.views[:2]):
             assert np.array_equal(batch.crops[0][v * 8 + b].numpy(), view)
+
+
+def test_a_batch_is_pinned_as_a_whole_where_there_is_a_gpu(
+    photo_folder: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, photos = tiny_recipe(), load_photos(str(photo_folder))
+    views, order = Views(photos, recipe), Order(recipe, 48, 0, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    batch = next(iter(make_loader(views, order, 0)))
+    assert not make_loader(views, order, 0).pin_memory
+    # Page-locked memory needs a GPU; copies stand for it.
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert make_loader(views, order, 0).pin_memory
+    for clean in (None, torch.ones(8, 4, 4, 3, dtype=torch.uint8)):
+        before = replace(batch, clean=clean)
+        after = before.pin_memory()
+        assert (after.size, after.numbers) == (before.size, before.numbers)
+        pairs = [*zip(before.crops, after.crops, strict=True)]
+        pairs += [(before.parameters, after.parameters)]
+        if clean is None:
+            assert after.clean is None
+        else:
+            assert after.clean is not None
+            pairs += [(clean, after.clean)]
+        assert all(a.equal(b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,31 @@ def test_photos_are_known_by_their_content_not_by_their_place(
     backward = load_embeddings(teacher, others, folder=cache)[range(48)]
     assert np.array_equal(photo_hashes(tiles), photo_hashes(others)[::-1])
     assert np.array_equal(forward, backward[::-1])
+
+
+def test_files_are_hashed_once_where_the_hashes_are_handed_on(
+    teacher: Teacher, tiles: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher_embeddings(teacher, tiles, folder=tmp_path / "read")
+    expected = load_embeddings(teacher, tiles, folder=tmp_path / "read")[range(48)]
+    keys = photo_hashes(tiles)
+    monkeypatch.delattr("clever_training.data.embeddings.photo_hashes")
+    teacher_embeddings(teacher, tiles, keys=keys, folder=tmp_path / "known")
+    found = load_embeddings(teacher, tiles, keys=keys, folder=tmp_path / "known")
+    assert np.array_equal(found[range(48)], expected)
+
+
+def test_hashes_are_of_the_files_and_the_first_unreadable_one_is_named(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photo_folder, tmp_path / "photos")
+    photos, paths = load_photos(str(folder)), sorted(folder.iterdir())
+    expected = [hashlib.sha256(path.read_bytes()).digest()[:16] for path in paths]
+    assert [bytes(key) for key in photo_hashes(photos)] == expected
+    for row in (31, 17, 40):
+        paths[row].unlink()
+    with pytest.raises(DataError, match="row 17 cannot be read"):
+        photo_hashes(photos)
 
 
 def test_a_cache_of_other_photos_or_of_another_teacher_is_never_used(

@@ -137,6 +137,26 @@ def test_last_blocks_end_with_the_models_own_embedding() -> None:
     assert extractor.identity != ModelFeatures(model, "vit").identity
 
 
+def test_last_blocks_of_another_split_have_another_identity() -> None:
+    """Their columns stand in another order; those of the last block alone do not."""
+    torch.manual_seed(0)
+    models = [CleverModel(VIT), CleverModel(replace(VIT, invariant_dim=32))]
+    models[1].load_state_dict(models[0].state_dict())
+
+    def identities(last_blocks: int) -> tuple[set[str], set[str]]:
+        own = [ModelFeatures(model, "vit", last_blocks=last_blocks) for model in models]
+        twins = [twin for one in own if (twin := random_twin(one, 0)) is not None]
+        assert len(twins) == len(own)
+        return {one.identity for one in own}, {twin.identity for twin in twins}
+
+    assert [len(found) for found in identities(1)] == [1, 1], "what is cached stays valid"
+    assert [len(found) for found in identities(2)] == [2, 2]
+    images = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    one, other = (ModelFeatures(model, "vit", last_blocks=2).embed(images) for model in models)
+    assert not np.allclose(one, other)
+    np.testing.assert_allclose(np.sort(one), np.sort(other), atol=1e-6)
+
+
 def test_last_blocks_of_a_resnet_are_refused(tiny_model: CleverModel) -> None:
     with pytest.raises(ConfigError, match="vision transformer"):
         ModelFeatures(tiny_model, "tiny", last_blocks=4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
 from clever_hub.errors import ConfigError, DataError
+from clever_hub.images.preparing import Preprocessor
+from clever_training.data.labelled import LabelledPhotos
+from clever_training.model.normalization import preprocessing
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
 from clever_training.run.online_knn import OnlineKnn
@@ -49,6 +54,59 @@ def test_it_tells_classes_apart_and_leaves_the_weights_alone(
     after = learner.clever.state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     assert all(module.training for module in learner.clever.modules())
+
+
+@pytest.mark.parametrize(
+    ("room", "decoded"), [(512 * 2**20, 0), (20 * 3 * 24 * 24 + 1, 40), (0, 60)]
+)
+def test_kept_photos_are_the_same_inputs_and_are_decoded_once(
+    room: int, decoded: int, tiny_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit as ``Preprocessor`` makes them of the file, from memory or not."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (37, 50, 3), dtype=np.uint8)).save(path)
+    recipe = tiny_recipe(image_size=24)
+    knn, plain = OnlineKnn(str(tmp_path), recipe), Preprocessor(preprocessing(recipe))
+    monkeypatch.setattr("clever_training.run.online_knn._KEPT_BYTES", room)
+    monkeypatch.setattr("clever_training.run.online_knn._BATCH", 7)
+    parts = (knn.neighbours, knn.queries)
+    expected = [np.stack([plain(photos[place]) for place in range(30)]) for photos in parts]
+    opened, read = [], LabelledPhotos.__getitem__
+
+    def counting(photos: LabelledPhotos, place: int) -> Image.Image:
+        opened.append(place)
+        return read(photos, place)
+
+    monkeypatch.setattr(LabelledPhotos, "__getitem__", counting)
+    for count in (60, decoded):
+        opened.clear()
+        for photos, inputs in zip(parts, expected, strict=True):
+            found = list(knn._batches(photos, range(30)))
+            assert [len(batch) for batch in found] == [7, 7, 7, 7, 2]
+            assert np.array_equal(torch.cat(found).numpy(), inputs)
+        # Two threads may each keep the last photo for which there is room.
+        assert count - 1 <= len(opened) <= count
+
+
+def test_the_next_batch_is_prepared_while_the_backbone_has_one(
+    labelled: Path, tiny_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clever_training.run.online_knn._BATCH", 4)
+    knn = OnlineKnn(str(labelled), tiny_recipe())
+    ahead, crop = threading.Event(), knn._cropped
+
+    def watched(photos: LabelledPhotos, place: int) -> NDArray[np.uint8]:
+        if place == 7:
+            ahead.set()
+        return crop(photos, place)
+
+    monkeypatch.setattr(knn, "_cropped", watched)
+    batches = knn._batches(knn.neighbours, range(30))
+    assert len(next(batches)) == 4
+    assert ahead.wait(60), "nobody has asked for the second batch yet"
 
 
 @pytest.mark.parametrize(("every", "steps"), [(0, [12]), (1, [6, 12]), (2, [12])])

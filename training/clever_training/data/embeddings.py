@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from clever_hub import files
 from clever_hub.errors import DataError, TrainingError
 from clever_hub.files import atomic_path
+from clever_training.data.files import read_in_threads
 from clever_training.data.photos import Photos
 from clever_training.data.teacher import Teacher
 from clever_training.views.decode import Image
@@ -77,6 +78,7 @@ def teacher_embeddings(
     teacher: Teacher,
     photos: Photos,
     *,
+    keys: NDArray[np.uint8] | None = None,
     folder: Path | None = None,
     share: tuple[int, int] = (0, 1),
     advance: Advance = lambda done, total: None,  # noqa: ARG005
@@ -86,6 +88,8 @@ def teacher_embeddings(
     Args:
         teacher: Embeds the photos.
         photos: The photos.
+        keys: Their hashes, uint8 (photos, 16), as ``photo_hashes`` gives them; None reads the
+            files for them.
         folder: Folder of the cache; None is ``cache_folder``.
         share: Number of this process and of all processes; of n processes each embeds every n-th
             missing photo.
@@ -98,7 +102,7 @@ def teacher_embeddings(
     """
     cache = _folder_of(teacher, folder)
     known = {bytes(key) for part in _parts(cache, teacher.dim) for key in part["photo"]}
-    keys = photo_hashes(photos)
+    keys = photo_hashes(photos) if keys is None else keys
     rank, world = share
     wanted: dict[bytes, int] = {}
     for number, key in enumerate(keys):
@@ -117,13 +121,19 @@ def teacher_embeddings(
 
 
 def load_embeddings(
-    teacher: Teacher, photos: Photos, *, folder: Path | None = None
+    teacher: Teacher,
+    photos: Photos,
+    *,
+    keys: NDArray[np.uint8] | None = None,
+    folder: Path | None = None,
 ) -> TeacherEmbeddings:
     """Open the embeddings that ``teacher_embeddings`` has written in all processes.
 
     Args:
         teacher: The teacher.
         photos: The photos.
+        keys: Their hashes, uint8 (photos, 16), as ``photo_hashes`` gives them; None reads the
+            files for them.
         folder: Folder of the cache; None is ``cache_folder``.
 
     Returns:
@@ -140,7 +150,7 @@ def load_embeddings(
         for number, part in enumerate(parts)
         for row, key in enumerate(part["photo"])
     }
-    keys = photo_hashes(photos)
+    keys = photo_hashes(photos) if keys is None else keys
     missing = [number for number, key in enumerate(keys) if bytes(key) not in rows]
     if missing:
         raise DataError(
@@ -188,7 +198,7 @@ def photo_hashes(photos: Photos) -> NDArray[np.uint8]:
             raise DataError(f"{photos.name}: row {number} cannot be read: {error}") from error
         return hashlib.sha256(content).digest()[:_HASH]
 
-    found = b"".join(digest(number) for number in range(len(photos)))
+    found = b"".join(read_in_threads(digest, range(len(photos))))
     return np.frombuffer(found, dtype=np.uint8).reshape(-1, _HASH)
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
+import numpy as np
 
 from clever_hub.errors import DataError
 from clever_hub.images.finding import find_images
+from clever_hub.threads import available_cores
+
+_TOGETHER = 16  # files in one task of a thread; a task for each file costs as much as its hash
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class FileTable:
@@ -34,14 +44,21 @@ class FileTable:
     """
 
     def __init__(self, paths: list[Path], root: Path | None = None) -> None:
-        self._paths = [str(path) for path in paths]
-        self._labels: list[int] = []
+        # One buffer, not a string per file: a worker process would copy all of them, since even to
+        # read an object writes its reference count.
+        joined = bytearray()
+        self._ends = np.zeros(len(paths) + 1, dtype=np.int64)
+        for number, path in enumerate(paths, start=1):
+            joined += os.fsencode(path)
+            self._ends[number] = len(joined)
+        self._names = bytes(joined)
+        self._labels = np.empty(0, dtype=np.int64)
         self.features: dict[str, Any] = {"image": datasets.Image(decode=False)}
         if root is not None:
             classes = _classes(paths, root)
             names = sorted(set(classes))
             place = {name: number for number, name in enumerate(names)}
-            self._labels = [place[name] for name in classes]
+            self._labels = np.array([place[name] for name in classes], dtype=np.int64)
             self.features["label"] = datasets.ClassLabel(names=names)
 
     @property
@@ -50,15 +67,21 @@ class FileTable:
         return list(self.features)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._ends) - 1
 
     def __getitem__(self, key: int | str) -> Any:
-        """A row as a mapping, or the column ``label`` as a list."""
+        """A row as a mapping, or the column ``label`` as a list.
+
+        Raises:
+            IndexError: When there is no such row.
+        """
         if isinstance(key, str):
-            return self._labels
-        row: dict[str, Any] = {"image": {"bytes": None, "path": self._paths[key]}}
-        if self._labels:
-            row["label"] = self._labels[key]
+            return self._labels.tolist()
+        number = range(len(self))[key]
+        name = self._names[self._ends[number] : self._ends[number + 1]]
+        row: dict[str, Any] = {"image": {"bytes": None, "path": os.fsdecode(name)}}
+        if len(self._labels):
+            row["label"] = int(self._labels[number])
         return row
 
     def cast_column(self, *_: object) -> FileTable:
@@ -83,6 +106,40 @@ def read_folder(folder: Path) -> FileTable:
         DataError: When there are none, or a folder cannot be read.
     """
     return FileTable(sorted(find_images([folder])))
+
+
+def read_in_threads(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function that reads or hashes a file; these leave the interpreter to other threads.
+
+    Args:
+        read: Called with one item, in any thread.
+        items: Such as paths, or numbers of photos.
+
+    Yields:
+        The results, in the order of the items. A few are made ahead, not all.
+
+    Raises:
+        Exception: What ``read`` raised for the first item that failed.
+
+    Example:
+        >>> list(read_in_threads(len, ["a", "bcd", "ef"]))
+        [1, 3, 2]
+    """
+    threads = min(8, available_cores())
+    together = max(1, min(_TOGETHER, len(items) // (4 * threads)))
+
+    def read_some(start: int) -> list[Result]:
+        return [read(item) for item in items[start : start + together]]
+
+    starts = iter(range(0, len(items), together))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="clever-read")
+    try:
+        waiting = deque(pool.submit(read_some, start) for start in islice(starts, 2 * threads))
+        while waiting:
+            yield from waiting.popleft().result()
+            waiting.extend(pool.submit(read_some, start) for start in islice(starts, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _classes(paths: list[Path], root: Path) -> list[str]:

@@ -20,7 +20,7 @@ from clever_hub.hub.datasets import load_from_hub
 from clever_hub.images.finding import find_images
 from clever_hub.images.opening import load_image
 from clever_training.data.classes import read_classes
-from clever_training.data.files import FileTable, some
+from clever_training.data.files import FileTable, read_in_threads, some
 from clever_training.data.image_column import check_column, find_image_column
 from clever_training.data.image_folder import training_files, training_split
 from clever_training.data.photos import Photos, undecoded
@@ -326,12 +326,16 @@ def _load_hub(name: str, split: str) -> tuple[Any, str]:
 def _hash_files(files: Sequence[Path], root: Path) -> str:
     """SHA-256 over names and content; the name of a single file is left out, so it may move."""
     digest = hashlib.sha256()
-    for file in files:
+    for file, content in zip(files, read_in_threads(_hash_file, files), strict=True):
         if len(files) > 1:
             digest.update(os.fsencode(file.relative_to(root).as_posix()) + b"\0")
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(content)
     return digest.hexdigest()
+
+
+def _hash_file(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
 def _label_column(name: str, table: Any) -> str:

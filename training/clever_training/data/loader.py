@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -42,6 +42,18 @@ class Batch:
     size: int
     numbers: list[int] = field(default_factory=list)
     clean: Tensor | None = None
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, which a GPU reads while the CPU goes on.
+
+        The loader calls it.
+        """
+        return replace(
+            self,
+            crops=[crop.pin_memory() for crop in self.crops],
+            parameters=self.parameters.pin_memory(),
+            clean=None if self.clean is None else self.clean.pin_memory(),
+        )
 
 
 @runtime_checkable
@@ -127,6 +139,7 @@ def make_loader(views: Views, order: Sampler[list[Key]], workers: int) -> DataLo
         collate_fn=_collate,
         worker_init_fn=_quiet_worker,
         prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),  # then it is the device of every run
         # A generator of its own: every new iterator advances the global one, so a resumed run
         # would draw other random numbers.
         generator=torch.Generator().manual_seed(0),

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 K = 20
 TEMPERATURE = 0.07
 _CHUNK = 1024
+_SIMILARITIES = 2**26  # at most so many at a time, 256 MB
 
 
 def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale each row to length 1; a row of zeros stays zeros."""
     norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.where(norms > 0, norms, 1)).astype(np.float32)
+    return (features / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
 
 
 def knn_predict(
@@ -54,8 +55,9 @@ def knn_predict(
     targets = torch.from_numpy(labels)
     classes = int(labels.max()) + 1
     predicted = []
-    for start in range(0, len(queries), _CHUNK):
-        chunk = torch.from_numpy(unit(queries[start : start + _CHUNK]))
+    step = max(1, min(_CHUNK, _SIMILARITIES // len(train)))
+    for start in range(0, len(queries), step):
+        chunk = torch.from_numpy(unit(queries[start : start + step]))
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)  # both (chunk, k)
         # Relative to the nearest, since exp(1 / 0.07) is large and only ratios of votes matter.
         votes = ((similarity - similarity[:, :1]) / temperature).exp()

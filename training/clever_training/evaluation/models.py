@@ -115,6 +115,8 @@ class ModelFeatures:
             config = self.model.config
             text = f"{config.architecture} {sorted(config.model_args.items())} {self.last_blocks}"
             text += repr(self.preprocessing)
+            if self.last_blocks > 1:  # the split orders the columns, see _join
+                text += f" {config.invariant_dim}"
             self._digest = hashlib.sha256(f"{digest} {text}".encode()).hexdigest()
         return self._digest
 

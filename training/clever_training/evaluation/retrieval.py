@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from clever_training.evaluation.knn import unit
 
 _CHUNK = 512
+_SIMILARITIES = 2**26  # at most so many at a time, 256 MB
 
 
 def own_ranks(
@@ -32,9 +33,10 @@ def own_ranks(
     """
     bank = unit(gallery)
     ranks = []
-    for start in range(0, len(queries), _CHUNK):
-        similarity = unit(queries[start : start + _CHUNK]) @ bank.T  # (chunk, N)
-        ranks.append(ranks_of(similarity, targets[start : start + _CHUNK]))
+    step = max(1, min(_CHUNK, _SIMILARITIES // len(bank)))
+    for start in range(0, len(queries), step):
+        similarity = unit(queries[start : start + step]) @ bank.T  # (chunk, N)
+        ranks.append(ranks_of(similarity, targets[start : start + step]))
     return np.concatenate(ranks)
 
 

@@ -103,6 +103,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=settings.steps, pct_start=0.1
     )
+    kept.compare()  # the blind guess, with which it begins
     for step in range(1, settings.steps + 1):
         pairs = _pairs(fitted, inputs.shape[1], settings.batch_size, random)
         loss, _ = _loss(head, inputs, parameters, pairs, settings.noise)

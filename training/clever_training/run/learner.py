@@ -83,6 +83,8 @@ class Learner:
     ) -> None:
         self.recipe, self.accelerator, self.teacher_targets = recipe, accelerator, teacher_targets
         device = accelerator.device
+        self._mean = torch.tensor(recipe.backbone.mean, device=device) * 255
+        self._std = torch.tensor(recipe.backbone.std, device=device) * 255
         torch.manual_seed(recipe.run.seed)
         if teacher_targets is None:
             clever = build(recipe)
@@ -155,10 +157,8 @@ class Learner:
 
     def normalize(self, crops: Tensor) -> Tensor:
         """uint8 (n, size, size, 3) to normalised (n, 3, size, size) on the device."""
-        device = self.accelerator.device
-        mean = torch.tensor(self.recipe.backbone.mean, device=device) * 255
-        std = torch.tensor(self.recipe.backbone.std, device=device) * 255
-        pixels = ((crops.to(device).float() - mean) / std).permute(0, 3, 1, 2)
+        pixels = crops.to(self.accelerator.device, non_blocking=True).float()
+        pixels = ((pixels - self._mean) / self._std).permute(0, 3, 1, 2)
         if self.recipe.run.channels_last:
             return pixels  # a permuted NHWC tensor is already channels_last
         return pixels.contiguous()

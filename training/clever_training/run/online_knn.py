@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from clever_training.run.learner import Learner
 
 _BATCH = 128
+# Memory of each process for photos that the next measurement need not decode again.
+_KEPT_BYTES = 512 * 2**20
 
 
 class OnlineKnn:
@@ -61,7 +64,11 @@ class OnlineKnn:
                 f"--validation: {source} leaves {len(self.neighbours)} photos as neighbours; "
                 f"k-NN needs at least {K}"
             )
-        self._prepare = Preprocessor(preprocessing(recipe))
+        config = preprocessing(recipe)
+        # With mean 0 and deviation 1 pixels stay in [0, 1], so that rounding to bytes is exact.
+        self._crop = Preprocessor(replace(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+        self._normalize = Preprocessor(replace(config, resize_size=config.crop_size))
+        self._kept: dict[tuple[LabelledPhotos, int], NDArray[np.uint8]] = {}
 
     def due(self, done: int, per_epoch: int, stop: int) -> bool:
         """Whether to measure after a step: every few epochs, and at the end.
@@ -116,8 +123,25 @@ class OnlineKnn:
         return whole
 
     def _batches(self, photos: LabelledPhotos, share: range) -> Iterator[torch.Tensor]:
+        """The backbone's inputs (n, 3, size, size), prepared one batch ahead of it."""
+
+        def prepare(place: int) -> NDArray[np.float32]:
+            return self._normalize(self._cropped(photos, place))
+
         with ThreadPoolExecutor(2, thread_name_prefix="clever-knn") as pool:
+            waiting = pool.map(prepare, share[:_BATCH])
             for start in range(0, len(share), _BATCH):
-                chosen = share[start : start + _BATCH]
-                ready = list(pool.map(lambda place: self._prepare(photos[place]), chosen))
+                ready = list(waiting)
+                waiting = pool.map(prepare, share[start + _BATCH : start + 2 * _BATCH])
                 yield torch.from_numpy(np.stack(ready))
+
+    def _cropped(self, photos: LabelledPhotos, place: int) -> NDArray[np.uint8]:
+        """A photo resized and cropped, uint8 (size, size, 3); kept while there is room."""
+        known = self._kept.get((photos, place))
+        if known is not None:
+            return known
+        pixels = np.rint(self._crop(photos[place]) * 255).astype(np.uint8)  # (3, size, size)
+        crop = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        if (len(self._kept) + 1) * crop.nbytes <= _KEPT_BYTES:
+            self._kept[photos, place] = crop
+        return crop

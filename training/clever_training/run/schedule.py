@@ -28,10 +28,12 @@ class StepSettings:
 
 
 def settings_at(recipe: Recipe, step: int, steps_per_epoch: int) -> StepSettings:
-    """The settings of a step, as published for DINO.
+    """The settings of a step, as published for DINO but for the warm-up of the learning rate.
 
-    The learning rate warms up linearly from 0, then follows a cosine. Weight decay and momentum
-    follow cosines. The temperature warms up linearly, epoch by epoch.
+    The learning rate warms up linearly from 0, then follows a cosine. Its warm-up is base · step /
+    warm-up steps, which comes to base at the first step of the cosine; DINO's is an np.linspace,
+    which has come to it one step earlier, so that two steps in a row have it. Weight decay and
+    momentum follow cosines. The temperature warms up linearly, epoch by epoch.
 
     Args:
         recipe: The run's recipe.

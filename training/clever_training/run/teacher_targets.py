@@ -16,6 +16,7 @@ from clever_hub.images.progress import LogLines
 from clever_training.data.embeddings import (
     TeacherEmbeddings,
     load_embeddings,
+    photo_hashes,
     teacher_embeddings,
 )
 from clever_training.data.loader import Batch
@@ -91,10 +92,12 @@ def open_targets(
     )
     if isinstance(photos, StreamedPhotos):
         return TeacherTargets(teacher, None)
-    share = rank(), world_size()
+    keys, share = on_all_ranks(lambda: photo_hashes(photos)), (rank(), world_size())
     with _Bar(teacher.name, enabled=progress and is_rank_zero()) as advance:
-        on_all_ranks(lambda: teacher_embeddings(teacher, photos, share=share, advance=advance))
-    embeddings = on_all_ranks(lambda: load_embeddings(teacher, photos))
+        on_all_ranks(
+            lambda: teacher_embeddings(teacher, photos, keys=keys, share=share, advance=advance)
+        )
+    embeddings = on_all_ranks(lambda: load_embeddings(teacher, photos, keys=keys))
     return TeacherTargets(teacher, embeddings)
 
 

@@ -77,8 +77,11 @@ def sample(
     """
     is_global = view < recipe.global_count
     box = _sample_box(recipe.global_scale if is_global else recipe.local_scale, aspect, rng)
-    # Every number is drawn whether it is used or not, so that switching one augmentation on or off
-    # does not change the others. New numbers are drawn after all others, for the same reason.
+    # Numbers are drawn whether they are used or not, so that switching one augmentation on or off
+    # does not change the others. New numbers are drawn after all others, for the same reason. Two
+    # are drawn only where a recipe has them: that of `disc`, and, but for baug, that of a
+    # rotation_probability below 1. So with the second, switching `disc` on or off changes which
+    # views stay upright. It stays as it is: a run must resume with the numbers that it began with.
     chance = rng.random(6).tolist()
     angle, sigma, *factors = rng.uniform(-1, 1, 6).tolist()
     elastic_chance, elastic_seed, *order = rng.random(6).tolist()
