@@ -97,19 +97,25 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse every connection that leaves this machine, so that no test depends on a network."""
-    connect = socket.socket.connect
+    """Refuse all that leaves this machine, so that no test depends on a network."""
 
-    def guarded(self: socket.socket, address: Any) -> None:
-        local = self.family == getattr(socket, "AF_UNIX", None) or (
-            isinstance(address, tuple) and str(address[0]) in {"127.0.0.1", "::1", "localhost"}
-        )
-        if not local:
-            msg = f"a test tried to reach {address!r}; tests run without a network"
-            raise RuntimeError(msg)
-        connect(self, address)
+    def guard(name: str) -> None:
+        call = getattr(socket.socket, name)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+        def guarded(self: socket.socket, *arguments: Any) -> Any:
+            address = arguments[-1] if arguments else None
+            local = self.family == getattr(socket, "AF_UNIX", None) or (
+                isinstance(address, tuple) and str(address[0]) in {"127.0.0.1", "::1", "localhost"}
+            )
+            if not local:
+                msg = f"a test tried to reach {address!r}; tests run without a network"
+                raise RuntimeError(msg)
+            return call(self, *arguments)
+
+        monkeypatch.setattr(socket.socket, name, guarded)
+
+    for name in ("connect", "connect_ex", "sendto"):
+        guard(name)
 
 
 @pytest.fixture(scope="module")

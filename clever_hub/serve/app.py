@@ -27,7 +27,7 @@ from clever_hub.serve.limits import Slot
 from clever_hub.serve.logs import event
 from clever_hub.serve.middleware import ApiKey, Observed
 from clever_hub.serve.openapi import description
-from clever_hub.serve.relations import orientation_answer, relation_answer
+from clever_hub.serve.relations import most_to_orient, orientation_answer, relation_answer
 from clever_hub.serve.schemas import embeddings_request, images_request, relate_request
 from clever_hub.serve.service import Service
 from clever_hub.serve.settings import Settings
@@ -120,9 +120,10 @@ async def _relate(service: Service, fields: Fields, slot: Slot, log: Fields) -> 
 
 
 async def _orient(service: Service, fields: Fields, slot: Slot, log: Fields) -> Fields:
-    # Each in four positions, which all must find room.
-    request = images_request(fields, service.settings, most=max(1, service.settings.max_queue // 4))
+    most = most_to_orient(service.settings)
+    request = images_request(fields, service.settings, most=most)
     served, _ = service.find(request.model)
+    # Each in four positions.
     slot.grow(images=min(4 * len(request.pictures), service.settings.max_queue) - 1)
     log.update(model=served.name, images=len(request.pictures))
     return await orientation_answer(service, served, request.pictures, slot)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import clever_hub
+from clever_hub.jobs.relation import COLORS
+from clever_hub.serve.relations import most_to_orient
 from clever_hub.serve.service import Service
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
@@ -19,7 +21,7 @@ _ERRORS = {
     "503": "The server is full; Retry-After says when to come back.",
 }
 _NUMBER, _TEXT, _TRUTH = {"type": "number"}, {"type": "string"}, {"type": "boolean"}
-_UNKNOWN = {"type": ["number", "null"]}
+_WHOLE, _UNKNOWN = {"type": "integer"}, {"type": ["number", "null"]}
 
 
 def description(service: Service) -> dict[str, Any]:
@@ -52,8 +54,8 @@ def description(service: Service) -> dict[str, Any]:
             ),
             "/v1/orient": _post(
                 "By how much photos are turned; for models with heads.",
-                _fields(service, service.settings.max_inputs),
-                _list_of(_orientation()),
+                _fields(service, most_to_orient(service.settings)),
+                _orientations(),
             ),
             "/v1/models": {"get": _get("The models.", _list_of(_model()))},
             "/v1/models/{name}": {
@@ -141,28 +143,44 @@ def _embeddings_fields(service: Service) -> dict[str, Any]:
 
 def _embeddings_answer() -> dict[str, Any]:
     vector = {"oneOf": [{"type": "array", "items": _NUMBER}, _TEXT]}
-    entry = _object({"object": _TEXT, "index": {"type": "integer"}, "embedding": vector})
+    entry = _object({"object": _TEXT, "index": _WHOLE, "embedding": vector})
     answer = _list_of(entry)
     answer["properties"] |= {"model": _TEXT, "usage": {"type": "object"}}
     return answer
 
 
 def _relation() -> dict[str, Any]:
+    """The fields of ``clever_hub.Relation.to_dict``."""
     unknown = "Null is unknown."
     names = (
         *("same", "angle", "mirrored_probability", "zoom", "shift_x", "shift_y", "stretch"),
-        *("brightness", "contrast", "saturation", "hue"),
+        *COLORS,
     )
     fields: dict[str, Any] = {name: {**_UNKNOWN, "description": unknown} for name in names}
     fields["angle"]["description"] = "Degrees counter-clockwise from the first to the second."
     fields["same"]["description"] = "Probability that both show the same photo."
+    error = "Two thirds of such values are wrong by less. Null is unknown."
+    for name in ("angle", "zoom", "shift", *COLORS):
+        fields[f"{name}_error"] = {**_UNKNOWN, "description": error}
+    for name in ("mirrored", "recolored"):
+        fields[name] = {"type": ["boolean", "null"], "description": unknown}
+    fields["by"] = {"enum": ["model", "pixels"], "description": "What all but `same` comes from."}
     return _object({"object": {"const": "relation"}, "model": _TEXT, **fields})
 
 
-def _orientation() -> dict[str, Any]:
-    angle = {**_NUMBER, "description": "Degrees counter-clockwise from upright."}
-    quarter = {"enum": [0, 90, 180, 270]}
-    return _object({"index": {"type": "integer"}, "angle": angle, "quarter": quarter})
+def _orientations() -> dict[str, Any]:
+    entry = _object(
+        {
+            "object": {"const": "orientation"},
+            "index": _WHOLE,
+            "angle": {**_NUMBER, "description": "Degrees counter-clockwise from upright."},
+            "quarter": {"enum": [0, 90, 180, 270]},
+            "confidence": {**_NUMBER, "description": "Probability of the quarter turn."},
+        }
+    )
+    answer = _list_of(entry)
+    answer["properties"] |= {"model": _TEXT}
+    return answer
 
 
 def _model() -> dict[str, Any]:
@@ -170,9 +188,20 @@ def _model() -> dict[str, Any]:
         {
             "id": _TEXT,
             "object": {"const": "model"},
+            "created": _WHOLE,
+            "owned_by": _TEXT,
             "part": {"enum": ["full", "invariant", "equivariant"]},
-            "dimensions": {"type": "integer"},
-            "image_size": {"type": "integer"},
+            "dimensions": _WHOLE,
+            "image_size": _WHOLE,
+            "mean": {
+                "type": "array",
+                "items": _WHOLE,
+                "description": "The mean colour: red, green, blue, from 0 to 255.",
+            },
+            "backbone": _TEXT,
+            "data": _TEXT,
+            "license": _TEXT,
+            "weights_sha256": {"type": ["string", "null"]},
             "heads": _TRUTH,
         }
     )

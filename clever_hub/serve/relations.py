@@ -14,6 +14,7 @@ from clever_hub.serve.errors import ApiError
 from clever_hub.serve.limits import Slot
 from clever_hub.serve.schemas import Picture, RelateRequest
 from clever_hub.serve.service import Served, Service
+from clever_hub.serve.settings import Settings
 
 
 async def relation_answer(
@@ -54,6 +55,22 @@ async def _relation(
         eight_a, eight_b = await service.embed_pair(served, a, b)
         found = relate_from_eight(eight_a, eight_b, heads, given_same=True)
     return measured(found, [alignment])[0]
+
+
+def most_to_orient(settings: Settings) -> int:
+    """How many photos a request may ask the orientation of.
+
+    Args:
+        settings: The limits.
+
+    Returns:
+        So many that the four positions of each find room in the server; one at least.
+
+    Example:
+        >>> most_to_orient(Settings(max_queue=20, max_inputs=20))
+        5
+    """
+    return min(settings.max_inputs, max(1, settings.max_queue // 4))
 
 
 async def orientation_answer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any
 
 ROWS = 6
@@ -180,12 +181,22 @@ def _compared(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """By the rules of the report's claims, where one seed has no spread to go by."""
     if round(max(own["mean"], other["mean"]), 2) <= _NOTHING:
         return "Neither knows it."
-    spread = (own.get("std") or 0.0) + (other.get("std") or 0.0)
     difference = own["mean"] - other["mean"]
-    if abs(difference) <= max(spread, _NOTHING):
+    if abs(difference) <= max(_spread(own, other), _NOTHING):
         return "The equivariant part knows no more and no less of it than they do."
     more = "more" if difference > 0 else "less"
     return f"The equivariant part knows {more} of it than they do."
+
+
+def _spread(own: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Twice the deviation of the differences by seed, as ``noise`` in the report's claims.
+
+    Where a file has no figures of the seeds, it is the sum of both deviations.
+    """
+    if own.get("values") and other.get("values"):
+        differences = [a - b for a, b in zip(own["values"], other["values"], strict=False)]
+        return 2 * stdev(differences) if len(differences) > 1 else 0.0
+    return float(own.get("std") or 0.0) + float(other.get("std") or 0.0)
 
 
 def figure(measured: Mapping[str, Any], *place: str) -> Mapping[str, Any] | None:

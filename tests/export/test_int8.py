@@ -81,10 +81,9 @@ def test_one_that_lost_its_config_is_made_again() -> None:
     assert _int8().folder == folder
 
 
-def test_other_photos_make_another(photos: dict[str, Path]) -> None:
-    calibration = [path for path in photos.values() for _ in range(1)]
+def test_too_few_photos_are_refused(photos: dict[str, Path]) -> None:
     with pytest.raises(clever_hub.errors.DataError, match="expected 16 images at least"):
-        _int8(calibration=calibration)
+        _int8(calibration=list(photos.values()))
 
 
 def test_one_that_is_not_faithful_is_refused(
@@ -127,27 +126,56 @@ def test_embed_takes_it_and_records_it(photos: dict[str, Path], tmp_path: Path) 
         embed_dataset(NAME, list(photos.values()), tmp_path / "v", precision="int8")
 
 
-def test_models_of_the_same_weights_have_variants_of_their_own(
-    exported: Callable[[str, bool], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(exported("test_resnet", True), folder)
-    made: list[int] = []
+Made = list[tuple[ModelConfig, list[str]]]
 
-    def export(source: Path, out: Path, **_: object) -> None:
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """In place of what makes variants; of which model and photos it made one each time."""
+    found: Made = []
+
+    def export(source: Path, out: Path, *, images: list[Path], **_: object) -> None:
         config = ModelConfig.load(source)
-        made.append(config.invariant_dim)
+        found.append((config, [path.name for path in images]))
         (out / "model.onnx").write_bytes(b"graph")
         variant = Variant("int8", "pixel_values", {}).with_files(out).entry()
         changed = replace(config, extra={**config.extra, VARIANT_KEY: variant})
         write_json(out / "config.json", changed.to_dict())
 
+    monkeypatch.setenv("CLEVER_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(int8, "_maker", lambda: export)
+    return found
+
+
+def test_other_photos_make_another(
+    exported: Callable[[str, bool], Path], photos: dict[str, Path], made: Made, tmp_path: Path
+) -> None:
+    folder = exported("test_resnet", True)
+    one, other, third, _ = photos.values()
+    first = int8.int8_folder(folder, [one, other])
+    assert int8.int8_folder(folder, [one, third]) != first
+    assert int8.int8_folder(folder) != first, "without any, of those that ship"
+    assert [names for _, names in made[:2]] == [[one.name, other.name], [one.name, third.name]]
+    copy = tmp_path / "copy" / one.name
+    copy.parent.mkdir()
+    shutil.copy(one, copy)
+    assert int8.int8_folder(folder, [copy, other]) == first, "by what is in them, not their names"
+    copy.write_bytes(copy.read_bytes() + b"\0")
+    assert int8.int8_folder(folder, [copy, other]) != first
+    assert len(made) == 4
+
+
+def test_models_of_the_same_weights_have_variants_of_their_own(
+    exported: Callable[[str, bool], Path], made: Made, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported("test_resnet", True), folder)
     config = ModelConfig.load(folder)
     first = int8.int8_folder(folder)
     write_json(folder / "config.json", replace(config, invariant_dim=50).to_dict())
     second = int8.int8_folder(folder)
-    assert [ModelConfig.load(one).invariant_dim for one in (first, second)] == made
-    assert made == [config.invariant_dim, 50]
+    dims = [of.invariant_dim for of, _ in made]
+    assert [ModelConfig.load(one).invariant_dim for one in (first, second)] == dims
+    assert dims == [config.invariant_dim, 50]
     assert int8.int8_folder(folder) == second
     assert len(made) == 2

@@ -476,20 +476,37 @@ class TestDamage:
             clever_hub.from_pretrained(folder)
 
     @pytest.mark.parametrize(
-        "entry",
+        ("entry", "message"),
         [
-            "int8",
-            {"precision": "int8"},
-            {"precision": "int4", "input": "pixels", "files": {"model.onnx": "0"}},
-            {"precision": "int8", "input": "pixels", "files": {"../model.onnx": "0"}},
-            {"precision": "int8", "input": "pixels", "files": {}},
+            ("int8", r"variant: malformed \(TypeError.*'int8'$"),
+            ({"precision": "int8"}, r"variant: malformed \(KeyError\('input'\)\)"),
+            (
+                {"precision": "int4", "input": "pixels", "files": {"model.onnx": "0"}},
+                "variant: expected a precision of fp32, fp16, int8, .*'int4'",
+            ),
+            (
+                {"precision": "int8", "input": "words", "files": {"model.onnx": "0"}},
+                "variant: expected .* an input of pixel_values or pixels, .*'words'",
+            ),
+            (
+                {
+                    "precision": "int8",
+                    "input": "pixels",
+                    "files": {"model.onnx": "0", "../model.onnx": "0"},
+                },
+                r"variant: expected .* files model\.onnx, model\.onnx\.data, .*'\.\./model\.onnx'",
+            ),
+            (
+                {"precision": "int8", "input": "pixels", "files": {}},
+                r"moved: variant\.files does not name model\.onnx$",
+            ),
         ],
     )
-    def test_a_malformed_entry(self, folder: Path, entry: object) -> None:
+    def test_a_malformed_entry(self, folder: Path, entry: object, message: str) -> None:
         config = json.loads((folder / "config.json").read_text())
         config["variant"] = entry
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ModelFormatError, match="variant"):
+        with pytest.raises(ModelFormatError, match=message):
             clever_hub.from_pretrained(folder, backend="onnx")
 
 

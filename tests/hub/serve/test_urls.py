@@ -144,6 +144,25 @@ def test_a_name_with_one_private_address_is_refused(name: str) -> None:
         UrlFetcher()(f"http://{name}/image", 10_000)
 
 
+def test_a_second_look_up_of_a_name_is_never_made(
+    host: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: a name that leads to a public address first, and then behind the server."""
+    answers, asked = ["127.0.0.1", "10.0.0.1"], []
+
+    def resolve(name: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        address = name
+        if name == "rebinding.test":
+            asked.append(name)
+            address = answers[min(len(asked), len(answers)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr("clever_hub.serve.urls.socket.getaddrinfo", resolve)
+    url = f"http://rebinding.test:{host}/image"
+    assert UrlFetcher(allowed=local)(url, 600) == b"image " * 100
+    assert asked == ["rebinding.test"]
+
+
 def test_an_image_is_fetched(host: int) -> None:
     fetch = UrlFetcher(allowed=everybody)
     assert fetch(f"http://127.0.0.1:{host}/image?a=b", 600) == b"image " * 100
