@@ -138,7 +138,7 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource
     else:
         kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
         one = isinstance(images, kinds) or hasattr(images, "read")
-    if not one and not isinstance(images, Iterable):
+    if not one and (not isinstance(images, Iterable) or getattr(images, "ndim", 1) == 0):
         raise ConfigError(f"images: expected {_EXPECTED}, or several; got {describe(images)}")
     return cast("Iterable[ImageSource]", [images] if one else images)
 

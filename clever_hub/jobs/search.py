@@ -28,7 +28,7 @@ from clever_hub.files import whole_folder, write_json
 from clever_hub.jobs.embedded import ModelKey, to_column
 from clever_hub.jobs.nearest import padded, padded_width
 from clever_hub.jobs.pairs import unit_rows
-from clever_hub.jobs.relate import check_raw
+from clever_hub.jobs.relate import check_embeddings, check_raw
 from clever_hub.jobs.store import embed_photos, photo_key, photo_name, photo_path
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ class PhotoIndex:
         self._approximate()
         return Changes(written - changed, changed, len(gone) + lost, kept, skipped)
 
-    def check_weights(self, weights: tuple[float, float]) -> None:
+    def check_weights(self, weights: Sequence[float]) -> None:
         """Refuse weights by which nothing can be found, before a query is embedded.
 
         Args:
@@ -337,7 +337,7 @@ class PhotoIndex:
             ConfigError: When one is below 0 or not finite, both are 0, or all the weight is on a
                 part that the model does not have.
         """
-        if not (min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        if not (len(weights) == 2 and min(weights) >= 0 and 0 < sum(weights) < math.inf):
             raise ConfigError(f"weights: expected two of at least 0, not both 0; got {weights}")
         if not any(w for w, part in zip(weights, PARTS, strict=True) if part in self._parts()):
             raise ConfigError("this model has no equivariant part: search by the invariant one")
@@ -363,11 +363,13 @@ class PhotoIndex:
             The nearest first. By both parts, the best of the fifty times k nearest by each.
 
         Raises:
-            DataError: When the query is of another model, or normalised.
+            DataError: When the query is no embeddings, or normalised, or its parts are not as long
+                as those of the index.
             ConfigError: When an option is out of range.
         """
-        if k < 1:
-            raise ConfigError(f"k: expected 1 or more, got {k}")
+        check_embeddings(query, "search", "index.search(model.encode(image))")
+        if not hasattr(k, "__index__") or k < 1:
+            raise ConfigError(f"k: expected 1 or more, got {k!r}")
         self.check_weights(weights)
         if len(query) != 1:
             raise ConfigError(f"expected the embedding of one image, got {len(query)}")

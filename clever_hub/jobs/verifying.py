@@ -23,7 +23,7 @@ from clever_hub.jobs.alignment import Alignment, align
 from clever_hub.jobs.keypoints import Keypoints, keypoints
 from clever_hub.jobs.pairs import Progress
 from clever_hub.jobs.rows import Spool
-from clever_hub.threads import available_cores
+from clever_hub.threads import available_cores, check_threads
 
 CACHED = 4000  # photos whose keypoints are kept in memory: 330 MB
 _SPOOLED = 20_000_000_000  # bytes at most of those that are kept on disk: of 250,000 photos
@@ -83,8 +83,10 @@ class PixelVerifier:
 
         Raises:
             MissingExtraError: When OpenCV is not installed.
+            ConfigError: When ``threads`` is no whole number, 1 or more.
         """
         require("cv2", "jobs")
+        threads = check_threads(threads)
         self.unreadable: dict[int, ImageError] = {}
         self.unreadable_others: dict[int, ImageError] = {}
         self._sources = [images] if others is None else [images, others]

@@ -239,3 +239,8 @@ def test_an_option_of_one_call_leaves_the_others_as_the_preprocessor_has_them(
     assert model.encode(clear).full.tolist() == [[1.0, 1.0, 1.0]]
     assert model.encode(clear, decode="reduced").full.tolist() == [[1.0, 1.0, 1.0]]
     assert model.encode(clear, background="black").full.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_an_array_without_axes_is_no_image(encoder: MeanColour) -> None:
+    with pytest.raises(ConfigError, match="or several; got <array"):
+        encoder.encode(np.array("a.jpg"))

@@ -288,7 +288,7 @@ def test_options_are_checked_and_named(model: CleverModel) -> None:
         ({"color_management": "srgb"}, "color_management: expected True or False"),
     ):
         with pytest.raises(ConfigError, match=message):
-            model.encode([CAT], **options)  # type: ignore[arg-type]
+            model.encode([CAT], **options)
     assert LoadOptions().changed() == {}
     assert LoadOptions(decode="reduced", layout="chw").changed() == {"decode": "reduced"}
 

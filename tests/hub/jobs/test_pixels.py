@@ -11,13 +11,13 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 import clever_hub
 from clever_hub.config import PreprocessingConfig
-from clever_hub.errors import MissingExtraError
+from clever_hub.errors import ConfigError, MissingExtraError
 from clever_hub.images.opening import load_image
 from clever_hub.jobs.alignment import Alignment, align
 from clever_hub.jobs.pixels import keypoints_as_seen, measured
 from clever_hub.jobs.relate import relate
 from clever_hub.jobs.relation import Relations
-from clever_hub.jobs.verifying import one_thread
+from clever_hub.jobs.verifying import PixelVerifier, one_thread
 from tests.hub.jobs.test_alignment import turned_hue
 from tests.hub.jobs.test_relate import Scripted, embeddings, nearly
 
@@ -215,3 +215,8 @@ def test_threads_that_overlap_give_blas_its_own_back() -> None:
         assert threads() == {1}, "the second is still inside"
         second.__exit__(None, None, None)
         assert threads() == {2}
+
+
+def test_threads_of_a_verifier_are_one_or_more() -> None:
+    with pytest.raises(ConfigError, match="threads: expected 1 to"):
+        PixelVerifier([], threads=0)

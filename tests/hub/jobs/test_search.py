@@ -249,7 +249,10 @@ def test_another_model_is_refused(
         index.search(other.encode(files[0]))
     with pytest.raises(ConfigError, match="of one image, got 2"):
         index.search(loaded.encode(files[:2]))
-    for options in ({"k": 0}, {"weights": (0.0, 0.0)}, {"weights": (-1.0, 2.0)}):
+    with pytest.raises(DataError, match="search: expected Embeddings, as model"):
+        index.search(loaded.encode(files[0]).full)  # type: ignore[arg-type]
+    wrong: tuple[dict[str, Any], ...] = ({"k": 0}, {"k": 2.5}, {"weights": (1.0,)})
+    for options in (*wrong, {"weights": (0.0, 0.0)}, {"weights": (-1.0, 2.0)}):
         with pytest.raises(ConfigError, match=r"k: expected 1 or more|weights: expected two of"):
             index.search(loaded.encode(files[0]), **options)
 
