@@ -1,5 +1,6 @@
 # Every target makes .venv and installs what it needs, once: a stamp file remembers, and a changed
-# pyproject.toml installs again. `make PYTHON=python3.12 test` picks another interpreter.
+# pyproject.toml installs again. `make PYTHON=python3.12 test` makes it with another interpreter; one
+# that is there stays as it is, so remove it first: rm -r .venv*
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,7 +48,7 @@ fix: $(DEV_STAMP) ## Repair what lint and formatting can repair
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "clever-hub needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # The interpreter is order-only: its time stamp is the system's and says nothing about this venv.
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
@@ -63,12 +64,12 @@ $(DOCS_STAMP): $(DEV_STAMP)
 	@touch $@
 
 $(ONNX_STAMP): pyproject.toml | $(BIN)/python
-	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV)
+	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV) || { rm -rf $(ONNX_VENV); exit 1; }
 	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]'
 	@touch $@
 
 $(TRITON_STAMP): | $(BIN)/python
-	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV)
+	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV) || { rm -rf $(TRITON_VENV); exit 1; }
 	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]>=2.50'
 	@touch $@
 
@@ -76,7 +77,7 @@ space: $(SPACE_STAMP) ## Open the example of a Space: drop two photos, turn one
 	$(SPACE_VENV)/bin/python examples/space/app.py
 
 $(SPACE_STAMP): pyproject.toml examples/space/requirements.txt | $(BIN)/python
-	test -x $(SPACE_VENV)/bin/python || $(BIN)/python -m venv $(SPACE_VENV)
+	test -x $(SPACE_VENV)/bin/python || $(BIN)/python -m venv $(SPACE_VENV) || { rm -rf $(SPACE_VENV); exit 1; }
 	$(SPACE_VENV)/bin/python -m pip install --quiet 'gradio>=6,<7' --editable '.[onnx]'
 	@touch $@
 

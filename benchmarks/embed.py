@@ -186,6 +186,9 @@ def embed_speed(
     """Photos/s of each setting in each round, from file to vector; and the most bytes in memory."""
     asking: dict[str, Callable[[], float]] = {}
     memory: dict[str, Callable[[], float]] = {}
+    # The variant is made before: else its making would count as the memory of embedding.
+    with _process(name, {"precision": "int8"}, files[:1]) as connection:
+        _ask(connection, "memory")
     with ExitStack() as stack:
         for setting, options in SETTINGS.items():
             connection = stack.enter_context(_process(name, options, files))

@@ -170,7 +170,8 @@ class Embeddings:
             parts: One or more, of one model; all of them with tokens, or none.
 
         Returns:
-            All rows. ``skipped`` has those of all parts.
+            All rows. ``skipped`` has those of all parts, with the positions that they have there:
+            those of ``encode_batches`` count through the whole input.
 
         Raises:
             ValueError: When there are none, or they do not go together.
@@ -203,7 +204,8 @@ class Embeddings:
             One for each row.
 
         Raises:
-            ValueError: When there are not as many as rows and skipped images together.
+            ValueError: When there are not as many as rows and skipped images together, or
+                ``skipped`` does not have their positions, as after joining several inputs.
 
         Example:
             >>> e = Embeddings(np.ones((1, 3)), np.ones((1, 1)), (Skipped(0, "a.jpg", "empty"),))
@@ -216,6 +218,11 @@ class Embeddings:
                 f"images, got {len(images)}"
             )
         gone = {one.position for one in self.skipped}
+        if len(gone) < len(self.skipped) or not gone <= set(range(len(images))):
+            raise ValueError(
+                "expected skipped images with their positions in the input, got "
+                f"{sorted(one.position for one in self.skipped)}: take the images of each part"
+            )
         return [image for place, image in enumerate(images) if place not in gone]
 
     def __repr__(self) -> str:

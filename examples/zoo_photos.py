@@ -68,14 +68,20 @@ def _arguments() -> argparse.Namespace:
 def _photos(arguments: argparse.Namespace) -> Iterator[bytes]:
     """The encoded photos of all folders, sorted by name, then those of all tables."""
     for entry in arguments.folder:
-        folder, _, count = entry.partition(":")
+        folder, count = _with_count(entry)
         found = sorted(Path(folder).rglob("*"))
         paths = [path for path in found if path.suffix.lower() in (".jpg", ".jpeg")]
         yield from (paths[number].read_bytes() for number in _chosen(len(paths), count))
     for entry in arguments.table:
-        path, _, count = entry.partition(":")
+        path, count = _with_count(entry)
         photos = _table(Path(path))
         yield from (photos[number] for number in _chosen(len(photos), count))
+
+
+def _with_count(entry: str) -> tuple[str, str]:
+    """A path and the count behind its last colon; paths may have colons of their own."""
+    path, _, count = entry.rpartition(":")
+    return (path, count) if path and count.isdigit() else (entry, "")
 
 
 def _chosen(length: int, count: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from configparser import ConfigParser
 from importlib.metadata import EntryPoint
@@ -112,3 +113,17 @@ def test_every_command_points_at_a_module_of_the_wheel(wheel: Path, contents: se
     for name, module in targets.items():
         path = module.replace(".", "/")
         assert {f"{path}.py", f"{path}/__init__.py"} & contents, f"{name} names {module}"
+
+
+def test_the_source_distribution_is_no_larger_than_an_index_takes(
+    repository: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = tmp_path.glob("*.tar.gz")
+    assert built.stat().st_size < LIMIT
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "clever_hub/__init__.py", "examples/demo.py"} <= names
+    assert any(name.startswith("clever_hub/zoo/clever-resnet50/") for name in names)

@@ -153,7 +153,6 @@ def run(  # noqa: PLR0913, each is an option
         say(f"{_write(out, found, members, photos.paths, ranking)} → {out}")
     if move_to is not None:
         _move(photos, found, move_to)
-    unread.photos = len(photos.embeddings.skipped)
     unread.photos += len(look.unreadable) if look is not None else 0
     unread.judge(on_error is OnErrorChoice.skip)
 
@@ -239,6 +238,7 @@ def _photos(
         say_embedded(paths[0], turns, cache, decode, None if by_heads else (name, *where))
         photos = read_photos(paths[0], asked.image_column)
         report_skipped(photos.embeddings.skipped)
+        unread.photos = len(photos.embeddings.skipped)
         photos = _present(photos, paths[0], asked.verify)
         if asked.move_to is not None:
             check_folder(_files(photos.paths), asked.move_to)
@@ -258,7 +258,9 @@ def _photos(
     if by_heads:
         say_unused({"--turns": turns is True}, "the heads read each photo as it lies")
     averaged = turns is not False and not by_heads
-    return embedded(loaded, found, cache=cache, averaged=averaged, decode=decode), heads
+    photos = embedded(loaded, found, cache=cache, averaged=averaged, decode=decode)
+    unread.photos = len(photos.embeddings.skipped)
+    return photos, heads
 
 
 def _present(photos: EmbeddedPhotos, file: Path, verify: VerifyChoice) -> EmbeddedPhotos:

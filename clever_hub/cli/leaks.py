@@ -119,7 +119,6 @@ def run(  # noqa: PLR0913, each is an option
     `clever-hub embed` writes them.
     """
     check_candidates(threshold, expected_false)
-    _check_apart(train, validation)
     if out is not None:
         check_output(out, (train, validation), image_column)
     asked = _Asked(part.value, threshold, expected_false, verify, exact, image_column)
@@ -147,10 +146,14 @@ class _Asked(NamedTuple):
         return leaks.is_approximate(train, validation) if self.exact is None else not self.exact
 
 
-def _check_apart(train: Path, validation: Path) -> None:
+def _check_apart(train: Path, validation: Path, *, embeddings: bool) -> None:
     """Refuse a side that holds the other: its photos would be copies of themselves."""
     a, b = train.resolve(), validation.resolve()
-    if a.is_relative_to(b) or b.is_relative_to(a):
+    if embeddings:  # of a folder its own files are read, not those of a folder in it
+        holds = a in (b, b.parent) or b == a.parent
+    else:
+        holds = a.is_relative_to(b) or b.is_relative_to(a)
+    if holds:
         raise ConfigError(
             f"TRAIN and VALIDATION: expected two sets of photos, got {train} and {validation}, "
             "which hold the same photos. Name two that share none, such as data/train and data/val"
@@ -187,6 +190,7 @@ def _photos(
 ) -> Sets:
     check_photos(paths, embeddings=True)
     files = [is_embeddings(path, asked.image_column) for path in paths]
+    _check_apart(*paths, embeddings=all(files))
     if all(files):
         say_embedded(paths[0], turns, cache, decode, (name, *where))
         first, second = (read_photos(path, asked.image_column) for path in paths)

@@ -59,7 +59,8 @@ def choose_threshold(
             different photos for the same, so the rate is the calibration's highest, 1e-3, at most.
 
     Returns:
-        Of a threshold that was given, itself; else by the model's calibration; else by the data.
+        Of a threshold that was given, itself; else by the model's calibration where its rates go
+        so far; else by the data.
 
     Raises:
         ConfigError: When an option is out of range, or the data are too few.

@@ -23,6 +23,7 @@ from clever_hub.jobs.nearest import APPROXIMATE_FROM, nearest_pairs
 from clever_hub.jobs.pairs import MAX_PAIRS, Pairs, Progress, Vectors, similar_pairs
 from clever_hub.jobs.rates import Threshold
 from clever_hub.jobs.relate import check_raw
+from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
@@ -119,8 +120,8 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         expected_false: How many pairs of different photos may be candidates. The default is 25
             for each photo where candidates are verified, else one in all. Where the heads alone
             verify, it is one in 1,000 pairs at most: they are less sure than pixels.
-        heads: The model's heads: their calibration sets the threshold, and where ``verify`` is None
-            they verify. They need raw embeddings.
+        heads: The model's heads: their calibration sets the threshold where its rates go so far,
+            and where ``verify`` is None they verify. They need raw embeddings.
         verify: Looks at candidates: rows of the first photos and of the second in, a verdict for
             each out, None where a photo cannot be read; such as
             ``clever_hub.jobs.verifying.PixelVerifier``.
@@ -158,16 +159,12 @@ def find_duplicates(  # noqa: PLR0913, each is an option
     vectors = vectors_of(embeddings, part)
     if heads is not None:
         check_raw(embeddings if isinstance(embeddings, Embeddings) else vectors, heads)
-    for given, count in (
-        ("pixels", None if pixels is None else len(pixels)),
-        ("ranking", None if ranking is None else len(ranking.rank)),
-        ("verify", getattr(verify, "photos", None)),
-    ):
-        if count not in (None, len(vectors)):
-            raise DataError(
-                f"{given}: expected as many photos as embeddings, {len(vectors)}, got {count}. "
-                "Leave out the photos that were skipped: embeddings.kept(photos)"
-            )
+    if pixels is not None:
+        check_count("pixels", len(pixels), len(vectors))
+    if ranking is not None:
+        check_count("ranking", len(ranking.rank), len(vectors))
+    if isinstance(verify, PixelVerifier):
+        check_count("verify", verify.counts[0], len(vectors))
     verifier, name = _verifier(embeddings, heads, verify)
     mean = centre(vectors, part, heads)
     cut = choose_threshold(
@@ -208,6 +205,24 @@ def find_duplicates(  # noqa: PLR0913, each is an option
         coverage=coverage,
         limited=limited,
     )
+
+
+def check_count(name: str, photos: int, embeddings: int) -> None:
+    """Refuse photos that do not go with the embeddings row by row.
+
+    Args:
+        name: Of the option.
+        photos: How many it has.
+        embeddings: How many rows there are.
+
+    Raises:
+        DataError: When they are not as many.
+    """
+    if photos != embeddings:
+        raise DataError(
+            f"{name}: expected as many photos as embeddings, {embeddings}, got {photos}. Leave out "
+            "the photos that were skipped: embeddings.kept(photos)"
+        )
 
 
 def pairs_by(exact: bool) -> Callable[..., tuple[Pairs, float | None, float | None]]:

@@ -11,7 +11,7 @@ import numpy as np
 from clever_hub.jobs.duplicates import Duplicates, Verdict, Verify
 from clever_hub.jobs.photo_files import file_bytes, image_size
 from clever_hub.jobs.rows import Photo
-from clever_hub.jobs.sheets import Shown, ShownRow
+from clever_hub.jobs.sheets import ACROSS, Shown, ShownRow
 
 # What is said of a pair of copies; ``relation_columns`` fills all but the cosine.
 PAIR_COLUMNS: dict[str, type] = {
@@ -158,7 +158,7 @@ def shown(
         best = group[0].row
         kept = f"{why([member.row for member in group])}, kept"
         photos = []
-        for member in group:
+        for member in group[:ACROSS]:
             path = paths[member.row]
             title = kept if member.of is None else "alike"
             if member.verdict is not None:
@@ -168,7 +168,8 @@ def shown(
             width, height = image_size(path)
             size = f"{width} × {height}, {file_bytes(path) / 1e3:,.0f} kB"
             photos.append(Shown(path, title, size))
-        rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos))
+        more = len(group) - len(photos)
+        rows.append(ShownRow(f"Group {number}: {len(group)} photos", photos, more=more))
     return rows
 
 

@@ -12,7 +12,7 @@ from clever_hub.embeddings import Embeddings
 from clever_hub.errors import DataError
 from clever_hub.images.opening import describe
 from clever_hub.jobs.candidates import centre, check_options, choose_threshold, vectors_of
-from clever_hub.jobs.duplicates import Verdict, Verify, look_at, most_pairs, pairs_by
+from clever_hub.jobs.duplicates import Verdict, Verify, check_count, look_at, most_pairs, pairs_by
 from clever_hub.jobs.embedded import EmbeddedPhotos, check_comparable
 from clever_hub.jobs.groups import PAIR_COLUMNS, relation_columns
 from clever_hub.jobs.nearest import APPROXIMATE_PAIRS
@@ -20,7 +20,8 @@ from clever_hub.jobs.pairs import Pairs, Progress
 from clever_hub.jobs.rates import Threshold
 from clever_hub.jobs.relate import check_raw
 from clever_hub.jobs.rows import Photo
-from clever_hub.jobs.sheets import Shown, ShownRow
+from clever_hub.jobs.sheets import ACROSS, Shown, ShownRow
+from clever_hub.jobs.verifying import PixelVerifier
 
 if TYPE_CHECKING:
     from clever_hub.jobs.heads import Heads
@@ -89,7 +90,7 @@ def find_leaks(
         threshold: Least centred cosine of a candidate, in place of ``expected_false``.
         expected_false: How many pairs of different photos may be candidates. The default is 25
             for each validation photo where candidates are looked at, else one in all.
-        heads: The model's heads, whose calibration sets the threshold.
+        heads: The model's heads, whose calibration sets the threshold where its rates go so far.
         verify: Looks at candidates: rows of training photos and of validation photos in.
         exact: Whether every pair is compared; None: up to 2·10¹⁰ pairs. False needs LanceDB.
         progress: Called with the blocks that are compared, or the validation photos, and how many
@@ -100,7 +101,8 @@ def find_leaks(
 
     Raises:
         DataError: When the two were embedded by different models, or differently; when heads are
-            to read normalised embeddings; or when there are no embeddings.
+            to read normalised embeddings; when there are no embeddings; or when ``verify`` has
+            another number of photos.
         ConfigError: As ``find_duplicates``.
         MissingExtraError: When an index is needed and LanceDB is not installed.
     """
@@ -109,6 +111,9 @@ def find_leaks(
     check_comparable(train, validation, "the training photos", "the validation photos")
     for photos in (train, validation) if heads is not None else ():
         check_raw(photos.embeddings, heads)
+    if isinstance(verify, PixelVerifier):
+        for side, count in zip((train, validation), verify.counts, strict=True):
+            check_count("verify", count, len(side))
     a, b = (vectors_of(photos.embeddings, part) for photos in (train, validation))
     mean = centre(a, part, heads)
     cut = choose_threshold(
@@ -184,10 +189,12 @@ def shown(found: Leaks, train: Sequence[Photo], validation: Sequence[Photo]) -> 
         of_photo[row].append(place)
     rows = []
     for leaked in found.leaked:
-        places = of_photo[int(leaked)]
+        all_places = of_photo[int(leaked)]
+        places = all_places[: ACROSS - 1]
         words = [found.verdicts[place].words() for place in places] if found.verdicts else []
         photos = [Shown(train[int(found.pairs.a[place])], "training") for place in places]
         done = f"validation: {words[0]}" if words else "validation"
         photos.insert(1, Shown(validation[leaked], done))
-        rows.append(ShownRow(validation[leaked].name, photos))
+        more = len(all_places) - len(places)
+        rows.append(ShownRow(validation[leaked].name, photos, more=more))
     return rows

@@ -148,16 +148,18 @@ def check_measurable(rate: float, photos: int, others: int | None, counted: bool
     few = photos if others is None else min(photos, others)
     if few >= MIN_PHOTOS or (counted and rate >= _SEEN[-1]):
         return
-    # Leaks have no heads that could be asked.
-    verify = (
-        "verify candidates by pixels (--verify pixels; in Python verify=PixelVerifier(photos)) or "
-        "by heads with a calibration (--verify heads; heads=model.heads)"
-        if others is None
-        else "verify candidates by pixels (in Python verify=PixelVerifier(a, others=b))"
-    )
+    if counted:
+        other = f"let more pairs be candidates: a rate of {_SEEN[-1]:g} at least (--expected-false)"
+    elif others is None:
+        other = (
+            "verify candidates by pixels (--verify pixels; in Python verify=PixelVerifier(photos)) "
+            "or by heads with a calibration (--verify heads; heads=model.heads)"
+        )
+    else:  # leaks have no heads that could be asked
+        other = "verify candidates by pixels (in Python verify=PixelVerifier(a, others=b))"
     raise ConfigError(
         f"a rate of false pairs of {rate:.1e} cannot be measured on {few} photos, {MIN_PHOTOS} "
-        f"are needed. Give a cosine (--threshold), or {verify}"
+        f"are needed. Give a cosine (--threshold), or {other}"
     )
 
 

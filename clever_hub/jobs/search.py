@@ -471,14 +471,13 @@ class PhotoIndex:
 
     def _approximate(self) -> None:
         """Build the approximate indices where they pay, or bring them up to date."""
-        if len(self) < APPROXIMATE_FROM:
-            return
-        from lancedb.index import IvfRq
+        if len(self) >= APPROXIMATE_FROM:
+            from lancedb.index import IvfRq
 
-        indexed = {column for index in self._table.list_indices() for column in index.columns}
-        for part in self._parts():
-            if part not in indexed:
-                self._table.create_index(part, config=IvfRq(distance_type="cosine"))
+            indexed = {column for index in self._table.list_indices() for column in index.columns}
+            for part in self._parts():
+                if part not in indexed:
+                    self._table.create_index(part, config=IvfRq(distance_type="cosine"))
         self._table.optimize(cleanup_older_than=_KEPT)
 
     def _parts(self) -> list[str]:

@@ -20,6 +20,7 @@ from clever_hub.jobs.tables import text_of
 
 PAGE, SHEETS = ".html", (".png", ".jpg")  # endings of what is written
 SIDE = 200  # pixels of a thumbnail's longer side
+ACROSS = 50  # photos of a row at most: a placeholder may have 20,000 copies, of 8 kB each
 _INK, _FAINT, _PAPER, _MARK = "#222222", "#6b6b6b", "#ffffff", "#0072B2"
 
 _STYLE = """
@@ -62,11 +63,13 @@ class ShownRow:
         heading: Above them.
         photos: From left to right.
         mark: Whether the first is marked, where there are others.
+        more: How many photos belong to it besides; they are counted, and not shown.
     """
 
     heading: str
     photos: Sequence[Shown]
     mark: bool = True
+    more: int = 0
 
 
 def write_page(path: Path, title: str, summary: Sequence[str], rows: Sequence[ShownRow]) -> Path:
@@ -92,6 +95,8 @@ def write_page(path: Path, title: str, summary: Sequence[str], rows: Sequence[Sh
         text += [f"<h2>{html.escape(row.heading)}</h2>", '<div class="row">']
         text += [_figure(photo, first) for first, photo in _marked(row)]
         text.append("</div>")
+        if row.more:
+            text.append(f"<p>and {row.more:,} more; a table has them all.</p>")
     # Names of files need not be text.
     return write_text(path, text_of("\n".join([*text, "</body></html>", ""])))
 
@@ -119,8 +124,8 @@ def write_sheet(path: Path, title: str, rows: Sequence[ShownRow], columns: int =
     for row in rows:
         draw.line((pad, y, width - pad, y), "#cccccc")
         left = width - pad
-        if len(row.photos) > columns:
-            more = f"+{len(row.photos) - columns} more"
+        if (rest := len(row.photos) + row.more - columns) > 0:
+            more = f"+{rest} more"
             write(draw, (left, y + 8), more, _FAINT, 16, right=True)
             left -= round(width_of(more, 16))
         write(draw, (pad, y + 8), _fit(row.heading, left - 2 * pad, 16), _INK, 16)

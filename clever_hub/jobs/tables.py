@@ -135,5 +135,12 @@ def _plain(value: Any, as_text: Callable[[os.PathLike[str]], str]) -> Any:
 
 
 def text_of(path: str | os.PathLike[str]) -> str:
-    """A path as text that every format takes: names on Linux are bytes, maybe not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """A path as text that every format takes: names on Linux are bytes, maybe not UTF-8.
+
+    Whatever the encoding of the file system is: pages and tables are UTF-8.
+    """
+    try:
+        exact = os.fspath(path).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as Windows has in names
+        exact = os.fspath(path).encode("utf-8", "replace")
+    return exact.decode("utf-8", "replace")

@@ -40,7 +40,8 @@ class PixelVerifier:
 
     A photo is read once, and the keypoints of ``cached`` photos are kept in memory; those of others
     wait in a temporary file without a name, which goes with the verifier. It grows to 20 GB or half
-    of the free disk. From then on a photo whose keypoints have been forgotten is read again; pairs
+    of the free disk (where the temporary folder lies in memory, so does the file: let TMPDIR name
+    another). From then on a photo whose keypoints have been forgotten is read again; pairs
     are taken in the order of their rows so that this is rare.
 
     Attributes:
@@ -95,12 +96,12 @@ class PixelVerifier:
         self._cached, self._keypoints = cached, read
         self._compare = partial(_compare, differences=differences)
         self._known: OrderedDict[_Key, Keypoints | ImageError] = OrderedDict()
-        self._spooled = _Spooled()
+        self._spooled: _Spooled | None = None  # until there are too many for memory
 
     @property
-    def photos(self) -> int:
-        """How many photos there are; of two collections, those of the first rows."""
-        return len(self._sources[0])
+    def counts(self) -> tuple[int, int]:
+        """How many photos there are for the first rows, and for the second."""
+        return len(self._sources[0]), len(self._sources[-1])
 
     def __call__(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Sequence[Alignment | None]:
         """Compare pairs.
@@ -143,10 +144,11 @@ class PixelVerifier:
         while len(self._known) > self._cached:
             key, found = self._known.popitem(last=False)
             if not isinstance(found, ImageError):
+                self._spooled = self._spooled or _Spooled()
                 self._spooled.add(key, found)
 
     def _found(self, key: _Key) -> Keypoints | ImageError:
-        if (before := self._spooled.get(key)) is not None:
+        if self._spooled is not None and (before := self._spooled.get(key)) is not None:
             return before
         which, row = key
         if (wrong := (self.unreadable_others if which else self.unreadable).get(row)) is not None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from clever_hub.scale.settings import Run
     from clever_hub.scale.storage import Storage
 
-_CHECKS = 16  # shards that are looked at side by side
 CPUS = 2  # of an actor; with less, Ray hangs on small nodes, and decoding has no thread beside
 _FILES = (CONFIG_NAME, WEIGHTS_NAME, GRAPH_NAME, DATA_NAME)
 _DONE = ("revision", "precision", "calibration", "threads")
@@ -108,7 +107,7 @@ def compute(
 
 def _checked(storage: Storage, run: Run) -> Iterator[Finished | None]:
     """What is there of each shard. Most of the time is spent waiting for a remote storage."""
-    with ThreadPool(_CHECKS) as pool:
+    with ThreadPool(storage.threads) as pool:
         yield from pool.imap(partial(check_shard, storage, made=run.made), range(run.shards))
 
 

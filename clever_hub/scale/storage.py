@@ -15,14 +15,19 @@ from clever_hub.files import atomic_path
 FOLDER = "_clever_hub"  # of what is no shard: readers of parquet folders pass over an underscore
 
 
+_THREADS = 16  # most of their time is spent waiting
+
+
 class Storage(Protocol):
     """Files by name; a file is there whole or not at all.
 
     Attributes:
         root: The folder or address.
+        threads: How many threads may use it at once.
     """
 
     root: str
+    threads: int
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is not there."""
@@ -51,6 +56,8 @@ class LocalStorage:
         >>> LocalStorage("/nowhere").names()
         []
     """
+
+    threads = _THREADS
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)
@@ -98,6 +105,8 @@ class RemoteStorage:
         self.root = root
         self._filesystem, path = open_filesystem(root)
         self._path = path.rstrip("/")
+        # One that is not asynchronous, such as ftp's, may have one connection for all.
+        self.threads = _THREADS if self._filesystem.async_impl else 1
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None when it is not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -75,9 +76,8 @@ class Target:
         except OSError as error:
             raise cannot_write(self.file or root, error) from error
         with lock:
-            _lock(lock, root)  # where another process holds it, all is that one's
-            for left in root.rglob(".*.tmp*"):  # by one that was killed while it wrote
-                left.unlink(missing_ok=True)
+            if _lock(lock, root):  # where another process holds it, all is that one's
+                self._sweep(root)
             try:
                 yield
             except BaseException:
@@ -87,6 +87,16 @@ class Target:
                         if fresh:
                             root.rmdir()
                 raise
+
+    def _sweep(self, root: Path) -> None:
+        """Remove what was half written by a process that was killed."""
+        left = [*root.glob(".part-*.tmp.parquet"), *(root / FOLDER).rglob(".*.tmp*")]
+        if self.file is not None:
+            name = f".{glob.escape(self.file.stem)}.*.tmp{glob.escape(self.file.suffix)}"
+            left += self.file.parent.glob(name)
+        for path in left:
+            with suppress(OSError):
+                path.unlink()
 
     def clear(self) -> None:
         """Remove the shards."""
@@ -139,15 +149,16 @@ def _is_table(folder: Path) -> bool:
     return not any(folder.iterdir()) or (folder / "_versions").is_dir()
 
 
-def _lock(lock: IO[str], root: Path) -> None:
-    """Hold a file's lock until it is closed; a killed process leaves none."""
+def _lock(lock: IO[str], root: Path) -> bool:
+    """Hold a file's lock until it is closed, if there are locks; a killed process leaves none."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
-        return
+        return False
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DataError(
             f"{root}: another process is embedding into it. Wait for it, or name another output"
         ) from error
+    return True

@@ -76,11 +76,12 @@ def _encoded(vectors: NDArray[np.float32], encoding: str) -> list[Any]:
     return [base64.b64encode(row.tobytes()).decode() for row in rows]
 
 
-def model_answers(served: Served) -> list[dict[str, Any]]:
+def model_answers(served: Served, max_inputs: int) -> list[dict[str, Any]]:
     """The entries of a model in the list of models, one for each part.
 
     Args:
         served: The model.
+        max_inputs: How many images a request may have.
 
     Returns:
         The JSON of each.
@@ -102,6 +103,7 @@ def model_answers(served: Served) -> list[dict[str, Any]]:
             "license": config.license,
             "weights_sha256": source.weights_sha256 if source else None,
             "heads": served.model.has_heads,
+            "max_inputs": max_inputs,
         }
         for name, (part, length) in served.parts().items()
     ]

@@ -187,7 +187,9 @@ async def _gone(request: Request) -> None:
 
 def _models(service: Service) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     async def run(_: Request) -> Response:
-        entries = [entry for one in service.served.values() for entry in model_answers(one)]
+        most = service.settings.max_inputs
+        served = service.served.values()
+        entries = [entry for one in served for entry in model_answers(one, most)]
         return Json({"object": "list", "data": entries})
 
     return run
@@ -197,7 +199,8 @@ def _model(service: Service) -> Callable[[Request], Coroutine[Any, Any, Response
     async def run(request: Request) -> Response:
         name = request.path_params["name"]
         served, _ = service.find(name)
-        return Json(next(entry for entry in model_answers(served) if entry["id"] == name))
+        entries = model_answers(served, service.settings.max_inputs)
+        return Json(next(entry for entry in entries if entry["id"] == name))
 
     return run
 

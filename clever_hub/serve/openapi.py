@@ -203,6 +203,7 @@ def _model() -> dict[str, Any]:
             "license": _TEXT,
             "weights_sha256": {"type": ["string", "null"]},
             "heads": _TRUTH,
+            "max_inputs": {**_WHOLE, "description": "Images that one request may have."},
         }
     )
 

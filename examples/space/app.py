@@ -170,11 +170,12 @@ def page() -> gr.Blocks:
         gr.on([first.change, second.change], relate, [first, second], answer, api_name="relate")
         first.change(curve, first, plot, api_name="curve")
         gr.on(
-            [first.change, slider.release],
+            [first.change, slider.change],  # gradio tells of no release by the keyboard
             turned,
             [first, slider],
             [copy, similarity],
             api_name="turned",
+            trigger_mode="always_last",
         )
     return blocks
 

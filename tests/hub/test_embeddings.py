@@ -104,6 +104,11 @@ def test_what_was_kept_has_one_for_each_row(embeddings: Embeddings) -> None:
     assert first.kept(range(7)) == [1, 2, 4, 5, 6]
     with pytest.raises(ValueError, match="one for each of 5 rows and 1 skipped images, got 5"):
         embeddings.kept(range(5))
+    several = Embeddings.joined([first, first])  # of two inputs: both have a position 0
+    unknown = Embeddings(first.invariant, first.equivariant, (Skipped(-1, "a", ""),))
+    for wrong, count in ((several, 14), (unknown, 6)):
+        with pytest.raises(ValueError, match="with their positions in the input"):
+            wrong.kept(range(count))
 
 
 def test_batches_are_joined_in_their_order(embeddings: Embeddings) -> None:

@@ -5,16 +5,17 @@ const GALLERY = ["astronaut", "cat", "coffee", "rocket", "photographer", "bricks
 const STEP = 15; // degrees between the points of the curves
 const GALLERY_STEP = 45; // degrees between the copies of a photo in the gallery
 const NEAREST = 5;
-const AT_ONCE = 16; // images of a request: the page should not keep others from the server
+const AT_ONCE = 16; // images of a request, if the server takes so many: others wait meanwhile
 const RETRIES = 5;
 const GRID = range(-180, 180, STEP);
 
 const el = (id) => document.getElementById(id);
 const state = {
-  models: [], model: null, key: "", gallery: [], a: null, b: null,
-  vectors: new Map(), // of the chosen model, by photo, angle and mirroring
-  mean: null, // of its vectors of the gallery
-  curve: null, wanted: false, busy: false,
+  models: [], key: "", gallery: [], a: null, b: null,
+  // The choice of a model: another object for each, so that what comes late is known to be old.
+  // Its vectors are by photo, angle and mirroring; its mean is of those of the gallery.
+  model: null,
+  curve: null, wanted: false, busy: false, failed: false,
 };
 
 // ---------------------------------------------------------------- photos
@@ -43,11 +44,11 @@ function canvasOf(side) {
  * Draw a photo, mirrored, then turned counter-clockwise, through a disc: at every angle the same
  * part of the photo is seen, and no corner gives the angle away.
  */
-function draw(canvas, { photo, angle, mirrored }) {
+function draw(canvas, { photo, angle, mirrored }, model = state.model) {
   const side = canvas.width, brush = canvas.getContext("2d");
-  const mean = state.model ? state.model.mean : [124, 116, 104];
+  const color = model ? model.color : [124, 116, 104];
   brush.setTransform(1, 0, 0, 1, 0, 0);
-  brush.fillStyle = `rgb(${mean.join(",")})`;
+  brush.fillStyle = `rgb(${color.join(",")})`;
   brush.fillRect(0, 0, side, side);
   if (!photo) return;
   brush.save();
@@ -62,10 +63,10 @@ function draw(canvas, { photo, angle, mirrored }) {
   brush.restore();
 }
 
-function blobOf(view) {
+function blobOf(view, model) {
   // Twice what the model sees, so that resampling leaves no trace of the angle.
-  const canvas = canvasOf(Math.min(512, Math.max(256, 2 * state.model.size)));
-  draw(canvas, view);
+  const canvas = canvasOf(Math.min(512, Math.max(256, 2 * model.size)));
+  draw(canvas, view, model);
   return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.95));
 }
 
@@ -85,7 +86,10 @@ async function call(path, form) {
     const answer = await fetch(path, options);
     if (answer.ok) return answer.json();
     if (answer.status === 503 && attempt < RETRIES) {
-      await new Promise((done) => setTimeout(done, 1000 * (answer.headers.get("Retry-After") || 1)));
+      const seconds = answer.headers.get("Retry-After") || 1;
+      status(`The server is full; asking again in ${seconds} s`);
+      await new Promise((done) => setTimeout(done, 1000 * seconds));
+      status("");
       continue;
     }
     const content = await answer.json().catch(() => ({}));
@@ -93,10 +97,17 @@ async function call(path, form) {
   }
 }
 
-async function formOf(views) {
+/** Another model was chosen while this one's answers were awaited. */
+class Outdated extends Error {}
+
+function mustBeChosen(model) {
+  if (model !== state.model) throw new Outdated();
+}
+
+async function formOf(views, model) {
   const form = new FormData();
-  form.set("model", state.model.id);
-  for (const view of views) form.append("input", await blobOf(view), "view.jpg");
+  form.set("model", model.id);
+  for (const view of views) form.append("input", await blobOf(view, model), "view.jpg");
   return form;
 }
 
@@ -106,25 +117,26 @@ const keyOf = ({ photo, angle, mirrored }) => `${photo.id}|${angle}|${mirrored ?
  * The embeddings of views: in each part a unit vector, less the gallery's mean, which all photos
  * share and which makes any two of them look alike. What is known already is not asked for.
  */
-async function embed(views) {
-  if (!state.mean) state.mean = mean(await ask(galleryViews(state.gallery)));
-  return (await ask(views)).map((vectors) => {
+async function embed(views, model) {
+  model.mean ??= mean(await ask(galleryViews(state.gallery), model));
+  return (await ask(views, model)).map((vectors) => {
     vectors.centred ??= Object.fromEntries(
-      PARTS.map((part) => [part, unit(vectors[part].map((x, i) => x - state.mean[part][i]))]));
+      PARTS.map((part) => [part, unit(vectors[part].map((x, i) => x - model.mean[part][i]))]));
     return vectors.centred;
   });
 }
 
-async function ask(views) {
-  const { vectors, model } = state;
+async function ask(views, model) {
+  const { vectors, atOnce } = model;
   const missing = [...new Map(views.map((view) => [keyOf(view), view])).entries()]
     .filter(([key]) => !vectors.has(key));
-  for (let start = 0; start < missing.length; start += AT_ONCE) {
-    if (missing.length > AT_ONCE) status(`Embedding: ${start} of ${missing.length}`);
-    const some = missing.slice(start, start + AT_ONCE);
-    const form = await formOf(some.map(([, view]) => view));
+  for (let start = 0; start < missing.length; start += atOnce) {
+    if (missing.length > atOnce) status(`Embedding: ${start} of ${missing.length}`);
+    const some = missing.slice(start, start + atOnce);
+    const form = await formOf(some.map(([, view]) => view), model);
     form.set("encoding_format", "base64");
     const answer = await call("v1/embeddings", form);
+    mustBeChosen(model);
     for (const { index, embedding } of answer.data) {
       const bytes = Uint8Array.from(atob(embedding), (letter) => letter.charCodeAt(0));
       const full = new Float32Array(bytes.buffer);
@@ -206,9 +218,14 @@ async function update() {
   try {
     while (state.wanted) {
       state.wanted = false;
-      await look();
+      try {
+        await look(state.model);
+      } catch (error) {
+        if (!(error instanceof Outdated)) throw error; // else it is wanted anew
+      }
     }
-    problem("");
+    if (state.failed) problem(""); // what else is said there, such as of a file, stays
+    state.failed = false;
   } catch (error) {
     report(error);
   } finally {
@@ -221,26 +238,28 @@ function busy(is) {
   el("main").setAttribute("aria-busy", String(is)); // screen readers wait for the end
 }
 
-async function look() {
+async function look(model) {
   const angle = turnNow(), view = viewB(same(angle)), key = curveKey();
-  const [a, b] = await embed([viewA(), view]);
+  const [a, b] = await embed([viewA(), view], model);
   const now = Object.fromEntries(PARTS.map((part) => [part, dot(a[part], b[part])]));
   if (state.curve?.key !== key) {
-    const points = await embed(GRID.map((turn) => viewB(same(turn))));
+    const points = await embed(GRID.map((turn) => viewB(same(turn))), model);
     state.curve = { key, points: GRID.map((turn, i) => [turn, ...PARTS.map((p) => dot(a[p], points[i][p]))]) };
     showTable();
   }
   showCurves(angle, now);
-  showDial(angle, await believed(b, angle));
-  await showNearest(view, b);
+  showDial(angle, await believed(b, angle, model));
+  await showNearest(view, b, model);
 }
 
-async function believed(b, angle) {
-  if (state.model.heads) {
-    const form = await formOf([viewA(), viewB(same(angle))]);
-    return { ...(await call("v1/relate", form)), heads: true };
+async function believed(b, angle, model) {
+  if (model.heads) {
+    const answer = await call("v1/relate", await formOf([viewA(), viewB(same(angle))], model));
+    mustBeChosen(model);
+    return { ...answer, heads: true };
   }
-  const turned = await embed(GRID.slice(0, -1).map((turn) => ({ ...viewA(), angle: same(turn) })));
+  const views = GRID.slice(0, -1).map((turn) => ({ ...viewA(), angle: same(turn) }));
+  const turned = await embed(views, model);
   return { angle: search(turned, b), heads: false };
 }
 
@@ -254,8 +273,12 @@ function problem(text) {
 }
 
 function report(error) {
-  el("key-form").hidden = error.status !== 401;
-  if (error.status === 401) return problem("This server asks for a key.");
+  state.failed = true;
+  if (error.status === 401) {
+    el("key-form").hidden = false;
+    el("api").hidden = true; // a link sends no key
+    return problem(state.key ? "This key is not the server's." : "This server asks for a key.");
+  }
   problem(error instanceof Refused ? error.message : `The server cannot be reached: ${error.message}`);
 }
 
@@ -380,9 +403,9 @@ function showDial(angle, answer) {
     : `This model has no heads. Found by comparing B with ${GRID.length - 1} turned copies of A in the equivariant part.`;
 }
 
-async function showNearest(view, vector) {
+async function showNearest(view, vector, model) {
   const photos = [...new Set([...state.gallery, state.a, state.b].filter(Boolean))];
-  const views = galleryViews(photos), vectors = await embed(views);
+  const views = galleryViews(photos), vectors = await embed(views, model);
   const entries = views.map((one, i) => ({ ...one, vectors: vectors[i] }));
   el("gallery-about").textContent =
     `${photos.length} photos, each in ${views.length / photos.length} positions; similarity as above.`;
@@ -415,8 +438,8 @@ async function take(files, slot) {
   }
   if (!photos.length) return;
   problem("");
-  if (slot === "b") state.b = photos[0];
-  else if (photos.length > 1) [state.a, state.b] = photos;
+  if (photos.length > 1) [state.a, state.b] = photos;
+  else if (slot === "b") state.b = photos[0];
   else state.a = photos[0];
   update();
 }
@@ -446,14 +469,16 @@ function listen() {
   el("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     state.key = el("key").value;
+    if (/[^\x20-\x7e]/.test(state.key)) return problem("This key is not the server's.");
     start();
   });
   new ResizeObserver(() => shown && showCurves(shown.angle, shown.now)).observe(el("curves"));
 }
 
 function choose(id) {
-  state.model = state.models.find((model) => model.id === id);
-  Object.assign(state, { vectors: new Map(), mean: null, curve: null });
+  const model = state.models.find((one) => one.id === id);
+  state.model = { ...model, vectors: new Map(), mean: null };
+  state.curve = null;
   el("about").textContent = state.model.about;
   update();
 }
@@ -480,7 +505,8 @@ function modelsOf(entries) {
   return entries
     .filter((entry) => entry.part === "full" && length(`${entry.id}:equivariant`))
     .map((entry) => ({
-      id: entry.id, mean: entry.mean, size: entry.image_size, heads: entry.heads,
+      id: entry.id, color: entry.mean, size: entry.image_size, heads: entry.heads,
+      atOnce: Math.min(AT_ONCE, entry.max_inputs),
       split: length(`${entry.id}:invariant`),
       about: `${entry.backbone}, ${entry.image_size} px, ${length(`${entry.id}:invariant`)} + ` +
         `${length(`${entry.id}:equivariant`)} dimensions`,

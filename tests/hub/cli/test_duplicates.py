@@ -190,6 +190,19 @@ def test_photos_that_were_moved_away_are_left_out_the_next_time(
     assert sorted(folder.rglob("*.*")) == left
 
 
+def test_photos_that_were_not_embedded_count_also_when_others_have_gone(
+    verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "broken.jpg").write_bytes(b"no photo")
+    run("embed", model_folder, folder, "-o", tmp_path / "v", "--on-error", "skip")
+    (folder / "coffee.png").unlink()
+    result = run(*verb, tmp_path / "v")
+    assert result.exit_code == 1
+    assert "left out" in result.stderr
+    assert "1 photo could not be read. Allow it: --on-error skip" in result.stderr
+    assert run(*verb, tmp_path / "v", "--on-error", "skip").exit_code == 0
+
+
 def test_without_any_photo_the_answer_says_loudly_that_it_is_not_verified(
     verb: tuple[object, ...], model_folder: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -341,6 +341,19 @@ def test_what_embed_could_not_read_was_not_checked(
     assert run("leaks", *folders, "--on-error", "skip").exit_code == 0
 
 
+def test_embeddings_in_a_folder_of_embeddings_are_others(
+    sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
+) -> None:
+    vectors = tmp_path / "vectors"
+    run("embed", model_folder, sets[0], "-o", vectors)
+    run("embed", model_folder, sets[1], "-o", vectors / "inner" / "val")
+    options = ("--no-verify", "--threshold", 0.9)
+    result = run("leaks", vectors, vectors / "inner" / "val", *options)
+    assert "of 3 validation photos" in result.stdout, result.stderr
+    for other in (vectors, vectors / "part-00000.parquet"):
+        assert "hold the same photos" in " ".join(run("leaks", vectors, other).stderr.split())
+
+
 def test_an_empty_side_does_not_pass(
     sets: tuple[Path, Path], model_folder: Path, tmp_path: Path
 ) -> None:

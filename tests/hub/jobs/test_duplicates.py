@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from clever_hub.jobs.heads import Heads
 from clever_hub.jobs.leaks import find_leaks
 from clever_hub.jobs.pairs import Pairs
 from clever_hub.jobs.photo_files import image_size
+from clever_hub.jobs.relate import check_raw
 from clever_hub.jobs.sheets import thumbnail
 from clever_hub.jobs.verifying import PixelVerifier
 from clever_hub.pretrained import from_pretrained
@@ -284,3 +286,34 @@ def test_normalised_vectors_are_refused_by_heads_however_they_were_normalised(
     assert find_duplicates(raw.invariant, heads=heads, verify=Oracle()).candidates
     with pytest.raises(DataError, match="invariant part has 19 entries, the vectors have 16"):
         find_duplicates(vectors, heads=heads, verify=Oracle())
+
+
+def test_a_verifier_of_other_photos_is_refused_by_leaks_too(
+    vectors: NDArray[np.float32], tmp_path: Path
+) -> None:
+    e = Embeddings(vectors, vectors[:, :2])
+    names = [tmp_path / f"{row}.jpg" for row in range(50)]
+    for others in (names[:49], names):
+        wrong = PixelVerifier(names[: 99 - len(others)], others=others)
+        with pytest.raises(DataError, match="verify: expected as many photos as embeddings, 50"):
+            find_leaks(e[:50], e[50:], threshold=0.75, verify=wrong)
+
+
+def test_what_is_done_about_a_rate_that_too_few_photos_show(vectors: NDArray[np.float32]) -> None:
+    with pytest.raises(ConfigError, match=r"a rate of 0.001 at least \(--expected-false\)$"):
+        find_duplicates(vectors, verify=Oracle(), expected_false=0.1)
+    with pytest.raises(ConfigError, match="or verify candidates by pixels"):
+        find_duplicates(vectors)
+
+
+def test_heads_look_at_the_lengths_of_embeddings_without_a_copy_of_them(
+    headed_folder: Path,
+) -> None:
+    heads = Heads.load(headed_folder)
+    rows = np.random.default_rng(0).normal(size=(400_000, 24)).astype(np.float32)
+    e = Embeddings(rows[:, :19], rows[:, 19:])
+    tracemalloc.start()
+    check_raw(e, heads)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < rows.nbytes / 10

@@ -7,15 +7,21 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
+from clever_hub.embeddings import Embeddings
 from clever_hub.errors import ConfigError
-from clever_hub.jobs import sheets
+from clever_hub.jobs import groups as grouped
+from clever_hub.jobs import leaks, sheets
+from clever_hub.jobs.leaks import find_leaks
 from clever_hub.jobs.sheets import Shown, ShownRow, write_page, write_sheet
 from clever_hub.jobs.tables import FORMATS, write_rows
 
@@ -126,3 +132,45 @@ def test_a_picture_shows_the_whole_note(
     note = "invariant 0.94, equivariant 0.61"
     write_sheet(tmp_path / "s.png", "t", [ShownRow("", [Shown(photos["coffee"], "0.9", note)])])
     assert note in " ".join(written)
+
+
+def test_text_is_utf_8_whatever_the_encoding_of_file_names(
+    photos: dict[str, Path], tmp_path: Path
+) -> None:
+    """As where the locale is ISO-8859-1."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from clever_hub.jobs.sheets import Shown, ShownRow, write_page\n"
+        "assert sys.getfilesystemencoding() == 'ascii', sys.getfilesystemencoding()\n"
+        "rows = [ShownRow('90° → 1 ü', [Shown(Path(sys.argv[1]), '2 × 3')])]\n"
+        "write_page(Path(sys.argv[2]), 'title', [], rows)\n"
+    )
+    file = tmp_path / "script.py"
+    file.write_text(script, encoding="utf-8")
+    arguments = (file, photos["coffee"], tmp_path / "p.html")
+    command = [sys.executable, "-X", "utf8=0", *map(str, arguments)]
+    variables = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if "AssertionError" in done.stderr:
+        pytest.skip(f"this system has no such locale: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "90° → 1 ü" in text
+    assert "2 × 3" in text
+
+
+def test_a_row_shows_so_many_photos_and_counts_the_others(
+    photos: dict[str, Path], tmp_path: Path
+) -> None:
+    paths: list[Path] = [photos["coffee"]] * 70
+    group = [grouped.Member(0, None, None), *(grouped.Member(i, 0, None) for i in range(1, 70))]
+    (row,) = grouped.shown([group], paths, lambda _: "the first")
+    assert (len(row.photos), row.more) == (50, 20)
+    text = write_page(tmp_path / "p.html", "title", [], [row]).read_text()
+    assert text.count("<figure") == 50
+    assert "and 20 more; a table has them all." in text
+    lengths = np.repeat([1.0, -1.0, 1.0], (70, 70, 1)).astype(np.float32)[:, None]
+    e = Embeddings(lengths, lengths)
+    found = find_leaks(e[:140], e[140:], threshold=0.5)
+    (leak,) = leaks.shown(found, paths * 2, [photos["rocket"]])
+    assert (len(leak.photos), leak.more) == (50, 21)

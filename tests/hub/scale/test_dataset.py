@@ -122,11 +122,13 @@ def test_killed_at_random_moments_it_gives_the_same_bytes(album: Path, tmp_path:
         for file in broken.glob("part-*.parquet"):
             kept.setdefault(file, file.stat().st_mtime_ns)
     (broken / ".part-00001.0a1b2c3d.tmp.parquet").write_bytes(b"half of a shard")
+    (broken / "_clever_hub" / "plan" / ".part-00001.0a1b2c3d.tmp.json").write_bytes(b"half")
+    (broken / ".a.tmp").mkdir()  # whatever lies there
     assert not _killed(["clever-resnet18", *common, str(broken)], 200)
     assert rows(broken) == rows(whole)
     assert len(rows(whole)) == 330
     assert all(file.stat().st_mtime_ns == when for file, when in kept.items())
-    assert [path for path in broken.rglob("*") if ".tmp" in path.name] == []
+    assert [path.name for path in broken.rglob("*") if ".tmp" in path.name] == [".a.tmp"]
     assert pq.read_table(broken).num_rows == 330
 
 

@@ -84,7 +84,8 @@ def test_shards_are_checked_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
     images: list[int] = []
     run: Any = SimpleNamespace(shards=8, made=None)
     nothing: Any = None
-    found = list(ray.compute(nothing, run, nothing, nothing, images.append))
+    storage: Any = SimpleNamespace(threads=16)
+    found = list(ray.compute(storage, run, nothing, nothing, images.append))
     assert [one.shard for one in found] == list(range(8))
     assert images == [3] * 8
 

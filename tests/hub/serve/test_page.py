@@ -301,18 +301,19 @@ def test_what_is_no_image_is_named(opened: Callable[..., Page], tmp_path: Path) 
     assert page.text_content("#a-name") == "astronaut"
 
 
-def test_two_dropped_photos_become_a_and_b(opened: Callable[..., Page]) -> None:
+@pytest.mark.parametrize("place", ["body", "[data-slot=b]"])
+def test_two_dropped_photos_become_a_and_b(opened: Callable[..., Page], place: str) -> None:
     page = opened()
     files = [list((PAGE / f"gallery/{name}.jpg").read_bytes()) for name in ("coffee", "rocket")]
     page.evaluate(
-        """(files) => {
+        """([files, place]) => {
             const data = new DataTransfer();
             files.forEach((bytes, i) =>
                 data.items.add(new File([new Uint8Array(bytes)], `photo-${i}.png`)));
-            document.body.dispatchEvent(
+            document.querySelector(place).dispatchEvent(
                 new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
         }""",
-        files,
+        [files, place],
     )
     expect(page.locator("#b-name")).to_contain_text("photo-1")
     assert page.text_content("#a-name") == "photo-0.png"
@@ -393,10 +394,76 @@ def test_the_key_is_asked_for(opened: Callable[..., Page], tmp_path: Path) -> No
     try:
         page = opened(wait=False, to=f"http://127.0.0.1:{server.port}/")
         expect(page.get_by_role("alert")).to_have_text("This server asks for a key.")
+        assert not page.get_by_role("link", name="openapi.json").is_visible(), "it sends no key"
+        for wrong in ("s3crex", "ключ"):
+            page.get_by_label("API key").fill(wrong)
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("alert")).to_have_text("This key is not the server's.")
+            assert page.locator("#key-form").is_visible()
         page.get_by_label("API key").fill("s3cret")
         page.keyboard.press("Enter")
         settled(page)
         assert not page.locator("#key-form").is_visible()
         assert page.get_by_role("alert").count() == 0
+    finally:
+        server.end()
+
+
+def test_a_file_that_is_no_image_stays_named_while_the_page_computes(
+    opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    bad = tmp_path / "notes.txt"
+    bad.write_text("no image")
+    page = opened(wait=False)
+    page.wait_for_function("() => document.querySelector('main').ariaBusy === 'true'")
+    page.locator("#a-file").set_input_files(bad)
+    settled(page)
+    expect(page.get_by_role("alert")).to_have_text(
+        "notes.txt: this browser cannot open it as an image."
+    )
+
+
+def test_a_model_that_is_chosen_while_another_computes_has_figures_of_its_own(
+    opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    # Of other lengths: what came late of the first was taken for the second's.
+    server = ServerProcess(tmp_path / "two.log", "clever-vit-tiny.ssl", model="clever-resnet18")
+    try:
+        address = f"http://127.0.0.1:{server.port}/"
+        alone = opened(to=address)
+        alone.get_by_label("Model").select_option("clever-vit-tiny.ssl")
+        expect(alone.locator("#about")).to_contain_text("153 + 39")
+        alone.wait_for_function("() => document.querySelector('main').ariaBusy === 'false'")
+        expected = table(alone)
+
+        page = opened(wait=False, to="about:blank")
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            if held:
+                route.continue_()
+            held.append(route)
+
+        page.route("**/v1/embeddings", hold)
+        page.goto(address)
+        while not held:
+            page.wait_for_timeout(20)
+        page.get_by_label("Model").select_option("clever-vit-tiny.ssl")
+        held[0].continue_()
+        settled(page)
+        page.wait_for_function("() => document.querySelector('main').ariaBusy === 'false'")
+        assert table(page) == expected
+    finally:
+        server.end()
+
+
+def test_a_server_of_small_requests_is_asked_in_several(
+    opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path / "small.log", "--max-inputs", "5")
+    try:
+        page = opened(to=f"http://127.0.0.1:{server.port}/")
+        assert page.get_by_role("alert").count() == 0
+        assert len(table(page)) == 25
     finally:
         server.end()
