@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ from clever_hub.errors import CleverError, suggest
 
 # Weights of kernels that are neither 1×1 nor depthwise: those of a MobileNet's first layer.
 DENSE_SHARE = 0.01
+# DINOv3's vision transformers were trained by their class token, but timm builds them with the
+# average of its Eva class (https://github.com/huggingface/pytorch-image-models/issues/2681).
+_TOKEN_POOLED = re.compile(r"vit_.*_dinov3.*")
+# What timm's crop_mode does to a photo that is not square, where it does not cut its centre out.
+_CROP_MODES = {"squash": "squashes them to a square", "border": "pads them to a square"}
 
 
 class BackboneError(CleverError):
@@ -84,6 +90,43 @@ def build_backbone(
     if projection:
         _check_projection(backbone, architecture)
     return backbone
+
+
+def trained_pooling(architecture: str) -> dict[str, Any]:
+    """Arguments for ``timm.create_model`` that pool as the published weights were trained.
+
+    Args:
+        architecture: A name in timm, with or without a tag.
+
+    Returns:
+        None of them where timm's default is right.
+
+    Example:
+        >>> trained_pooling("vit_small_patch16_dinov3.lvd1689m"), trained_pooling("resnet18")
+        ({'global_pool': 'token'}, {})
+    """
+    return {"global_pool": "token"} if _TOKEN_POOLED.fullmatch(architecture) else {}
+
+
+def other_crop(data: Mapping[str, Any]) -> str | None:
+    """What is to be said where timm prepares photos otherwise than by a centre crop.
+
+    Args:
+        data: What ``timm.data.resolve_data_config`` returned.
+
+    Returns:
+        A sentence; None for the centre crop, which is the only one here.
+
+    Example:
+        >>> other_crop({"crop_mode": "center"}) is None
+        True
+    """
+    if (done := _CROP_MODES.get(str(data.get("crop_mode")))) is None:
+        return None
+    return (
+        f"Of photos that are not square the centre is cropped here; timm {done} for these weights "
+        f"(crop_mode {data['crop_mode']!r}), so embeddings and figures differ from timm's"
+    )
 
 
 def classifier_name(backbone: nn.Module) -> str | None:

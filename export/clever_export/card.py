@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -24,6 +22,7 @@ from clever_export.card_text import (
     WITHOUT_HEADS,
     what_it_is,
 )
+from clever_export.places import portable, public_photos
 from clever_hub.backends.own import OWN_BACKBONES
 from clever_hub.config import ModelConfig
 from clever_hub.files import write_text
@@ -108,6 +107,19 @@ def make_card(folder: str | Path, repo_id: str | None = None, *, by_name: bool =
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{content}\n"))
 
 
+def is_generated(folder: str | Path, text: str) -> bool:
+    """Whether a card is as ``make_card`` writes it before there is a repository, not edited.
+
+    Args:
+        folder: The model folder.
+        text: The card.
+
+    Raises:
+        ModelFormatError: As ``write_card``.
+    """
+    return text in (make_card(folder), make_card(folder, by_name=True))
+
+
 def _tags(config: ModelConfig) -> list[str]:
     """What the Hub cannot see by itself: it finds safetensors, onnx and remote code."""
     tags = ["clever", "image-embeddings", "timm", config.architecture]
@@ -125,7 +137,7 @@ def _results(evaluation: Mapping[str, Any] | None) -> Iterator[EvalResult]:
         yield EvalResult(
             task_type="image-feature-extraction",
             dataset_type="image-folder",
-            dataset_name=photos.get("name") or "unnamed",
+            dataset_name=public_photos(str(photos.get("name") or "unnamed")),
             dataset_split="validation",
             metric_type="accuracy",
             metric_name=_INDEXED,
@@ -242,40 +254,6 @@ def _photos(data: Mapping[str, Any]) -> str:
         return f"{videos['frames']:,} frames of {videos['videos']} videos"
     train, validation = data["train"]["photos"], data["validation"]["photos"]
     return f"{train:,} training and {validation:,} validation photos"
-
-
-def portable(command: str, name: str) -> str:
-    """A command without the paths of the machine that it ran on: only their last component.
-
-    Args:
-        command: As it was typed.
-        name: By what users of the card load the model.
-    """
-    words = ["--output" if word == "--out" else word for word in shlex.split(command)]  # renamed
-    if words[1:2] == ["evaluate"] and words[2:] and not words[2].startswith("-"):
-        words[2] = name
-    return shlex.join(
-        "".join(PureWindowsPath(part).name if _LOCAL.match(part) else part for part in _parts(word))
-        for word in words
-    )
-
-
-def names_places(command: str) -> bool:
-    """Whether a command tells where files of the machine lie that it ran on.
-
-    Args:
-        command: As it was typed.
-    """
-    return any(_LOCAL.match(part) for word in shlex.split(command) for part in _parts(word))
-
-
-# Absolute paths and those that begin at the working folder or at home; Windows has its own.
-_LOCAL = re.compile(r"(\.{0,2}|~)[/\\]|\w:[/\\]")
-
-
-def _parts(word: str) -> list[str]:
-    """In --data=A,B each of the two is a path."""
-    return re.split("([,=])", word)
 
 
 def _usage(folder: Path, config: ModelConfig, repo_id: str | None, by_name: bool) -> str:

@@ -171,6 +171,17 @@ def copy_model(source: Path, target: Path) -> Path:
     return target
 
 
+def copy_license(source: Path, target: Path) -> None:
+    """Copy the words of the licence, where the model has some, to a folder that gets its weights.
+
+    Args:
+        source: A model folder.
+        target: A folder that exists.
+    """
+    if (source / LICENSE_NAME).is_file():
+        _copy(source / LICENSE_NAME, target / LICENSE_NAME)
+
+
 @contextmanager
 def as_if_in(source: Path, copy: Path) -> Iterator[None]:
     """Let an error that names a file of a copy name that of the folder it was copied from.

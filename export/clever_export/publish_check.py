@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from yaml import YAMLError
 
 import clever_hub
-from clever_export.card import CARD_NAME, make_card
+from clever_export.card import CARD_NAME, is_generated, make_card
 from clever_export.card_evaluation import own_evaluation
 from clever_export.card_picture import DIGEST_KEY, PICTURE_NAME, digest_of, has_picture
 from clever_export.card_tables import table
@@ -46,6 +47,8 @@ KNOWN = frozenset(
 # A graph without weights has 100 kB or less; a larger one contains weights of its own.
 MAX_GRAPH_BYTES = 1_000_000
 _CARD_KEYS = ("license", "library_name", "pipeline_tag", "tags")
+_LICENCE = "## Licence"
+_FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def check_folder(folder: str | Path) -> list[Path]:
@@ -205,11 +208,11 @@ def _config_problems(folder: Path) -> Iterator[str]:
 
 
 def _card_problems(folder: Path) -> Iterator[str]:
-    advice = "`clever-hub export MODEL -o NEW` writes a complete one"
+    advice = f"`clever-hub export {folder} -o NEW` writes the card anew"
     try:
         # read_text makes one kind of line ends of both
-        card = ModelCard((folder / CARD_NAME).read_text(encoding="utf-8"))
-        expected = ModelCard(make_card(folder))
+        text = (folder / CARD_NAME).read_text(encoding="utf-8")
+        card, expected = ModelCard(text), ModelCard(make_card(folder))
     except (CleverError, ValueError, KeyError, YAMLError) as error:
         yield f"{CARD_NAME}: {' '.join(str(error).split())}. {advice}"
         return
@@ -223,8 +226,38 @@ def _card_problems(folder: Path) -> Iterator[str]:
     headings = [line for line in expected.content.splitlines() if line.startswith("## ")]
     if absent := [line for line in headings if line not in card.content]:
         yield f"{CARD_NAME} lacks the sections {', '.join(absent)}. {advice}"
+    elif not missing and (stale := _stale(card, expected)):
+        yield f"{CARD_NAME} says otherwise than {CONFIG_NAME}, in {', '.join(stale)}. {advice}"
+    if "FOLDER" in "".join(_FENCED.findall(card.content)) and not is_generated(folder, text):
+        yield (
+            f"{CARD_NAME} loads the model from FOLDER, and is not as it was generated, so nothing "
+            f"is put in its place. Write the repository, user/name, there; or {advice}"
+        )
     if evaluation and has_picture(evaluation):
         yield from _picture_problems(folder / PICTURE_NAME, digest_of(evaluation), advice)
+
+
+def _stale(card: ModelCard, expected: ModelCard) -> list[str]:
+    """What a card says otherwise than the config does today; what was added to it is no fault."""
+    found, wanted = _front_matter(card), _front_matter(expected)
+    stale = ["license"] if found["license"] != wanted["license"] else []
+    stale += [
+        key
+        for key in ("datasets", "tags")
+        if set(wanted.get(key) or ()) - set(found.get(key) or ())
+    ]
+    if not _licence_lines(expected) <= _licence_lines(card):
+        stale.append(f"the section {_LICENCE}")
+    heads = [line for line in expected.content.splitlines() if line.startswith("- **Heads** ")]
+    if not set(heads) <= set(card.content.splitlines()):
+        stale.append("the line Heads")
+    return stale
+
+
+def _licence_lines(card: ModelCard) -> set[str]:
+    """The lines of the section about the licence."""
+    _, _, rest = f"\n{card.content}".partition(f"\n{_LICENCE}\n")
+    return {line.strip() for line in rest.partition("\n## ")[0].splitlines() if line.strip()}
 
 
 def _picture_problems(path: Path, digest: str, advice: str) -> Iterator[str]:

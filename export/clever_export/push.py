@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from clever_export.card import CARD_NAME, make_card, names_places, portable
+from clever_export.card import CARD_NAME, is_generated, make_card
+from clever_export.places import names_places, portable, public_photos
 from clever_export.publish_check import KNOWN, check_folder
 from clever_hub import __version__
 from clever_hub.errors import HubError, ModelNotFoundError
@@ -210,7 +211,7 @@ def _contents(paths: list[Path], repo_id: str) -> dict[str, Path | bytes]:
     """Content of the repository; an unedited card gets the repository's name."""
     contents: dict[str, Path | bytes] = {path.name: path for path in paths}
     card = next(path for path in paths if path.name == CARD_NAME)
-    if card.read_text(encoding="utf-8") == make_card(card.parent):
+    if is_generated(card.parent, card.read_text(encoding="utf-8")):
         contents[CARD_NAME] = make_card(card.parent, repo_id).encode()
     if EVALUATION_NAME in contents:
         content = (card.parent / EVALUATION_NAME).read_bytes()
@@ -220,17 +221,27 @@ def _contents(paths: list[Path], repo_id: str) -> dict[str, Path | bytes]:
 
 
 def _without_places(content: Any, name: str) -> Any:
-    """An evaluation whose commands do not tell where the files of this machine lie."""
+    """An evaluation that does not tell where the files of this machine lie."""
     if isinstance(content, list):
         return [_without_places(entry, name) for entry in content]
     if not isinstance(content, dict):
         return content
-    return {
-        key: portable(value, name)
-        if key == "command" and isinstance(value, str) and names_places(value)
-        else _without_places(value, name)
-        for key, value in content.items()
-    }
+    return {key: _public(key, value, name) for key, value in content.items()}
+
+
+def _public(key: str, value: Any, name: str) -> Any:
+    if key == "command" and isinstance(value, str) and names_places(value):
+        return portable(value, name)
+    if key == "data" and isinstance(value, dict):
+        return {split: _public_data(about) for split, about in value.items()}
+    return _without_places(value, name)
+
+
+def _public_data(about: Any) -> Any:
+    """A split's entry with the name that its photos have where others read it."""
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str):
+        return about
+    return {**about, "name": public_photos(about["name"])}
 
 
 def _compare(

@@ -2,6 +2,7 @@
 
     DIR/clever-resnet18/config.pbtxt    what Triton is told about the model
     DIR/clever-resnet18/1/model.onnx    the graph with its weights, version 1
+    DIR/clever-resnet18/LICENSE         where the model has one
 
 The graph takes uint8 pixels and normalises them, so that a client sends a third of the bytes and
 needs no numbers of the model's but its size.
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from clever_export.package import new_folder
+from clever_export.package import copy_license, new_folder
 from clever_export.progress import Report, silent
 from clever_export.quantize import Fidelity
 from clever_export.variants import export_variant
@@ -89,6 +90,7 @@ def export_triton(
             any_processor=True,
             report=report,
         )
+        copy_license(Path(model_folder), temporary)
         write_text(temporary / CONFIG_NAME, config_text(config, name, device, max_batch))
         (temporary / VERSION).mkdir()
         target = temporary / VERSION / GRAPH_NAME

@@ -26,7 +26,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from clever_export.onnx import trace
-from clever_export.package import check_processor
+from clever_export.package import check_processor, copy_license
 from clever_export.progress import Report, silent
 from clever_export.quantize import Fidelity, fidelity, finite_parts, quantize
 from clever_export.verify import pictures
@@ -122,8 +122,9 @@ def export_variant(
             resized and cropped, and normalises them.
         single_file: Store the weights in model.onnx. Otherwise they are in model.onnx.data: a
             protobuf file cannot be larger than 2 GB.
-        images: Image files like those that the model will be used on; at least 16 for int8. A
-            quarter is held out from calibration, to measure the fidelity of the variant.
+        images: Image files like those that the model will be used on; at least 16 for int8. The
+            fidelity of the variant is measured on them; of int8 on a quarter, which is held out
+            from calibration.
         force: Also write a variant that fails the fidelity check.
         any_processor: What runs the graph does not check the processor as ``backend="onnx"`` does,
             so int8 keeps to 7 bits of the weights.
@@ -174,7 +175,7 @@ def _export(
     model_folder: Path, out: Path, kind: _Kind, paths: Sequence[Path], report: Report
 ) -> Fidelity | None:
     precision = kind.precision
-    held_out, calibration = paths[::4], [path for i, path in enumerate(paths) if i % 4]
+    calibration, others = _divided(paths, precision)
     model = CleverModel.from_folder(model_folder)
     assert model.source is not None
     check_graph_beside(model_folder, str(model.source.weights_sha256))
@@ -182,6 +183,7 @@ def _export(
     if precision == "fp16":
         _refuse_overflow(model)
     copy_heads(model_folder, out)
+    copy_license(model_folder, out)
     variant = Variant(precision, PIXELS if kind.with_preprocessing else PIXEL_VALUES, {})
     graph = _graph(model, variant, report)
     for step, more in _attempts(kind):
@@ -197,19 +199,36 @@ def _export(
                 with tempfile.TemporaryDirectory() as temporary:
                     finite_parts(out, "onnx", pictures(Path(temporary)), report)
             return None
-        measured = fidelity(model_folder, out, held_out, report)
-        _update(out, fidelity=measured.figures(), calibration_images=len(calibration), **more)
+        measured = fidelity(model_folder, out, others, report)
+        calibrated = {"calibration_images": len(calibration)} if calibration else {}
+        _update(out, fidelity=measured.figures(), **calibrated, **more)
         if all(cosine >= MIN_COSINE for cosine in measured.cosine.values()):
             return measured
     if not kind.force:
-        seven_bits = precision == "int8" and kind.any_processor
-        raise ModelFormatError(
-            f"the {precision} variant is not faithful: mean cosine to the model's embeddings after "
-            f"centring, over {measured.images} held-out images: {measured.describe()}; expected "
-            f"{MIN_COSINE} at least. Calibrate on more photos like those that the model will be "
-            f"used on, or write it anyway with --force{_SEVEN_BITS if seven_bits else ''}"
-        )
+        raise _unfaithful(kind, measured)
     return measured
+
+
+def _divided(paths: Sequence[Path], precision: str) -> tuple[list[Path], list[Path]]:
+    """The images to calibrate on, which int8 alone needs, and those to measure on."""
+    if precision != "int8":
+        return [], list(paths)
+    return [path for i, path in enumerate(paths) if i % 4], list(paths[::4])
+
+
+def _unfaithful(kind: _Kind, measured: Fidelity) -> ModelFormatError:
+    int8 = kind.precision == "int8"
+    advice = (
+        "Calibrate on more photos like those that the model will be used on, or write it"
+        if int8
+        else "Export it in fp32, or write it"
+    )
+    return ModelFormatError(
+        f"the {kind.precision} variant is not faithful: mean cosine to the model's embeddings "
+        f"after centring, over {measured.images} {'held-out ' if int8 else ''}images: "
+        f"{measured.describe()}; expected {MIN_COSINE} at least. {advice} anyway with "
+        f"--force{_SEVEN_BITS if int8 and kind.any_processor else ''}"
+    )
 
 
 def _attempts(kind: _Kind) -> tuple[tuple[str, dict[str, int]], ...]:

@@ -245,6 +245,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_heads_belong_into_a_repository_whole_or_not_at_all(folder: Path) -> None:
     plain = (folder / "config.json").read_text()
     write_heads(folder)
+    write_card(folder)
     assert folder / "heads.safetensors" in check_folder(folder)
     headed = (folder / "config.json").read_text()
     (folder / "config.json").write_text(plain)
@@ -256,6 +257,58 @@ def test_heads_belong_into_a_repository_whole_or_not_at_all(folder: Path) -> Non
     (folder / "heads.safetensors").write_bytes(content)
     with pytest.raises(ModelFormatError, match=r"its heads do not load: .*SHA-256"):
         check_folder(folder)
+
+
+def _set(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    write_json(path, {**json.loads(path.read_text()), **values})
+
+
+def _datasets(folder: Path, *names: str) -> None:
+    provenance = json.loads((folder / "config.json").read_text())["provenance"]
+    _set(folder, provenance={**provenance, "dataset_ids": list(names)})
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (
+            lambda f: _set(f, license="cc-by-nc-4.0", data_terms="For research."),
+            "license, the section ## Licence",
+        ),
+        (lambda f: _set(f, data_terms="For research."), "the section ## Licence"),
+        (lambda f: _datasets(f, "user/photos"), "datasets"),
+        (write_heads, "the line Heads"),
+        (lambda f: _edit(f / "README.md", "- equivariance\n", ""), "tags"),
+    ],
+)
+def test_a_card_that_says_otherwise_than_the_config_is_not_published(
+    folder: Path, change: Callable[[Path], object], stale: str
+) -> None:
+    change(folder)
+    told = rf"README\.md says otherwise than config\.json, in {stale}\. `clever-hub export \S+ -o"
+    with pytest.raises(ModelFormatError, match=told):
+        check_folder(folder)
+    write_card(folder)
+    assert check_folder(folder)
+
+
+def test_an_edited_card_may_say_more_but_names_the_repository(folder: Path) -> None:
+    path = folder / "README.md"
+    _edit(path, "## Limits\n", "## Limits\n- Not for medicine.\n")
+    _edit(path, "- equivariance\n", "- equivariance\n- birds\n")
+    _edit(path, "for the weights.", "for the weights.\nThe code is in FOLDER.")
+    with pytest.raises(ModelFormatError, match=r"README\.md loads the model from FOLDER.*NEW"):
+        check_folder(folder)
+    for quoted in ('"FOLDER"', "local-dir:FOLDER", "embed FOLDER", "--model FOLDER"):
+        _edit(path, quoted, quoted.replace("FOLDER", "user/name"))
+    assert check_folder(folder)
+
+
+def test_the_card_of_a_shipped_model_is_as_it_was_generated(folder: Path) -> None:
+    write_card(folder, by_name=True)
+    assert "FOLDER" in (folder / "README.md").read_text()
+    assert check_folder(folder)
 
 
 def test_export_takes_the_heads_along_and_verify_reads_them(folder: Path, tmp_path: Path) -> None:

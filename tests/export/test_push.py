@@ -288,6 +288,9 @@ def test_where_files_lie_on_this_machine_is_not_published(
     typed = "clever-hub evaluate /home/anna/runs/m --data /home/anna/clinic/patients -o ~/measured"
     evaluation = json.loads((ZOO / "clever-resnet18" / "evaluation.json").read_text())
     evaluation["protocols"]["knn"]["command"] = typed
+    data = evaluation["protocols"]["knn"]["data"]
+    data["train"]["name"] = "/home/anna/clinic/patients/train"
+    data["validation"]["name"] = "/home/anna/clinic/patients/val"
     own: dict[str, Any] = {
         "weights_sha256": sha256_of(folder / "model.safetensors"),
         "input_size": 32,
@@ -298,7 +301,9 @@ def test_where_files_lie_on_this_machine_is_not_published(
     write_card(folder)
     alice.call(PUSH, str(folder), repo)
     sent = content(server, repo)["evaluation.json"].decode()
-    assert "anna" not in sent
+    assert "anna" not in sent + content(server, repo)["README.md"].decode()
+    assert json.loads(sent)["protocols"]["knn"]["data"]["train"]["name"] == "patients/train"
+    assert "name: patients/val\n" in content(server, repo)["README.md"].decode()
     assert "--data patients" in sent
     assert json.loads(sent)["figures"] == evaluation["figures"]
     assert states(alice.call(PUSH, str(folder), repo)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,13 @@ def test_int8_needs_no_processor_of_a_kind(
     values = [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
     weights = [value for value in values if value.dtype == np.int8 and value.ndim == 4]
     assert max(int(np.abs(value.astype(int)).max()) for value in weights) <= 64
+
+
+def test_the_licence_comes_along(exported: Exported, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported("test_resnet"), tmp_path / "model")
+    (folder / "LICENSE").write_text("of somebody else's weights")
+    made, _ = export_triton(folder, tmp_path / "triton")
+    assert (made / "LICENSE").read_text() == "of somebody else's weights"
 
 
 def test_a_model_that_is_there_is_not_overwritten(triton: Path, exported: Exported) -> None:

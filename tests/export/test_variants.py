@@ -135,6 +135,25 @@ def test_fp16_computes_in_half_and_stays_near(
     assert found.full.dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", ["fp16", "pixels"])
+def test_where_nothing_is_calibrated_all_photos_measure(
+    kind: str, variant: Callable[[str], Path]
+) -> None:
+    entry = ModelConfig.load(variant(kind)).extra["variant"]
+    assert entry["fidelity"]["images"] == 16
+    assert "calibration_images" not in entry
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_variant_takes_the_licence_along(
+    kind: str, exported: Exported, crops: list[Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exported("test_resnet"), tmp_path / "model")
+    (folder / "LICENSE").write_text("of somebody else's weights")
+    export_variant(folder, tmp_path / "out", images=crops, force=kind == "int8", **KINDS[kind])
+    assert (tmp_path / "out" / "LICENSE").read_text() == "of somebody else's weights"
+
+
 @pytest.fixture
 def overflowing(exported: Exported, tmp_path: Path) -> Callable[[float], Path]:
     """Gives a model with one bias of this size before the last sum; another of 60,000 joins it."""
@@ -303,7 +322,7 @@ def test_an_unfaithful_variant_is_refused_with_its_figures(
     assert result.exit_code == 1
     message = " ".join(result.output.split())
     assert "the fp16 variant is not faithful" in message
-    assert "over 4 held-out images: invariant 1.0000, equivariant 1.0000" in message
+    assert "over 16 images: invariant 1.0000, equivariant 1.0000" in message
     assert list(tmp_path.iterdir()) == []
 
 

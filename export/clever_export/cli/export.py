@@ -158,8 +158,8 @@ def run(
                         package(copy_model(folder, temporary))
     if measured is not None:
         output().print(
-            f"Mean cosine to the model, centred, {measured.images} held-out photos: "
-            f"{measured.describe()}",
+            f"Mean cosine to the model, centred, {measured.images} "
+            f"{'held-out ' if precision is _Precision.int8 else ''}photos: {measured.describe()}",
             highlight=False,
         )
     output().print(f"Wrote {out}", highlight=False, markup=False, soft_wrap=True)

@@ -139,6 +139,7 @@ def _told(done: Imported) -> list[str]:
             f"Images: shortest side to {preparing.resize_size} ({preparing.interpolation}), centre "
             f"{preparing.crop_size}, mean {_short(preparing.mean)}, std {_short(preparing.std)}"
         ),
+        *([done.other_crop] if done.other_crop else []),
         (
             f"Embedding: {config.num_features} dimensions, "
             + (f"{config.invariant_dim} of them invariant" if equivariant else "not split")

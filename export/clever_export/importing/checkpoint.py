@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ from clever_hub.errors import ConfigError, ModelFormatError
 # Entries that published checkpoints keep their weights under; the first that is there is taken.
 # DINO evaluates its teacher, hence before the student.
 _ENTRIES = ("teacher", "state_dict", "model_state_dict", "model", "student", "network", "net")
+
+# What reading raises of a file that is something else: its bytes are taken for instructions.
+_OF_NO_PICKLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
             "torch.save(c['model'], 'weights.pth')\"\n"
             "'model' is the entry with the weights; of a whole module it is c.state_dict()"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except _OF_NO_PICKLE as error:
         raise ModelFormatError(
             f"{path}: expected a file of torch.save or a .safetensors file: "
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"

@@ -19,7 +19,13 @@ from clever_export.importing.layouts import Found, find_backbone
 from clever_export.importing.names import to_timm
 from clever_export.package import new_folder
 from clever_hub import __version__
-from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
+from clever_hub.backends.timm import (
+    BackboneError,
+    build_backbone,
+    embedding_length,
+    other_crop,
+    trained_pooling,
+)
 from clever_hub.backends.torch import CleverModel, expected_shapes
 from clever_hub.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, PreprocessingConfig
 from clever_hub.errors import ConfigError, ModelFormatError
@@ -31,6 +37,7 @@ _CLEVER_RATIO = 0.8
 # (https://github.com/facebookresearch/moco-v3/blob/main/vits.py).
 _MOCO_V3_SMALL = ("vit_small_", "deit_small_")
 _MOCO_V3_HEADS = 12
+_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,7 @@ class Imported:
         others: Entries that could have been.
         tensors: How many the model took.
         left_out: How many tensors of each part were not.
+        other_crop: What is to be said where timm does not crop the centre for these weights.
     """
 
     config: ModelConfig
@@ -106,6 +114,7 @@ class Imported:
     others: tuple[str, ...]
     tensors: int
     left_out: Mapping[str, int]
+    other_crop: str | None = None
 
 
 def import_checkpoint(
@@ -167,32 +176,51 @@ def import_checkpoint(
         model.save_pretrained(temporary)
         write_card(temporary)
     parts = Counter(_part(name, found.layout.prefix) for name in found.left_out)
-    return Imported(config, layout, checkpoint.entry, checkpoint.others, len(renamed), dict(parts))
+    return Imported(
+        config,
+        layout,
+        checkpoint.entry,
+        checkpoint.others,
+        len(renamed),
+        dict(parts),
+        other_crop(usual),
+    )
 
 
 def _config(
     architecture: str, name: str, options: ImportOptions
 ) -> tuple[ModelConfig, dict[str, Any]]:
     """The config but for what the checkpoint decides, and timm's preprocessing."""
+    arguments = {**trained_pooling(architecture), **options.model_args}
     try:
         with torch.device("meta"):  # only its sizes are wanted
-            backbone = build_backbone(architecture, options.model_args)
+            backbone = build_backbone(architecture, arguments)
     except BackboneError as error:
         # Without arguments it is the name, or its tag, that timm does not take.
         named = error.key == "architecture" or not options.model_args
         option = "--architecture" if named else "--model-args"
         raise ConfigError(f"{option}: {str(error).removeprefix(f'{error.key}: ')}") from error
     usual: dict[str, Any] = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
+    _check_channels(architecture, arguments.get("in_chans", usual["input_size"][0]))
     width = embedding_length(backbone)
     config = ModelConfig(
         name=options.name or name,
         architecture=architecture.partition(".")[0],
-        model_args=dict(options.model_args),
+        model_args=arguments,
         num_features=width,
         invariant_dim=width,
         preprocessing=PreprocessingConfig(224, 224),
     )
     return config, usual
+
+
+def _check_channels(architecture: str, channels: object) -> None:
+    if channels != _CHANNELS:
+        raise ConfigError(
+            f"--architecture, or in_chans in --model-args: expected a network for {_CHANNELS} "
+            f"channels, red, green and blue, as all photos have here; this {architecture} takes "
+            f"{channels}"
+        )
 
 
 def _preprocessing(usual: Mapping[str, Any], options: ImportOptions) -> PreprocessingConfig:
@@ -272,7 +300,7 @@ def _try(model: CleverModel, architecture: str) -> None:
     """Run it once: finite numbers, and different ones for different images."""
     size = model.config.preprocessing.crop_size
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, size, size, generator=generator)
+    images = torch.randn(2, _CHANNELS, size, size, generator=generator)
     try:
         with torch.inference_mode():
             embedding = model(images).full

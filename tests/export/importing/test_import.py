@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -526,6 +527,20 @@ def test_what_would_run_code_is_refused_with_the_way_out(resnet: Any, tmp_path: 
         made(tmp_path / "whole.pth", "resnet18")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"hello, this is text\n", b"a text\n", b"sorry\n", b"J1\n"),
+        b"".join((b"(", b"t" * 3, b"R")),
+    ],
+)
+def test_text_is_no_checkpoint_whatever_it_begins_with(content: bytes, tmp_path: Path) -> None:
+    """Each letter is an instruction of pickle, which fails in a way of its own."""
+    (tmp_path / "text.pth").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"text\.pth: expected a file of torch\.save"):
+        made(tmp_path / "text.pth", "resnet18")
+
+
 @pytest.mark.parametrize("name", ["junk.pth", "junk.safetensors", "none.pth"])
 def test_no_checkpoint(name: str, tmp_path: Path) -> None:
     if name != "none.pth":
@@ -564,3 +579,43 @@ def test_a_size_that_the_network_does_not_take(tmp_path: Path) -> None:
     arguments["dynamic_img_size"] = True
     done, _ = made(tmp_path / "vit.pth", "vit_tiny_patch16_224", size=96, model_args=arguments)
     assert done.config.preprocessing.crop_size == 96
+
+
+def test_a_network_for_other_channels_is_refused_as_such(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=0, in_chans=1)
+    torch.save(network.state_dict(), tmp_path / "gray.pth")
+    with pytest.raises(ConfigError, match=r"in_chans in --model-args: .* 3 channels.* takes 1"):
+        made(tmp_path / "gray.pth", "test_resnet", model_args={"in_chans": 1})
+
+
+@pytest.mark.parametrize(("given", "pool"), [({}, "token"), ({"global_pool": "avg"}, "avg")])
+def test_dinov3_is_pooled_by_its_class_token_unless_asked_otherwise(
+    given: dict[str, str], pool: str, tmp_path: Path
+) -> None:
+    name = "vit_small_patch16_dinov3"
+    arguments: dict[str, Any] = {"depth": 1, "embed_dim": 48, "num_heads": 2}
+    network: Any = trained(timm.create_model(name, num_classes=0, **arguments))
+    torch.save(network.state_dict(), tmp_path / "dinov3.pth")
+    model_args = {**arguments, **given}
+    done, folder = made(tmp_path / "dinov3.pth", f"{name}.lvd1689m", size=32, model_args=model_args)
+    assert done.config.model_args == {"global_pool": pool, **arguments}
+    with torch.no_grad():
+        tokens = network.forward_features(PIXELS)
+    expected = tokens[:, 0] if pool == "token" else tokens[:, 5:].mean(1)  # 4 registers
+    torch.testing.assert_close(embedded(folder), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_timm_squashes_photos_for_are_said_to_be(tmp_path: Path) -> None:
+    name = "convnext_small.in12k_ft_in1k_384"
+    arguments: dict[str, Any] = {"depths": [1, 1, 1, 1], "dims": [8, 16, 16, 16]}
+    network = trained(timm.create_model(name, num_classes=0, **arguments))
+    torch.save(network.state_dict(), tmp_path / "squashed.pth")
+    options: list[Any] = ["--license", "mit", "--source", "me"]
+    options += ["--model-args", json.dumps(arguments), "--size", 64, "-o", tmp_path / "out"]
+    code, said = command(tmp_path / "squashed.pth", "--architecture", name, *options)
+    assert code == 0, said
+    assert "timm squashes them to a square for these weights (crop_mode 'squash')" in said
+    plain = ["--architecture", "convnext_small.fb_in22k", *options[:-1], tmp_path / "plain"]
+    code, said = command(tmp_path / "squashed.pth", *plain)
+    assert code == 0, said
+    assert "crop_mode" not in said

@@ -333,6 +333,29 @@ def test_unknown_protocols_and_profiles_are_refused(tmp_path: Path) -> None:
         run(tmp_path, "pixels", data=tmp_path, profile="tiny")
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"protocols": ["knnn"]}, "protocols: unknown 'knnn'. Did you mean 'knn'"),
+        ({"protocols": []}, "protocols: expected some of knn, linear"),
+        ({"seeds": []}, "seeds: expected one or more"),
+    ],
+)
+def test_what_no_evaluation_has_is_refused_before_the_work(
+    given: dict[str, Any], told: str, splits: Splits
+) -> None:
+    usual: dict[str, Any] = {"protocols": ["knn"], "seeds": [0]}
+    with pytest.raises(ConfigError, match=told):
+        Evaluation(splits, PROFILES["quick"], **{**usual, **given})
+
+
+def test_an_unknown_kind_of_probe_is_refused(splits: Splits) -> None:
+    evaluation = Evaluation(splits, PROFILES["quick"], ["knn"], [0])
+    object.__setattr__(evaluation, "probe", "adam")  # the tests' type checker refuses it before
+    with pytest.raises(ConfigError, match="probe: expected lbfgs or sgd, got 'adam'"):
+        evaluation.__post_init__()
+
+
 def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text('{"schema_version": 99}')
     with pytest.raises(DataError, match="expected schema_version 1, got 99"):

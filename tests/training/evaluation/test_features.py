@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub.backends.torch import CleverModel
+from clever_hub.errors import DataError
 from clever_training.data.labelled import LabelledPhotos, load_labelled
 from clever_training.evaluation import features as features_module
 from clever_training.evaluation.data import Splits
@@ -182,3 +183,30 @@ def test_progress_is_reported_to_the_end_and_no_temporary_file_stays(
     store.features(ModelFeatures(tiny_model, "tiny"), splits.train, PLAIN, label="train")
     assert seen[-1] == ("train", 60, 60)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_refused_and_not_kept(
+    tiny_model: CleverModel,
+    splits: Splits,
+    store: FeatureStore,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+) -> None:
+    class Broken(Counting):
+        """Fails at the eighth photo."""
+
+        def embed(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            first, found = self.photos, super().embed(batch)
+            if first <= 7 < self.photos:
+                found[7 - first, 3] = value
+            return found
+
+    monkeypatch.setattr(features_module, "BATCH_SIZE", 5)
+    monkeypatch.setattr(features_module, "PIECE_SECONDS", 0.0)
+    photos = splits.validation.subset(np.arange(4, 16))
+    with pytest.raises(DataError, match=r"^tiny: expected finite .*validation\.parquet: row 11"):
+        store.features(Broken(tiny_model, "tiny"), photos, PLAIN)
+    kept = list(Path(store.folder).iterdir())
+    assert len(kept) == 1, "the first five photos were good"
+    assert np.isfinite(np.load(kept[0])).all()

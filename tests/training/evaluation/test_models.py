@@ -75,6 +75,22 @@ def test_the_recipe_says_whether_the_split_was_trained(
     assert twin.model.config.provenance == {}, "that of the trained weights is not its own"
 
 
+@pytest.mark.parametrize(
+    ("views", "told"),
+    [
+        ({"strategy": "caug"}, "caug"),
+        ({"strategy": "caug", "aug": None}, "caug"),
+        ({"strategy": "caug", "aug": "mine:augment"}, "mine:augment"),
+        ({}, None),
+    ],
+)
+def test_an_augmentation_of_ones_own_replaces_the_strategy(
+    tiny_config: ModelConfig, views: dict[str, Any], told: str | None
+) -> None:
+    model = CleverModel(replace(tiny_config, provenance={"recipe": {"views": views}}))
+    assert ModelFeatures(model, "tiny").describe()["views"] == told
+
+
 def test_a_changed_weight_changes_the_identity(tiny_config: ModelConfig) -> None:
     model = CleverModel(tiny_config)
     before = ModelFeatures(model, "tiny").identity

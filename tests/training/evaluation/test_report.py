@@ -528,6 +528,16 @@ def test_the_command_writes_the_page(example: Path, tmp_path: Path) -> None:
     assert "t-SNE maps need both" in refused.stderr
 
 
+def test_options_of_maps_without_maps_are_said_to_be_unused(example: Path, tmp_path: Path) -> None:
+    words = ["report", str(example / "tuned"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*words, "--points", "500", "--cache", str(tmp_path / "c")])
+    assert result.exit_code == 0, result.output
+    assert "not used: --points, --cache; no t-SNE map was asked for" in result.stderr
+    again = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert "not used: --device; no t-SNE map was asked for" in again.stderr
+    assert "not used" not in CliRunner().invoke(app, words).stderr
+
+
 def test_the_papers_rows_stand_below_ours_of_the_same_backbone(tmp_path: Path) -> None:
     content = evaluation("clever-resnet18", 0.9)
     content["model"] |= {"data": "100 classes", "epochs": 24.0, "hours": 3.78, "views": "caug"}

@@ -125,6 +125,24 @@ def test_few_labels_are_shares_of_the_whole_data_set(context: Context) -> None:
     assert figures["1%"]["full"]["classes"] == 4
 
 
+def test_a_share_that_a_profile_has_too_few_photos_for_is_drawn_from_all(
+    context: Context, splits: Splits
+) -> None:
+    few = context.splits._replace(train=splits.train.stratified(5))
+    cut = replace(context, splits=few, every_train=splits.train)
+    figures = run_semi_supervised(cut)
+    assert figures["1%"]["full"]["photos"] == 4
+    assert figures["10%"]["full"]["photos"] == 6
+    # 20 to measure on, the profile's 5, and the 6 that were drawn; not all 60.
+    assert extracted(context) == 20 + 5 + 6
+    # The same photos as with all: drawn by the seed from the whole split.
+    whole = run_semi_supervised(replace(context, splits=splits._replace(validation=few.validation)))
+    assert figures["10%"] == {
+        part: {name: pytest.approx(value, abs=1e-6) for name, value in found.items()}
+        for part, found in whole["10%"].items()
+    }
+
+
 def test_few_labels_are_shares_of_what_is_not_set_aside(context: Context, tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / "photos" / name).mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from clever_training.finetune.run import build_network, finetune, provenance
 from clever_training.finetune.settings import FinetuneSettings
 from clever_training.finetune.trainer import accuracies
 from clever_training.runtime.folders import hold
+from tests.training.runtime.two_processes import run_in_two
 
 SIDE = 32
 
@@ -298,6 +300,33 @@ def test_a_folder_in_which_a_run_goes_on_is_not_taken_over(
         with pytest.raises(TrainingError, match="another process trains in this run folder"):
             finetune(str(model_folder), splits, tmp_path, few_epochs())
     assert note.read_text() == "{}"
+
+
+def test_of_several_processes_only_the_first_claims_the_folder(
+    model_folder: Path, photos: dict[str, Path], tmp_path: Path
+) -> None:
+    for part in ("train", "val"):
+        for name, path in photos.items():
+            (tmp_path / "data" / part / name).mkdir(parents=True)
+            for number in range(2):
+                shutil.copy(path, tmp_path / "data" / part / name / f"{number}{path.suffix}")
+    taken, out = tmp_path / "theirs", tmp_path / "out"
+    shutil.copytree(model_folder, taken)
+    before = {path.name: path.read_bytes() for path in taken.iterdir()}
+    arguments = {"model": model_folder, "data": tmp_path / "data", "taken": taken, "out": out}
+    call = "tests.training.runtime.distributed_cases:fine_tuned"
+    results = run_in_two(call, {key: str(path) for key, path in arguments.items()}, tmp_path)
+    assert [code for code, _ in results] == [0, 0], results
+    said = [
+        [json.loads(line) for line in text.splitlines() if line.startswith('"')]
+        for _, text in results
+    ]
+    assert [len(lines) for lines in said] == [1, 1], said
+    assert "expected a new folder" in said[0][0]
+    assert "process 0 stopped" in said[1][0]
+    assert {path.name: path.read_bytes() for path in taken.iterdir()} == before
+    assert (out / "finetune.json").is_file()
+    assert not (out / "state").exists()
 
 
 def test_a_run_without_a_checkpoint_leaves_its_folder_to_another(

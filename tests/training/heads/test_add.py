@@ -125,6 +125,17 @@ def test_trained_heads_are_kept_and_calibrated(headed: Path, tiles: Path, tmp_pa
         np.testing.assert_array_equal(after.tensors[name], tensor)
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_the_command_says_that_kept_heads_need_no_photos_to_fit_to(
+    others: bool, plain: Path, tiles: Path, tmp_path: Path
+) -> None:
+    words = ["heads", str(plain), "--data", str(tiles), "-o", str(tmp_path / "new"), "--keep"]
+    words += ["--calibration", str(tiles)] if others else []
+    result = CliRunner().invoke(app, words)
+    assert "has no heads" in result.stderr
+    assert ("not used: --data; heads that are kept" in result.stderr) == others
+
+
 def test_bad_input_is_refused(plain: Path, tiles: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("years")

@@ -43,6 +43,19 @@ def test_dinov3_is_pooled_by_the_token_that_it_was_trained_by() -> None:
     assert extractor.model.backbone.global_pool == "token"  # type: ignore[attr-defined]
 
 
+def test_weights_that_timm_squashes_photos_for_are_said_to_be() -> None:
+    name = "convnext_tiny.in12k_ft_in1k_384"
+    told = rf"timm:{name}: .* timm squashes them .*\(crop_mode 'squash'\)"
+    with pytest.warns(UserWarning, match=told):
+        assert timm_config(name).preprocessing.crop_size == 384
+
+
+def test_a_crop_larger_than_the_resize_takes_the_whole_shortest_side() -> None:
+    """Timm resizes to 389 pixels and pads them to 448; here nothing is padded."""
+    own = timm_config("volo_d4_448").preprocessing
+    assert (own.resize_size, own.crop_size) == (448, 448)
+
+
 def test_random_weights_are_normalised_as_imagenet() -> None:
     recipe = resolved(_recipe())
     assert (recipe.backbone.mean, recipe.backbone.std) == IMAGENET

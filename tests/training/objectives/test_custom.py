@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from clever_hub.errors import ConfigError
+from clever_training.model.build import build
 from clever_training.objectives import Projections, make_objective
 from clever_training.recipe.schema import Recipe
+from clever_training.run.dry_run import estimate_run
 from clever_training.run.pretrain import pretrain
+from tests.training.data.test_teacher import write_teacher
 
 MODULE = """
 import torch
@@ -41,6 +44,33 @@ class Wider(Vicreg):
 class CutOff(Vicreg):
     def invariance(self, projections, temperature):
         return super().invariance(projections, temperature).detach()
+
+class Learned(Vicreg):
+    def __init__(self, dim=8):
+        super().__init__(dim=dim)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.offset = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+
+class LearnedInItsHead(Vicreg):
+    def make_head(self, in_dim):
+        self.head = super().make_head(in_dim)
+        return self.head
+
+    def make_equivariant_head(self, in_dim):
+        return super().make_head(in_dim)
+
+class Taught(Vicreg):
+    uses_targets = True
+
+    def __init__(self, target_dim, dim=8):
+        super().__init__(dim=dim)
+        self.target_dim = target_dim
+
+    def make_head(self, in_dim):
+        return torch.nn.Linear(in_dim, self.target_dim)
+
+    def invariance(self, projections, temperature):
+        return mse_loss(projections.student, projections.targets.expand_as(projections.student))
 
 nothing = 3
 """
@@ -121,6 +151,52 @@ def test_a_class_that_loses_the_gradient_ends_the_run(
     recipe = tiny_recipe(method=method, run__max_steps=1)
     with pytest.raises(ConfigError, match="CutOff should return a loss with a gradient"):
         pretrain(recipe, str(photo_folder), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_parameter_that_nothing_would_train_is_named(
+    mixed: bool, module: str, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    own = {"name": f"{module}:Learned"}
+    first = {"name": "simclr", "args": {"dim": 8, "hidden_dim": 8}}
+    method = {"objectives": [first, own]} if mixed else {"objective": own["name"]}
+    message = r"the parameter (objectives\.1\.)?scale, which would never be trained.*make_head"
+    with pytest.raises(ConfigError, match=message):
+        build(tiny_recipe(method=method))
+
+
+def test_a_parameter_of_a_head_is_trained(module: str, tiny_recipe: Callable[..., Recipe]) -> None:
+    clever = build(tiny_recipe(method={"objective": f"{module}:LearnedInItsHead"}))
+    assert {*clever.objective.parameters()} < {*clever.student.parameters()}
+
+
+def test_a_class_learns_from_a_frozen_teacher(
+    module: str, photo_folder: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    teacher = str(write_teacher(tmp_path / "teacher"))
+    method = {"objective": f"{module}:Taught", "teacher": teacher}
+    recipe = tiny_recipe(method=method, run__max_steps=4)
+    pretrain(recipe, str(photo_folder), tmp_path / "run", progress=False)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["invariance"] for line in lines]
+    assert losses[-1] < losses[0]
+
+
+def test_a_frozen_teacher_is_there_if_and_only_if_it_is_used(
+    module: str, photo_folder: Path, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    alone = tiny_recipe(
+        method={"objective": f"{module}:Taught", "objective_args": {"target_dim": 8}}
+    )
+    with pytest.raises(ConfigError, match=r"method\.teacher: my_losses:Taught uses the targets"):
+        build(alone)
+    idle = tiny_recipe(method={"objective": f"{module}:agree", "teacher": "no-such-model"})
+    message = r"method\.teacher: my_losses:agree learns nothing from a frozen teacher"
+    # Before the teacher is loaded, and every photo embedded.
+    with pytest.raises(ConfigError, match=message):
+        pretrain(idle, str(photo_folder), tmp_path / "run", progress=False)
+    with pytest.raises(ConfigError, match=message):
+        estimate_run(idle, str(photo_folder))
 
 
 def test_the_example_in_the_readme_trains(

@@ -133,7 +133,8 @@ def own_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module with a function, and with a class that has no ``dim``."""
     (tmp_path / "ones_own.py").write_text(
         "def agree(views, temperature=1.0):\n    return views.var()\n\n"
-        "class Whole:\n    def __init__(self, hidden_dim=8):\n        pass\n"
+        "class Whole:\n    def __init__(self, hidden_dim=8):\n        pass\n\n"
+        "class Taught(Whole):\n    uses_targets = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return "ones_own"
@@ -167,6 +168,25 @@ def test_ones_own_objective_keeps_of_a_recipe_what_it_takes(
     whole = read_recipe(path, {"method": f"{own_objectives}:Whole"}).method
     assert whole.objective_args == {"hidden_dim": 64}
     assert "method.objective_args.dim, method.objective_args.temperature" in caplog.text
+
+
+def test_a_class_of_ones_own_takes_what_is_said_of_its_teachers(
+    own_objectives: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    momentum = {"method.teacher_momentum": 0.9}
+    with caplog.at_level(logging.WARNING):
+        name = f"clever-{own_objectives}:Whole"
+        whole = read_recipe("clever-resnet18-tiny", {"method": name, **momentum}).method
+        assert whole.teacher_momentum == 0.9
+        given = {"method": f"clever-{own_objectives}:Taught", "method.teacher": "clever-resnet18"}
+        taught = read_recipe("clever-resnet18-tiny", {**given, **momentum}).method
+    assert taught.teacher is not None
+    assert taught.teacher.model == "clever-resnet18"
+    assert "teacher" not in caplog.text
+    # A function gets neither, and what a recipe has for another method goes as before.
+    function = {"method": f"clever-{own_objectives}:agree", **momentum}
+    assert read_recipe(LITE0, function).method.teacher is None
+    assert "method.teacher, method.teacher_momentum" in caplog.text
 
 
 def test_what_is_replaced_is_not_said_to_be_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_the_report_holds_the_resolved_recipe(estimate: RunEstimate) -> None:
     assert Recipe.parse(yaml.safe_load(content)) == estimate.recipe
     for word in ("48 photos, 12 steps of 8", "views/s", "memory", "duration    about"):
         assert word in report
+
+
+def test_without_the_module_resource_it_says_nothing_of_memory(
+    photo_folder: Path, tiny_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    seen = estimate_run(tiny_recipe(run__max_steps=1), str(photo_folder))
+    assert "peak of this process" not in seen.text()
+    assert "duration    about" in seen.text()
 
 
 @pytest.mark.parametrize(
@@ -99,4 +109,26 @@ def test_the_command_writes_nothing(
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert "duration    about" in result.stdout
+    assert "not used: --output; a dry run writes nothing" in result.stderr
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--validation", "nowhere"), "nowhere"),
+        (("--validation", "PHOTOS"), "PHOTOS"),
+        (("--track", "tensorbord"), "--track tensorbord: expected one of"),
+    ],
+)
+def test_the_command_refuses_what_the_run_would(
+    options: tuple[str, str], message: str, photo_folder: Path, tiny_recipe: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe().model_dump(mode="json")))
+    words = ["pretrain", str(path), "--data", str(photo_folder), "--dry-run"]
+    named = [word.replace("PHOTOS", str(photo_folder)) for word in options]
+    result = CliRunner().invoke(app, [*words, *named])
+    assert result.exit_code == 1
+    assert message.replace("PHOTOS", str(photo_folder)) in result.stderr
+    assert "duration" not in result.stdout

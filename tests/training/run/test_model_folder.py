@@ -104,6 +104,47 @@ def test_terms_of_the_start_hold_for_what_is_made_of_it(tiny_recipe: Make, tmp_p
     assert (alone.license, alone.data_terms) == ("apache-2.0", "Ours.")
 
 
+def test_terms_of_a_teacher_are_told_of(tiny_recipe: Make, tmp_path: Path) -> None:
+    folder = write_teacher(tmp_path / "teacher")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    terms = {"license": "cc-by-nc-4.0", "data_terms": "For research alone."}
+    path.write_text(json.dumps(config | terms))
+
+    def told(teacher: str, start: dict[str, str] | None = None) -> ModelConfig:
+        method = {"name": "clever-distill", "teacher": teacher}
+        recipe = tiny_recipe(method=method, data_terms="Ours.")
+        return model_config(recipe, RunState(start=start), 96, 1, DataFacts("photos", 48))
+
+    student = told(str(folder))
+    assert student.provenance["teacher"] == {"name": "clever-teacher", **terms}
+    assert student.data_terms == "For research alone. Ours."
+    assert told(str(folder), {"init": "a", **terms}).data_terms == student.data_terms
+    timm = told("timm:convnextv2_atto.fcmae_ft_in1k")
+    assert timm.provenance["teacher"]["license"] == "cc-by-nc-4.0"
+    assert timm.data_terms == "Ours."
+
+
+def test_terms_of_a_teacher_on_the_hub_are_those_of_what_was_downloaded(
+    tiny_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_teacher(tmp_path / "teacher")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"data_terms": "Theirs."}))
+    asked: dict[str, object] = {}
+
+    def cached(name: str, **options: object) -> tuple[Path, None]:
+        asked.update(options, name=name)
+        return folder, None
+
+    monkeypatch.setattr("clever_training.run.model_folder.resolve", cached)
+    recipe = tiny_recipe(method={"name": "clever-distill", "teacher": "user/name"})
+    student = model_config(recipe, RunState(), 96, 1, DataFacts("photos", 48))
+    assert student.provenance["teacher"] == {"name": "user/name", "data_terms": "Theirs."}
+    assert student.data_terms == "Theirs."
+    assert (asked["name"], asked["local_files_only"]) == ("user/name", True)
+
+
 def test_labels_behind_a_teacher_are_told_of(tiny_recipe: Make, tmp_path: Path) -> None:
     folder = write_teacher(tmp_path / "teacher")
     config = json.loads((folder / "config.json").read_text())
@@ -139,6 +180,32 @@ def test_heads_know_no_turns_that_were_not_made(
     )
     pretrain(recipe, str(photo_folder), tmp_path, progress=False)
     assert clever_hub.from_pretrained(tmp_path / "model").heads.config.rotation == turns
+
+
+@pytest.mark.parametrize("strategy", ["baug", "caug"])
+def test_heads_know_the_turns_of_views_of_ones_own(
+    strategy: str,
+    photo_folder: Path,
+    tiny_recipe: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "turning.py").write_text(
+        "def augment(image, size, rng, view):\n"
+        "    return image[:size, :size], {'angle': -30.0 if view else 20.0}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = tiny_recipe(
+        "vicreg",
+        method__transformation_weight=1.0,
+        views__strategy=strategy,
+        views__aug="turning:augment",
+        run__max_steps=1,
+    )
+    for _ in range(2):  # the second time it is complete
+        pretrain(recipe, str(photo_folder), tmp_path / "run", progress=False)
+        model = clever_hub.from_pretrained(tmp_path / "run" / "model")
+        assert model.heads.config.rotation == 30
 
 
 def test_a_run_may_be_made_by_another_thread(

@@ -52,6 +52,24 @@ def test_photos_of_another_name_are_told_of(
     assert "the run began with photos and goes on with others" in caplog.text
 
 
+def test_photos_of_another_column_are_others(
+    begun: RunFolder, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    assert json.loads(begun.recipe.read_text())["image_column"] is None
+    begun.claim(tiny_recipe(), "photos/", 48, "front")  # an earlier version recorded none
+    begun.claim(tiny_recipe(), "photos/", 48, "front")
+    before = begun.recipe.read_text()
+    message = r"began with the photos of the column 'front', .* 'back'\. Give --image-column front"
+    with pytest.raises(TrainingError, match=message):
+        begun.claim(tiny_recipe(), "photos/", 48, "back")
+    assert begun.recipe.read_text() == before
+    content = json.loads(before)
+    del content["image_column"]
+    begun.recipe.write_text(json.dumps(content))
+    begun.claim(tiny_recipe(), "photos/", 48, "back")
+    assert json.loads(begun.recipe.read_text())["image_column"] == "back"
+
+
 def test_a_state_without_its_recipe_is_nobodys(
     tmp_path: Path, tiny_recipe: Callable[..., Recipe]
 ) -> None:

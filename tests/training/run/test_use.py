@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clever_hub.config import ModelConfig
@@ -88,6 +90,26 @@ def test_photos_that_came_or_went_are_named_with_the_ways_out(folder: Path, tmp_
     message = r"began with 8 photos, .* has 7 now.*Bring back.*backbone\.init="
     with pytest.raises(TrainingError, match=message):
         pretrain(recipe, str(folder), tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_does_not_go_on_with_the_photos_of_another_column(
+    stream: bool, folder: Path, tmp_path: Path
+) -> None:
+    files = [path.read_bytes() for path in sorted(folder.iterdir())]
+    table = pa.table({"front": files, "back": files[::-1]})
+    parquet = tmp_path / "photos.parquet"
+    pq.write_table(table, parquet)
+    recipe = Recipe.parse({**TINY, "run": {**TINY["run"], "stream": stream, "max_steps": 1}})
+
+    def train(column: str) -> None:
+        out = tmp_path / "run"
+        pretrain(recipe, str(parquet), out, image_column=column, progress=False)
+
+    train("front")
+    train("front")
+    with pytest.raises(TrainingError, match=r"column 'front'.*--image-column front"):
+        train("back")
 
 
 def test_a_view_that_raises_ends_the_run_with_its_photo_and_function(

@@ -62,6 +62,23 @@ def terminated(recipe: str, data: str, out: str) -> None:
         main()
 
 
+def fine_tuned(model: str, data: str, taken: str, out: str) -> None:
+    """Fine-tune in a folder of somebody else's, then, twice, in a new one; print what is raised."""
+    from clever_training.evaluation.data import load_splits
+    from clever_training.finetune.run import finetune
+    from clever_training.finetune.settings import FinetuneSettings
+
+    torch.set_num_threads(1)
+    settings = FinetuneSettings(epochs=1, batch_size=4, lr=0.01, precision="fp32")
+    splits = load_splits(data)
+    for folder in (taken, out, out):
+        try:
+            finetune(model, splits, folder, settings)
+        except CleverError as error:
+            print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+    dist.destroy_process_group()
+
+
 def batch_norm(out: str, dtype: str) -> None:
     """One step of a BatchNorm layer on this process's half; each writes what came out."""
     torch.manual_seed(0)

@@ -61,6 +61,9 @@ def run(
 
     if keep:
         say_unused({"--steps": steps != _STEPS}, "the heads are kept as they are")
+        say_unused(
+            {"--data": calibration is not None}, "heads that are kept need --calibration alone"
+        )
     plan = HeadsPlan(
         photos=photos,
         calibration_photos=photos,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from clever_hub.cli.console import say_unused
 
 if TYPE_CHECKING:
     from clever_training.recipe.schema import Recipe
@@ -86,8 +89,11 @@ def run(
     if os.environ.get("RANK", "0") == "0":  # the processes do not know each other yet
         for warning in settings.warnings():
             typer.echo(f"Warning: {warning}", err=True)
+        if dry_run:
+            unused = {"--output": out is not None, "--track": bool(track)}
+            say_unused(unused, "a dry run writes nothing")
     if dry_run:
-        _estimate(settings, data, image_column)
+        _estimate(settings, data, image_column, validation, track or ())
         return
     folder = out or Path.home() / ".cache" / "clever-hub" / "runs" / settings.name
     try:
@@ -108,13 +114,21 @@ def run(
     shutdown()
 
 
-def _estimate(recipe: Recipe, data: str, image_column: str | None) -> None:
+def _estimate(
+    recipe: Recipe,
+    data: str,
+    image_column: str | None,
+    validation: str | None,
+    track: Sequence[str],
+) -> None:
     from clever_training.run.dry_run import estimate_run
+    from clever_training.run.recording import check_trackers
     from clever_training.run.run_folder import check_name
     from clever_training.runtime.processes import is_rank_zero, shutdown
 
     check_name(recipe.name)  # as the run itself would
-    estimate = estimate_run(recipe, data, image_column=image_column)
+    check_trackers(track)
+    estimate = estimate_run(recipe, data, image_column=image_column, validation=validation)
     if is_rank_zero():
         typer.echo(estimate.text())
     shutdown()

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clever_hub.cli.console import say
+from clever_hub.cli.console import say, say_unused
 from clever_hub.errors import ConfigError, require
+
+_POINTS = 1000
 
 
 def run(
@@ -31,7 +33,7 @@ def run(
     ] = None,
     points: Annotated[
         int, typer.Option(min=60, help="Approximate number of points in a t-SNE map.")
-    ] = 1000,
+    ] = _POINTS,
     device: Annotated[
         str | None, typer.Option(help="Where to compute, such as cuda. [default: the CPU]")
     ] = None,
@@ -53,6 +55,9 @@ def run(
     require("sklearn", "train")
     if (data is None) != (models is None):
         raise ConfigError("--data and --models: t-SNE maps need both; give both, or neither")
+    if data is None:
+        options = {"--points": points != _POINTS, "--device": device is not None}
+        say_unused({**options, "--cache": cache is not None}, "no t-SNE map was asked for")
     from clever_training.evaluation.report.collect import collect
     from clever_training.evaluation.report.page import write_page
 

@@ -68,6 +68,7 @@ class Context:
         label: Names the model in the progress report.
         probe: How linear probes are fitted: ``lbfgs`` or ``sgd``.
         memory: Results of ``once``, shared by the seeds of one model.
+        every_train: The training photos before they were reduced; None where they were not.
     """
 
     extractor: FeatureExtractor
@@ -78,6 +79,7 @@ class Context:
     label: str = ""
     probe: Literal["lbfgs", "sgd"] = "lbfgs"
     memory: dict[Any, Any] = field(default_factory=dict)
+    every_train: LabelledPhotos | None = None
 
     @property
     def parts(self) -> dict[str, slice]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clever_hub import files
+from clever_hub.errors import DataError
 from clever_hub.images.preparing import Preprocessor
 from clever_hub.threads import available_cores
 from clever_training.data.labelled import LabelledPhotos
@@ -88,7 +89,7 @@ class FeatureStore:
             float32 (N, d), in the order of the photos.
 
         Raises:
-            DataError: When a photo cannot be read.
+            DataError: When a photo cannot be read, or its features are not finite.
         """
         parameters = draw_all(perturbation, seed, photos.indices, view)
         path = Path(self.folder) / f"{_key(extractor, photos, perturbation, parameters)}.npy"
@@ -99,7 +100,9 @@ class FeatureStore:
         done, kept = sum(map(len, parts)), len(parts)
         since = time.monotonic()
         for batch in self._batches(extractor, photos, perturbation, parameters, done):
-            parts.append(extractor.embed(batch))
+            found = extractor.embed(batch)
+            _check_finite(found, extractor, photos, done)
+            parts.append(found)
             done += len(batch)
             if done < len(photos) and time.monotonic() - since > PIECE_SECONDS:
                 parts[kept:] = [np.concatenate(parts[kept:])]
@@ -155,6 +158,20 @@ class FeatureStore:
             return image
 
         return canvas
+
+
+def _check_finite(
+    found: NDArray[np.float32], extractor: FeatureExtractor, photos: LabelledPhotos, first: int
+) -> None:
+    """Refuse features that no figure can be made of, before any of them is kept."""
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        row = int(photos.indices[first + int(np.argmin(finite))])
+        raise DataError(
+            f"{extractor.name}: expected finite embeddings, got NaN or infinity for "
+            f"{photos.photos.place(row)}. Its weights, or its mean and standard deviation, are "
+            "damaged or too large: check them, or train it again"
+        )
 
 
 def _keep(path: Path, features: NDArray[np.float32]) -> None:

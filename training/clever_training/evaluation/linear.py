@@ -67,25 +67,18 @@ def run_linear(context: Context) -> Figures:
 
 def run_semi_supervised(context: Context) -> Figures:
     """Top-1 and Top-5 of a linear probe that is fitted on few labels, in per cent."""
-    train, validation = context.splits
-    features = context.train(PLAIN, "train plain")
+    validation = context.splits.validation
     asked = context.validation(PLAIN, "validation plain")
-    # A share of the whole split, so that every profile fits on the same number of photos.
-    whole = train.split_photos or len(train.table)
     figures: Figures = {}
     for condition, share in SHARES.items():
-        wanted = max(len(train.classes), round(share * whole))
-        rows = positions_of_every_class(train.labels, min(wanted, len(train)), context.seed)
-        fitted_on = {
-            "photos": float(len(rows)),
-            "classes": float(len(np.unique(train.labels[rows]))),
-        }
+        features, labels = _few_labels(context, share, condition)
+        fitted_on = {"photos": float(len(labels)), "classes": float(len(np.unique(labels)))}
         figures[condition] = {}
         for part, columns in context.parts.items():
             fitted = fit_probe(
-                features[rows][:, columns],
-                train.labels[rows],
-                len(train.classes),
+                features[:, columns],
+                labels,
+                len(validation.classes),
                 kind=context.probe,
                 seed=context.seed,
                 report=context.progress(f"probe {condition} {part}"),
@@ -93,6 +86,23 @@ def run_semi_supervised(context: Context) -> Figures:
             found = _figures(fitted, asked[:, columns], validation.labels)
             figures[condition][part] = {**found, **fitted_on}
     return figures
+
+
+def _few_labels(
+    context: Context, share: float, condition: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Features and labels of a share of the whole split, as many photos in every profile.
+
+    They are some of the profile's photos, whose features are there, or else of all that there are.
+    """
+    train, every = context.splits.train, context.every_train
+    wanted = max(len(train.classes), round(share * (train.split_photos or len(train.table))))
+    if every is None or wanted <= len(train):
+        rows = positions_of_every_class(train.labels, min(wanted, len(train)), context.seed)
+        return context.train(PLAIN, "train plain")[rows], train.labels[rows]
+    rows = positions_of_every_class(every.labels, min(wanted, len(every)), context.seed)
+    photos = every.subset(rows)
+    return context.of(photos, PLAIN, f"train {condition}", seed=0), photos.labels
 
 
 def trained_probe(context: Context, bank: Perturbation, part: str, columns: Columns) -> Probe:

@@ -137,9 +137,14 @@ class ModelFeatures:
             "epochs": trained.get("epochs"),
             "hours": trained.get("hours"),
             "data": trained.get("data"),
-            "views": ((trained.get("recipe") or {}).get("views") or {}).get("strategy"),
+            "views": self._views(),
             "split_trained": self._split_trained(),
         }
+
+    def _views(self) -> str | None:
+        """The augmentation that a recipe names, which replaces the strategy; else the strategy."""
+        views = (self.model.config.provenance.get("recipe") or {}).get("views") or {}
+        return views.get("aug") or views.get("strategy")
 
     def _split_trained(self) -> bool | None:
         """Whether the parts were trained differently; None when the provenance does not say."""

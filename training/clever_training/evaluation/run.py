@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from clever_hub.errors import DataError
+from clever_hub.errors import ConfigError, DataError, suggest
 from clever_hub.hub.evaluation import SCHEMA_VERSION
 from clever_training.evaluation import results
+from clever_training.evaluation.choices import PROBE_NAMES, check_choice
 from clever_training.evaluation.context import SUBSETS
 from clever_training.evaluation.data import Splits, check_classes
 from clever_training.evaluation.features import FeatureStore
@@ -36,6 +37,10 @@ class Evaluation:
         store: Computes and caches features.
         command: The command line that repeats the evaluation, for evaluation.json.
         probe: How linear probes are fitted: ``lbfgs``, or ``sgd`` as published.
+
+    Raises:
+        ConfigError: When a protocol or the kind of probe is unknown, or there is no protocol or no
+            seed.
     """
 
     splits: Splits
@@ -45,6 +50,16 @@ class Evaluation:
     store: FeatureStore = field(default_factory=FeatureStore)
     command: str = ""
     probe: Literal["lbfgs", "sgd"] = "lbfgs"
+
+    def __post_init__(self) -> None:
+        for name in self.protocols:
+            if name not in PROTOCOLS:
+                raise ConfigError(f"protocols: unknown {name!r}. {suggest(name, PROTOCOLS)}")
+        if not self.protocols:
+            raise ConfigError(f"protocols: expected some of {', '.join(PROTOCOLS)}, got none")
+        if not self.seeds:
+            raise ConfigError("seeds: expected one or more, such as [0, 1, 2], got none")
+        check_choice("probe", self.probe, PROBE_NAMES)
 
     def run(
         self,
@@ -123,7 +138,8 @@ class Evaluation:
             extractor = make(seed)
             label = f"{extractor.name}, seed {seed},"
             context = Context(
-                extractor, splits, self.store, self.profile, seed, label, self.probe, memory
+                *(extractor, splits, self.store, self.profile, seed, label, self.probe, memory),
+                every_train=self.splits.train,
             )
             for name in self.protocols:
                 piece = context.timed(name, partial(PROTOCOLS[name].run, context))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,7 @@ from clever_training.finetune.trainer import (
     accuracies,
 )
 from clever_training.runtime.folders import hold, is_log
+from clever_training.runtime.processes import gathered, on_rank_zero
 
 FILE_NAME = "finetune.json"
 STATE = "state"
@@ -104,12 +104,16 @@ def finetune(
         "data": {"train": train.describe(), "validation": splits.validation.describe()},
         "labels": {"train": train.labels_id(), "validation": splits.validation.labels_id()},
     }
-    with _alone(out, extractor.model.config.architecture):
-        if not _claim(out, run):
+    arguments = _arguments(out, len(train), settings)
+    with ExitStack() as stack:
+        # The others leave the folder alone until the first process has found that it may be used.
+        on_rank_zero(lambda: stack.enter_context(_alone(out, extractor.model.config.architecture)))
+        if not _claimed(out, run):
             network = build_network(extractor.model, train.classes, settings)
             if not settings.freeze:
                 network.config.provenance = provenance(extractor, train, settings)
-            trainer = _trainer(network, Splits(train, splits.validation), out, settings, callbacks)
+            parts = Splits(train, splits.validation)
+            trainer = _trainer(network, parts, arguments, settings, callbacks)
             seconds = _train(trainer, out)
             if trainer.is_world_process_zero():
                 save_network(network, extractor.model.config, out)
@@ -124,7 +128,7 @@ def finetune(
 
 @contextmanager
 def _alone(out: Path, architecture: str) -> Iterator[None]:
-    """Keep other runs out of the folder; the first process holds it for all of this run.
+    """Keep other runs out of the folder; the first process enters it for all of them.
 
     Args:
         out: The folder. Of a stopped run it may hold some of the files that are written last.
@@ -133,7 +137,7 @@ def _alone(out: Path, architecture: str) -> Iterator[None]:
     Raises:
         TrainingError: When another run is in it, or it holds other files; then none is touched.
     """
-    if (out / FILE_NAME).is_file() or int(os.environ.get("RANK", "0")):
+    if (out / FILE_NAME).is_file():
         yield
         return
     state = out / STATE
@@ -147,7 +151,8 @@ def _alone(out: Path, architecture: str) -> Iterator[None]:
         )
     state.mkdir(parents=True, exist_ok=True)
     with (state / ".lock").open("w") as file:
-        hold(file, out)
+        if not hold(file, out):
+            file.close()  # Windows removes no file that is open
         for partial in filter(ours, out.glob(".*")):
             partial.unlink()
         yield
@@ -265,6 +270,14 @@ def save_network(network: CleverForImageClassification, config: ModelConfig, fol
         write_text(folder / name, code)
 
 
+def _claimed(out: Path, run: dict[str, Any]) -> bool:
+    """Let the first process claim the folder; every process learns whether the run is complete."""
+    complete: list[bool] = []
+    on_rank_zero(lambda: complete.append(_claim(out, run)))
+    (first,) = gathered(complete)[0]
+    return bool(first)
+
+
 def _claim(out: Path, run: dict[str, Any]) -> bool:
     """Record in the folder which run it belongs to; True when that run is complete."""
     finished, note = out / FILE_NAME, out / STATE / "run.json"
@@ -299,16 +312,9 @@ def _last_checkpoint(state: Path) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
-def _trainer(
-    network: CleverForImageClassification,
-    splits: Splits,
-    out: Path,
-    settings: FinetuneSettings,
-    callbacks: tuple[TrainerCallback, ...],
-) -> FinetuneTrainer:
-    preprocessing = PreprocessingConfig.from_dict(network.config.preprocessing)
-    crops = CroppedPhotos(splits.train, preprocessing, settings.crop_scale, settings.seed)
-    arguments = TrainingArguments(
+def _arguments(out: Path, photos: int, settings: FinetuneSettings) -> TrainingArguments:
+    """What the trainer is told; making it connects the processes, and writes nothing."""
+    return TrainingArguments(
         output_dir=str(out / STATE),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -323,7 +329,7 @@ def _trainer(
         save_total_limit=1,
         logging_strategy="steps",
         # Of few photos an epoch has fewer steps, and each tells its loss.
-        logging_steps=min(10, max(1, math.ceil(len(crops) / settings.batch_size))),
+        logging_steps=min(10, max(1, math.ceil(photos / settings.batch_size))),
         logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",
@@ -333,6 +339,17 @@ def _trainer(
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,  # there are none
     )
+
+
+def _trainer(
+    network: CleverForImageClassification,
+    splits: Splits,
+    arguments: TrainingArguments,
+    settings: FinetuneSettings,
+    callbacks: tuple[TrainerCallback, ...],
+) -> FinetuneTrainer:
+    preprocessing = PreprocessingConfig.from_dict(network.config.preprocessing)
+    crops = CroppedPhotos(splits.train, preprocessing, settings.crop_scale, settings.seed)
     trainer = FinetuneTrainer(
         settings,
         model=network,

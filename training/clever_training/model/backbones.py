@@ -90,7 +90,7 @@ def start_backbone(
         name = f"{source.get('architecture', architecture)}.{source.get('tag', '')}".rstrip(".")
         digest = tensors_sha256(backbone.state_dict())
         origin = {"init": init, "name": name, "tensors_sha256": digest}
-        return backbone, origin | _terms(source.get("license") or "unknown")
+        return backbone, origin | terms_of(source.get("license") or "unknown")
     return _from_clever_model(architecture, model_args, drop_path, init)
 
 
@@ -126,12 +126,24 @@ def _from_clever_model(
         "name": config.name,
         "weights_sha256": model.source.weights_sha256,
         **{key: config.provenance[key] for key in _HISTORY if key in config.provenance},
-        **_terms(config.license, config.data_terms),
+        **terms_of(config.license, config.data_terms),
     }
 
 
-def _terms(license_: str, data_terms: str = "") -> dict[str, str]:
-    """What holds for weights that are made from others', too."""
+def terms_of(license_: str, data_terms: str = "") -> dict[str, str]:
+    """The terms of weights that are told of with what is made from them.
+
+    Args:
+        license_: SPDX identifier of their licence.
+        data_terms: Terms of the data that they were trained on.
+
+    Returns:
+        ``license`` and ``data_terms``, where they are others than a run's.
+
+    Example:
+        >>> terms_of("cc-by-nc-4.0"), terms_of("apache-2.0")
+        ({'license': 'cc-by-nc-4.0'}, {})
+    """
     terms = {} if license_ == _OPEN else {"license": license_}
     return terms | ({"data_terms": data_terms} if data_terms else {})
 

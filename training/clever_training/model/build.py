@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from timm.optim import Muon, param_groups_layer_decay  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -16,6 +17,7 @@ from clever_training.model.clever import Clever, LossWeights
 from clever_training.model.freezing import freeze_all_but, freeze_batch_norm
 from clever_training.objectives import Objective, make_objective
 from clever_training.objectives.mixture import Mixture
+from clever_training.recipe.plugin import objective_arguments
 from clever_training.recipe.schema import Recipe
 from clever_training.views.sample import sizes_at
 
@@ -33,7 +35,8 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
         origin of the backbone's weights.
 
     Raises:
-        ConfigError: When the backbone does not take the views, or the split leaves a part empty.
+        ConfigError: When the backbone does not take the views, the split leaves a part empty, or
+            an objective has parameters that nothing would train, or needs a frozen teacher.
     """
     settings, method = recipe.backbone, recipe.method
     backbone, start = start_backbone(
@@ -51,11 +54,13 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
         raise ConfigError(
             f"method.split_ratio: {method.split_ratio} of {features} dimensions leaves a part empty"
         )
+    objective = _objective(recipe, target_dim, linear=linear)
+    _check_targets(recipe, objective)
     clever = Clever(
         backbone,
         features,
         cut,
-        _objective(recipe, target_dim, linear=linear),
+        objective,
         LossWeights(
             method.orthogonality_weight,
             method.regularization_weight,
@@ -65,8 +70,54 @@ def build(recipe: Recipe, target_dim: int | None = None, *, linear: bool = False
         recipe.views.global_count,
         method.transformation_dim,
     )
+    _check_trained(clever)
     clever.start = start
     return clever
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Check that an objective uses a recipe's frozen teacher, before that embeds every photo.
+
+    Args:
+        recipe: A recipe that has one.
+
+    Raises:
+        ConfigError: When none uses it.
+    """
+    with torch.random.fork_rng(devices=[]):  # an objective may draw
+        _check_targets(recipe, _objective(recipe, 1, linear=False))
+
+
+def _check_targets(recipe: Recipe, objective: Objective) -> None:
+    """Check that there is a frozen teacher if, and only if, the objective uses one."""
+    given, uses = recipe.method.teacher is not None, objective.uses_targets
+    names = ", ".join(term.name for term in recipe.method.terms)
+    if uses and not given:
+        raise ConfigError(
+            f"method.teacher: {names} uses the targets of a frozen teacher (uses_targets). Give "
+            "one, such as timm:NAME, a clever model or a model folder"
+        )
+    if given and not uses:
+        raise ConfigError(
+            f"method.teacher: {names} learns nothing from a frozen teacher. Drop teacher, or set "
+            "uses_targets = True in a class of your own"
+        )
+
+
+def _check_trained(clever: Clever) -> None:
+    """Refuse parameters of an objective that the optimiser, which gets the student's, leaves out.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
+    trained = set(clever.student.parameters())
+    for name, parameter in clever.objective.named_parameters():
+        if parameter.requires_grad and parameter not in trained:
+            raise ConfigError(
+                f"method.objective: {type(clever.objective).__name__} has the parameter {name}, "
+                "which would never be trained. Put it into make_head, which is trained; what "
+                "stays as it is, or is updated by hand, belongs in a buffer"
+            )
 
 
 def _objective(recipe: Recipe, target_dim: int | None, *, linear: bool) -> Objective:
@@ -75,6 +126,9 @@ def _objective(recipe: Recipe, target_dim: int | None, *, linear: bool) -> Objec
     found = []
     for term in terms:
         arguments = term.args
+        own = ":" in term.name and target_dim is not None
+        if own and "target_dim" in objective_arguments(term.name):
+            arguments = {"target_dim": target_dim, **arguments}
         if term.name == "distill":
             head = "linear" if linear else "mlp"
             arguments = {"head": head, **arguments, "target_dim": target_dim}

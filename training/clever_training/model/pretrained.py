@@ -7,23 +7,35 @@ or read otherwise than it was trained is another, worse one.
 from __future__ import annotations
 
 import math
-import re
+import warnings
 from typing import Any
 
 import timm
 import torch
 from timm.data.config import resolve_data_config
 
-from clever_hub.backends.timm import BackboneError, build_backbone, embedding_length
+from clever_hub.backends.timm import (
+    BackboneError,
+    build_backbone,
+    embedding_length,
+    other_crop,
+    trained_pooling,
+)
 from clever_hub.backends.torch import CleverModel
 from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelNotFoundError
 from clever_hub.pretrained import from_pretrained
 
+__all__ = [
+    "TIMM",
+    "load_pretrained",
+    "pretrained_config",
+    "timm_config",
+    "timm_license",
+    "trained_pooling",
+]
+
 TIMM = "timm:"
-# DINOv3's vision transformers were trained by their class token, but timm builds them with the
-# average of its Eva class (https://github.com/huggingface/pytorch-image-models/issues/2681).
-_TOKEN_POOLED = re.compile(r"vit_.*_dinov3.*")
 
 
 def load_pretrained(specification: str, device: str | None = None) -> CleverModel:
@@ -59,24 +71,10 @@ def pretrained_config(specification: str) -> ModelConfig:
     return from_pretrained(specification).config
 
 
-def trained_pooling(architecture: str) -> dict[str, Any]:
-    """Arguments for ``timm.create_model`` that pool as the published weights were trained.
-
-    Args:
-        architecture: A name in timm, with or without a tag.
-
-    Returns:
-        None of them where timm's default is right.
-
-    Example:
-        >>> trained_pooling("vit_small_patch16_dinov3.lvd1689m"), trained_pooling("resnet18")
-        ({'global_pool': 'token'}, {})
-    """
-    return {"global_pool": "token"} if _TOKEN_POOLED.fullmatch(architecture) else {}
-
-
 def timm_config(name: str, model_args: dict[str, Any] | None = None) -> ModelConfig:
     """A config for a timm model: its own preprocessing and pooling, and no equivariant part.
+
+    Warns where timm prepares photos otherwise than by a centre crop.
 
     Args:
         name: A name in timm, with or without a tag.
@@ -100,6 +98,8 @@ def timm_config(name: str, model_args: dict[str, Any] | None = None) -> ModelCon
     except BackboneError as error:
         raise ModelNotFoundError(f"timm:{name}: {error}") from error
     data = resolve_data_config({}, model=backbone)  # type: ignore[no-untyped-call]
+    if words := other_crop(data):
+        warnings.warn(f"timm:{name}: {words}", stacklevel=2)
     size = int(data["input_size"][-1])
     width = embedding_length(backbone)
     return ModelConfig(
@@ -109,14 +109,31 @@ def timm_config(name: str, model_args: dict[str, Any] | None = None) -> ModelCon
         num_features=width,
         invariant_dim=width,
         preprocessing=PreprocessingConfig(
-            resize_size=math.floor(size / data["crop_pct"]),  # rounded as timm does
+            # Rounded as timm does, which pads where its crop is the larger one.
+            resize_size=max(size, math.floor(size / data["crop_pct"])),
             crop_size=size,
             interpolation=data["interpolation"],
             mean=data["mean"],
             std=data["std"],
         ),
-        license=getattr(timm.get_pretrained_cfg(name), "license", None) or "unknown",
+        license=timm_license(name),
     )
+
+
+def timm_license(name: str) -> str:
+    """The licence of a timm model's weights.
+
+    Args:
+        name: A name in timm, with or without a tag.
+
+    Returns:
+        An SPDX identifier; ``unknown`` where timm has none.
+
+    Example:
+        >>> timm_license("resnet18.a1_in1k"), timm_license("no_such_model")
+        ('apache-2.0', 'unknown')
+    """
+    return str(getattr(timm.get_pretrained_cfg(name), "license", None) or "unknown")
 
 
 def _timm_model(name: str, device: str | None) -> CleverModel:

@@ -68,6 +68,27 @@ def objective_arguments(path: str) -> tuple[str, ...]:
     return tuple(named) if isinstance(found, type) else (*HEAD_ARGUMENTS, *named[1:])
 
 
+def uses_teachers(path: str) -> tuple[bool, bool]:
+    """Whether an objective of one's own uses a moving teacher, and a frozen teacher's targets.
+
+    Args:
+        path: ``package.module:name`` of a class or a function.
+
+    Returns:
+        A function uses neither. A class may use a moving teacher, whatever it says before an object
+        is made. What cannot be loaded may use both; it is refused where it is needed.
+
+    Example:
+        >>> uses_teachers("bisect:insort")
+        (False, False)
+    """
+    try:
+        found = load_object(path, "method.objective")
+    except ConfigError:
+        return True, True
+    return isinstance(found, type), bool(getattr(found, "uses_targets", False))
+
+
 def _import_from_working_directory(module_name: str, path: str, key: str) -> Any:
     # Unlike under `python -m`, sys.path of a console script lacks the working directory. It is
     # added for good, since worker processes and pickles import the module again.

@@ -12,7 +12,7 @@ import yaml
 
 from clever_hub.errors import ConfigError, suggest
 from clever_training.recipe.methods import OBJECTIVE_ARGUMENTS, method_settings
-from clever_training.recipe.plugin import objective_arguments
+from clever_training.recipe.plugin import objective_arguments, uses_teachers
 from clever_training.recipe.schema import Recipe
 from clever_training.recipe.yaml_reader import read_yaml
 
@@ -225,10 +225,12 @@ def _of_no_use(section: Mapping[str, Any]) -> list[str]:
     objective, terms = settings["objective"], _terms(section)
     mixed = _mixed(terms, objective)
     names = {str(term.get("name")) for term in terms} if mixed else {objective}
+    own = [uses_teachers(name) for name in names if ":" in name]
+    moving = "dino" in names or any(moves for moves, _ in own)
     wanted = (
-        *((prefix, "dino" in names) for prefix in _OF_A_MOVING_TEACHER),
+        *((prefix, moving) for prefix in _OF_A_MOVING_TEACHER),
         ("transformation_", "transformation_weight" in settings),
-        ("teacher", "distill" in names),
+        ("teacher", "distill" in names or any(frozen for _, frozen in own)),
         ("objectives", mixed),
         *((prefix, settings["equivariance"]) for prefix in _OF_THE_SPLIT),
     )

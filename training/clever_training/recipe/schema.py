@@ -138,7 +138,8 @@ class MethodRecipe(Section):
         objective_args: Its arguments.
         objectives: Several invariance terms with weights, instead of ``objective`` and its
             arguments; the first one defines head and terms of the equivariant part.
-        teacher: Teacher of the objective ``distill``.
+        teacher: Frozen teacher of the objective ``distill``, or of a class of your own that has
+            ``uses_targets``.
         equivariance: Split the embedding and add CLeVER's terms; False for the plain objective.
         split_ratio: Share of the invariant part.
         orthogonality_weight: λ.
@@ -228,13 +229,16 @@ class MethodRecipe(Section):
     @model_validator(mode="after")
     def _has_teacher(self) -> MethodRecipe:
         distills = any(term.name == "distill" for term in self.terms)
+        # Whether a class of one's own uses a teacher is known once it is loaded.
+        own = any(":" in term.name for term in self.terms)
         if distills and self.teacher is None:
             raise ValueError(
                 "teacher: distill needs one, such as timm:NAME, a clever model or a model folder"
             )
-        if self.teacher is not None and not distills:
+        if self.teacher is not None and not (distills or own):
             raise ValueError(
-                "teacher: only the objective distill learns from a teacher. Add it, or drop teacher"
+                "teacher: only the objective distill learns from a teacher, or a class of your "
+                "own. Add it, or drop teacher"
             )
         return self
 

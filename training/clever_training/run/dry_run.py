@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from clever_training.data.photos import Photos
 from clever_training.data.sources import open_photos
 from clever_training.data.streaming import StreamedPhotos
 from clever_training.data.teacher import Teacher
+from clever_training.model.build import check_teacher
 from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.learner import Learner, make_accelerator
+from clever_training.run.online_knn import OnlineKnn
 from clever_training.run.schedule import settings_at
 from clever_training.run.teacher_targets import TeacherTargets
 from clever_training.runtime.gathering import world_size
@@ -64,7 +65,8 @@ class RunEstimate:
         parameters: Number of parameters of each part.
         views: Views in a batch of this process.
         stages: Measured speeds, in the order of the run.
-        memory: Peak memory in bytes of this process and, if there is one, of the accelerator.
+        memory: Peak memory in bytes of this process, where the system tells it, and of the
+            accelerator, if there is one.
         teacher_seconds: That a teacher needs for its embeddings of all photos, once; 0 without one,
             and where it embeds live.
     """
@@ -128,24 +130,29 @@ class RunEstimate:
         return "\n".join(lines)
 
 
-def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) -> RunEstimate:
+def estimate_run(
+    recipe: Recipe, data: str, *, image_column: str | None = None, validation: str | None = None
+) -> RunEstimate:
     """Estimate a run from a few steps at each size of views; writes nothing.
 
     Args:
         recipe: The run.
         data: Its photos.
         image_column: The image column of a table.
+        validation: Labelled photos for online k-NN, which are only checked.
 
     Returns:
-        The estimate.
+        The estimate, without what k-NN takes.
 
     Raises:
-        DataError: When the data set is wrong.
-        ConfigError: When the recipe is.
+        DataError: When a data set is wrong.
+        ConfigError: When the recipe is, or there are too few photos for k-NN.
     """
     recipe = resolved(recipe)
     accelerator = make_accelerator(recipe)
     photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
+    if validation:
+        on_all_ranks(lambda: OnlineKnn(validation, recipe))
     teacher_targets, seconds = on_all_ranks(
         lambda: _trial_targets(recipe, photos, accelerator.device)
     )
@@ -157,7 +164,9 @@ def estimate_run(recipe: Recipe, data: str, *, image_column: str | None = None) 
         _measure(recipe, photos, learner, sizes, share)
         for sizes, share in _shares(recipe, steps / total)
     ]
-    memory = {"peak of this process": _resident()}
+    memory = {}
+    if (resident := _resident()) is not None:
+        memory["peak of this process"] = resident
     if torch.cuda.is_available():
         memory["peak of the accelerator"] = torch.cuda.max_memory_allocated()
     views = recipe.views.global_count + recipe.views.local_count
@@ -184,6 +193,7 @@ def _trial_targets(
     settings = recipe.method.teacher
     if settings is None:
         return None, 0.0
+    check_teacher(recipe)
     teacher = Teacher(settings.model, settings.size, device, settings.precision)
     if isinstance(photos, StreamedPhotos):
         return TeacherTargets(teacher, None), 0.0
@@ -258,8 +268,12 @@ def _parameters(learner: Learner) -> dict[str, int]:
     return counts
 
 
-def _resident() -> int:
-    """Peak resident size so far, in bytes; Linux reports KiB, macOS bytes."""
+def _resident() -> int | None:
+    """Peak resident size so far, in bytes; Linux reports KiB, macOS bytes, Windows nothing."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

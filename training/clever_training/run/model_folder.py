@@ -10,14 +10,17 @@ import torch
 from clever_hub import __version__
 from clever_hub.backends.timm import embedding_length
 from clever_hub.backends.torch import write_model_folder
-from clever_hub.config import ModelConfig
+from clever_hub.config import CONFIG_NAME, ModelConfig
 from clever_hub.embeddings import invariant_length
-from clever_hub.errors import ModelFormatError, TrainingError
+from clever_hub.errors import CleverError, ModelFormatError, TrainingError
 from clever_hub.hub.origin import public_model_name
+from clever_hub.hub.resolve import resolve
 from clever_hub.hub.shipped import ZOO
 from clever_training.heads.files import heads_tensors, write_heads
+from clever_training.model.backbones import terms_of
 from clever_training.model.clever import Clever
 from clever_training.model.normalization import preprocessing
+from clever_training.model.pretrained import TIMM, timm_license
 from clever_training.recipe.schema import Recipe
 from clever_training.run.state import RunState
 
@@ -57,7 +60,7 @@ def write_model(
     config = model_config(recipe, state, embedding_length(backbone), per_epoch, data)
     try:
         write_model_folder(folder, config, backbone.state_dict())
-        _write_heads(folder, recipe, clever, config, data)
+        _write_heads(folder, recipe, clever, config, data, _rotation(recipe, state))
     except OSError as error:
         raise TrainingError(
             f"{folder}: cannot be written ({error}). The state was saved; free disk space and run "
@@ -66,20 +69,32 @@ def write_model(
 
 
 def _write_heads(
-    folder: Path, recipe: Recipe, clever: Clever, config: ModelConfig, data: DataFacts
+    folder: Path,
+    recipe: Recipe,
+    clever: Clever,
+    config: ModelConfig,
+    data: DataFacts,
+    rotation: float,
 ) -> None:
     """Write the transformation head beside the weights, if the run trains one."""
     head = clever.student.transformation
     if head is None:
         return
-    turns = recipe.views.strategy != "baug" and recipe.views.rotation_probability > 0
     write_heads(
         folder,
         heads_tensors(head, None, config.num_features),
         data=recipe.data_name or data.name,
         photos=config.provenance["photos"],
-        rotation=recipe.views.rotation if turns else 0.0,
+        rotation=rotation,
     )
+
+
+def _rotation(recipe: Recipe, state: RunState) -> float:
+    """The largest angle of the views, in degrees; of views of one's own the largest that came."""
+    if recipe.views.aug:
+        return round(state.angle or 0.0, 1)
+    turns = recipe.views.strategy != "baug" and recipe.views.rotation_probability > 0
+    return recipe.views.rotation if turns else 0.0
 
 
 def model_config(
@@ -126,7 +141,9 @@ def model_config(
             "recipe": content,
         },
         license=start.get("license", "apache-2.0"),
-        data_terms=_joined(start.get("data_terms", ""), recipe.data_terms),
+        data_terms=_joined(
+            start.get("data_terms", ""), teacher.get("data_terms", ""), recipe.data_terms
+        ),
     )
 
 
@@ -136,14 +153,26 @@ def _joined(*terms: str) -> str:
 
 
 def _teacher(recipe: Recipe) -> dict[str, Any]:
-    """The teacher's name, not its path, and what it was trained on: labels come from there."""
+    """The teacher's name, not its path, its terms, and its training, from which labels come."""
     if recipe.method.teacher is None:
         return {}
     asked = recipe.method.teacher.model
+    if asked.startswith(TIMM):
+        return {"name": asked, **terms_of(timm_license(asked.removeprefix(TIMM)))}
     local = Path(asked).expanduser()
     try:
         config = ModelConfig.load(local if local.is_dir() else ZOO / asked)
-    except ModelFormatError:  # of timm or the Hub, or no longer there
-        return {"name": public_model_name(asked)}
+    except ModelFormatError:  # of the Hub, or no longer there
+        return {"name": public_model_name(asked), **_terms_on_the_hub(asked)}
     known = {key: config.provenance[key] for key in _TRAINING if key in config.provenance}
-    return {"name": config.name, **known}
+    return {"name": config.name, **known, **terms_of(config.license, config.data_terms)}
+
+
+def _terms_on_the_hub(name: str) -> dict[str, str]:
+    """The terms of a teacher of the Hub, which was downloaded before it could teach."""
+    try:
+        folder, _ = resolve(name, files=(CONFIG_NAME,), optional=(), local_files_only=True)
+        config = ModelConfig.load(folder)
+    except CleverError:  # it went meanwhile
+        return {}
+    return terms_of(config.license, config.data_terms)

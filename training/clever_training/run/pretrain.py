@@ -12,7 +12,9 @@ from clever_hub.backends.timm import embedding_length
 from clever_hub.errors import TrainingError
 from clever_training.data.loader import Views, batches, make_loader
 from clever_training.data.orders import StreamOrder, last_step, make_order, steps_per_epoch
+from clever_training.data.photos import Photos
 from clever_training.data.sources import open_photos, public_name
+from clever_training.data.streaming import StreamedPhotos
 from clever_training.model.normalization import resolved
 from clever_training.recipe.schema import Recipe
 from clever_training.run.checkpoint import load_state, save_state
@@ -88,7 +90,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         recipe = on_all_ranks(lambda: resolved(recipe, earlier))
         photos = on_all_ranks(lambda: open_photos(recipe, data, image_column))
         knn = on_all_ranks(lambda: OnlineKnn(validation, recipe)) if validation else None
-        on_rank_zero(lambda: folder.claim(recipe, data, len(photos)))
+        on_rank_zero(lambda: folder.claim(recipe, data, len(photos), _column(photos)))
         facts = DataFacts(public_name(data), len(photos))
         per_epoch = steps_per_epoch(recipe, len(photos))
         stop = last_step(recipe, per_epoch)
@@ -138,6 +140,7 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
 
             settings = settings_at(recipe, step, per_epoch)
             terms = learner.step(step, step / per_epoch, batch, settings)
+            state.see(recipe.views, batch.parameters)
             now = time.monotonic()
             state.step, state.seconds = step + 1, state.seconds + now - mark
             bar.advance(scalars(terms), waited / max(1e-9, now - mark))
@@ -166,6 +169,11 @@ def pretrain(  # noqa: PLR0915 -- one loop, read from top to bottom
         save()
         recorder.close()
     return folder.model
+
+
+def _column(photos: Photos | StreamedPhotos) -> str:
+    """The image column, whether it was named or found."""
+    return photos.image_column if isinstance(photos, Photos) else photos.column
 
 
 def _last_state(folder: RunFolder, learner: Learner) -> RunState:

@@ -120,13 +120,16 @@ class RunFolder:
         found = self._begun()
         return Recipe.parse(found["recipe"], str(self.recipe))
 
-    def claim(self, recipe: Recipe, data: str, photos: int) -> None:
+    def claim(
+        self, recipe: Recipe, data: str, photos: int, image_column: str | None = None
+    ) -> None:
         """Write the resolved recipe, or check that the folder belongs to this run.
 
         Args:
             recipe: The recipe.
             data: Where the photos come from.
             photos: How many there are.
+            image_column: The column that holds them.
 
         Raises:
             TrainingError: When the folder holds a run of another recipe or data set (the error
@@ -134,6 +137,7 @@ class RunFolder:
                 to.
         """
         wanted = {"recipe": recipe.model_dump(mode="json"), "data": data, "photos": photos}
+        wanted |= {"image_column": image_column}
         if self.state.exists():
             if not self.recipe.exists():
                 raise TrainingError(
@@ -158,6 +162,13 @@ class RunFolder:
                     f"{self.path}: holds a run with other settings: {', '.join(differing)}. "
                     "Give the settings that it was started with; or give another --output, and to "
                     f"go on from its weights: --set backbone.init={self.model}"
+                )
+            # An earlier version did not record the column.
+            if (column := found.get("image_column") or image_column) != image_column:
+                raise TrainingError(
+                    f"{self.path}: the run began with the photos of the column {column!r}, these "
+                    f"are those of {image_column!r}. Give --image-column {column}, or another "
+                    "--output"
                 )
             began, now = public_name(str(found["data"])), public_name(data)
             if began != now:  # the photos may have been moved

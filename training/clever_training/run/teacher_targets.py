@@ -23,6 +23,7 @@ from clever_training.data.loader import Batch
 from clever_training.data.photos import Photos, open_encoded
 from clever_training.data.streaming import StreamedPhotos, Window
 from clever_training.data.teacher import CleanPhoto, Teacher
+from clever_training.model.build import check_teacher
 from clever_training.model.clever import Clever
 from clever_training.objectives.distill import Distill
 from clever_training.objectives.mixture import Mixture, SideBySide
@@ -81,12 +82,13 @@ def open_targets(
 
     Raises:
         ModelNotFoundError: When there is no such teacher.
-        ConfigError: When its output is no embedding.
+        ConfigError: When its output is no embedding, or no objective uses it.
         DataError: When a photo cannot be read; the error names it.
     """
     settings = recipe.method.teacher
     if settings is None:
         return None
+    on_all_ranks(lambda: check_teacher(recipe))  # before it embeds every photo
     teacher = on_all_ranks(
         lambda: Teacher(settings.model, settings.size, device, settings.precision)
     )
@@ -123,9 +125,12 @@ def initialize_distillation(
 
     Returns:
         The mean cosine between predictions and targets on the fitted photos. None when no head was
-        fitted, since it is not linear or the backbone starts from random weights.
+        fitted, since it is not linear, the backbone starts from random weights, or the targets are
+        those of an objective of one's own.
     """
     objective = _distill(clever)
+    if objective is None:
+        return None
     if teacher_targets.embeddings is not None:
         objective.set_center(torch.from_numpy(teacher_targets.embeddings.mean()))
     head = _head(clever, objective)
@@ -165,8 +170,9 @@ def fit_linear(head: nn.Linear, features: Tensor, targets: Tensor) -> float:
     return float(nn.functional.cosine_similarity(predicted, y, dim=1).mean())
 
 
-def _distill(clever: Clever) -> Distill:
-    return next(part for part in clever.objective.modules() if isinstance(part, Distill))
+def _distill(clever: Clever) -> Distill | None:
+    parts = clever.objective.modules()
+    return next((part for part in parts if isinstance(part, Distill)), None)
 
 
 def _head(clever: Clever, objective: Distill) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import weakref
 from pathlib import Path
@@ -11,16 +10,23 @@ from typing import IO
 from clever_hub.errors import TrainingError
 
 
-def hold(file: IO[str], folder: Path) -> None:
+def hold(file: IO[str], folder: Path) -> bool:
     """Lock a run's folder until the file is closed, at the latest by the end of the process.
 
     Args:
         file: An open file in the folder.
         folder: The folder, for the message.
 
+    Returns:
+        Whether it is locked. Windows has no such locks: nothing keeps two runs apart there.
+
     Raises:
         TrainingError: When another process has locked it.
     """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows, which does not fork either
+        return False
     _forget_in_children(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,6 +35,7 @@ def hold(file: IO[str], folder: Path) -> None:
             f"{folder}: another process trains in this run folder. Stop it, or give another "
             "--output"
         ) from error
+    return True
 
 
 def is_log(path: Path) -> bool:
