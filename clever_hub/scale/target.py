@@ -92,7 +92,8 @@ class Target:
         """Remove what was half written by a process that was killed."""
         left = [*root.glob(".part-*.tmp.parquet"), *(root / FOLDER).rglob(".*.tmp*")]
         if self.file is not None:
-            name = f".{glob.escape(self.file.stem)}.*.tmp{glob.escape(self.file.suffix)}"
+            stem, ending = (glob.escape(part) for part in (self.file.stem, self.file.suffix))
+            name = f".{stem}.{8 * '[0-9a-f]'}.tmp{ending}"  # as atomic_path names it
             left += self.file.parent.glob(name)
         for path in left:
             with suppress(OSError):

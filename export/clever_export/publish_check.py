@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -222,12 +222,17 @@ def _card_problems(folder: Path) -> Iterator[str]:
     evaluation = own_evaluation(folder)
     figures = table(evaluation) if evaluation else ""
     if found.get("model-index") != wanted.get("model-index") or figures not in card.content:
-        yield f"{CARD_NAME} has other figures than {EVALUATION_NAME}. {advice}"
+        same = figures in card.content and _values(found) == _values(wanted)
+        what = "names the photos otherwise" if same else "has other figures"
+        yield f"{CARD_NAME} {what} than {EVALUATION_NAME}. {advice}"
     headings = [line for line in expected.content.splitlines() if line.startswith("## ")]
     if absent := [line for line in headings if line not in card.content]:
         yield f"{CARD_NAME} lacks the sections {', '.join(absent)}. {advice}"
     elif not missing and (stale := _stale(card, expected)):
-        yield f"{CARD_NAME} says otherwise than {CONFIG_NAME}, in {', '.join(stale)}. {advice}"
+        yield (
+            f"{CARD_NAME} says otherwise than {CONFIG_NAME}, in {', '.join(stale)}. If the card is "
+            f"right, correct {CONFIG_NAME}; then, or else, {advice}"
+        )
     if "FOLDER" in "".join(_FENCED.findall(card.content)) and not is_generated(folder, text):
         yield (
             f"{CARD_NAME} loads the model from FOLDER, and is not as it was generated, so nothing "
@@ -235,6 +240,13 @@ def _card_problems(folder: Path) -> Iterator[str]:
         )
     if evaluation and has_picture(evaluation):
         yield from _picture_problems(folder / PICTURE_NAME, digest_of(evaluation), advice)
+
+
+def _values(front_matter: Mapping[str, Any]) -> list[Any]:
+    """The figures of a card's model index, without the names of their photos."""
+    models = front_matter.get("model-index") or ()
+    results = [result for model in models for result in model.get("results") or ()]
+    return [result.get("metrics") for result in results]
 
 
 def _stale(card: ModelCard, expected: ModelCard) -> list[str]:

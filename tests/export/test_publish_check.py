@@ -286,7 +286,10 @@ def test_a_card_that_says_otherwise_than_the_config_is_not_published(
     folder: Path, change: Callable[[Path], object], stale: str
 ) -> None:
     change(folder)
-    told = rf"README\.md says otherwise than config\.json, in {stale}\. `clever-hub export \S+ -o"
+    told = (
+        rf"README\.md says otherwise than config\.json, in {stale}\. If the card is right, correct "
+        r"config\.json; then, or else, `clever-hub export \S+ -o"
+    )
     with pytest.raises(ModelFormatError, match=told):
         check_folder(folder)
     write_card(folder)

@@ -218,10 +218,12 @@ async function update() {
   try {
     while (state.wanted) {
       state.wanted = false;
+      const { model } = state;
       try {
-        await look(state.model);
+        await look(model);
       } catch (error) {
-        if (!(error instanceof Outdated)) throw error; // else it is wanted anew
+        // Of a model that is no longer chosen an error does not matter: the look is wanted anew.
+        if (!(error instanceof Outdated) && model === state.model) throw error;
       }
     }
     if (state.failed) problem(""); // what else is said there, such as of a file, stays
@@ -253,7 +255,7 @@ async function look(model) {
 }
 
 async function believed(b, angle, model) {
-  if (model.heads) {
+  if (model.heads && model.atOnce > 1) { // of two photos in one request
     const answer = await call("v1/relate", await formOf([viewA(), viewB(same(angle))], model));
     mustBeChosen(model);
     return { ...answer, heads: true };
@@ -400,7 +402,7 @@ function showDial(angle, answer) {
     ? "Measured on the pixels: keypoints of A and B match."
     : answer.heads
     ? "The model's heads say so, from equivariant parts alone."
-    : `This model has no heads. Found by comparing B with ${GRID.length - 1} turned copies of A in the equivariant part.`;
+    : `${state.model.heads ? "This server takes one photo at a time" : "This model has no heads"}. Found by comparing B with ${GRID.length - 1} turned copies of A in the equivariant part.`;
 }
 
 async function showNearest(view, vector, model) {
@@ -433,6 +435,7 @@ async function take(files, slot) {
     try {
       photos.push(await makePhoto(file.name, file));
     } catch {
+      state.failed = false; // it is said until something else is chosen
       return problem(`${file.name}: this browser cannot open it as an image.`);
     }
   }
@@ -447,7 +450,7 @@ async function take(files, slot) {
 function listen() {
   el("turn").addEventListener("input", update);
   el("mirror").addEventListener("change", update);
-  el("same").addEventListener("click", () => { state.b = null; update(); });
+  el("same").addEventListener("click", () => { problem(""); state.b = null; update(); });
   for (const slot of ["a", "b"]) {
     el(`${slot}-file`).addEventListener("change", (event) => {
       take([...event.target.files], slot);
@@ -494,7 +497,7 @@ async function loadGallery() {
     image.src = `page/gallery/${name}.jpg`;
     image.alt = `Take the ${name} as A`;
     button.append(image);
-    button.addEventListener("click", () => { state.a = photo; update(); });
+    button.addEventListener("click", () => { problem(""); state.a = photo; update(); });
     el("picks").append(button);
   }
   state.a = state.gallery[0];

@@ -627,7 +627,11 @@ def test_parts_of_another_file_say_what_to_do(
     with pytest.raises(DataError, match=rf"{way_out}options$"):
         embed(model_folder, album, out, normalize=True)
     shutil.rmtree(tmp_path / ".v.parquet.parts")
+    own, another = (tmp_path / f".{n}.0a1b2c3d.tmp.parquet" for n in ("v", "v.val"))
+    for left in (own, another):  # the second may be of a process that writes v.val.parquet
+        left.write_bytes(b"half")
     assert embed(model_folder, album / "second", out).rows == 10
+    assert (own.exists(), another.exists()) == (False, True)
 
 
 def _interrupted(*_: object) -> None:

@@ -421,6 +421,9 @@ def test_a_file_that_is_no_image_stays_named_while_the_page_computes(
     expect(page.get_by_role("alert")).to_have_text(
         "notes.txt: this browser cannot open it as an image."
     )
+    page.get_by_role("button", name="Take the coffee as A").click()
+    settled(page)
+    assert page.get_by_role("alert").count() == 0
 
 
 def test_a_model_that_is_chosen_while_another_computes_has_figures_of_its_own(
@@ -457,10 +460,11 @@ def test_a_model_that_is_chosen_while_another_computes_has_figures_of_its_own(
         server.end()
 
 
+@pytest.mark.parametrize("most", [5, 1])
 def test_a_server_of_small_requests_is_asked_in_several(
-    opened: Callable[..., Page], tmp_path: Path
+    opened: Callable[..., Page], tmp_path: Path, most: int
 ) -> None:
-    server = ServerProcess(tmp_path / "small.log", "--max-inputs", "5")
+    server = ServerProcess(tmp_path / "small.log", "--max-inputs", str(most))
     try:
         page = opened(to=f"http://127.0.0.1:{server.port}/")
         assert page.get_by_role("alert").count() == 0

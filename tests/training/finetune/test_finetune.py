@@ -273,6 +273,11 @@ def test_a_finished_run_is_not_repeated_and_another_is_refused(
     before = (tuned / "finetune.json").read_bytes()
     finetune(str(model_folder), splits, tuned, few_epochs(workers=1))
     assert (tuned / "finetune.json").read_bytes() == before
+    content = json.loads(before)
+    content["model"]["views"] = "as an earlier version calls them"
+    (tuned / "finetune.json").write_text(json.dumps(content))
+    finetune(str(model_folder), splits, tuned, few_epochs(workers=1))
+    (tuned / "finetune.json").write_bytes(before)
     with pytest.raises(TrainingError, match="a run with other settings"):
         finetune(str(model_folder), splits, tuned, few_epochs(seed=1))
     with pytest.raises(TrainingError, match="expected a new folder"):

@@ -120,6 +120,8 @@ def test_terms_of_a_teacher_are_told_of(tiny_recipe: Make, tmp_path: Path) -> No
     assert student.provenance["teacher"] == {"name": "clever-teacher", **terms}
     assert student.data_terms == "For research alone. Ours."
     assert told(str(folder), {"init": "a", **terms}).data_terms == student.data_terms
+    stage = {"init": "a", "data_terms": student.data_terms}  # of the stage before, joined already
+    assert told(str(folder), stage).data_terms == student.data_terms
     timm = told("timm:convnextv2_atto.fcmae_ft_in1k")
     assert timm.provenance["teacher"]["license"] == "cc-by-nc-4.0"
     assert timm.data_terms == "Ours."

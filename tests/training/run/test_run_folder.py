@@ -63,6 +63,7 @@ def test_photos_of_another_column_are_others(
     with pytest.raises(TrainingError, match=message):
         begun.claim(tiny_recipe(), "photos/", 48, "back")
     assert begun.recipe.read_text() == before
+    begun.claim(tiny_recipe(), "moved/to/table.parquet", 48, "image")  # only warned of, as moved
     content = json.loads(before)
     del content["image_column"]
     begun.recipe.write_text(json.dumps(content))

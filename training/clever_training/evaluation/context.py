@@ -68,7 +68,7 @@ class Context:
         label: Names the model in the progress report.
         probe: How linear probes are fitted: ``lbfgs`` or ``sgd``.
         memory: Results of ``once``, shared by the seeds of one model.
-        every_train: The training photos before they were reduced; None where they were not.
+        every_train: The training photos before the profile reduced them; None: those of ``splits``.
     """
 
     extractor: FeatureExtractor

@@ -291,7 +291,7 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
     # An earlier version noted neither labels nor the image column.
     earlier = "labels" not in known
     known = {"labels": wanted["labels"], **known}
-    differing = [key for key in wanted if known.get(key) != wanted[key]]
+    differing = [key for key in wanted if _compared(known.get(key)) != _compared(wanted[key])]
     if differing and found == note and _last_checkpoint(out / STATE) is None:
         # That run has nothing to go on from, as where a photo was broken and is removed now.
         write_json(note, run)
@@ -304,6 +304,13 @@ def _claim(out: Path, run: dict[str, Any]) -> bool:
             f"{out}: belongs to {what}. Give another --output, or remove the folder"
         )
     return found == finished
+
+
+def _compared(entry: Any) -> Any:
+    """An entry without how the model's views were called, which versions say differently."""
+    if isinstance(entry, dict):
+        return {key: value for key, value in entry.items() if key != "views"}
+    return entry
 
 
 def _last_checkpoint(state: Path) -> str | None:

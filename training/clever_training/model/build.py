@@ -115,8 +115,8 @@ def _check_trained(clever: Clever) -> None:
         if parameter.requires_grad and parameter not in trained:
             raise ConfigError(
                 f"method.objective: {type(clever.objective).__name__} has the parameter {name}, "
-                "which would never be trained. Put it into make_head, which is trained; what "
-                "stays as it is, or is updated by hand, belongs in a buffer"
+                "which would never be trained. Put it into make_head, which is trained. What "
+                "stays as it is: requires_grad_(False), or a buffer"
             )
 
 

@@ -148,8 +148,12 @@ def model_config(
 
 
 def _joined(*terms: str) -> str:
-    """Terms of the data of every stage, each once."""
-    return " ".join(dict.fromkeys(filter(None, terms)))
+    """Terms of the data of every stage, each once; those of a start may be joined already."""
+    said = ""
+    for one in terms:
+        if one not in said:
+            said = f"{said} {one}".strip()
+    return said
 
 
 def _teacher(recipe: Recipe) -> dict[str, Any]:

@@ -163,14 +163,15 @@ class RunFolder:
                     "Give the settings that it was started with; or give another --output, and to "
                     f"go on from its weights: --set backbone.init={self.model}"
                 )
-            # An earlier version did not record the column.
-            if (column := found.get("image_column") or image_column) != image_column:
+            began, now = public_name(str(found["data"])), public_name(data)
+            # An earlier version did not record the column; photos elsewhere have their own.
+            column = found.get("image_column") or image_column
+            if began == now and column != image_column:
                 raise TrainingError(
                     f"{self.path}: the run began with the photos of the column {column!r}, these "
                     f"are those of {image_column!r}. Give --image-column {column}, or another "
                     "--output"
                 )
-            began, now = public_name(str(found["data"])), public_name(data)
             if began != now:  # the photos may have been moved
                 _LOG.warning(
                     "%s: the run began with %s and goes on with %s. If these are other photos, "
