@@ -465,7 +465,7 @@ def test_a_full_disk_at_the_beginning_leaves_the_old_file(
     run("embed", model_folder, folder, "-o", out)
     before = out.read_bytes()
 
-    def full(path: Path, *_: Any) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
         path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,8 @@ def test_a_verb_that_is_stopped_says_what_is_kept(
 
     monkeypatch.setattr(store, "_embed", stopped)
     folder, cache = str(photos["coffee"].parent), tmp_path / "cache"
-    more = {"index": ["-o", str(tmp_path / "i.lance")], "leaks": [folder]}.get(verb, [])
+    others = str(shutil.copytree(folder, tmp_path / "others"))
+    more = {"index": ["-o", str(tmp_path / "i.lance")], "leaks": [others]}.get(verb, [])
     if verb != "index":
         more += ["--cache", str(cache)]
     # A verb that does not handle SIGTERM shall fail the test, not end it.
