@@ -68,6 +68,7 @@ napoleon_use_rtype = False
 nitpick_ignore_regex = [
     ("py:.*", r"'.*'"),
     ("py:.*", r"(dict|list)\[.*"),
+    ("py:class", r".*\._\w+T"),  # type variables
 ]
 
 # Looks
