@@ -18,6 +18,9 @@ TRITON_STAMP := $(TRITON_VENV)/.installed
 SPACE_VENV := .venv-space
 SPACE_STAMP := $(SPACE_VENV)/.installed
 
+# An environment that is made by half, as where ensurepip is missing, goes again.
+make_venv = test -x $(1)/bin/python || $(2) -m venv $(1) || { rm -rf $(1); exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help demo space test check docs fix fuzz
 
@@ -48,7 +51,7 @@ fix: $(DEV_STAMP) ## Repair what lint and formatting can repair
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "clever-hub needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	$(call make_venv,$(VENV),$(PYTHON))
 
 # The interpreter is order-only: its time stamp is the system's and says nothing about this venv.
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
@@ -64,12 +67,12 @@ $(DOCS_STAMP): $(DEV_STAMP)
 	@touch $@
 
 $(ONNX_STAMP): pyproject.toml | $(BIN)/python
-	test -x $(ONNX_VENV)/bin/python || $(BIN)/python -m venv $(ONNX_VENV) || { rm -rf $(ONNX_VENV); exit 1; }
+	$(call make_venv,$(ONNX_VENV),$(BIN)/python)
 	$(ONNX_VENV)/bin/python -m pip install --quiet --editable '.[onnx]'
 	@touch $@
 
 $(TRITON_STAMP): | $(BIN)/python
-	test -x $(TRITON_VENV)/bin/python || $(BIN)/python -m venv $(TRITON_VENV) || { rm -rf $(TRITON_VENV); exit 1; }
+	$(call make_venv,$(TRITON_VENV),$(BIN)/python)
 	$(TRITON_VENV)/bin/python -m pip install --quiet 'tritonclient[grpc]>=2.50'
 	@touch $@
 
@@ -77,7 +80,7 @@ space: $(SPACE_STAMP) ## Open the example of a Space: drop two photos, turn one
 	$(SPACE_VENV)/bin/python examples/space/app.py
 
 $(SPACE_STAMP): pyproject.toml examples/space/requirements.txt | $(BIN)/python
-	test -x $(SPACE_VENV)/bin/python || $(BIN)/python -m venv $(SPACE_VENV) || { rm -rf $(SPACE_VENV); exit 1; }
+	$(call make_venv,$(SPACE_VENV),$(BIN)/python)
 	$(SPACE_VENV)/bin/python -m pip install --quiet 'gradio>=6,<7' --editable '.[onnx]'
 	@touch $@
 

@@ -219,9 +219,10 @@ class Embeddings:
             )
         gone = {one.position for one in self.skipped}
         if len(gone) < len(self.skipped) or not gone <= set(range(len(images))):
+            positions = sorted(one.position for one in self.skipped)
             raise ValueError(
-                "expected skipped images with their positions in the input, got "
-                f"{sorted(one.position for one in self.skipped)}: take the images of each part"
+                f"expected skipped images with their positions in the input, got {positions}: call "
+                "kept of each part, with its images"
             )
         return [image for place, image in enumerate(images) if place not in gone]
 

@@ -124,7 +124,7 @@ def other_crop(data: Mapping[str, Any]) -> str | None:
     if (done := _CROP_MODES.get(str(data.get("crop_mode")))) is None:
         return None
     return (
-        f"Of photos that are not square the centre is cropped here; timm {done} for these weights "
+        f"Photos that are not square are cut to their centre here; timm {done} for these weights "
         f"(crop_mode {data['crop_mode']!r}), so embeddings and figures differ from timm's"
     )
 

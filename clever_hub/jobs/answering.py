@@ -201,13 +201,13 @@ class JobsMixin(EncoderMixin):
             array([ 0, 90])
         """
         heads = self.heads
-        found, skipped = [], []
+        found = []
         for batch in self.encode_turned(
             images, batch_size=batch_size, on_error=on_error, num_workers=num_workers, **load
         ):
-            found.append(orientation_from_four(batch.turned, heads, upright=upright))
-            skipped += batch.skipped
-        return replace(Orientation.joined(found), skipped=tuple(skipped))
+            turns = orientation_from_four(batch.turned, heads, upright=upright)
+            found.append(replace(turns, skipped=tuple(batch.skipped)))
+        return Orientation.joined(found)
 
     def encode_turned(
         self,

@@ -233,7 +233,7 @@ class Relations:
     def columns(self) -> dict[str, NDArray[Any]]:
         """The values as flat columns by name, for tables; ``mirrored`` is 0, 1 or NaN."""
         chance = self.mirrored_probability
-        told = ~np.array([unsure(one) for one in chance.tolist()], bool) & ~np.isnan(chance)
+        told = ~(unsure(chance.astype(np.float64)) | np.isnan(chance))
         flat: dict[str, NDArray[Any]] = {
             "same": self.same,
             "angle": self.angle,

@@ -470,7 +470,7 @@ class PhotoIndex:
             self._table.delete(f"path IN ({quoted})")
 
     def _approximate(self) -> None:
-        """Build the approximate indices where they pay, or bring them up to date."""
+        """Build the approximate indices where they pay; bring them and the table up to date."""
         if len(self) >= APPROXIMATE_FROM:
             from lancedb.index import IvfRq
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from clever_hub.errors import ConfigError, DataError, require
 from clever_hub.images.encoding import check_batches
 from clever_hub.images.finding import check_not_input
-from clever_hub.images.options import LoadOptions, rgb_of
+from clever_hub.images.options import LoadOptions
 from clever_hub.images.progress import counting
 from clever_hub.pretrained import fastest_backend
 from clever_hub.scale.engine import Engine
@@ -149,8 +149,6 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
     target = Target.of(os.fspath(output), update)
     if target.file is not None:
         check_not_input(target.file, names)
-    if background is not None and not isinstance(background, str):
-        background = "#{:02x}{:02x}{:02x}".format(*rgb_of(background))
     load = LoadOptions(color_management=color_management, background=background, decode=decode)
     before = _read_run(target.storage)
     shard_size = _shard_size(target, before, shard_size)
@@ -183,7 +181,10 @@ def embed_dataset(  # noqa: PLR0913  # each is an option of the verb
         images = sum(one.images for one in done)
         skipped = list(islice(read_skipped(target.storage, range(run.shards)), _MOST_SKIPPED))
         if not rows:
-            raise _no_row(target, skipped, updated=before is not None and update)
+            if before is not None and update:  # the folder stays, to be updated again
+                raise DataError(_none_readable(skipped, f"no row is left in {output}"))
+            target.clear()
+            raise DataError(_none_readable(skipped, "nothing was written"))
         if before is not None and not update and not computed:
             items = list_items(names, image_column)
             places = Places(run.folders, names)
@@ -338,12 +339,7 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= _MOST_NAMED else f"{shown} … ({len(names)} in all)"
 
 
-def _no_row(target: Target, skipped: list[tuple[str, str]], *, updated: bool) -> DataError:
-    """The error of a run that leaves no row; a folder that was updated stays, to be updated."""
+def _none_readable(skipped: list[tuple[str, str]], so: str) -> str:
     shown = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:10])
     more = f"\n  … {len(skipped)} in all" if len(skipped) > 10 else ""
-    if updated:
-        where = f"{target.storage.root}: none of the images could be read, no row is left"
-        return DataError(f"{where}{shown}{more}")
-    target.clear()
-    return DataError(f"none of the images could be read, nothing was written{shown}{more}")
+    return f"none of the images could be read, {so}{shown}{more}"

@@ -11,7 +11,7 @@ import clever_hub
 from clever_hub.config import ModelConfig
 from clever_hub.errors import DataError
 from clever_hub.hub.source import Source
-from clever_hub.images.options import LoadKeywords, LoadOptions
+from clever_hub.images.options import LoadKeywords, LoadOptions, rgb_of
 
 FORMAT = 1
 # Where a model came from does not change its vectors; its config is compared by ``run.json`` alone.
@@ -84,7 +84,7 @@ class Made:
             batch_size,
             load.decode,
             load.color_management,
-            "" if load.background is None else str(load.background),
+            _color(load.background),
             f"{source.kind}:{source.name}" if source else "",
             (source.revision if source else None) or "",
             config.fingerprint(),
@@ -209,3 +209,10 @@ class Run:
 
 def _text(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _color(background: str | tuple[int, int, int] | None) -> str:
+    """A background as text that is one, too; empty for None."""
+    if background is None or isinstance(background, str):
+        return background or ""
+    return "#{:02x}{:02x}{:02x}".format(*rgb_of(background))

@@ -8,10 +8,11 @@ import pytest
 import timm
 import torch
 
+from clever_hub.backends.timm import trained_pooling
 from clever_hub.errors import ConfigError, ModelNotFoundError
 from clever_training.evaluation.models import load_extractor
 from clever_training.model.normalization import preprocessing, resolved
-from clever_training.model.pretrained import pretrained_config, timm_config, trained_pooling
+from clever_training.model.pretrained import pretrained_config, timm_config
 from clever_training.recipe.schema import Recipe
 from tests.training.data.test_teacher import write_teacher
 

@@ -18,6 +18,20 @@ def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return (features / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
 
 
+def rows_at_once(most: int, columns: int) -> int:
+    """How many rows of similarities are computed at once, in bounded memory.
+
+    Args:
+        most: At most so many.
+        columns: Entries of a row.
+
+    Example:
+        >>> rows_at_once(1024, 50_000), rows_at_once(1024, 1_281_167)
+        (1024, 52)
+    """
+    return max(1, min(most, _SIMILARITIES // columns))
+
+
 def knn_predict(
     train: NDArray[np.float32],
     labels: NDArray[np.int64],
@@ -55,7 +69,7 @@ def knn_predict(
     targets = torch.from_numpy(labels)
     classes = int(labels.max()) + 1
     predicted = []
-    step = max(1, min(_CHUNK, _SIMILARITIES // len(train)))
+    step = rows_at_once(_CHUNK, len(train))
     for start in range(0, len(queries), step):
         chunk = torch.from_numpy(unit(queries[start : start + step]))
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)  # both (chunk, k)

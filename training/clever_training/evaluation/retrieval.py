@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clever_training.evaluation.knn import unit
+from clever_training.evaluation.knn import rows_at_once, unit
 
 _CHUNK = 512
-_SIMILARITIES = 2**26  # at most so many at a time, 256 MB
 
 
 def own_ranks(
@@ -33,7 +32,7 @@ def own_ranks(
     """
     bank = unit(gallery)
     ranks = []
-    step = max(1, min(_CHUNK, _SIMILARITIES // len(bank)))
+    step = rows_at_once(_CHUNK, len(bank))
     for start in range(0, len(queries), step):
         similarity = unit(queries[start : start + step]) @ bank.T  # (chunk, N)
         ranks.append(ranks_of(similarity, targets[start : start + step]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from clever_hub.backends.timm import trained_pooling
 from clever_hub.config import PreprocessingConfig
 from clever_hub.errors import ConfigError
-from clever_training.model.pretrained import TIMM, pretrained_config, timm_config, trained_pooling
+from clever_training.model.pretrained import TIMM, pretrained_config, timm_config
 from clever_training.recipe.schema import Recipe
 
 _OF_BACKBONE = ("mean", "std", "interpolation")

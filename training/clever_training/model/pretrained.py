@@ -26,15 +26,6 @@ from clever_hub.config import ModelConfig, PreprocessingConfig
 from clever_hub.errors import ModelNotFoundError
 from clever_hub.pretrained import from_pretrained
 
-__all__ = [
-    "TIMM",
-    "load_pretrained",
-    "pretrained_config",
-    "timm_config",
-    "timm_license",
-    "trained_pooling",
-]
-
 TIMM = "timm:"
 
 
